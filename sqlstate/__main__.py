@@ -1,0 +1,5 @@
+"""`python -m sqlstate`."""
+
+from sqlstate.cli import main
+
+main()

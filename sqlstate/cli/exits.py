@@ -1,0 +1,132 @@
+"""Exit codes, and how an error is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from enum import IntEnum
+from typing import Final
+
+import click
+
+from sqlstate.cli.output import printable
+from sqlstate.errors import (
+    Busy,
+    CannotOpen,
+    Conflict,
+    Damaged,
+    EntryNotFound,
+    ImportRejected,
+    InvalidInput,
+    ReadOnly,
+    StoreError,
+)
+
+
+class Exit(IntEnum):
+    """The exit codes of the program."""
+
+    OK = 0
+    NO = 1
+    USAGE = 2
+    DAMAGED = 3
+    BUSY = 4
+    CANNOT_OPEN = 5
+    IO = 6
+    BUG = 70
+    INTERRUPTED = 130
+    CLOSED_PIPE = 141
+
+
+MEANINGS: Final[dict[Exit, str]] = {
+    Exit.OK: "done",
+    Exit.NO: "the answer is no: the entry or collection is not there",
+    Exit.USAGE: "wrong usage, or input that cannot be stored or imported",
+    Exit.DAMAGED: "the store is damaged",
+    Exit.BUSY: "another writer held the lock for the whole timeout",
+    Exit.CANNOT_OPEN: "the file is not there, not a store, or not for us to open or write",
+    Exit.IO: "reading or writing failed, or the disk is full",
+    Exit.BUG: "a bug in sqlstate",
+    Exit.INTERRUPTED: "interrupted with Ctrl-C",
+    Exit.CLOSED_PIPE: "the reader of the output went away",
+}
+
+# The first that fits.
+_CODES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
+    (click.ClickException, Exit.USAGE),
+    (EntryNotFound, Exit.NO),
+    (Conflict, Exit.NO),
+    (InvalidInput, Exit.USAGE),
+    (ImportRejected, Exit.USAGE),
+    (Damaged, Exit.DAMAGED),
+    (Busy, Exit.BUSY),
+    (CannotOpen, Exit.CANNOT_OPEN),
+    (ReadOnly, Exit.CANNOT_OPEN),
+    (BrokenPipeError, Exit.CLOSED_PIPE),
+    (StoreError, Exit.IO),
+    (OSError, Exit.IO),
+    (KeyboardInterrupt, Exit.INTERRUPTED),
+)
+
+
+def exit_code(error: BaseException) -> Exit:
+    """Return the exit code of a program that ended with *error*."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.BUG)
+
+
+def tell(error: BaseException, *, as_json: bool) -> None:
+    """Write *error* to standard error: for people, and with *as_json* on a line of its own for programs."""
+    message = "; ".join([_message(error), *getattr(error, "__notes__", [])])
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+        message += f" '{error.ctx.command_path} --help' shows what there is."
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    prefix = click.style("error:", fg="red", bold=True) if colour else "error:"
+    click.echo(f"{prefix} {printable(message)}", err=True)
+    if as_json:
+        code = "Interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+        click.echo(json.dumps({"error": {"code": code, "message": message}}, separators=(",", ":")), err=True)
+
+
+def settle(code: int, *, as_json: bool) -> int:
+    """Make sure that the output got out, and return the exit code."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as e:
+        silence()
+        if code == Exit.OK and not isinstance(e, BrokenPipeError):
+            tell(OSError(e.errno, e.strerror, "standard output"), as_json=as_json)
+        return exit_code(e) if code == Exit.OK else code
+    return code
+
+
+def silence() -> None:
+    """Let go of what could not be written, or the interpreter would complain about it when it ends."""
+    try:
+        number = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, click.NoSuchOption) and re.match(r"-\d", error.option_name):
+        return f"{error.format_message()} Put -- before an argument that begins with a minus sign."
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was committed stays, a transaction that was open is undone"
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}"
+    if isinstance(error, StoreError):
+        return str(error)
+    return (
+        f"{type(error).__name__}: {error}. This is a bug in sqlstate, please report it; "
+        "SQLSTATE_DEBUG=1 in the environment shows where it happened"
+    )

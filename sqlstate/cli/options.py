@@ -1,0 +1,165 @@
+"""What verbs share: options, how a store is opened, how keys are written, messages and progress."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+import sqlstate
+from sqlstate.cli.output import on_terminal, printable
+from sqlstate.errors import InvalidKey
+from sqlstate.exchange import int_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlstate.cli.output import Form
+    from sqlstate.encoding import Key
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the common options say."""
+
+    timeout: float = 5.0
+    quiet: bool = False
+    as_json: bool = False
+    as_jsonl: bool = False
+
+    def read(self, file: str) -> sqlstate.Store:
+        """Open the store for reading."""
+        return sqlstate.open(file, read_only=True, create=False, timeout=self.timeout)
+
+    def write(self, file: str, *, create: bool) -> sqlstate.Store:
+        """Open the store for writing."""
+        return sqlstate.open(file, create=create, timeout=self.timeout)
+
+    @property
+    def asked(self) -> bool:
+        """Whether JSON was asked for."""
+        return self.as_json or self.as_jsonl
+
+    @property
+    def list_form(self) -> Form:
+        """The form of output for a list."""
+        if self.as_json:
+            return "json"
+        return "table" if on_terminal() and not self.as_jsonl else "jsonl"
+
+    @property
+    def object_form(self) -> Form:
+        """The form of output for a single thing."""
+        return "table" if on_terminal() and not self.asked else "json"
+
+    def say(self, message: str) -> None:
+        """Write a message to standard error."""
+        if not self.quiet:
+            click.echo(printable(message), err=True)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    settings = context.ensure_object(Settings)
+    setattr(settings, str(parameter.name), value)
+    if settings.as_json and settings.as_jsonl:
+        raise click.UsageError("--json and --jsonl are two forms; ask for one.", context)
+
+
+_COMMON: Final = (
+    click.option(
+        "--timeout",
+        type=float,
+        default=5.0,
+        show_default=True,
+        metavar="SECONDS",
+        expose_value=False,
+        callback=_keep,
+        help="How long to wait for other writers.",
+    ),
+    click.option("--quiet", "-q", is_flag=True, expose_value=False, callback=_keep, help="No messages, no progress."),
+    click.option(
+        "--json", "as_json", is_flag=True, expose_value=False, callback=_keep, help="Print one JSON document."
+    ),
+    click.option(
+        "--jsonl",
+        "as_jsonl",
+        is_flag=True,
+        expose_value=False,
+        callback=_keep,
+        help="Print JSON, one item a line.",
+    ),
+)
+
+
+def common(function: F) -> F:
+    """Add the options that all verbs have."""
+    for option in reversed(_COMMON):
+        function = option(function)
+    return function
+
+
+file_argument = click.argument("file", type=click.Path())
+note_option = click.option("--note", default="", metavar="TEXT", help="A note for the write-ahead log.")
+key_type_option = click.option(
+    "--key-type",
+    type=click.Choice(["str", "int", "hex"]),
+    default="str",
+    show_default=True,
+    help="How keys are written here: as text, as an int, or as bytes in hexadecimal digits.",
+)
+
+
+def parse_key(text: str, key_type: str) -> Key:
+    """Return the key that *text* writes.
+
+    Raises:
+        InvalidKey: it does not write one of that type.
+    """
+    if key_type == "int":
+        return int_key(text)
+    if key_type == "str":
+        return text
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise InvalidKey(f"key {text!r} is not bytes in hexadecimal digits, two for each byte") from None
+
+
+class _Bar:
+    """A progress bar that appears once it is known how much there is to do."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar: Any = None  # click does not export its type
+        self._done = 0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if not total:
+            return
+        if self._bar is None:
+            self._bar = click.progressbar(length=total, label=self._label, file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.update(done - self._done)
+        self._done = done
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+
+@contextmanager
+def progress(settings: Settings, label: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Give what to call with what is done and what there is, or None if nobody would see it."""
+    if settings.quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    bar = _Bar(label)
+    try:
+        yield bar
+    finally:
+        bar.close()

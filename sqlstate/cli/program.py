@@ -1,0 +1,129 @@
+"""The program: its verbs, and what becomes of an error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import click
+
+import sqlstate
+from sqlstate.cli.exits import MEANINGS, Exit, exit_code, settle, silence, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Verb, module and function. A module is imported when its verb is used, or help is asked for.
+_VERBS: Final[dict[str, tuple[str, str]]] = {
+    "put": ("entries", "put"),
+    "get": ("entries", "get"),
+    "delete": ("entries", "delete"),
+    "list": ("entries", "list_"),
+    "collections": ("entries", "collections"),
+    "import": ("transfer", "import_"),
+    "export": ("transfer", "export"),
+    "head": ("history", "head"),
+    "log": ("history", "log"),
+    "stats": ("history", "stats"),
+    "completion": ("completion", "completion"),
+}
+
+_EPILOG: Final = (
+    "\b\nExit codes:\n"
+    + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())
+    + "\n\n\b\nCompletion, in the shell's startup file:\n"
+    '  bash  eval "$(sqlstate completion bash)"\n'
+    '  zsh   eval "$(sqlstate completion zsh)"\n'
+    "  fish  sqlstate completion fish | source"
+)
+
+
+class Program(click.Group):
+    """The group of verbs, which ends with our exit codes and never with a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, click's signature
+        """Return the verbs, in the order of help."""
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Return a verb, or None if there is none of that name."""
+        if cmd_name not in _VERBS:
+            return None
+        module, function = _VERBS[cmd_name]
+        return cast("click.Command", getattr(import_module(f"sqlstate.cli.{module}"), function))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as e:
+            raise _Interrupted(e) from e  # or click would make its own of it, without our notes
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002, click's signature
+        **extra: Any,
+    ) -> Any:
+        """Run the program, and exit with its exit code."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        run: Callable[[], Any] = partial(
+            super().main, arguments, prog_name, complete_var, standalone_mode=False, **extra
+        )
+        if not standalone_mode:
+            return run()
+        options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        as_json = "--json" in options or "--jsonl" in options
+        try:
+            code: int = run() or Exit.OK
+        except BrokenPipeError:
+            silence()
+            code = Exit.CLOSED_PIPE
+        except (_Interrupted, click.Abort) as e:
+            code = _failed(e.cause if isinstance(e, _Interrupted) else KeyboardInterrupt(), as_json=as_json)
+        except Exception as e:  # noqa: BLE001, the user gets a sentence and an exit code, whatever happened
+            code = _failed(e, as_json=as_json)
+        sys.exit(settle(code, as_json=as_json))
+
+
+class _Interrupted(Exception):
+    """A KeyboardInterrupt on its way past click."""
+
+    def __init__(self, cause: KeyboardInterrupt) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def _failed(error: BaseException, *, as_json: bool) -> Exit:
+    if os.environ.get("SQLSTATE_DEBUG"):
+        traceback.print_exception(error)
+    with suppress(OSError):  # nobody can be told
+        tell(error, as_json=as_json)
+    return exit_code(error)
+
+
+@click.group(
+    cls=Program,
+    epilog=_EPILOG,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(sqlstate.__version__, message="sqlstate %(version)s")
+@click.pass_context
+def main(context: click.Context) -> int:
+    """An application's state in one SQLite file: put, get and list entries, import and export, read the log.
+
+    Results go to standard output: a table on a terminal, JSON elsewhere or on request. Messages, progress and
+    errors go to standard error. A FILE is a store; put and import make one that is not there.
+    """
+    if context.invoked_subcommand is not None:
+        return Exit.OK
+    click.echo(context.get_help(), err=True)
+    return Exit.USAGE

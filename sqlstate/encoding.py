@@ -1,0 +1,303 @@
+"""Keys, values, and the bytes of them that are hashed (docs/reference/file-format.md, sections 3.2 to 5).
+
+A *name* is the triple (collection, key class, key). Python orders such triples as the file does:
+int before str before bytes, and str by code points, which is the order of their UTF-8 bytes.
+A *stored* value is what SQLite holds: str for a JSON document, bytes for bytes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import isfinite
+from typing import Any, Final, Generic, TypeVar, cast
+
+import msgspec
+
+from sqlstate import format as fmt
+from sqlstate.errors import InvalidKey, InvalidName, InvalidOption, InvalidValue
+
+Key = int | str | bytes
+Stored = str | bytes
+Name = tuple[str, int, Key]
+T = TypeVar("T")
+
+_CLASS: Final[dict[type, int]] = {int: 0, str: 1, bytes: 2}
+_KIND: Final = (fmt.KIND_INT, fmt.KIND_STR, fmt.KIND_BYTES)
+
+
+@lru_cache(maxsize=1024)
+def check_collection(collection: str) -> str:
+    """Return *collection* if it can name a collection.
+
+    Raises:
+        InvalidName: it is not a str, is empty, longer than 255 bytes in UTF-8, or holds a lone surrogate.
+    """
+    if type(collection) is not str:
+        raise InvalidName(f"a collection's name is a str, not {type(collection).__name__}")
+    try:
+        size = len(collection.encode())
+    except UnicodeEncodeError:
+        raise InvalidName(f"{collection!r} holds a lone surrogate, which is not text in UTF-8") from None
+    if not 1 <= size <= fmt.NAME_BYTES_MAX:
+        raise InvalidName(f"a collection's name has 1 to {fmt.NAME_BYTES_MAX} bytes in UTF-8, this one {size}")
+    return collection
+
+
+def make_name(collection: str, key: Key) -> Name:
+    """Return the name of the entry with *key* in *collection*, which is taken as checked.
+
+    Raises:
+        InvalidKey: the key is not exactly int, str or bytes, or outside the limits of section 3.2.
+    """
+    cls = _CLASS.get(type(key))
+    if cls == 1 and key.isascii():  # type: ignore[union-attr]
+        size = len(key)  # type: ignore[arg-type]
+    elif cls == 1:
+        try:
+            size = len(cast("str", key).encode())
+        except UnicodeEncodeError:
+            raise InvalidKey(f"key {_shown(key)} holds a lone surrogate, which is not text in UTF-8") from None
+    elif cls == 0:
+        if not fmt.INT_MIN <= cast("int", key) <= fmt.INT_MAX:
+            raise InvalidKey(f"key {_shown(key)} is outside -2^63 to 2^63-1; store it as str or bytes")
+        return collection, 0, key
+    elif cls == 2:
+        size = len(cast("bytes", key))
+    else:
+        raise InvalidKey(f"a key is an int, str or bytes, not {type(key).__name__}: {_shown(key)}")
+    if not 1 <= size <= fmt.KEY_BYTES_MAX:
+        raise InvalidKey(f"a key has 1 to {fmt.KEY_BYTES_MAX:,} bytes, this one {size:,}")
+    return collection, cls, key
+
+
+def stored_name(collection: str, key: Key) -> Name:
+    """Return the name of a row that SQLite returned; section 3.2 holds for it already."""
+    return collection, _CLASS[type(key)], key
+
+
+@lru_cache(maxsize=1024)
+def _collection_bytes(collection: str) -> bytes:
+    raw = collection.encode()
+    return len(raw).to_bytes(4) + raw
+
+
+def name_bytes(name: Name) -> bytes:
+    """Return `name(e)` = f(collection) ‖ kind(key) ‖ f(key bytes) of section 6."""
+    collection, cls, key = name
+    if cls == 1:
+        raw = key.encode()  # type: ignore[union-attr]
+    elif cls == 0:
+        raw = (key - fmt.INT_MIN).to_bytes(8)  # type: ignore[operator]
+    else:
+        raw = cast("bytes", key)
+    return _collection_bytes(collection) + _KIND[cls] + len(raw).to_bytes(4) + raw
+
+
+def first_name(collection: str) -> Name:
+    """Return the smallest name that an entry of *collection* can have."""
+    return collection, 0, fmt.INT_MIN
+
+
+def next_collection(collection: str) -> str:
+    """Return the smallest text greater than *collection*: where its entries end."""
+    return collection + "\0"
+
+
+def prefix_bounds(prefix: str | bytes) -> tuple[Key, Key | None]:
+    """Return the half-open span of keys that start with *prefix*: str keys, or bytes keys.
+
+    The second part is None where no key of any kind is greater.
+
+    Raises:
+        InvalidKey: *prefix* is neither str nor bytes, or holds a lone surrogate.
+    """
+    if type(prefix) is bytes:
+        head = prefix.rstrip(b"\xff")
+        return prefix, head[:-1] + bytes([head[-1] + 1]) if head else None
+    if type(prefix) is not str:
+        raise InvalidKey(f"a prefix is str or bytes, not {type(prefix).__name__}")
+    check_bound(prefix)
+    text = prefix.rstrip("\U0010ffff")
+    if not text:
+        return prefix, b""  # every str key comes before the first bytes key
+    after = ord(text[-1]) + 1
+    return prefix, text[:-1] + chr(0xE000 if after == 0xD800 else after)
+
+
+def check_bound(key: Key) -> Key:
+    """Return *key* if it can bound a span of keys; unlike a key, a bound may be empty.
+
+    Raises:
+        InvalidKey: as make_name().
+    """
+    if key in ("", b"") and type(key) in (str, bytes):
+        return key
+    return make_name("", key)[2]
+
+
+class Codec(Generic[T]):
+    """Turns values into what is stored and back.
+
+    Without a type: bytes as they are, everything else as one JSON document that reads back equal and
+    of the same types. With a type, any that msgspec can encode (dataclass, attrs class, Struct,
+    TypedDict, datetime, Decimal, UUID, Enum, and containers of them): values are checked against it
+    both ways. The type `bytes` stores bytes as they are.
+
+    Args:
+        type_: the type of all values, or None.
+
+    Raises:
+        InvalidOption: msgspec cannot decode the type.
+    """
+
+    __slots__ = ("_decoder", "_type")
+
+    def __init__(self, type_: type[T] | None = None) -> None:
+        self._type = type_
+        if type_ is None or type_ is bytes:
+            self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+            return
+        try:
+            self._decoder = msgspec.json.Decoder(type_)
+        except (TypeError, NameError) as e:
+            raise InvalidOption(f"type={type_!r} cannot be stored as JSON: {e}") from None
+
+    @property
+    def typed(self) -> bool:
+        """Whether values are checked against a type."""
+        return self._type is not None
+
+    def encode(self, value: T) -> Stored:
+        """Return *value* as it is stored.
+
+        Raises:
+            InvalidValue: it would not read back exactly; the error names the place inside the value.
+        """
+        if type(value) is bytes and self._type in (None, bytes):
+            stored = cast("Stored", value)
+            size = len(stored)
+        elif self._type is bytes:
+            raise InvalidValue(f"a value of this collection is bytes, not {type(value).__name__}")
+        else:
+            raw = _json(value) if self._type is None else self._typed(value)
+            size, stored = len(raw), raw.decode()
+        if size > fmt.VALUE_BYTES_MAX:
+            raise InvalidValue(f"{size:,} bytes as stored, and the limit is {fmt.VALUE_BYTES_MAX:,}")
+        return stored
+
+    def decode(self, stored: Stored) -> T:
+        """Return the value that *stored* stands for.
+
+        Raises:
+            InvalidValue: it is not of the collection's type, or not JSON at all.
+        """
+        if type(stored) is bytes:
+            if self._type in (None, bytes):
+                return cast("T", stored)
+            raise InvalidValue("bytes are stored, and this collection's type is read from JSON")
+        if self._type is bytes:
+            raise InvalidValue("a JSON document is stored, and this collection's type is bytes")
+        try:
+            return cast("T", self._decoder.decode(cast("str", stored)))
+        except (msgspec.MsgspecError, RecursionError) as e:
+            raise InvalidValue(f"the stored document does not fit: {e}") from None
+
+    def _typed(self, value: T) -> bytes:
+        try:
+            raw = _json(msgspec.to_builtins(value, str_keys=True, order="sorted"))
+            read = self._decoder.decode(raw)
+            again = _json(msgspec.to_builtins(read, str_keys=True, order="sorted"))
+        except InvalidValue:
+            raise
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as e:
+            raise InvalidValue(f"not of type {_type_name(self._type)}: {e}") from None
+        if again != raw and read != value:
+            raise InvalidValue(f"would read back as {_shown(read)}")
+        return again
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def _json(value: object) -> bytes:
+    if _plain(value, fmt.JSON_DEPTH_MAX):
+        try:
+            return _encode(value)
+        except UnicodeEncodeError:
+            pass  # a lone surrogate: found below
+    raise _refusal(value, "$", fmt.JSON_DEPTH_MAX) or InvalidValue("cannot be stored as JSON")
+
+
+def _plain(value: object, depth: int) -> bool:  # noqa: PLR0911, one return for each type of JSON
+    """Tell whether JSON carries *value* exactly, lone surrogates in strings apart."""
+    cls = type(value)
+    if cls is str or cls is bool or value is None:
+        return True
+    if cls is int:
+        return fmt.JSON_INT_MIN <= cast("int", value) <= fmt.JSON_INT_MAX
+    if cls is float:
+        return isfinite(cast("float", value))
+    if not depth:
+        return False
+    if cls is dict:
+        for key, member in cast("dict[object, object]", value).items():
+            if type(key) is not str or not (type(member) is str or _plain(member, depth - 1)):
+                return False
+        return True
+    if cls is list:
+        return all(type(member) is str or _plain(member, depth - 1) for member in cast("list[object]", value))
+    return False
+
+
+def _refusal(value: object, path: str, depth: int) -> InvalidValue | None:
+    """Return why JSON does not carry *value* exactly, with the place, or None if it does."""
+    if isinstance(value, dict | list) and type(value) in (dict, list):
+        if not depth:
+            return InvalidValue(f"nested more than {fmt.JSON_DEPTH_MAX} levels deep", path[:200])
+        if type(value) is list:
+            members = [(f"{path}[{i}]", member) for i, member in enumerate(value)]
+        else:
+            members = []
+            for key, member in cast("dict[object, object]", value).items():
+                if type(key) is not str:
+                    return InvalidValue(f"a member's name is a str in JSON, not {_shown(key)}", path)
+                if not _is_text(key):
+                    return InvalidValue(f"the member's name {key!r} holds a lone surrogate", path)
+                members.append((f"{path}.{key}", member))
+        found = (_refusal(member, place, depth - 1) for place, member in members)
+        return next((refusal for refusal in found if refusal), None)
+    if _plain(value, 0) and (type(value) is not str or _is_text(value)):
+        return None
+    return InvalidValue(_reason(value), path)
+
+
+def _reason(value: object) -> str:
+    if type(value) is str:
+        return "holds a lone surrogate, which is not text in UTF-8"
+    if type(value) is int:
+        return f"{_shown(value)} is outside -2^63 to 2^64-1; store it as a string"
+    if type(value) is float:
+        return f"{value!r} is not a number in JSON; store None or a string"
+    if type(value) is bytes:
+        return "bytes can be a whole value but not part of one; encode them, or store them as an entry"
+    return f"{type(value).__name__} would not read back as itself; convert it, or give the collection a type"
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        text = f"an int of {cast('int', value).bit_length():,} bits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _type_name(type_: object) -> str:
+    return getattr(type_, "__name__", None) or repr(type_)

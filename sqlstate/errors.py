@@ -1,0 +1,234 @@
+"""Every exception that sqlstate raises, in one tree.
+
+    StoreError
+    ├── CannotOpen              the path does not lead to a store that this version can use
+    │   ├── StoreMissing        no file there, and create=False or read_only=True
+    │   ├── NotAStore           a directory, another program's file, or a broken header
+    │   ├── FormatTooNew        made by a newer sqlstate
+    │   ├── MigrationMismatch   the file's recorded migrations are not the ones of this version
+    │   └── SQLiteTooOld        the SQLite library in use has a known bug that loses data
+    ├── StoreUnusable           this handle cannot be used (any more)
+    │   ├── StoreClosed
+    │   ├── StoreForked         it was opened by a parent process
+    │   └── TransactionEnded    a transaction or snapshot used after its block
+    ├── ReadOnly                a write through a handle that only reads
+    ├── Busy                    another writer held the lock for the whole timeout
+    ├── Conflict                an entry is not what the transaction expected
+    ├── InvalidInput (ValueError)
+    │   ├── InvalidOption       an argument is outside what it may be
+    │   ├── InvalidName         a collection's name
+    │   ├── InvalidKey
+    │   ├── InvalidValue        names the place inside the value
+    │   └── InvalidRecord       a WAL record that the protocol does not allow here
+    ├── EntryNotFound (KeyError)
+    ├── ImportRejected          a source file could not be imported; nothing of the batch was
+    ├── Damaged                 stored bytes contradict each other
+    ├── StoreFull               the disk is full; the transaction was rolled back
+    ├── StoreIOError            the operating system refused to read or write
+    └── CommitOutcomeUnknown    an error at COMMIT: the commit may or may not be there
+
+A message says what happened, what it means for the data, and what to do. The facts in it are also
+attributes of the exception. The page docs/reference/errors.md lists them with their exit codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class StoreError(Exception):
+    """The root of all exceptions of sqlstate."""
+
+
+class CannotOpen(StoreError):
+    """The path does not lead to a store that this version can use. Nothing was changed."""
+
+
+class StoreMissing(CannotOpen):
+    """There is no file at the path, and the caller did not ask to create one."""
+
+
+class NotAStore(CannotOpen):
+    """What is at the path is not a store: a directory, or a file of another program."""
+
+
+class FormatTooNew(CannotOpen):
+    """The file was written by a newer version of sqlstate."""
+
+
+class MigrationMismatch(CannotOpen):
+    """The migrations recorded in the file are not the ones that this version ships."""
+
+
+class SQLiteTooOld(CannotOpen):
+    """The SQLite library in use has a known bug that can lose committed data."""
+
+
+class StoreUnusable(StoreError):
+    """The handle cannot be used, or not any more."""
+
+
+class StoreClosed(StoreUnusable):
+    """The store was used after close()."""
+
+
+class StoreForked(StoreUnusable):
+    """The store was opened before a fork and used in the child process."""
+
+
+class TransactionEnded(StoreUnusable):
+    """A transaction or snapshot was used after its block, or from another thread."""
+
+
+class ReadOnly(StoreError):
+    """A write was asked of a handle, a snapshot or a view that only reads."""
+
+
+class Busy(StoreError):
+    """Another writer held the lock for the whole timeout. Nothing was changed; try again."""
+
+
+class Conflict(StoreError):
+    """An entry is not what the transaction expected, so the transaction changed nothing.
+
+    Attributes:
+        collection: name of the collection.
+        key: the entry's key.
+        expected: the value the caller expected, or ABSENT.
+        actual: the value that is there, or ABSENT.
+    """
+
+    def __init__(self, collection: str, key: object, expected: object, actual: object) -> None:
+        super().__init__(
+            f"{collection!r}[{key!r}] is {_short(actual)}, expected {_short(expected)}; nothing was changed. "
+            "Read it again and decide anew"
+        )
+        self.collection = collection
+        self.key = key
+        self.expected = expected
+        self.actual = actual
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.collection, self.key, self.expected, self.actual)
+
+
+class InvalidInput(StoreError, ValueError):
+    """An argument is not one that the store can keep or act on. Nothing was changed."""
+
+
+class InvalidOption(InvalidInput):
+    """An option is outside what it may be."""
+
+
+class InvalidName(InvalidInput):
+    """A collection's name is not text of 1 to 255 bytes."""
+
+
+class InvalidKey(InvalidInput):
+    """A key is not an int, str or bytes within the limits."""
+
+
+class InvalidValue(InvalidInput):
+    """A value could not be stored and read back exactly.
+
+    Attributes:
+        path: where in the value it is, such as `$.tags[2]`; `$` is the value itself.
+        reason: what is wrong there.
+        collection: name of the collection, `''` if not known.
+        key: the entry's key, None if not known.
+    """
+
+    def __init__(self, reason: str, path: str = "$", collection: str = "", key: object = None) -> None:
+        place = f"{collection!r}[{key!r}] at {path}" if collection else path
+        super().__init__(f"{place}: {reason}")
+        self.reason = reason
+        self.path = path
+        self.collection = collection
+        self.key = key
+
+    def located(self, collection: str, key: object) -> InvalidValue:
+        """Return the same error with the entry's name in it."""
+        return type(self)(self.reason, self.path, collection, key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.path, self.collection, self.key)
+
+
+class InvalidRecord(InvalidInput):
+    """A write-ahead log record that its protocol does not allow here."""
+
+
+class EntryNotFound(StoreError, KeyError):
+    """The collection has no entry with this key.
+
+    Attributes:
+        collection: name of the collection.
+        key: the key asked for.
+    """
+
+    def __init__(self, collection: str, key: object) -> None:
+        super().__init__(f"{collection!r} has no entry {key!r}")
+        self.collection = collection
+        self.key = key
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.collection, self.key)
+
+
+class ImportRejected(StoreError):
+    """A source could not be imported.
+
+    Attributes:
+        source: name of the source.
+        place: line, record or member in it, `''` for the source as a whole.
+    """
+
+    def __init__(self, source: str, place: str, reason: str) -> None:
+        super().__init__(f"{source}{', ' if place else ''}{place}: {reason}")
+        self.source = source
+        self.place = place
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.source, self.place, self.reason)
+
+
+class Damaged(StoreError):
+    """Stored bytes contradict each other. Nothing was changed; keep the file and restore a backup."""
+
+
+class StoreFull(StoreError):
+    """The disk is full. The transaction was rolled back and nothing was changed."""
+
+
+class StoreIOError(StoreError):
+    """The operating system refused to read or write the store's files."""
+
+
+class CommitOutcomeUnknown(StoreError):
+    """COMMIT failed after it may have reached the disk: the commit may or may not be there.
+
+    The handle refuses further work. Open the store again and compare `head().seq`.
+
+    Attributes:
+        seq: number of the commit in doubt.
+    """
+
+    def __init__(self, seq: int, cause: str) -> None:
+        super().__init__(
+            f"commit {seq} may or may not have reached the disk ({cause}); this handle refuses further work. "
+            f"Open the store again: the commit is there if head().seq is {seq} or more"
+        )
+        self.seq = seq
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.seq, self.cause)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,53 @@
+"""Every constant of the file format, as docs/reference/file-format.md defines them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+APPLICATION_ID: Final = 0x53715374  # "SqSt"
+FORMAT_VERSION: Final = 1
+
+DIGEST_BYTES: Final = 32
+COUNT_BYTES: Final = 8
+CHILD_BYTES: Final = COUNT_BYTES + DIGEST_BYTES
+STORE_ID_BYTES: Final = 16
+SESSION_BYTES: Final = 16
+
+# First byte of each hash's preimage, so that no two kinds of hash can be taken for each other.
+TAG_LEAF: Final = b"\x00"
+TAG_NODE: Final = b"\x01"
+TAG_RANK: Final = b"\x02"
+TAG_CHAIN: Final = b"\x03"
+
+KIND_INT: Final = b"i"
+KIND_STR: Final = b"t"
+KIND_BYTES: Final = b"b"
+VKIND_JSON: Final = b"j"
+VKIND_BYTES: Final = b"b"
+
+RANK_MAX: Final = 15
+LEVEL_MAX: Final = RANK_MAX + 1  # no entry starts a run there, so that level has a single node
+
+# A node row's id is (LEVEL_MAX - level) << NODE_ID_SHIFT, plus a number: upper levels share pages.
+NODE_ID_SHIFT: Final = 48
+
+# One commit in so many is in the index wal_milestones.
+MILESTONE: Final = 64
+
+INT_MIN: Final = -(2**63)
+INT_MAX: Final = 2**63 - 1
+NAME_BYTES_MAX: Final = 255
+KEY_BYTES_MAX: Final = 1 << 20
+# A PUT record holds a value twice, the one before and the new one, and SQLite's rows end at 10^9 bytes.
+VALUE_BYTES_MAX: Final = 256 << 20
+NOTE_BYTES_MAX: Final = 4096
+
+# What the JSON codec carries exactly. Deeper documents would exhaust a reader's stack.
+JSON_INT_MIN: Final = -(2**63)
+JSON_INT_MAX: Final = 2**64 - 1
+JSON_DEPTH_MAX: Final = 200
+
+RECORD_BEGIN: Final = b"B"
+RECORD_PUT: Final = b"P"
+RECORD_DELETE: Final = b"D"
+RECORD_COMMIT: Final = b"C"

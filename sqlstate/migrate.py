@@ -1,0 +1,150 @@
+"""Applies the numbered SQL files of `migrations/`, each once, and records the digest of what it applied.
+
+The files travel inside the wheel as `sqlstate/_migrations`; in a source tree they lie beside the package.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlstate import format as fmt
+from sqlstate.engine import Connection, memory
+from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+  number INTEGER PRIMARY KEY,
+  name   TEXT NOT NULL,
+  sha256 BLOB NOT NULL,
+  at     TEXT NOT NULL
+)
+"""
+
+
+class Migration(NamedTuple):
+    """One file of `migrations/`."""
+
+    number: int
+    name: str
+    sql: str
+    sha256: bytes
+
+
+@lru_cache(maxsize=1)
+def shipped() -> tuple[Migration, ...]:
+    """Return the migrations that this version ships, by number.
+
+    Raises:
+        MigrationMismatch: the files are missing from the installation, or their numbers have a hole.
+    """
+    files = sorted((entry for entry in _folder().iterdir() if entry.name.endswith(".sql")), key=lambda f: f.name)
+    migrations = []
+    for number, file in enumerate(files, 1):
+        raw = file.read_bytes()
+        if not file.name.startswith(f"{number:04d}_"):
+            raise MigrationMismatch(
+                f"the installation's migrations have a hole: expected {number:04d}, found {file.name}"
+            )
+        migrations.append(Migration(number, file.name, raw.decode(), sha256(raw).digest()))
+    return tuple(migrations)
+
+
+def check_header(connection: Connection) -> bool:
+    """Tell whether the file is a store; False if it is an empty database that can become one.
+
+    Raises:
+        NotAStore: it belongs to another program.
+        FormatTooNew: a newer version of sqlstate made it.
+    """
+    application_id = connection.value("PRAGMA application_id")
+    version = connection.value("PRAGMA user_version")
+    if application_id != fmt.APPLICATION_ID:
+        if application_id or version or connection.value("SELECT count(*) FROM sqlite_schema"):
+            raise NotAStore(f"{connection.path} is an SQLite file of another program; nothing was changed")
+        return False
+    if version > fmt.FORMAT_VERSION:
+        raise FormatTooNew(
+            f"{connection.path} has format {version}, and this version of sqlstate knows up to {fmt.FORMAT_VERSION}; "
+            "install a newer one. Nothing was changed"
+        )
+    return True
+
+
+def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[Migration, ...]:
+    """Return those of *migrations* that the file does not have yet.
+
+    Raises:
+        MigrationMismatch: the file has one that is unknown, or was changed since.
+    """
+    applied = connection.rows("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
+    for (number, name, digest), ours in zip(applied, migrations, strict=False):
+        if (number, digest) != (ours.number, ours.sha256):
+            raise MigrationMismatch(
+                f"{connection.path}: migration {name} in the file is not the {ours.name} of this installation; "
+                "reinstall the version of sqlstate that made the file. Nothing was changed"
+            )
+    if len(applied) > len(migrations):
+        raise MigrationMismatch(
+            f"{connection.path} has migration {applied[-1][1]}, which this version of sqlstate does not know; "
+            "install a newer one. Nothing was changed"
+        )
+    return migrations[len(applied) :]
+
+
+def empty_file(path: str) -> NotAStore:
+    """Return the error for an empty file where a store must already be."""
+    return NotAStore(f"{path} is an empty file; open it for writing with create=True to make a store of it")
+
+
+def apply(connection: Connection, migrations: tuple[Migration, ...], at: str) -> None:
+    """Apply *migrations* and record them, inside the caller's transaction."""
+    connection.run(_CREATE)
+    for migration in migrations:
+        connection.run(migration.sql)
+        connection.run(
+            "INSERT INTO schema_migrations (number, name, sha256, at) VALUES (?, ?, ?, ?)",
+            (migration.number, migration.name, migration.sha256, at),
+        )
+    connection.run(f"PRAGMA application_id={fmt.APPLICATION_ID}; PRAGMA user_version={fmt.FORMAT_VERSION}")
+
+
+def check_schema(connection: Connection) -> None:
+    """Compare our tables, indexes and views with what the migrations make; foreign ones are let be.
+
+    Raises:
+        Damaged: one of ours is missing or was changed.
+    """
+    found = set(connection.rows(_SCHEMA))
+    for entry in _expected_schema(shipped()):
+        if entry not in found:
+            raise Damaged(
+                f"{connection.path}: {entry[0]} {entry[1]} is missing or was changed from outside; "
+                "nothing was written. Restore a backup"
+            )
+
+
+_SCHEMA = "SELECT type, name, sql FROM sqlite_schema"
+
+
+@lru_cache(maxsize=4)
+def _expected_schema(migrations: tuple[Migration, ...]) -> frozenset[tuple[str, str, str | None]]:
+    connection = memory()
+    apply(connection, migrations, "")
+    return frozenset((kind, name, sql) for kind, name, sql in connection.rows(_SCHEMA))
+
+
+def _folder() -> Traversable:
+    packaged = importlib.resources.files("sqlstate") / "_migrations"
+    if packaged.is_dir():
+        return packaged
+    source = Path(__file__).resolve().parents[1] / "migrations"
+    if source.is_dir():
+        return source
+    raise MigrationMismatch("the installation has no migrations; install sqlstate-store again")

@@ -1,0 +1,134 @@
+"""The table state: the entries themselves."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlstate.encoding import Key, Name, Stored
+    from sqlstate.engine import Connection
+
+KEYS_AT_ONCE = 256
+# Asking first whether a span is empty pays for itself from this many names on.
+_SPAN_NAMES = 8
+# Up to so many names are placed by counting; for more it is cheaper to read what is there.
+_COUNTED_NAMES = 3
+
+_GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
+_GET_OR_NULL = "SELECT (SELECT value FROM state WHERE collection = ? AND key = ?)"
+_PUT = (
+    "INSERT INTO state (collection, key, value) VALUES (?, ?, ?) "
+    "ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value"
+)
+_DELETE = "DELETE FROM state WHERE collection = ? AND key = ?"
+_SPAN = "SELECT 1 FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) LIMIT 1"
+_NAMES = (
+    "SELECT collection, CASE typeof(key) WHEN 'integer' THEN 0 WHEN 'text' THEN 1 ELSE 2 END, key FROM state "
+    "WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) ORDER BY collection, key"
+)
+_COUNT = "SELECT count(*) FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) < (?, ?)"
+_COLLECTIONS = """
+WITH RECURSIVE found (name) AS (
+  SELECT min(collection) FROM state
+  UNION ALL
+  SELECT (SELECT min(collection) FROM state WHERE collection > found.name) FROM found WHERE found.name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL
+"""
+
+
+class Span(NamedTuple):
+    """The keys of a collection in [start, stop); None is no bound."""
+
+    collection: str
+    start: Key | None = None
+    stop: Key | None = None
+    reverse: bool = False
+    passed: Key | None = None
+    """Only keys beyond this one, in the direction of the scan."""
+
+    def after(self, key: Key) -> Span:
+        """Return what is left of the span behind *key*."""
+        return self._replace(passed=key)
+
+
+def get(connection: Connection, collection: str, key: Key) -> Stored | None:
+    """Return the stored value of an entry, or None if there is none."""
+    row = connection.row(_GET, (collection, key))
+    return None if row is None else row[0]
+
+
+def get_many(connection: Connection, names: Sequence[Name]) -> list[Stored | None]:
+    """Return the stored values of *names*, which are sorted; None where there is no entry."""
+    if len(names) > _SPAN_NAMES:
+        (first_collection, _, first_key), (last_collection, _, last_key) = names[0], names[-1]
+        if connection.row(_SPAN, (first_collection, first_key, last_collection, last_key)) is None:
+            return [None] * len(names)
+    return [value for (value,) in connection.rows_many(_GET_OR_NULL, [(name[0], name[2]) for name in names])]
+
+
+def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[int]:
+    """Return, for each of *names*, which are sorted, how many entries there are from *start* up to it."""
+    if len(names) <= _COUNTED_NAMES:
+        return [count(connection, start, name) for name in names]
+    last = names[-1]
+    there = connection.rows(_NAMES, (start[0], start[2], last[0], last[2]))
+    return [bisect_left(there, name) for name in names]
+
+
+def put(connection: Connection, name: Name, value: Stored) -> None:
+    """Put one entry."""
+    connection.run(_PUT, (name[0], name[2], value))
+
+
+def write(connection: Connection, changes: Sequence[tuple[Name, Stored | None]]) -> None:
+    """Put each value, or delete the entry where it is None."""
+    puts = [(name[0], name[2], value) for name, value in changes if value is not None]
+    if puts:
+        connection.run_many(_PUT, puts)
+    if len(puts) < len(changes):
+        connection.run_many(_DELETE, [(name[0], name[2]) for name, value in changes if value is None])
+
+
+def count(connection: Connection, start: Name, stop: Name) -> int:
+    """Return the number of entries from *start* up to but not including *stop*, by counting them."""
+    return int(connection.value(_COUNT, (start[0], start[2], stop[0], stop[2])))
+
+
+def collections(connection: Connection) -> list[str]:
+    """Return the names of all collections that have entries, in order."""
+    return [name for (name,) in connection.rows(_COLLECTIONS)]
+
+
+def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
+    """Yield (key, stored value) of the entries in *span*, in order, as one statement sees them.
+
+    Without *values*, the second part of each pair is `''`.
+    """
+    sql, bound = _scan_sql(span, "value" if values else "''")
+    return connection.iterate(sql, bound)
+
+
+def next_keys(connection: Connection, span: Span) -> list[Key]:
+    """Return the first KEYS_AT_ONCE keys in *span*, in order."""
+    sql, bound = _scan_sql(span, "NULL")
+    return [key for key, _ in connection.rows(f"{sql} LIMIT {KEYS_AT_ONCE}", bound)]
+
+
+def scan_all(connection: Connection) -> Iterator[tuple[str, Key, Stored]]:
+    """Yield (collection, key, stored value) of every entry, in order, as one statement sees them."""
+    return connection.iterate("SELECT collection, key, value FROM state ORDER BY collection, key")
+
+
+def _scan_sql(span: Span, column: str) -> tuple[str, list[Key]]:
+    where: list[str] = ["collection = ?"]
+    bound: list[Key] = [span.collection]
+    for condition, key in ((">=", span.start), ("<", span.stop), (">" if not span.reverse else "<", span.passed)):
+        if key is not None:
+            where.append(f"key {condition} ?")
+            bound.append(key)
+    order = "DESC" if span.reverse else "ASC"
+    return f"SELECT key, {column} FROM state WHERE {' AND '.join(where)} ORDER BY key {order}", bound

@@ -1,0 +1,346 @@
+"""Transactions and snapshots: what happens between `with` and the end of its block."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+
+from sqlstate import format as fmt
+from sqlstate import state, tree, wal
+from sqlstate.collection import Collection, CollectionView
+from sqlstate.commit import Commit, Mark
+from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, make_name, stored_name
+from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlstate.commit import Writer
+    from sqlstate.engine import Connection, Engine
+    from sqlstate.meta import Meta
+    from sqlstate.state import Span
+    from sqlstate.wal import Head
+
+T = TypeVar("T")
+
+# Writes are kept in memory up to this and applied together: sorted, each node of the tree once.
+BUFFER_ENTRIES: Final = 16_384
+BUFFER_BYTES: Final = 32 << 20
+
+
+class Absent:
+    """The type of ABSENT: no entry, where None would be the JSON value null."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __reduce__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = Absent()
+
+JSON: Final[Codec[Any]] = Codec()
+"""Values without a type: bytes, or a JSON document."""
+
+
+def check_note(note: str) -> str:
+    """Return *note* if a BEGIN record can hold it.
+
+    Raises:
+        InvalidOption: it is not text of at most 4,096 bytes.
+    """
+    try:
+        size = len(note.encode())
+    except (AttributeError, UnicodeEncodeError):
+        raise InvalidOption(f"note={note!r} is not text") from None
+    if size > fmt.NOTE_BYTES_MAX:
+        raise InvalidOption(f"a note has at most {fmt.NOTE_BYTES_MAX} bytes, this one {size}")
+    return note
+
+
+class Transaction:
+    """Puts and deletes that take effect together or not at all. Made by `store.transaction()`.
+
+    It sees its own writes; nobody else does before it ends. Entries: put(), get(), delete(), expect();
+    collections: `txn["users"]` is a mapping with all the methods of a Collection. It belongs to the thread
+    that began it, and ends with its block.
+    """
+
+    __slots__ = ("_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_marks", "_thread")
+
+    def __init__(self, writer: Writer, note: str) -> None:
+        self._commit = Commit(writer, note)
+        self._connection = writer.engine.writer
+        self._buffer: dict[Name, Stored | None] = {}
+        self._bytes = 0
+        self._marks: list[Mark] = []
+        self._thread = threading.get_ident()
+        self._broken = False
+        self._ended = False
+
+    def put(self, collection: str, key: Key, value: Any) -> None:
+        """Put an entry.
+
+        Args:
+            collection: name of the collection, 1 to 255 bytes of text; it exists while it has entries.
+            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
+            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
+
+        Raises:
+            InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
+        """
+        name = make_name(check_collection(collection), key)
+        self.put_stored(name, self._encode(name, value))
+
+    @overload
+    def get(self, collection: str, key: Key) -> Any: ...
+    @overload
+    def get(self, collection: str, key: Key, default: Any) -> Any: ...
+    def get(self, collection: str, key: Key, default: Any = None) -> Any:
+        """Return the value of an entry as this transaction sees it, or *default* if there is none."""
+        return self[collection].get(key, default)
+
+    def delete(self, collection: str, key: Key) -> bool:
+        """Delete an entry, and tell whether there was one."""
+        name = make_name(check_collection(collection), key)
+        there = self.get_stored(name) is not None
+        if there:
+            self.delete_stored(name)
+        return there
+
+    def expect(self, collection: str, key: Key, value: Any) -> None:
+        """Go on only if the entry is *value* as this transaction sees it; ABSENT stands for no entry.
+
+        Values are compared as they are stored, so 1 and 1.0 differ.
+
+        Raises:
+            Conflict: it is not; leaving the block with it undoes the transaction.
+        """
+        name = make_name(check_collection(collection), key)
+        expected = None if value is ABSENT else self._encode(name, value)
+        actual = self.get_stored(name)
+        if type(actual) is not type(expected) or actual != expected:
+            raise Conflict(collection, key, value, ABSENT if actual is None else JSON.decode(actual))
+
+    def __getitem__(self, collection: str) -> Collection[Any]:
+        """Return a collection as this transaction sees it."""
+        return Collection(self, check_collection(collection), JSON)
+
+    def collection(self, name: str, type: type[T]) -> Collection[T]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*, as this transaction sees it."""
+        return Collection(self, check_collection(name), Codec(type))
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections that have entries, as this transaction sees them."""
+        self.apply()
+        return state.collections(self._connection)
+
+    # What collections ask of it.
+
+    def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+        self._check()
+        try:
+            return self._buffer[name]
+        except KeyError:
+            return state.get(self._connection, name[0], name[2])
+
+    def put_stored(self, name: Name, stored: Stored) -> None:
+        """Put an entry."""
+        self._check()
+        self._buffer[name] = stored
+        self._bytes += len(stored)
+        if self._bytes > BUFFER_BYTES or len(self._buffer) >= BUFFER_ENTRIES:
+            self.apply()
+
+    def delete_stored(self, name: Name) -> None:
+        """Delete an entry, if there is one."""
+        self._check()
+        self._buffer[name] = None
+        if len(self._buffer) >= BUFFER_ENTRIES:
+            self.apply()
+
+    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
+        """Yield (key, stored value) in order, each as it is when its turn comes.
+
+        An entry put ahead of the scan while it runs may be seen or not.
+        """
+        while True:
+            self.apply()
+            keys = state.next_keys(self._connection, span)
+            buffer = self._buffer
+            for key in keys:
+                name = stored_name(span.collection, key)
+                # Without values and without writes since, what was read a moment ago still holds.
+                if not values and self._buffer is buffer and name not in buffer:
+                    yield key, ""
+                elif (stored := self.get_stored(name)) is not None:
+                    yield key, stored
+            if len(keys) < state.KEYS_AT_ONCE:
+                return
+            span = span.after(keys[-1])
+
+    def count(self, start: Name, stop: Name) -> int:
+        """Return the number of entries in [start, stop)."""
+        self.apply()
+        return tree.count_before(self._connection, stop) - tree.count_before(self._connection, start)
+
+    @contextmanager
+    def writing(self, *, several: bool = False) -> Iterator[Transaction]:
+        """Return a block that is part of this transaction; with *several* writes, all or nothing by itself."""
+        self._check()
+        if not several:
+            yield self
+            return
+        self.enter_nested()
+        try:
+            yield self
+        except BaseException:
+            self.leave_nested(keep=False)
+            raise
+        self.leave_nested(keep=True)
+
+    # What the store asks of it.
+
+    def apply(self) -> None:
+        """Carry the buffered writes into the tables, inside the open SQLite transaction."""
+        self._check()
+        if not self._buffer:
+            return
+        values, self._buffer, self._bytes = self._buffer, {}, 0
+        self._broken = True  # until it is done: half-applied writes must never be committed
+        self._commit.apply(values)
+        self._broken = False
+
+    @property
+    def nested(self) -> bool:
+        """Whether a nested transaction is open."""
+        return bool(self._marks)
+
+    def enter_nested(self) -> None:
+        """Begin a nested transaction: a savepoint."""
+        self.apply()
+        self._marks.append(self._commit.mark())
+
+    def leave_nested(self, *, keep: bool) -> None:
+        """End the newest nested transaction: keep its writes, or undo them."""
+        mark = self._marks.pop()
+        if keep:
+            self.apply()
+            self._commit.release()
+        else:
+            self._buffer, self._bytes = {}, 0
+            self._commit.restore(mark)
+            self._broken = False
+
+    def finish(self) -> Head | None:
+        """Commit; return the new head, or None if nothing changed. The transaction has ended."""
+        try:
+            self.apply()
+            return self._commit.finish()
+        except BaseException:
+            self._commit.roll_back()
+            raise
+        finally:
+            self._ended = True
+
+    def abandon(self) -> None:
+        """Undo everything. The transaction has ended."""
+        self._ended = True
+        self._commit.roll_back()
+
+    def _encode(self, name: Name, value: Any) -> Stored:
+        try:
+            return JSON.encode(value)
+        except InvalidValue as e:
+            raise e.located(name[0], name[2]) from None
+
+    def _check(self) -> None:
+        if self._ended or self._thread != threading.get_ident():
+            raise TransactionEnded(
+                "the transaction has ended, or belongs to another thread; begin one with store.transaction()"
+            )
+        if self._broken:
+            raise TransactionEnded(
+                "the transaction failed while it was applied; leave its block, and nothing is changed"
+            )
+
+
+class Snapshot:
+    """The store as one commit left it, for reading while others write. Made by `store.snapshot()`.
+
+    `view["users"]` is a mapping that can be read; `view.head` is the commit. One thread at a time.
+    While it is open, SQLite's WAL cannot be folded beyond it: keep it short.
+    """
+
+    __slots__ = ("_connection", "_engine", "head")
+
+    head: Head
+    """The commit that is seen."""
+
+    def __init__(self, engine: Engine, meta: Meta) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+        connection = engine.begin_read()
+        try:
+            self.head = wal.last(connection, meta)[1]
+        except BaseException:
+            engine.end_read(connection)
+            raise
+        self._connection = connection
+
+    def __getitem__(self, collection: str) -> CollectionView[Any]:
+        """Return a collection as it was."""
+        return CollectionView(self, check_collection(collection), JSON)
+
+    def collection(self, name: str, type: type[T]) -> CollectionView[T]:  # noqa: A002
+        """Return a collection whose values are of *type*, as it was."""
+        return CollectionView(self, check_collection(name), Codec(type))
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections that had entries."""
+        return state.collections(self._reader())
+
+    def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+        return state.get(self._reader(), name[0], name[2])
+
+    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
+        """Yield (key, stored value) in order."""
+        return state.scan(self._reader(), span, values=values)
+
+    def scan_all(self) -> Iterator[tuple[str, Key, Stored]]:
+        """Yield (collection, key, stored value) of every entry, in order."""
+        return state.scan_all(self._reader())
+
+    def count(self, start: Name, stop: Name) -> int:
+        """Return the number of entries in [start, stop)."""
+        connection = self._reader()
+        return tree.count_before(connection, stop) - tree.count_before(connection, start)
+
+    def close(self) -> None:
+        """Let go of the commit. Called by the end of the block."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._engine.end_read(connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A snapshot that was dropped without its end must not hold SQLite's WAL for ever.
+        if getattr(self, "_connection", None) is not None:
+            self.close()
+
+    def _reader(self) -> Connection:
+        self._engine.check_usable()
+        if self._connection is None:
+            raise TransactionEnded("the snapshot has ended; take one with store.snapshot()")
+        return self._connection

@@ -1,0 +1,325 @@
+"""The table merkle: the tree's inner nodes, and how a commit rewrites them.
+
+A node row holds the node's preimage, so a commit reads one row a level and replaces 40 bytes in each.
+The path is hashed before it is changed, up to the root that the last commit recorded: a commit never
+builds on a damaged node (I2, I3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlstate import format as fmt
+from sqlstate import state
+from sqlstate.encoding import Name, name_bytes, stored_name
+from sqlstate.errors import Damaged
+from sqlstate.merkle import (
+    EMPTY_ROOT,
+    FIRST,
+    Edit,
+    LevelRewrite,
+    LevelRewriter,
+    Node,
+    Run,
+    child_at,
+    count_of,
+    node_digest,
+    rank,
+    replace_child,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlstate.engine import Connection
+    from sqlstate.wal import Head
+
+_TOP = "SELECT max(level) FROM merkle"
+_AT = (
+    "SELECT id, collection, key, children FROM merkle WHERE level = ?1 AND (collection, key) <= (?2, ?3) "
+    "ORDER BY collection DESC, key DESC LIMIT 1"
+)
+_AT_AND_NEXT = f"""
+SELECT * FROM ({_AT})
+UNION ALL
+SELECT NULL, collection, key, NULL FROM (
+  SELECT collection, key FROM merkle WHERE level = ?1 AND (collection, key) > (?2, ?3) ORDER BY collection, key LIMIT 1
+)
+"""
+_BEFORE = _AT.replace("<=", "<")
+_PATH = """
+WITH RECURSIVE levels (level) AS (
+  VALUES (1) UNION ALL SELECT level + 1 FROM levels WHERE level < (SELECT max(level) FROM merkle)
+)
+SELECT levels.level, node.id, node.collection, node.key, node.children
+FROM levels CROSS JOIN merkle AS node
+WHERE node.id = (
+  SELECT id FROM merkle WHERE level = levels.level AND (collection, key) <= (?1, ?2)
+  ORDER BY collection DESC, key DESC LIMIT 1
+)
+"""
+_LEAVES = (
+    "SELECT id, children, "
+    "(SELECT id FROM merkle WHERE level = 2 AND (collection, key) <= (?1, ?2) "
+    "ORDER BY collection DESC, key DESC LIMIT 1) "
+    "FROM merkle WHERE level = 1 AND (collection, key) <= (?1, ?2) "
+    "ORDER BY collection DESC, key DESC LIMIT 1"
+)
+_UPDATE = "UPDATE merkle SET children = ? WHERE id = ?"
+_INSERT = "INSERT INTO merkle (id, level, collection, key, children) VALUES (?, ?, ?, ?, ?)"
+_DELETE = "DELETE FROM merkle WHERE id = ?"
+_LEVEL = "SELECT id, children FROM merkle WHERE level = ?"
+_LAST_ID = "SELECT max(id) FROM merkle WHERE id >= ? AND id < ?"
+
+# About 1 KB each; enough for all upper nodes of two million entries.
+SPINE_NODES: Final = 8192
+
+
+class Plan(NamedTuple):
+    """What a commit writes to the table."""
+
+    root: bytes
+    updates: list[tuple[bytes, int]]
+    inserts: list[tuple[int, Name, bytes]]
+    deletes: list[int]
+
+
+def plan(connection: Connection, edits: Sequence[Edit], root: bytes) -> Plan:
+    """Return what *edits* of the leaves, sorted by name, make of the tree whose root is *root*.
+
+    The table state must still be as it was before the edits: it places new entries in their runs.
+
+    Raises:
+        Damaged: an entry or a node that the edits touch is not what the tree says.
+    """
+    path = _path(connection, edits[0][0]) if len(edits) == 1 else {}
+    top = connection.value(_TOP) or 0
+    if not top and root != EMPTY_ROOT:
+        raise _damaged(connection)
+    levels: dict[int, LevelRewrite] = {}
+    level = 0
+    while edits:
+        level += 1
+        known = path.get(level) if len(edits) == 1 else None
+        levels[level] = done = _rewrite_level(connection, level, edits, known, exists=level <= top)
+        if level < top:
+            edits = done.edits
+            continue
+        nodes = done.nodes
+        if level == top:
+            nodes += _checked_top(connection, level, done, root)
+        edits = [(FIRST, None, _ranked(nodes))] if len(nodes) > 1 else ()
+    return _finish(connection, levels)
+
+
+class Spine:
+    """The upper nodes of the tree, level 2 and above, that recent commits of this handle went through.
+
+    A commit that changes one value then reads one node and hashes one path, instead of reading and
+    hashing a whole path twice. It is true as long as no other handle commits: `chain` is that of the
+    commit after which it was. Every node in it was found by its digest in the one above, up to the root.
+    """
+
+    __slots__ = ("_above", "_nodes", "chain")
+
+    def __init__(self) -> None:
+        self.chain = b""
+        self._above: dict[int, int] = {}  # id of a node to the id of the one above, 0 for the root's
+        self._nodes: dict[int, tuple[bytes, bytes]] = {}  # id to children and digest
+
+    def replace(self, connection: Connection, name: Name, leaf: tuple[bytes, bytes], head: Head) -> bytes:
+        """Replace the digest of one entry, (before, after) in *leaf*, in the tree of *head*; return the new root.
+
+        Does what plan() and write() would. The caller sets `chain` once the commit is made; until then the
+        spine is not used again.
+
+        Raises:
+            Damaged: the entry or a node on its path is not what the tree says; nothing was written.
+        """
+        if self.chain != head.chain or len(self._nodes) > SPINE_NODES:
+            self._above.clear()
+            self._nodes.clear()
+        self.chain = b""
+        row = connection.row(_LEAVES, (name[0], name[2]))
+        if row is None:
+            raise _damaged(connection)
+        id_, children, above = row
+        old = node_digest(1, children)
+        changed, new = replace_child(1, children, *leaf)
+        updates = [(changed, id_)]
+        if above is None:
+            above = 0
+        elif above not in self._nodes:
+            self._learn(connection, name, head.root)
+        level = 1
+        while above:
+            level += 1
+            children, digest = self._nodes[above]
+            changed, new = replace_child(level, children, old, new)
+            self._nodes[above] = changed, new
+            updates.append((changed, above))
+            old = digest
+            above = self._above[above]
+        if old != head.root:
+            raise _damaged(connection)
+        connection.run_many(_UPDATE, updates)
+        return new
+
+    def _learn(self, connection: Connection, name: Name, root: bytes) -> None:
+        """Read the path of *name* from level 2 up, and check it up to the root."""
+        below = 0
+        digest = b""
+        for level, id_, _, _, children in connection.rows(_PATH, (name[0], name[2])):
+            if level == 1:
+                continue
+            if below:
+                child_at(children, digest)
+                self._above[below] = id_
+            digest = node_digest(level, children)
+            self._nodes[id_] = children, digest
+            below = id_
+        self._above[below] = 0
+        if digest != root:
+            raise _damaged(connection)
+
+
+def write(connection: Connection, plan: Plan) -> None:
+    """Write *plan*, inside the caller's transaction."""
+    if plan.updates:
+        connection.run_many(_UPDATE, plan.updates)
+    if plan.deletes:
+        connection.run_many(_DELETE, [(id_,) for id_ in plan.deletes])
+    if plan.inserts:
+        connection.run_many(
+            _INSERT,
+            [(id_, fmt.LEVEL_MAX - (id_ >> fmt.NODE_ID_SHIFT), n[0], n[2], rows) for id_, n, rows in plan.inserts],
+        )
+
+
+def count_before(connection: Connection, name: Name) -> int:
+    """Return the number of entries before *name*, read off the counts in the tree.
+
+    Raises:
+        Damaged: a node on the path does not hold the digest of its child.
+    """
+    total = 0
+    below: bytes | None = None
+    for level, run in _path(connection, name).items():
+        if level == 1:
+            total += state.count(connection, run.name, name)
+        elif below is not None:
+            at = child_at(run.children, below)
+            total += count_of(run.children[:at])
+        below = node_digest(level, run.children)
+    return total
+
+
+def size(connection: Connection) -> tuple[int, int]:
+    """Return the number of levels and of nodes, counted."""
+    levels, nodes = connection.rows("SELECT max(level), count(*) FROM merkle")[0]
+    return levels or 0, nodes
+
+
+def _path(connection: Connection, name: Name) -> dict[int, Run]:
+    """Return the run that *name* falls into, for each level that has one at or before it."""
+    return {
+        level: Run(id_, stored_name(collection, key), children)
+        for level, id_, collection, key, children in connection.rows(_PATH, (name[0], name[2]))
+    }
+
+
+def _rewrite_level(
+    connection: Connection, level: int, edits: Sequence[Edit], known: Run | None, *, exists: bool
+) -> LevelRewrite:
+    def load(name: Name) -> Run:
+        if known is not None:
+            return known
+        if not exists:
+            return Run(None, FIRST, b"")
+        run = Run(None, FIRST, b"")
+        for id_, collection, key, children in connection.rows(_AT_AND_NEXT, (level, name[0], name[2])):
+            if id_ is None:
+                run.stop = stored_name(collection, key)
+            else:
+                run = Run(id_, stored_name(collection, key), children)
+        return run
+
+    def load_before(name: Name) -> Run:
+        row = connection.row(_BEFORE, (level, name[0], name[2]))
+        return Run(None, FIRST, b"", name) if row is None else Run(row[0], stored_name(row[1], row[2]), row[3], name)
+
+    def place(run: Run, names: Sequence[Name]) -> Sequence[int]:
+        return state.places(connection, run.name, names)
+
+    return LevelRewriter(level, load, load_before, place).rewrite(edits)
+
+
+def _checked_top(connection: Connection, level: int, done: LevelRewrite, root: bytes) -> list[Node]:
+    """Compare the root's node, as it was, with *root*; return it if the rewriting put all its nodes before it."""
+    old = next((old for _, old, _ in done.edits if old is not None), None)
+    if old is not None:
+        if old != root:
+            raise _damaged(connection)
+        return []
+    rows = connection.rows("SELECT collection, key, children FROM merkle WHERE level = ?", (level,))
+    collection, key, children = rows[0]
+    if node_digest(level, children) != root or len(rows) > 1:
+        raise _damaged(connection)
+    return [(stored_name(collection, key), None, count_of(children).to_bytes(fmt.COUNT_BYTES) + root)]
+
+
+def _damaged(connection: Connection) -> Damaged:
+    return Damaged(
+        f"I3: {connection.path}: the tree's root is not the one that the last commit recorded; "
+        "nothing was written. Keep the file and restore a backup"
+    )
+
+
+def _ranked(nodes: Sequence[Node]) -> list[Node]:
+    """Return *nodes* with their ranks known: a new level is cut among nodes that were there before."""
+    ranked: list[Node] = []
+    for name, rank_, child in nodes:
+        if rank_ is None:
+            rank_ = 0 if name == FIRST else rank(name_bytes(name))  # noqa: PLW2901
+        ranked.append((name, rank_, child))
+    return ranked
+
+
+def _finish(connection: Connection, levels: dict[int, LevelRewrite]) -> Plan:
+    """Drop the levels above the first that has a single node, and number the new rows."""
+    top = max(levels)
+    nodes = levels[top].nodes
+    root = nodes[0][2][fmt.COUNT_BYTES :] if nodes else EMPTY_ROOT
+    while top > 1 and nodes:
+        id_, children = _single(connection, top, levels[top])
+        if len(children) > fmt.CHILD_BYTES:
+            break
+        root = children[fmt.COUNT_BYTES :]
+        levels[top].updates.clear()
+        levels[top].inserts.clear()
+        if id_ is not None:
+            levels[top].deletes.append(id_)
+        top -= 1
+    updates: list[tuple[bytes, int]] = []
+    inserts: list[tuple[int, Name, bytes]] = []
+    deletes: list[int] = []
+    for level, rewrite in levels.items():
+        updates += [(children, id_) for id_, children in rewrite.updates]
+        deletes += rewrite.deletes
+        if rewrite.inserts:
+            base = (fmt.LEVEL_MAX - level) << fmt.NODE_ID_SHIFT
+            last: Any = connection.value(_LAST_ID, (base, base + (1 << fmt.NODE_ID_SHIFT)))
+            first = base if last is None else last + 1
+            inserts += [(id_, name, children) for id_, (name, children) in enumerate(rewrite.inserts, first)]
+    return Plan(root, updates, inserts, deletes)
+
+
+def _single(connection: Connection, level: int, rewrite: LevelRewrite) -> tuple[int | None, bytes]:
+    """Return id and children of the one node that the rewriting leaves in the level."""
+    if rewrite.updates:
+        return rewrite.updates[0]
+    if rewrite.inserts:
+        return None, rewrite.inserts[0][1]
+    gone = set(rewrite.deletes)
+    rows: Iterator[tuple[int, bytes]] = connection.iterate(_LEVEL, (level,))
+    return next((id_, children) for id_, children in rows if id_ not in gone)
