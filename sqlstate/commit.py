@@ -92,7 +92,7 @@ class Writer:
         root = self.spine.replace(connection, name, (leaf_before, leaf_after), base)
         state.put(connection, name, after)
         txn = commit.lsn + 1
-        facts = (base.seq + 1, root, base.count, now())
+        facts = (base.seq + 1, root, base.count, now())  # I4
         records = sha256(wal.short_bytes(txn, leaf_before, leaf_after)).digest()
         head = Head(*facts, wal.chain_next(base.chain, facts, records))
         wal.write_short(connection, txn, (Kind.PUT, name[0], name[2], after, before), head)
@@ -142,7 +142,7 @@ class Commit:
         if not changes:
             return
         if not self._txn:
-            self.lsn += 1
+            self.lsn += 1  # I5
             self._txn = self.lsn
             self._records.update(wal.begin_bytes(self.lsn, self._note, None))
         lsn, txn, change_bytes = self.lsn, self._txn, wal.change_bytes
@@ -175,17 +175,19 @@ class Commit:
             CommitOutcomeUnknown: the commit may or may not be there.
         """
         base = self.base
-        if not self._txn or self._root == base.root:
+        if not self._txn or self._root == base.root:  # I10
             self.roll_back()
             return None
         lsn = self.lsn + 1
         self._records.update(wal.commit_bytes(lsn, self._txn))
-        seq, at = base.seq + 1, now()
+        seq, at = base.seq + 1, now()  # I4
         facts = (seq, self._root, self._count, at)
         head = Head(*facts, wal.chain_next(base.chain, facts, self._records.digest()))
         try:
             self._write_log()
             wal.write_commit(self._connection, lsn, self._txn, session, head)
+            if session is not None:
+                wal.clear_staged(self._connection, self._txn)
             self._writer.engine.commit(seq)
         except BaseException:
             self.roll_back()

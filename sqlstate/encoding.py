@@ -44,7 +44,7 @@ def check_collection(collection: str) -> str:
 
 
 def make_name(collection: str, key: Key) -> Name:
-    """Return the name of the entry with *key* in *collection*, which is taken as checked.
+    """Return the name of the entry with *key* in *collection*, which is taken as checked (I1).
 
     Raises:
         InvalidKey: the key is not exactly int, str or bytes, or outside the limits of section 3.2.
@@ -204,9 +204,9 @@ class Codec(Generic[T]):
 
     def _typed(self, value: T) -> bytes:
         try:
-            raw = _json(msgspec.to_builtins(value, str_keys=True, order="sorted"))
+            raw = _json(_builtins(value))
             read = self._decoder.decode(raw)
-            again = _json(msgspec.to_builtins(read, str_keys=True, order="sorted"))
+            again = _json(_builtins(read))
         except InvalidValue:
             raise
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as e:
@@ -214,6 +214,20 @@ class Codec(Generic[T]):
         if again != raw and read != value:
             raise InvalidValue(f"would read back as {_shown(read)}")
         return again
+
+
+def _builtins(value: object) -> object:
+    """Return *value* in the types of JSON, so that what JSON does not carry can be found in it."""
+    return _lists(msgspec.to_builtins(value, str_keys=True, order="sorted"))
+
+
+def _lists(value: object) -> object:
+    """Return *value* with lists for tuples: the collection's type says which they were."""
+    if type(value) is dict:
+        return {key: _lists(member) for key, member in value.items()}
+    if type(value) in (list, tuple):
+        return [_lists(member) for member in cast("list[object]", value)]
+    return value
 
 
 _encode = msgspec.json.Encoder(order="sorted").encode

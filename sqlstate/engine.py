@@ -431,16 +431,17 @@ class Engine:
         self.check_usable()
         if self.read_only:
             raise ReadOnly(f"{self.path} was opened with read_only=True; nothing was changed")
+        self._wait_for_writer()
+        if not self.usable:  # it was closed, or failed, while this thread waited
+            self._write_lock.release()
+            self.check_usable()
+
+    def _wait_for_writer(self) -> None:
         if not self._write_lock.acquire(timeout=self._timeout):
             raise Busy(
                 f"{self.path}: a transaction of another thread was open for {self._timeout:g} s; nothing was changed. "
                 "Try again, or open with a longer timeout"
             )
-        try:
-            self.check_usable()
-        except StoreError:
-            self._write_lock.release()
-            raise
 
     def unlock_writer(self) -> None:
         """Let the next thread use the writing connection."""
@@ -471,15 +472,23 @@ class Engine:
                 raise StoreIOError(f"commit {seq} is durable, but the checkpoint after it failed: {e}") from e
 
     def close(self) -> None:
-        """Close all connections. The store is one file afterwards if nobody else has it open."""
+        """Close all connections. The store is one file afterwards if nobody else has it open.
+
+        Raises:
+            Busy: a transaction of another thread was open for the whole timeout.
+        """
         if self._forked or self._closed:
             return
+        self._wait_for_writer()
         self._closed = True
-        while self._readers:
-            self._readers.pop().close()
-        with suppress(StoreError) if self._failure else nullcontext():
-            self.writer.rollback()
-        self.writer.close()
+        try:
+            while self._readers:
+                self._readers.pop().close()
+            with suppress(StoreError) if self._failure else nullcontext():
+                self.writer.rollback()
+            self.writer.close()
+        finally:
+            self._write_lock.release()
 
     def size(self, suffix: str = "") -> int:
         """Return the bytes of the file, or of the one beside it whose name has *suffix*; 0 if there is none."""

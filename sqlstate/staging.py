@@ -173,7 +173,7 @@ class WriteAheadLog:
         return record
 
     def _before(self, txn: int, name: Name) -> Stored | None:
-        """Return the entry's value as the staged transaction sees it."""
+        """Return the entry's value as the staged transaction sees it (I8)."""
         staged = wal.staged_value(self._engine.writer, txn, name[0], name[2])
         return state.get(self._engine.writer, name[0], name[2]) if staged is None else staged[0]
 
@@ -193,6 +193,7 @@ class WriteAheadLog:
         return values
 
     def _session_of(self, txn: int) -> bytes:
+        """Return the session of a staged transaction that has not ended (I7)."""
         session = wal.staged_session(self._engine.writer, txn) if type(txn) is int else None
         if session is None:
             raise InvalidRecord(f"{txn!r} is not a staged transaction, or it has ended; uncommitted() lists them")

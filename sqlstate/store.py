@@ -305,14 +305,7 @@ class Store:
         """
         if self._own() is not None:
             raise StoreUnusable("a transaction of this thread is open; leave its block before closing the store")
-        if not self._engine.usable:
-            self._engine.close()
-            return
-        self._engine.lock_writer()
-        try:
-            self._engine.close()
-        finally:
-            self._engine.unlock_writer()
+        self._engine.close()
 
     def __enter__(self) -> Self:
         self._engine.check_usable()

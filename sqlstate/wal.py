@@ -95,7 +95,7 @@ def chain_zero(store_id: bytes) -> bytes:
 
 
 def chain_next(chain: bytes, head: tuple[int, bytes, int, str], records_digest: bytes) -> bytes:
-    """Return the chain's digest after a commit with (seq, root, count, at) of *head*."""
+    """Return the chain's digest after a commit with (seq, root, count, at) of *head* (I6)."""
     seq, root, count, at = head
     time = at.encode()
     link = _LINK.pack(fmt.TAG_CHAIN, chain, seq, root, count, len(time)) + time + records_digest

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class OpenStore(Protocol):
     """Opens a store that is closed and judged when the test ends."""
 
-    def __call__(self, path: Path | None = None, **options: Any) -> sqlstate.Store:
-        """Open the store at *path*; the test's own file without one."""
+    def __call__(self, at: Path | None = None, /, **options: Any) -> sqlstate.Store:
+        """Open the store at *at*; the test's own file without one."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 def open_store(path: Path) -> Iterator[OpenStore]:
     stores: list[sqlstate.Store] = []
 
-    def open_(at: Path | None = None, **options: Any) -> sqlstate.Store:
+    def open_(at: Path | None = None, /, **options: Any) -> sqlstate.Store:
         store = sqlstate.open(path if at is None else at, **options)
         stores.append(store)
         return store
