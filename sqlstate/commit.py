@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate import state, tree, wal
-from sqlstate.encoding import name_bytes
+from sqlstate.encoding import name_bytes, same
 from sqlstate.merkle import leaf, leaf_edit
 from sqlstate.wal import Head, Kind
 
@@ -78,7 +78,7 @@ class Writer:
         commit = Commit(self)
         try:
             before = state.get(self.engine.writer, name[0], name[2])
-            if before is not None and (after != before or type(after) is not type(before)):
+            if before is not None and not same(before, after):
                 return self._replace(commit, name, before, after)
             commit.apply({name: after})
             return commit.finish()
@@ -223,7 +223,7 @@ class Commit:
         edits = []
         for name, before in zip(names, state.get_many(connection, names), strict=True):
             after = values[name]
-            if after == before and type(after) is type(before):
+            if same(before, after):
                 continue
             raw = name_bytes(name)
             leaf_before = None if before is None else leaf(raw, before)

@@ -93,6 +93,11 @@ def name_bytes(name: Name) -> bytes:
     return _collection_bytes(collection) + _KIND[cls] + len(raw).to_bytes(4) + raw
 
 
+def same(a: Stored | None, b: Stored | None) -> bool:
+    """Tell whether two stored values are equal; text and bytes never are, nor is no value to any."""
+    return type(a) is type(b) and a == b
+
+
 def first_name(collection: str) -> Name:
     """Return the smallest name that an entry of *collection* can have."""
     return collection, 0, fmt.INT_MIN

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlstate import format as fmt
 from sqlstate import state, wal
 from sqlstate.commit import Commit, now
-from sqlstate.encoding import check_collection, make_name, stored_name
+from sqlstate.encoding import check_collection, make_name, same, stored_name
 from sqlstate.errors import Conflict, InvalidRecord, InvalidValue
 from sqlstate.transaction import ABSENT, JSON, check_note
 from sqlstate.wal import Kind, Record
@@ -187,7 +187,7 @@ class WriteAheadLog:
             name = stored_name(record.collection, record.key)
             if name not in values:
                 actual = state.get(self._engine.writer, name[0], name[2])
-                if type(actual) is not type(record.before) or actual != record.before:
+                if not same(actual, record.before):
                     raise Conflict(name[0], name[2], _shown(record.before), _shown(actual))
             values[name] = record.value
         return values

@@ -10,7 +10,7 @@ from sqlstate import format as fmt
 from sqlstate import state, tree, wal
 from sqlstate.collection import Collection, CollectionView
 from sqlstate.commit import Commit, Mark
-from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, make_name, stored_name
+from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, make_name, same, stored_name
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Transaction:
         name = make_name(check_collection(collection), key)
         expected = None if value is ABSENT else self._encode(name, value)
         actual = self.get_stored(name)
-        if type(actual) is not type(expected) or actual != expected:
+        if not same(actual, expected):
             raise Conflict(collection, key, value, ABSENT if actual is None else JSON.decode(actual))
 
     def __getitem__(self, collection: str) -> Collection[Any]:

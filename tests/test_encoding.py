@@ -183,6 +183,7 @@ def test_a_prefix_at_the_end_of_its_alphabet_has_bounds(prefix: str | bytes) -> 
     start, stop = prefix_bounds(prefix)
 
     assert start == prefix
+    assert not isinstance(stop, str) or stop.encode(), "SQLite must be able to take it"
     assert stop is None or type(stop) is not type(start) or stop > start  # type: ignore[operator]
 
 

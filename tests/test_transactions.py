@@ -215,6 +215,23 @@ def test_expect_raises_a_conflict_that_says_what_is_there(store: Store, key: str
     assert (str(copy), copy.actual) == (str(found), actual)
 
 
+def test_a_transaction_that_failed_inside_can_only_be_left(path: Any) -> None:
+    """The program swallows the error of a half-applied write; the block must not commit the other half."""
+    with sqlstate.open(path) as store:
+        store["c"].update({i: i for i in range(100)})
+        before = store.head()
+        with pytest.raises(TransactionEnded, match="nothing is changed"), store.transaction() as txn:
+            txn.put("c", 1, "new")
+            txn._connection.run("UPDATE merkle SET children = zeroblob(40)")
+            with pytest.raises(sqlstate.Damaged):
+                len(txn["c"])
+            with pytest.raises(TransactionEnded):
+                txn.put("c", 2, "new")
+        assert store.head() == before
+        store["c"][1] = "after"
+        assert store["c"][1] == "after"
+
+
 def test_a_transaction_ends_with_its_block(store: Store) -> None:
     with store.transaction() as txn:
         txn.put("c", "k", 1)

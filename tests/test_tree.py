@@ -216,6 +216,32 @@ def test_a_commit_never_builds_on_a_damaged_path(path: Any, sql: str, how: str) 
         assert store["c"].get(501) == 501
 
 
+def test_a_digest_is_found_as_a_child_only() -> None:
+    """Bytes that happen to look like the digest, but lie across two children, are not it."""
+    digest = bytes(range(32))
+    children = b"\0" * 20 + digest + b"\0" * 28 + b"\0" * 8 + digest
+
+    assert merkle.child_at(children, digest) == 80
+    changed, _ = merkle.replace_child(1, children, digest, b"\xff" * 32)
+    assert changed == children[:88] + b"\xff" * 32
+    with pytest.raises(Damaged):
+        merkle.child_at(children[:80], digest)
+
+
+def test_a_damaged_neighbour_in_a_tree_of_one_node_is_noticed(path: Any) -> None:
+    import sqlstate  # noqa: PLC0415, as above
+
+    with sqlstate.open(path) as store:
+        store["c"].update({1: 1, 2: 2, 3: 3})
+        store._engine.writer.run("UPDATE merkle SET children = CAST(substr(children, 1, 80) || zeroblob(40) AS BLOB)")
+    with sqlstate.open(path) as store:
+        with pytest.raises(Damaged, match="I3"):
+            store["c"][1] = "new"
+        with pytest.raises(Damaged, match="I3"):
+            store["c"].update({1: "new", 2: "new"})
+        assert store["c"][1] == 1
+
+
 def statements(store: Store, act: Any) -> list[str]:
     """Return the SQL that *act* runs on the writing connection."""
     seen: list[str] = []
