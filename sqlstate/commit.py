@@ -195,8 +195,9 @@ class Commit:
         return head
 
     def roll_back(self) -> None:
-        """Undo everything since the beginning."""
-        self._connection.rollback()
+        """Undo everything since the beginning, unless the handle failed or is a parent's: then nothing is touched."""
+        if self._writer.engine.usable:
+            self._connection.rollback()
 
     def mark(self) -> Mark:
         """Set a savepoint and return what restore() needs to go back to it."""
@@ -206,6 +207,8 @@ class Commit:
 
     def restore(self, mark: Mark) -> None:
         """Go back to the newest savepoint, which *mark* describes, and remove it."""
+        if not self._writer.engine.usable:
+            return
         self._unwritten.clear()
         if self._connection.in_transaction():
             self._connection.run("ROLLBACK TO nested; RELEASE nested")

@@ -43,6 +43,17 @@ def check_collection(collection: str) -> str:
     return collection
 
 
+def check_number(option: str, number: int) -> int:
+    """Return *number* if it can be the number of a record or a commit.
+
+    Raises:
+        InvalidOption: it is not an int from 0 to 2^63-1.
+    """
+    if type(number) is not int or not 0 <= number <= fmt.INT_MAX:
+        raise InvalidOption(f"{option}={_shown(number)} is not a number from 0 to 2^63-1")
+    return number
+
+
 def make_name(collection: str, key: Key) -> Name:
     """Return the name of the entry with *key* in *collection*, which is taken as checked (I1).
 

@@ -134,9 +134,7 @@ def value_text(stored: Stored) -> str:
         _any_document.decode(stored)
         looks_like_form = ('"$' in stored or "\\u" in stored) and _has_form_member(stored)
     except (TypeError, msgspec.MsgspecError, RecursionError):
-        raise Damaged(
-            "I1: a value is not a JSON document; it was changed from outside. Restore a backup"
-        ) from None
+        raise Damaged("I1: a value is not a JSON document; it was changed from outside. Restore a backup") from None
     if "\n" in stored or "\r" in stored:
         # Only another program writes line ends into a document, and they can only stand between its parts.
         stored = stored.replace("\n", " ").replace("\r", " ")
@@ -347,9 +345,7 @@ def _json_entries(document: Any, how: Reading) -> Iterator[Place]:
         yield from _records(document, "", how.collection, how)
         return
     if not isinstance(document, dict):
-        raise SourceError(
-            "", f"it is {_kind(document)}, and neither an object of collections nor a list of records"
-        )
+        raise SourceError("", f"it is {_kind(document)}, and neither an object of collections nor a list of records")
     if how.collection is None:
         for collection, member in document.items():
             yield from _collection(collection, member, how)
@@ -359,9 +355,7 @@ def _json_entries(document: Any, how: Reading) -> Iterator[Place]:
         yield from _members(document, "", how.collection, how)
         return
     if not all(lists):
-        raise SourceError(
-            "", "some of its members are lists of records and some are not; import them one by one"
-        )
+        raise SourceError("", "some of its members are lists of records and some are not; import them one by one")
     for name, member in document.items():
         yield from _records(member, f"member {_shown(name)}, ", how.collection, how)
 
@@ -436,9 +430,7 @@ def _record_key(record: Any, how: Reading) -> Key:
                 return _typed_key(value, how)
             if type(value) is int:
                 return value if how.key_type != "str" else str(value)
-            raise _ContentError(
-                f"the field {_shown(field)} is {_kind(value)}, and a key is a string or an int"
-            )
+            raise _ContentError(f"the field {_shown(field)} is {_kind(value)}, and a key is a string or an int")
     raise _ContentError(f"the record has no field {_either(how.key)}")
 
 
@@ -464,16 +456,12 @@ def _exported(document: Any) -> tuple[str, Key, Any]:
     if type(key) is dict:
         key = _from_base64(key)
     elif type(key) not in (int, str):
-        raise _ContentError(
-            f"the key is {_kind(key)}, and a key is a string, an int, or bytes in the base64 form"
-        )
+        raise _ContentError(f"the key is {_kind(key)}, and a key is a string, an int, or bytes in the base64 form")
     if type(value) is dict and _BASE64 in value:
         value = _from_base64(value)
     elif type(value) is dict and _DOCUMENT in value:
         if len(value) != 1:
-            raise _ContentError(
-                f'an object with the member {_DOCUMENT} has no other: {{"{_DOCUMENT}":document}}'
-            )
+            raise _ContentError(f'an object with the member {_DOCUMENT} has no other: {{"{_DOCUMENT}":document}}')
         value = value[_DOCUMENT]
     return collection, key, value
 
@@ -486,8 +474,8 @@ def _from_base64(form: dict[str, Any]) -> bytes:
             f'and a document that has a member {_BASE64} is written {{"{_DOCUMENT}":document}}'
         )
     with suppress(binascii.Error, ValueError):
-        raw = base64.b64decode(encoded, validate=True)
-        # Encoded again, or two texts could stand for the same bytes.
+        raw = base64.b64decode(encoded)
+        # Encoded again: the decoder skips what is not base64, and knows several texts for the same bytes.
         if base64.b64encode(raw).decode() == encoded:
             return raw
     raise _ContentError(f"{_shown(encoded)} is not base64")
@@ -521,9 +509,7 @@ def parse_document(text: str) -> Any:
     try:
         return _parse(text)
     except _ContentError as e:
-        raise InvalidValue(
-            str(e), "the value" if e.at is None else f"column {e.at + 1} of the value"
-        ) from None
+        raise InvalidValue(str(e), "the value" if e.at is None else f"column {e.at + 1} of the value") from None
 
 
 def _parse(text: str) -> Any:

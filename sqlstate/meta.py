@@ -8,14 +8,14 @@ from sqlstate import format as fmt
 from sqlstate.errors import Damaged
 
 if TYPE_CHECKING:
-    from sqlstate.engine import Connection
+    from sqlstate.connection import Connection, Journal
 
 
 class Meta(NamedTuple):
     """The facts of one file."""
 
     store_id: bytes
-    journal: str
+    journal: Journal
     created: str
 
 
@@ -42,6 +42,6 @@ def read(connection: Connection) -> Meta:
     store_id, journal, created = facts.get("store_id"), facts.get("journal"), facts.get("created")
     if not isinstance(store_id, bytes) or len(store_id) != fmt.STORE_ID_BYTES:
         raise Damaged(f"{connection.path}: the table meta does not hold the store's id; restore a backup")
-    if not isinstance(journal, str) or not isinstance(created, str):
-        raise Damaged(f"{connection.path}: the table meta is not complete; restore a backup")
+    if journal not in ("wal", "delete") or not isinstance(created, str) or facts.get("format") != fmt.FORMAT_VERSION:
+        raise Damaged(f"{connection.path}: the table meta contradicts the file; restore a backup")
     return Meta(store_id, journal, created)

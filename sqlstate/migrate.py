@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate import format as fmt
-from sqlstate.engine import Connection, memory
+from sqlstate.connection import HEADER_BYTES, Connection, memory
 from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
 
 if TYPE_CHECKING:
@@ -56,25 +56,53 @@ def shipped() -> tuple[Migration, ...]:
     return tuple(migrations)
 
 
-def check_header(connection: Connection) -> bool:
-    """Tell whether the file is a store; False if it is an empty database that can become one.
+def is_new(path: str, header: bytes, *, journal: bool) -> bool:
+    """Tell from its first 100 bytes whether a file is still empty, before SQLite touches it.
+
+    Args:
+        path: the file, for messages.
+        header: its first bytes, as many as there are.
+        journal: a rollback journal lies beside it.
 
     Raises:
         NotAStore: it belongs to another program.
         FormatTooNew: a newer version of sqlstate made it.
+        Damaged: it says that it is a store of no format.
+    """
+    if not header or (journal and not any(header)):  # in the second case, SQLite will undo a making cut short
+        return True
+    if header[:16] != b"SQLite format 3\0" or len(header) < HEADER_BYTES:
+        raise NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
+    _check_numbers(path, int.from_bytes(header[68:72]), int.from_bytes(header[60:64]))
+    return False
+
+
+def check_header(connection: Connection) -> bool:
+    """Tell whether the file is a store, as SQLite sees it; False if it is an empty database.
+
+    Raises:
+        NotAStore, FormatTooNew, Damaged: as is_new().
     """
     application_id = connection.value("PRAGMA application_id")
     version = connection.value("PRAGMA user_version")
-    if application_id != fmt.APPLICATION_ID:
-        if application_id or version or connection.value("SELECT count(*) FROM sqlite_schema"):
-            raise NotAStore(f"{connection.path} is an SQLite file of another program; nothing was changed")
+    if not application_id and not version and not connection.value("SELECT count(*) FROM sqlite_schema"):
         return False
+    _check_numbers(connection.path, application_id, version)
+    return True
+
+
+def _check_numbers(path: str, application_id: int, version: int) -> None:
+    if application_id != fmt.APPLICATION_ID:
+        raise NotAStore(
+            f"{path} is an SQLite file of another program; nothing was changed. Choose another path for the store"
+        )
     if version > fmt.FORMAT_VERSION:
         raise FormatTooNew(
-            f"{connection.path} has format {version}, and this version of sqlstate knows up to {fmt.FORMAT_VERSION}; "
+            f"{path} has format {version}, and this version of sqlstate knows up to {fmt.FORMAT_VERSION}; "
             "install a newer one. Nothing was changed"
         )
-    return True
+    if version < 1:
+        raise Damaged(f"{path} says that it is a store of format {version}, which never was; restore a backup")
 
 
 def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[Migration, ...]:
@@ -82,8 +110,11 @@ def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[
 
     Raises:
         MigrationMismatch: the file has one that is unknown, or was changed since.
+        Damaged: it has none.
     """
     applied = connection.rows("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
+    if not applied:
+        raise Damaged(f"{connection.path}: the table schema_migrations is empty; restore a backup")
     for (number, name, digest), ours in zip(applied, migrations, strict=False):
         if (number, digest) != (ours.number, ours.sha256):
             raise MigrationMismatch(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import format as fmt
 from sqlstate import state, wal
 from sqlstate.commit import Commit, now
-from sqlstate.encoding import check_collection, make_name, same, stored_name
+from sqlstate.encoding import check_collection, check_number, make_name, same, stored_name
 from sqlstate.errors import Conflict, InvalidRecord, InvalidValue
 from sqlstate.transaction import ABSENT, JSON, check_note
 from sqlstate.wal import Kind, Record
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from sqlstate.commit import Writer
     from sqlstate.encoding import Key, Name, Stored
     from sqlstate.wal import Head
+
+
+_ARGUMENTS: Final = {
+    Kind.BEGIN: (),
+    Kind.PUT: ("txn", "collection", "key", "value"),
+    Kind.DELETE: ("txn", "collection", "key"),
+    Kind.ROLLBACK: ("txn",),
+}
 
 
 class Uncommitted(NamedTuple):
@@ -56,8 +64,8 @@ class WriteAheadLog:
         txn: int | None = None,
         collection: str | None = None,
         key: Key | None = None,
-        value: Any = None,
-        note: str = "",
+        value: Any = ABSENT,
+        note: str | None = None,
     ) -> Record:
         """Append one record of a staged transaction, durably, and return it.
 
@@ -73,7 +81,9 @@ class WriteAheadLog:
         Raises:
             InvalidRecord: the protocol does not allow this record here.
             InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly.
-            Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
+            StoreUnusable: this thread has a transaction open.
+            Busy, StoreFull: as for a transaction.
+            StoreIOError: the record may be there or not; the handle refuses further work.
         """
         try:
             what = Kind(kind)
@@ -81,16 +91,15 @@ class WriteAheadLog:
             raise InvalidRecord(f"{kind!r} is not a kind of record; use BEGIN, PUT, DELETE or ROLLBACK") from None
         if what is Kind.COMMIT:
             raise InvalidRecord("COMMIT is written together with the state change: call mark_committed(txn)")
-        entry = what in (Kind.PUT, Kind.DELETE)
-        if (txn is None) != (what is Kind.BEGIN):
-            raise InvalidRecord(
-                f"a {what} record {'begins' if txn is not None else 'needs'} a transaction: txn={txn!r}"
-            )
-        if (collection is not None and key is not None) != entry:
-            raise InvalidRecord(f"a {what} record {'needs' if entry else 'has no'} collection and key")
+        given = {"txn": txn, "collection": collection, "key": key, "value": None if value is ABSENT else True}
+        for argument, content in given.items():
+            if (content is not None) != (argument in _ARGUMENTS[what]):
+                raise InvalidRecord(f"a {what} record {'needs a' if content is None else 'has no'} {argument}")
+        if note is not None and what is not Kind.BEGIN:
+            raise InvalidRecord(f"a {what} record has no note; BEGIN has")
         name = None if collection is None or key is None else make_name(check_collection(collection), key)
-        stored = self._encode(name, value) if name is not None and what is Kind.PUT else None
-        note = check_note(note)
+        stored = None if name is None or value is ABSENT else self._encode(name, value)
+        note = check_note(note or "")
         self._engine.lock_writer()
         try:
             return self._append(what, txn, name, stored, note)
@@ -101,7 +110,11 @@ class WriteAheadLog:
         """Yield the records with an LSN greater than *after*, in order.
 
         Values are as they are stored: str for a JSON document, bytes for bytes, None for none.
+
+        Raises:
+            InvalidOption: *after* is not a number from 0 to 2^63-1.
         """
+        check_number("after", after)
         connection = self._engine.take_reader()
         try:
             yield from wal.read(connection, after)
@@ -125,6 +138,7 @@ class WriteAheadLog:
 
         Raises:
             InvalidRecord: there is no such transaction, or it has ended.
+            StoreUnusable: this thread has a transaction open.
             Conflict: an entry is not any more what it was when its record was written; nothing was changed.
             Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
         """
@@ -150,7 +164,7 @@ class WriteAheadLog:
         writer = self._engine.writer
         writer.begin()
         try:
-            last, head = wal.last(writer, self._writer.meta)
+            last = wal.last(writer, self._writer.meta)[0]
             record = Record(last + 1, last + 1 if txn is None else txn, kind, self._session)
             if txn is None:
                 record = record._replace(at=now(), note=note)
@@ -166,9 +180,10 @@ class WriteAheadLog:
                 record = record._replace(at=now())
                 wal.clear_staged(writer, record.txn)
             wal.write(writer, record)
-            self._engine.commit(head.seq)
+            self._engine.commit_other(f"WAL record {record.lsn}")
         except BaseException:
-            writer.rollback()
+            if self._engine.usable:
+                writer.rollback()
             raise
         return record
 

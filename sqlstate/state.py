@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sqlstate.connection import Connection
     from sqlstate.encoding import Key, Name, Stored
-    from sqlstate.engine import Connection
 
 KEYS_AT_ONCE = 256
 # Asking first whether a span is empty pays for itself from this many names on.

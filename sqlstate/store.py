@@ -14,9 +14,9 @@ from sqlstate import meta as metadata
 from sqlstate import migrate, state, tree, wal
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
-from sqlstate.encoding import Codec, Key, Name, Stored, check_collection
-from sqlstate.engine import Engine, Journal
-from sqlstate.errors import InvalidOption, ReadOnly, StoreUnusable
+from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, check_number
+from sqlstate.engine import Engine
+from sqlstate.errors import InvalidOption, ReadOnly
 from sqlstate.staging import WriteAheadLog
 from sqlstate.transaction import JSON, Snapshot, Transaction, check_note
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
+    from sqlstate.connection import Journal
     from sqlstate.meta import Meta
     from sqlstate.state import Span
     from sqlstate.wal import Head
@@ -81,7 +82,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             commit, and readers and writers wait for each other.
         read_only: refuse every write, and change nothing about the file.
         create: make the file if there is none.
-        timeout: seconds that a write waits for other writers before Busy.
+        timeout: seconds that a write waits before Busy: for other threads, and then again for other processes.
         vfs: name of a registered SQLite VFS that does the input and output; None is the system's.
 
     Raises:
@@ -90,25 +91,31 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         FormatTooNew, MigrationMismatch: the file belongs to another version of sqlstate.
         SQLiteTooOld: the SQLite library could lose committed data.
         InvalidOption: an argument is outside what it may be.
+        CannotOpen: the system does not let us look at the file, or make it.
         Damaged: the file contradicts itself.
         Busy: others had the file locked for the whole timeout.
     """
     _check_options(mode, journal, timeout)
+    migrations = migrate.shipped()
     engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs)
     try:
-        is_store = migrate.check_header(engine.writer)
-        if not is_store:
-            if read_only or not create:
-                raise migrate.empty_file(engine.path)
-            engine.writer.set_journal(journal)
+        new = migrate.is_new(engine.path, engine.header, journal=engine.size("-journal") > 0)
+        if new and (read_only or not create):
+            raise migrate.empty_file(engine.path)
+        engine.connect()
         engine.settle()
-        if not is_store or migrate.pending(engine.writer, migrate.shipped()):
+        if not migrate.check_header(engine.writer) or migrate.pending(engine.writer, migrations):
             _migrate(engine, journal)
         migrate.check_schema(engine.writer)
-        return Store(engine, metadata.read(engine.writer))
+        meta = metadata.read(engine.writer)
+        if engine.journal != meta.journal and not read_only:
+            engine.writer.set_journal(meta.journal)
+            engine.settle()
+        engine.trust()
     except BaseException:
         engine.close()
         raise
+    return Store(engine, meta)
 
 
 def _check_options(mode: str, journal: str, timeout: float) -> None:
@@ -121,7 +128,11 @@ def _check_options(mode: str, journal: str, timeout: float) -> None:
 
 
 def _migrate(engine: Engine, journal: Journal) -> None:
-    """Bring the file to this version's format; of several processes that try at once, one does."""
+    """Bring the file to this version's format; of several processes that try at once, one does.
+
+    A new file gets its tables through a rollback journal, so that its first page says from the beginning what
+    it is. The journal mode that was asked for comes after, and is made good by the next open if not.
+    """
     if engine.read_only:
         raise ReadOnly(f"{engine.path} must be migrated before this version can read it; open it for writing once")
     at = now()
@@ -134,7 +145,7 @@ def _migrate(engine: Engine, journal: Journal) -> None:
             migrate.apply(writer, pending, at)
         if not is_store:
             metadata.write(writer, metadata.Meta(secrets.token_bytes(fmt.STORE_ID_BYTES), journal, at))
-        engine.commit(0)
+        engine.commit_other("bringing the file to this version's format")
     except BaseException:
         writer.rollback()
         raise
@@ -262,7 +273,12 @@ class Store:
             return wal.last(connection, self._meta)[1]
 
     def commits(self, first: int = 1) -> Iterator[Head]:
-        """Yield the commits from number *first* on, in order, as they are now."""
+        """Yield the commits from number *first* on, in order, as they are now.
+
+        Raises:
+            InvalidOption: *first* is not a number from 0 to 2^63-1.
+        """
+        check_number("first", first)
         connection = self._engine.take_reader()
         try:
             yield from wal.commits(connection, first)
@@ -303,8 +319,6 @@ class Store:
             StoreUnusable: a transaction of this thread is still open.
             Busy: a transaction of another thread was open for the whole timeout.
         """
-        if self._own() is not None:
-            raise StoreUnusable("a transaction of this thread is open; leave its block before closing the store")
         self._engine.close()
 
     def __enter__(self) -> Self:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlstate.commit import Writer
-    from sqlstate.engine import Connection, Engine
+    from sqlstate.connection import Connection
+    from sqlstate.engine import Engine
     from sqlstate.meta import Meta
     from sqlstate.state import Span
     from sqlstate.wal import Head
@@ -70,10 +71,11 @@ class Transaction:
     that began it, and ends with its block.
     """
 
-    __slots__ = ("_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_marks", "_thread")
+    __slots__ = ("_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_engine", "_marks", "_thread")
 
     def __init__(self, writer: Writer, note: str) -> None:
         self._commit = Commit(writer, note)
+        self._engine = writer.engine
         self._connection = writer.engine.writer
         self._buffer: dict[Name, Stored | None] = {}
         self._bytes = 0
@@ -130,9 +132,13 @@ class Transaction:
         """Return a collection as this transaction sees it."""
         return Collection(self, check_collection(collection), JSON)
 
-    def collection(self, name: str, type: type[T]) -> Collection[T]:  # noqa: A002, the word users know
+    @overload
+    def collection(self, name: str) -> Collection[Any]: ...
+    @overload
+    def collection(self, name: str, *, type: type[T]) -> Collection[T]: ...
+    def collection(self, name: str, *, type: Any = None) -> Collection[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*, as this transaction sees it."""
-        return Collection(self, check_collection(name), Codec(type))
+        return Collection(self, check_collection(name), JSON if type is None else Codec(type))
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""
@@ -260,6 +266,8 @@ class Transaction:
             raise e.located(name[0], name[2]) from None
 
     def _check(self) -> None:
+        if not self._engine.usable:
+            self._engine.check_usable()
         if self._ended or self._thread != threading.get_ident():
             raise TransactionEnded(
                 "the transaction has ended, or belongs to another thread; begin one with store.transaction()"
@@ -297,9 +305,13 @@ class Snapshot:
         """Return a collection as it was."""
         return CollectionView(self, check_collection(collection), JSON)
 
-    def collection(self, name: str, type: type[T]) -> CollectionView[T]:  # noqa: A002
+    @overload
+    def collection(self, name: str) -> CollectionView[Any]: ...
+    @overload
+    def collection(self, name: str, *, type: type[T]) -> CollectionView[T]: ...
+    def collection(self, name: str, *, type: Any = None) -> CollectionView[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*, as it was."""
-        return CollectionView(self, check_collection(name), Codec(type))
+        return CollectionView(self, check_collection(name), JSON if type is None else Codec(type))
 
     def collections(self) -> list[str]:
         """Return the names of all collections that had entries."""

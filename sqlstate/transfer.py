@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from sqlstate.collection import CollectionView, Reads
+from sqlstate.connection import Connection
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, make_name
-from sqlstate.engine import Connection
 from sqlstate.errors import ImportRejected, InvalidInput, InvalidOption, InvalidValue, StoreError
 from sqlstate.exchange import (
     Format,
@@ -168,9 +168,7 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     with suppress(FileNotFoundError):
         status = os.stat(target)
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidOption(
-                f"{os.fspath(path)} is not a regular file, and only one can be replaced as a whole"
-            )
+            raise InvalidOption(f"{os.fspath(path)} is not a regular file, and only one can be replaced as a whole")
         mode = stat.S_IMODE(status.st_mode)
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".sqlstate-{secrets.token_hex(8)}.tmp")
@@ -181,10 +179,14 @@ def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as e:
+        with suppress(OSError):
             os.unlink(temporary)
-        raise
+        if not isinstance(e, OSError):
+            raise
+        error = OSError(e.errno, e.strerror, os.fspath(path))  # the caller knows no temporary name
+        error.add_note("what was there before is as it was")
+        raise error from e
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)  # the new name is durable only with its folder
@@ -201,7 +203,7 @@ def _private(path: str, flags: int) -> int:
 
 def import_sources(
     store: Store,
-    sources: Sequence[Source],
+    sources: Sequence[Source | str | os.PathLike[str]],
     how: Reading | None = None,
     *,
     batch: int | None = None,
@@ -215,11 +217,12 @@ def import_sources(
 
     Formats: `json`, an object of collections, each an object of entries or a list of records; or a list of
     records. `jsonl`, exported lines, or records. `csv`, records with a header line, all values text. A
-    record's value is the whole record. JSON is read at once; the other formats one line after the other.
+    record's value is the whole record. JSON is read at once; the other formats one line after the other. A CSV
+    field has at most csv.field_size_limit() characters.
 
     Args:
         store: where to.
-        sources: read in this order.
+        sources: paths of files, and streams; read in this order.
         how: collection, key fields and format; see Reading.
         batch: make a transaction of so many entries; they are read before it begins.
         note: for the BEGIN record of each transaction.
@@ -254,7 +257,7 @@ def import_sources(
     return Imported(len(sources), run.entries, run.changed, run.commits, store.head())
 
 
-def check_sources(sources: Sequence[Source], how: Reading) -> None:
+def check_sources(sources: Sequence[Source | str | os.PathLike[str]], how: Reading) -> None:
     """Find what can be found wrong with *sources* and *how* before a store is opened or made.
 
     Raises:
@@ -265,29 +268,26 @@ def check_sources(sources: Sequence[Source], how: Reading) -> None:
     _plan(sources, how)
 
 
-def put_entry(txn: Transaction, collection: str, key: Key, value: Any) -> bool:
-    """Put an entry, and tell whether that changes anything.
+def encode_entry(collection: str, key: Key, value: Any) -> tuple[Name, Stored]:
+    """Return the name of an entry, and its value as it is stored.
 
     Raises:
         InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly.
     """
-    return _put(txn, *_encoded(collection, key, value))
-
-
-def _put(txn: Transaction, name: Name, stored: Stored) -> bool:
-    before = txn.get_stored(name)
-    if type(before) is type(stored) and before == stored:
-        return False
-    txn.put_stored(name, stored)
-    return True
-
-
-def _encoded(collection: str, key: Key, value: Any) -> tuple[Name, Stored]:
     name = make_name(check_collection(collection), key)
     try:
         return name, _JSON.encode(value)
     except InvalidValue as e:
         raise e.located(collection, key) from None
+
+
+def put_entry(txn: Transaction, name: Name, stored: Stored) -> bool:
+    """Put an entry, and tell whether that changes anything."""
+    before = txn.get_stored(name)
+    if type(before) is type(stored) and before == stored:
+        return False
+    txn.put_stored(name, stored)
+    return True
 
 
 class _Import:
@@ -310,7 +310,7 @@ class _Import:
             self._base = self._store.head().seq
             for name, stored in entries:
                 self.entries += 1
-                changed += _put(txn, name, stored)
+                changed += put_entry(txn, name, stored)
             self.feed.check_twice()
         self._kept = self.entries
         self.changed += changed
@@ -320,7 +320,8 @@ class _Import:
     def explain(self, e: BaseException) -> None:
         """Add to *e* what it means for the data."""
         if self._kept:
-            e.add_note(f"{self._kept:,} entries of the transactions before are imported and stay")
+            number = f"{self._kept:,} {'entry' if self._kept == 1 else 'entries'}"
+            e.add_note(f"{number} of the transactions before stay imported")
         if isinstance(e, KeyboardInterrupt) and self._doubtful():
             e.add_note("whether the last transaction was committed is not certain; the store's head tells")
         elif isinstance(e, ImportRejected | OSError | KeyboardInterrupt):  # others say it themselves
@@ -342,9 +343,10 @@ class _Planned(NamedTuple):
     size: int | None
 
 
-def _plan(sources: Sequence[Source], how: Reading) -> list[_Planned]:
+def _plan(sources: Sequence[Source | str | os.PathLike[str]], how: Reading) -> list[_Planned]:
     check_reading(how)
-    return [_Planned(source, format_of(source, how), _size(source)) for source in sources]
+    named = [source if isinstance(source, Source) else Source(os.fsdecode(source)) for source in sources]
+    return [_Planned(source, format_of(source, how), _size(source)) for source in named]
 
 
 def _size(source: Source) -> int | None:
@@ -394,13 +396,11 @@ class _Feed(Iterator[tuple[Name, Stored]]):
             passed += plan.size or 0
             self._report(passed)
 
-    def _one(
-        self, plan: _Planned, stream: IO[bytes], seen: _Seen, passed: int
-    ) -> Generator[tuple[Name, Stored]]:
+    def _one(self, plan: _Planned, stream: IO[bytes], seen: _Seen, passed: int) -> Generator[tuple[Name, Stored]]:
         reported = 0
         for read in read_entries(plan.format, stream, self._how, Path(plan.source.name).stem):
             try:
-                name, stored = _encoded(read.collection, read.key, read.value)
+                name, stored = encode_entry(read.collection, read.key, read.value)
             except InvalidInput as e:
                 raise SourceError(read.place, e) from None
             seen.add(name, read.place)
@@ -467,9 +467,7 @@ class _Seen:
         self._recent.clear()
 
 
-_SET_UP: Final = (
-    "CREATE TABLE seen (collection, key, place, PRIMARY KEY (collection, key)) WITHOUT ROWID; BEGIN"
-)
+_SET_UP: Final = "CREATE TABLE seen (collection, key, place, PRIMARY KEY (collection, key)) WITHOUT ROWID; BEGIN"
 _PLACE: Final = "SELECT place FROM seen WHERE collection = ? AND key = ?"
 
 

@@ -31,7 +31,7 @@ from sqlstate.merkle import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlstate.engine import Connection
+    from sqlstate.connection import Connection
     from sqlstate.wal import Head
 
 _TOP = "SELECT max(level) FROM merkle"

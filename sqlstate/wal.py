@@ -17,7 +17,7 @@ from sqlstate.merkle import EMPTY_ROOT, leaf
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sqlstate.engine import Connection, Row
+    from sqlstate.connection import Connection, Row
     from sqlstate.meta import Meta
 
 

@@ -337,10 +337,10 @@ def test_a_typed_collection_converts_both_ways(store: Store) -> None:
     assert list(accounts.values()) == [Account("ada", 5), Account("bob", 6)]
     assert store["accounts"][1] == {"owner": "ada", "cents": 5}
     with store.transaction() as txn:
-        held = txn.collection("accounts", Account)[1]
-        txn.collection("accounts", Account)[1] = Account(held.owner, held.cents + 1)
+        held = txn.collection("accounts", type=Account)[1]
+        txn.collection("accounts", type=Account)[1] = Account(held.owner, held.cents + 1)
     with store.snapshot() as view:
-        assert view.collection("accounts", Account)[1] == Account("ada", 6)
+        assert view.collection("accounts", type=Account)[1] == Account("ada", 6)
 
 
 def test_a_type_error_names_collection_and_key(store: Store) -> None:

@@ -67,9 +67,7 @@ def test_the_tree_vectors_reach_every_shape() -> None:
     assert first[0].rank >= 3
     assert {node.rank for node in first[1:]} == {0}
     for least in (1, 2, 3):
-        sizes = [
-            len(level) for level in trees[f"an entry in the middle has rank {least} or more{tail(least)}"]
-        ]
+        sizes = [len(level) for level in trees[f"an entry in the middle has rank {least} or more{tail(least)}"]]
         assert sizes == [13, *[2] * least, 1]
     kinds = trees["kinds of keys and several collections"][0]
     assert {type(node.first[1]) for node in kinds} == {int, str, bytes}
@@ -142,9 +140,7 @@ def test_chain_0_by_hand() -> None:
 
 def test_a_chain_link_by_hand() -> None:
     when = "2026-11-23T17:09:46.000000Z"
-    link = (
-        b"\x03" + b"\x01" * 32 + ONE + b"\x02" * 32 + ONE + b"\x00\x00\x00\x1b" + when.encode() + sha(b"xyz")
-    )
+    link = b"\x03" + b"\x01" * 32 + ONE + b"\x02" * 32 + ONE + b"\x00\x00\x00\x1b" + when.encode() + sha(b"xyz")
     assert plain.chain_next(b"\x01" * 32, 1, b"\x02" * 32, 1, when, b"xyz") == sha(link)
 
 
@@ -211,10 +207,7 @@ def test_large_trees_have_about_sixteen_children() -> None:
 
 def test_the_order_is_that_of_the_page() -> None:
     ordered: list[Entry] = [
-        *(
-            ("a", key, "1")
-            for key in (-(2**63), -1, 0, 2**63 - 1, "", "A", "a", "a\x00", "b", "\uffff", "\U0001f511")
-        ),
+        *(("a", key, "1") for key in (-(2**63), -1, 0, 2**63 - 1, "", "A", "a", "a\x00", "b", "\uffff", "\U0001f511")),
         *(("a", key, "1") for key in (b"\x00", b"A", b"\xff")),
         ("ab", -5, "1"),
         ("b", 1, "1"),
@@ -321,9 +314,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "made by hand?.db"
 
 
-def write_log(
-    path: Path, log: list[Record], staged: list[tuple[int, bytes]] = STAGED, schema: str = SCHEMA
-) -> None:
+def write_log(path: Path, log: list[Record], staged: list[tuple[int, bytes]] = STAGED, schema: str = SCHEMA) -> None:
     records, _, entries = make.closed(STORE_ID, log)
     write(path, records, entries, staged, schema)
 
@@ -527,10 +518,7 @@ SHAPES = [
     *((4, "at", to) for to in ("NULL", "'now'")),
     *((15, "at", to) for to in ("NULL", "'now'")),
     # What must be NULL, mostly where no chain would tell.
-    *(
-        (30, column, "1")
-        for column in ("collection", "key", "value", "before", "seq", "root", "count", "chain", "at")
-    ),
+    *((30, column, "1") for column in ("collection", "key", "value", "before", "seq", "root", "count", "chain", "at")),
     *((31, column, "1") for column in ("seq", "root", "count", "chain", "at", "note")),
     *((32, column, "1") for column in ("value", "seq", "root", "count", "chain", "at", "note")),
     *((34, column, "1") for column in ("collection", "key", "value", "before", "note")),
@@ -591,10 +579,7 @@ def test_limits_of_length(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "I1" in against(plain.judge(path))
     monkeypatch.undo()
     monkeypatch.setattr(plain, "MAX_VALUE", 3)
-    assert (
-        "I1: state row 'a', 1: value is 'true', not TEXT or BLOB within the limit"
-        in plain.judge(path).findings
-    )
+    assert "I1: state row 'a', 1: value is 'true', not TEXT or BLOB within the limit" in plain.judge(path).findings
 
 
 def test_one_broken_link_is_found_once(path: Path) -> None:
@@ -692,10 +677,7 @@ def test_the_reader_agrees_with_a_sound_file(path: Path, tmp_path: Path) -> None
 
 
 def test_the_reader_agrees_over_several_levels_and_on_nothing(path: Path, tmp_path: Path) -> None:
-    entries = [
-        Record(n + 2, 1, "PUT", collection=c, key=k, value=v)
-        for n, (c, k, v) in enumerate(make.generated(300))
-    ]
+    entries = [Record(n + 2, 1, "PUT", collection=c, key=k, value=v) for n, (c, k, v) in enumerate(make.generated(300))]
     for name, log in {
         "empty": [],
         "large": [Record(1, 1, "BEGIN", note=""), *entries, Record(999, 1, "COMMIT", seq=1, at=make.at(1))],

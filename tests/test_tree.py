@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlstate import Damaged, Store, merkle, migrate, state, tree
+from sqlstate.connection import Connection, memory
 from sqlstate.encoding import make_name, name_bytes
-from sqlstate.engine import Connection, memory
 from tests.reference import plain
 
 if TYPE_CHECKING:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sqlstate import Conflict, InvalidKey, InvalidName, InvalidRecord, InvalidValue, Kind, Store
+from sqlstate import (
+    Conflict,
+    InvalidKey,
+    InvalidName,
+    InvalidOption,
+    InvalidRecord,
+    InvalidValue,
+    Kind,
+    Store,
+    StoreUnusable,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import OpenStore
@@ -128,11 +138,16 @@ def test_a_direct_write_to_a_staged_entry_is_a_conflict_too(store: Store) -> Non
     [
         ("COMMIT", {"txn": 1}, "mark_committed"),
         ("WRITE", {}, "not a kind"),
-        ("BEGIN", {"txn": 1}, "begins a transaction"),
-        ("PUT", {"collection": "c", "key": "k", "value": 1}, "needs a transaction"),
-        ("ROLLBACK", {}, "needs a transaction"),
-        ("PUT", {"txn": 1, "value": 1}, "needs collection and key"),
-        ("PUT", {"txn": 1, "collection": "c", "value": 1}, "needs collection and key"),
+        ("BEGIN", {"txn": 1}, "has no txn"),
+        ("BEGIN", {"collection": "c"}, "has no collection"),
+        ("BEGIN", {"value": None}, "has no value"),
+        ("PUT", {"collection": "c", "key": "k", "value": 1}, "needs a txn"),
+        ("PUT", {"txn": 1, "collection": "c", "key": "k"}, "needs a value"),
+        ("PUT", {"txn": 1, "collection": "c", "key": "k", "value": 1, "note": ""}, "has no note"),
+        ("DELETE", {"txn": 1, "collection": "c", "key": "k", "value": 1}, "has no value"),
+        ("ROLLBACK", {}, "needs a txn"),
+        ("PUT", {"txn": 1, "value": 1}, "needs a collection"),
+        ("PUT", {"txn": 1, "collection": "c", "value": 1}, "needs a key"),
         ("ROLLBACK", {"txn": 1, "collection": "c", "key": "k"}, "has no collection"),
         ("DELETE", {"txn": 1, "collection": "c", "key": "none"}, "no entry"),
         ("PUT", {"txn": 99, "collection": "c", "key": "k", "value": 1}, "99 is not a staged"),
@@ -178,6 +193,24 @@ def test_an_ended_transaction_takes_no_more_records(store: Store, end: str) -> N
     ):
         with pytest.raises(InvalidRecord, match="has ended"):
             act()
+
+
+def test_the_log_takes_no_record_inside_a_transaction_of_the_same_thread(store: Store) -> None:
+    txn = begin(store)
+    with store.transaction() as direct:
+        direct.put("c", "k", 1)
+        for act in (lambda: begin(store), lambda: put(store, txn, "k", 2), lambda: store.wal.mark_committed(txn)):
+            with pytest.raises(StoreUnusable, match="leave its block"):
+                act()
+    assert dict(store["c"]) == {"k": 1}
+
+
+@pytest.mark.parametrize("number", [-1, "1", 1.0, 2**63, None, True])
+def test_a_place_in_the_log_is_a_number(store: Store, number: Any) -> None:
+    with pytest.raises(InvalidOption, match="after"):
+        list(store.wal.read(after=number))
+    with pytest.raises(InvalidOption, match="first"):
+        list(store.commits(number))
 
 
 def test_a_direct_transaction_cannot_be_joined_by_its_number(store: Store) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from sqlstate import format as fmt
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import Settings, common, file_argument, key_type_option, note_option, parse_key
+from sqlstate.cli.options import Settings, common, counted, file_argument, key_type_option, note_option, parse_key
 from sqlstate.cli.output import (
     Column,
     key_cell,
@@ -25,7 +25,7 @@ from sqlstate.cli.output import (
 from sqlstate.encoding import Key, Name, Stored, check_collection, make_name
 from sqlstate.errors import EntryNotFound, InvalidValue
 from sqlstate.exchange import LINE_BYTES_MAX, entry_text, key_text, parse_document, quoted, value_text
-from sqlstate.transfer import put_entry, stored_view
+from sqlstate.transfer import encode_entry, put_entry, stored_view
 
 
 @click.command(short_help="Put an entry.")
@@ -51,11 +51,10 @@ def put(settings: Settings, /, *, file: str, collection: str, key: str, **given:
     if given["as_bytes"] and given["as_text"]:
         raise click.UsageError("--bytes and --text are two forms of a value; give one.")
     value = raw if given["as_bytes"] else _value(raw, as_text=given["as_text"])
-    parsed = parse_key(key, given["key_type"])
-    make_name(check_collection(collection), parsed)  # before a store is made for nothing
+    name, stored = encode_entry(collection, parse_key(key, given["key_type"]), value)  # before a store is made
     with settings.write(file, create=not given["no_create"]) as store:
         with store.transaction(given["note"]) as txn:
-            changed = put_entry(txn, collection, parsed, value)
+            changed = put_entry(txn, name, stored)
         head = store.head()
     if settings.asked:
         write_object({"changed": changed, "seq": head.seq, "root": head.root.hex()}, "json")
@@ -64,14 +63,14 @@ def put(settings: Settings, /, *, file: str, collection: str, key: str, **given:
 
 
 def _raw_value(value: str | None, path: str | None) -> bytes:
-    if path is not None:
-        if value is not None:
-            raise click.UsageError("--from says where the value is; leave out VALUE.")
+    if path is not None and value is not None:
+        raise click.UsageError("--from says where the value is; leave out VALUE.")
+    if path is not None and path != "-":
         with open(path, "rb") as file:
             return file.read(LINE_BYTES_MAX + 1)
     if value is not None and value != "-":
         return os.fsencode(value)
-    if sys.stdin is None or (value is None and sys.stdin.isatty()):
+    if sys.stdin is None or (value is path is None and sys.stdin.isatty()):
         raise click.UsageError("Missing VALUE: give it, or - for standard input, or --from PATH.")
     try:
         return sys.stdin.buffer.read(LINE_BYTES_MAX + 1)
@@ -155,7 +154,9 @@ def delete(settings: Settings, /, *, file: str, collection: str, key: tuple[str,
         head = store.head()
     if settings.asked:
         write_object({"deleted": deleted, "seq": head.seq, "root": head.root.hex()}, "json")
-    settings.say(f"{deleted:,} deleted, commit {head.seq}" if deleted else "nothing to delete; no commit was made")
+    settings.say(
+        f"{counted(deleted)} deleted, commit {head.seq}" if deleted else "nothing to delete; no commit was made"
+    )
     return Exit.OK
 
 
@@ -190,7 +191,7 @@ def list_(settings: Settings, /, *, file: str, collection: str, **given: Any) ->
     def cells(item: tuple[Key, Stored]) -> tuple[str, ...]:
         return (key_cell(item[0]),) if keys_only else (key_cell(item[0]), value_cell(item[1]))
 
-    columns = [Column("KEY")] if keys_only else [Column("KEY"), Column("VALUE")]
+    columns = [Column("KEY")] if keys_only else [Column("KEY", long=True), Column("VALUE")]
     with settings.read(file) as store, store.snapshot() as snapshot:
         view = stored_view(snapshot, collection)
         wanted: dict[str, Any] = {**bounds, "reverse": given["reverse"], "limit": given["limit"]}
@@ -212,7 +213,7 @@ def collections(settings: Settings, /, *, file: str) -> int:
             items,
             settings.list_form,
             lambda item: f'{{"collection":{quoted(item[0])},"entries":{item[1]}}}',
-            [Column("COLLECTION"), Column("ENTRIES", right=True)],
+            [Column("COLLECTION", long=True), Column("ENTRIES", right=True)],
             lambda item: (key_cell(item[0]), str(item[1])),
         )
         if not count:

@@ -80,8 +80,8 @@ _RECORD_COLUMNS = [
     Column("LSN", right=True),
     Column("TXN", right=True),
     Column("KIND"),
-    Column("COLLECTION"),
-    Column("KEY"),
+    Column("COLLECTION", long=True),
+    Column("KEY", long=True),
     Column("WHAT"),
 ]
 

@@ -114,6 +114,11 @@ key_type_option = click.option(
 )
 
 
+def counted(number: int) -> str:
+    """Return so many entries in words."""
+    return f"{number:,} {'entry' if number == 1 else 'entries'}"
+
+
 def parse_key(text: str, key_type: str) -> Key:
     """Return the key that *text* writes.
 

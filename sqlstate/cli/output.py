@@ -21,9 +21,7 @@ Form = Literal["table", "json", "jsonl"]
 # A table is laid out by so many of its first rows, so that a long one begins at once.
 _MEASURED: Final = 200
 _GAP: Final = 2
-_LEAST: Final = 8
-# No column but the last takes more, so that the last has room.
-_MOST: Final = 36
+_LEAST: Final = 12
 
 
 class Column(NamedTuple):
@@ -31,6 +29,8 @@ class Column(NamedTuple):
 
     title: str
     right: bool = False
+    long: bool = False
+    """Its cells can be of any length, and are cut so that the last column has half of the terminal."""
 
 
 def write(data: bytes) -> None:
@@ -42,8 +42,10 @@ def write(data: bytes) -> None:
     """
     if sys.stdout is None:
         raise OSError(errno.EBADF, "is closed", "standard output")
+    rest = memoryview(data)
     try:
-        sys.stdout.buffer.write(data)
+        while rest:  # an unbuffered stream can take less than it is given
+            rest = rest[sys.stdout.buffer.write(rest) :]
     except BrokenPipeError:
         raise
     except OSError as e:
@@ -94,9 +96,10 @@ def write_list(
             count += 1
         return max(0, count - 1)
     opening, between, closing = (b"[\n", b",\n", b"\n]\n") if form == "json" else (b"", b"\n", b"\n")
+    shown = escaped if on_terminal() else str
     for item in items:
         write(between if count else opening)
-        write(line(item).encode())
+        write(shown(line(item)).encode())
         count += 1
     if count:
         write(closing)
@@ -113,9 +116,13 @@ def _table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Iterator
         return
     titles = [column.title for column in columns]
     widths = [max(_width(row[i]) for row in [titles, *first]) for i in range(len(columns))]
-    widths[:-1] = [min(width, _MOST) for width in widths[:-1]]
-    room = shutil.get_terminal_size().columns - sum(widths[:-1]) - _GAP * (len(columns) - 1)
-    widths[-1] = max(_LEAST, min(widths[-1], room))
+    terminal = shutil.get_terminal_size().columns
+    share = max(_LEAST, terminal // 2 // max(1, sum(column.long for column in columns[:-1])))
+    widths[:-1] = [
+        min(width, share) if column.long else width for width, column in zip(widths, columns[:-1], strict=False)
+    ]
+    room = terminal - sum(widths[:-1]) - _GAP * (len(columns) - 1)
+    widths[-1] = min(widths[-1], max(_LEAST, room))
     for row in chain([titles], first, rows):
         cells = [
             _cell(text, width, right=column.right) for text, width, column in zip(row, widths, columns, strict=True)

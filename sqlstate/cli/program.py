@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -16,7 +16,7 @@ import sqlstate
 from sqlstate.cli.exits import MEANINGS, Exit, exit_code, settle, silence, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # Verb, module and function. A module is imported when its verb is used, or help is asked for.
 _VERBS: Final[dict[str, tuple[str, str]]] = {
@@ -59,10 +59,13 @@ class Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
-        try:
+        with _past_click():
             return super().invoke(ctx)
-        except KeyboardInterrupt as e:
-            raise _Interrupted(e) from e  # or click would make its own of it, without our notes
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments; help is printed here."""
+        with _past_click():
+            return super().make_context(*args, **extra)
 
     def main(
         self,
@@ -83,25 +86,36 @@ class Program(click.Group):
         as_json = "--json" in options or "--jsonl" in options
         try:
             code: int = run() or Exit.OK
-        except BrokenPipeError:
-            silence()
-            code = Exit.CLOSED_PIPE
-        except (_Interrupted, click.Abort) as e:
-            code = _failed(e.cause if isinstance(e, _Interrupted) else KeyboardInterrupt(), as_json=as_json)
+        except _Ended as e:
+            code = _failed(e.cause, as_json=as_json)
+        except click.Abort:
+            code = _failed(KeyboardInterrupt(), as_json=as_json)
         except Exception as e:  # noqa: BLE001, the user gets a sentence and an exit code, whatever happened
             code = _failed(e, as_json=as_json)
         sys.exit(settle(code, as_json=as_json))
 
 
-class _Interrupted(Exception):
-    """A KeyboardInterrupt on its way past click."""
+class _Ended(Exception):
+    """What ended the program, on its way past click."""
 
-    def __init__(self, cause: KeyboardInterrupt) -> None:
+    def __init__(self, cause: BaseException) -> None:
         super().__init__()
         self.cause = cause
 
 
+@contextmanager
+def _past_click() -> Iterator[None]:
+    """Let pass what click would answer itself: with an exit code of its own, and without our notes."""
+    try:
+        yield
+    except (KeyboardInterrupt, BrokenPipeError) as e:
+        raise _Ended(e) from e
+
+
 def _failed(error: BaseException, *, as_json: bool) -> Exit:
+    if isinstance(error, BrokenPipeError):
+        silence()
+        return Exit.CLOSED_PIPE
     if os.environ.get("SQLSTATE_DEBUG"):
         traceback.print_exception(error)
     with suppress(OSError):  # nobody can be told

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import Settings, common, file_argument, note_option, progress
+from sqlstate.cli.options import Settings, common, counted, file_argument, note_option, progress
 from sqlstate.cli.output import on_terminal, write, write_json, write_object
 from sqlstate.errors import InvalidOption
 from sqlstate.exchange import LINE_BYTES_MAX, Reading, Source
@@ -48,12 +48,13 @@ def import_(settings: Settings, /, *, file: str, source: tuple[str, ...], **give
     """Import the entries of all SOURCEs, all or nothing. A SOURCE of - is standard input.
 
     \b
-    .json   {"users": {"ada": {...}}}   an object of collections, each an object of entries
-            {"users": [{...}, ...]}     or a list of records, with --key
-            [{...}, ...]                a list of records, with --collection and --key
-            {"ada": {...}}              one collection, with --collection
-    .jsonl  what export writes; or a record a line, with --collection and --key
-    .csv    a header line and records, with --key; the collection is the file's name, or --collection
+    .json   {"users": {"ada": {...}}}  collections, each an object of entries
+            {"users": [{...}, ...]}    or a list of records, with --key
+            [{...}, ...]               records, with --collection and --key
+            {"ada": {...}}             one collection, with --collection
+    .jsonl  what export writes; or records, with --collection and --key
+    .csv    a header line and records, with --key; the collection is the
+            file's name without suffix, or --collection
 
     The value of a record is the whole record. Entries that the store has already are left alone, and if it
     has them all, no commit is made. A source that gives a key twice is refused.
@@ -70,7 +71,7 @@ def import_(settings: Settings, /, *, file: str, source: tuple[str, ...], **give
         facts = {"sources": done.sources, "entries": done.entries, "changed": done.changed}
         write_object({**facts, "commits": done.commits, "seq": done.head.seq, "root": done.head.root.hex()}, "json")
     news = f"commit {done.head.seq}" if done.commits else "no commit was made"
-    settings.say(f"{done.entries:,} entries read, {done.changed:,} changed; {news}")
+    settings.say(f"{counted(done.entries)} read, {done.changed:,} changed; {news}")
     return Exit.OK
 
 
@@ -125,5 +126,5 @@ def export(settings: Settings, /, *, file: str, collection: tuple[str, ...], out
             },
             "json",
         )
-    settings.say(f"{done.entries:,} entries of commit {done.head.seq} written, {done.bytes:,} bytes")
+    settings.say(f"{counted(done.entries)} of commit {done.head.seq} written, {done.bytes:,} bytes")
     return Exit.OK

@@ -153,9 +153,7 @@ def inner_node(level: int, children: Sequence[Node]) -> Node:
     """The node over a run of nodes of the level below."""
     first = children[0]
     digest = sha256(b"\x01" + u8(level) + children_bytes(children))
-    return Node(
-        level, first.first, first.rank, sum(child.count for child in children), digest, tuple(children)
-    )
+    return Node(level, first.first, first.rank, sum(child.count for child in children), digest, tuple(children))
 
 
 def level_above(level: int, nodes: Sequence[Node]) -> list[Node]:
@@ -529,9 +527,7 @@ def _record_faults(record: Record) -> list[str]:
             filled["at"] = _is_time(record.at)
     else:
         filled = {"at": _is_time(record.at)}
-    faults += [
-        f"{column} is {_short(getattr(record, column))}" for column, good in filled.items() if not good
-    ]
+    faults += [f"{column} is {_short(getattr(record, column))}" for column, good in filled.items() if not good]
     if record.session is not None and not _is_blob(record.session, 16):
         faults.append(f"session is {_short(record.session)}")
     for column in ("collection", "key", "value", "before", "seq", "root", "count", "chain", "at", "note"):
@@ -637,9 +633,7 @@ def _judge_newest(commits: list[Commit], root: bytes, count: int, findings: _Fin
     findings.expect("I3", f"there are {count} entries, not {said_count}", holds=count == said_count)
 
 
-def _judge_history(
-    commits: list[Commit], entries: list[Entry], history: int | None, findings: _Findings
-) -> None:
+def _judge_history(commits: list[Commit], entries: list[Entry], history: int | None, findings: _Findings) -> None:
     """I8: undo record by record, backwards, and compare the root of each earlier commit; at last of seq 0."""
     values: dict[Name, Value] = {(collection, key): value for collection, key, value in entries}
     leaves = {name: leaf_node(*name, value) for name, value in values.items()}
@@ -664,9 +658,7 @@ def _judge_history(
             undone = root_of(levels_over([leaves[name] for name in sorted(leaves, key=place.__getitem__)]))
             where = f"commit {earlier.seq if earlier else 0}"
             findings.expect("I8", f"undoing to {where} gives another root", holds=undone == said[0])
-            findings.expect(
-                "I8", f"undoing to {where} gives {len(leaves)} entries", holds=len(leaves) == said[1]
-            )
+            findings.expect("I8", f"undoing to {where} gives {len(leaves)} entries", holds=len(leaves) == said[1])
     findings.expect("I8", f"{len(values)} entries were there before commit 1", holds=not values)
 
 
@@ -694,13 +686,7 @@ def _is_value(value: object) -> bool:
 
 
 def _length(value: object) -> int:
-    return (
-        len(value.encode("utf-8"))
-        if isinstance(value, str)
-        else len(value)
-        if isinstance(value, bytes)
-        else 0
-    )
+    return len(value.encode("utf-8")) if isinstance(value, str) else len(value) if isinstance(value, bytes) else 0
 
 
 def _entry_faults(collection: object, key: object) -> list[str]:

@@ -51,21 +51,12 @@ def hexed(data: bytes | None) -> str | None:
 # ---- encoding.json ----
 
 NAMES: list[Name] = [
-    *(
-        ("n", number)
-        for number in (-(2**63), -(2**63) + 1, -(2**32), -256, -1, 0, 1, 2, 255, 2**32, 2**53 + 1)
-    ),
+    *(("n", number) for number in (-(2**63), -(2**63) + 1, -(2**32), -256, -1, 0, 1, 2, 255, 2**32, 2**53 + 1)),
     ("n", 2**63 - 1),
-    *(
-        ("n", text)
-        for text in ("1", "a", "key", "é", "e\u0301", "\ufeff", "\x00", "a\x00", "a\x00b", "\U0001f511")
-    ),
+    *(("n", text) for text in ("1", "a", "key", "é", "e\u0301", "\ufeff", "\x00", "a\x00", "a\x00b", "\U0001f511")),
     ("n", "\uffff"),
     ("n", "long " * 60),
-    *(
-        ("n", data)
-        for data in (b"\x00", b"\x00\x00", b"1", b"a", b"\xff", b"\xc3\xa9", bytes(range(256)) * 2)
-    ),
+    *(("n", data) for data in (b"\x00", b"\x00\x00", b"1", b"a", b"\xff", b"\xc3\xa9", bytes(range(256)) * 2)),
     ("a", 1),
     ("a", "k"),
     ("ab", "c"),

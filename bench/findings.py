@@ -1,0 +1,90 @@
+"""Measures two findings about SQLite that docs/explanation/performance.md tells of: `python -m bench.findings`."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import apsw
+
+from bench.measure import Side, Timing, compare
+from bench.run import key
+
+_NODES: Final = 6_000  # as many as level 1 of a tree over 100,000 entries has
+_SEEKS: Final = 40_000
+_INSERTS: Final = 40_000
+
+_NODE_TABLE: Final = """
+CREATE TABLE merkle (id INTEGER PRIMARY KEY, level INTEGER NOT NULL, collection TEXT NOT NULL, key NOT NULL,
+  children BLOB NOT NULL);
+CREATE UNIQUE INDEX merkle_name ON merkle (level, collection, key)
+"""
+_SEEK: Final = (
+    "SELECT id FROM merkle WHERE level = ? AND (collection, key) <= (?, ?) ORDER BY collection DESC, key DESC LIMIT 1"
+)
+_LOG_TABLE: Final = "CREATE TABLE wal (lsn INTEGER PRIMARY KEY, txn INTEGER NOT NULL, kind TEXT NOT NULL{}, value)"
+_CHECK: Final = " CHECK (kind IN ('BEGIN', 'PUT', 'DELETE', 'COMMIT', 'ROLLBACK'))"
+_INSERT: Final = "INSERT INTO wal VALUES (?1, ?1, 'BEGIN', NULL), (?1 + 1, ?1, 'PUT', ?2), (?1 + 2, ?1, 'COMMIT', NULL)"
+
+
+def range_seek() -> Timing:
+    """Time a seek of a node: without ENABLE_QPSG, and with it."""
+    rng = random.Random(1)
+    names = [(1, "bench", key(rng.randrange(100_000))) for _ in range(_SEEKS)]
+    sides = []
+    for stable in (0, 1):
+        connection = _nodes(stable)
+        sides.append(Side(lambda *name, on=connection: on.execute(_SEEK, name).fetchone(), names))
+    return compare(*sides, warmup=_SEEKS // 4)
+
+
+def plans(stable: int) -> int:
+    """Return how often SQLite plans the seek when it is run a hundred times with the same values."""
+    connection = _nodes(stable)
+    planned = 0
+
+    def count(action: int, *_: object) -> int:  # called once for each SELECT that is planned
+        nonlocal planned
+        planned += action == apsw.SQLITE_SELECT
+        return apsw.SQLITE_OK
+
+    connection.authorizer = count
+    for _ in range(100):
+        connection.execute(_SEEK, (1, "bench", key(0))).fetchone()
+    return planned
+
+
+def _nodes(stable: int) -> apsw.Connection:
+    connection = apsw.Connection(":memory:")
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, stable)
+    connection.execute(_NODE_TABLE)
+    nodes = ((number, 1, "bench", key(number * 100_000 // _NODES), bytes(640)) for number in range(_NODES))
+    connection.executemany("INSERT INTO merkle VALUES (?, ?, ?, ?, ?)", nodes)
+    return connection
+
+
+def check_constraint() -> Timing:
+    """Time the insert of three rows into a log: with a CHECK on the kind, and without."""
+    rows = [(1 + 3 * number, bytes(100)) for number in range(_INSERTS)]
+    sides = []
+    for check in (_CHECK, ""):
+        connection = apsw.Connection(":memory:")
+        connection.execute(_LOG_TABLE.format(check))
+        connection.execute("BEGIN")
+        sides.append(Side(lambda *row, on=connection: on.execute(_INSERT, row), rows))
+    return compare(*sides, warmup=_INSERTS // 4)
+
+
+def main() -> None:
+    """Print both."""
+    for what, timing in (
+        ("range seek, without and with SQLITE_DBCONFIG_ENABLE_QPSG", range_seek()),
+        ("insert of three log rows, with and without a CHECK of five texts", check_constraint()),
+    ):
+        before, after = (median / 1000 for median in timing.medians)
+        print(f"{what}: {before:.1f} µs and {after:.1f} µs, ratio {timing.ratio().median:.2f}")
+    print(f"plans of the seek in 100 runs, without and with: {plans(0)} and {plans(1)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,374 @@
+"""One SQLite connection, as sqlstate uses it. The only module that imports apsw.
+
+Settings are per connection, never process-wide. SQLite's result codes become our exceptions here, and nowhere
+else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import apsw
+
+from sqlstate.errors import (
+    Busy,
+    CannotOpen,
+    Damaged,
+    InvalidOption,
+    NotAStore,
+    ReadOnly,
+    SQLiteTooOld,
+    StoreClosed,
+    StoreError,
+    StoreFull,
+    StoreIOError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+Journal = Literal["wal", "delete"]
+Row = tuple[Any, ...]
+
+# 3.7.0 to 3.51.2 can lose committed data when two connections write and checkpoint at one moment.
+# The fix was brought back to two older lines; 3.52.0 was withdrawn.
+SQLITE_MIN: Final = (3, 51, 3)
+
+CACHE_KIB: Final = 32 * 1024
+HEADER_BYTES: Final = 100
+# A waiting writer sleeps a random time up to this, so that none of several is starved.
+BUSY_SLEEP_SECONDS: Final = 0.001
+
+SYNCHRONOUS: Final[dict[Journal, int]] = {"wal": 2, "delete": 3}  # FULL and EXTRA
+
+
+class Connection:
+    """One SQLite connection: runs statements, and turns SQLite's errors into ours.
+
+    Args:
+        path: absolute path of the file.
+        timeout: seconds to wait for a lock before Busy.
+        read_only: let SQLite open the file for reading only.
+        vfs: name of the SQLite VFS that does the input and output; None is the system's.
+    """
+
+    __slots__ = ("_refusal", "_sqlite", "_timeout", "_waiting_since", "path")
+
+    def __init__(self, path: str, timeout: float, *, read_only: bool = False, vfs: str | None = None) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._waiting_since = 0.0
+        self._refusal: StoreError | None = None
+        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+        try:
+            self._sqlite = apsw.Connection(path, flags=flags, vfs=vfs)
+        except apsw.Error as e:
+            raise self._error(e) from e
+        self._sqlite.set_busy_handler(self._wait)
+        config = self._sqlite.config
+        # What others left in the file must not run: no triggers, no views.
+        config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+        config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
+        config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+        config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
+        # Without this SQLite plans a statement anew for other values: it doubles the cost of a range seek.
+        config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+
+    def settle(self, journal: Journal, *, read_only: bool) -> None:
+        """Apply the settings that every connection of a store has."""
+        level = SYNCHRONOUS[journal]
+        settings = [
+            f"synchronous={level}",
+            f"cache_size=-{CACHE_KIB}",
+            "mmap_size=0",
+            "cell_size_check=1",
+            "wal_autocheckpoint=0",
+            f"query_only={int(read_only)}",
+        ]
+        if sys.platform == "darwin":
+            settings += ["fullfsync=1", "checkpoint_fullfsync=1"]
+        for setting in settings:
+            self.rows(f"PRAGMA {setting}")
+        if self.value("PRAGMA synchronous") != level:
+            raise StoreIOError(f"{self.path}: SQLite did not accept synchronous={level}; commits would not be durable")
+
+    def fold_at_close(self, *, fold: bool) -> None:
+        """Say whether closing the last connection moves SQLite's WAL into the main file and removes it."""
+        self._sqlite.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, not fold)
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> None:
+        """Run one or several statements that return no rows; SQLite would stop at the first row."""
+        try:
+            self._sqlite.execute(sql, values)
+        except (apsw.Error, UnicodeDecodeError) as e:
+            raise self._error(e) from e
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows of a statement."""
+        try:
+            return self._sqlite.execute(sql, values).fetchall()
+        except (apsw.Error, UnicodeDecodeError) as e:
+            raise self._error(e) from e
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
+        """Return the first row of a statement, or None."""
+        try:
+            return self._sqlite.execute(sql, values).fetchone()
+        except (apsw.Error, UnicodeDecodeError) as e:
+            raise self._error(e) from e
+
+    def value(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """Return the first column of the first row, or None."""
+        row = self.row(sql, values)
+        return None if row is None else row[0]
+
+    def iterate(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yield the rows of a statement as they are asked for; they are of one committed state."""
+        cursor = self._sqlite.cursor()
+        try:
+            for row in cursor.execute(sql, values):
+                if self._refusal is not None:
+                    raise self._refusal
+                yield row
+        except (apsw.Error, UnicodeDecodeError) as e:
+            raise self._error(e) from e
+        finally:
+            if isinstance(self._sqlite, _Abandoned):
+                _keep_for_ever(cursor)
+            else:
+                cursor.close(True)  # noqa: FBT003, apsw takes it by position: forget what was not read
+
+    def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each of *values*."""
+        try:
+            self._sqlite.executemany(sql, values)
+        except (apsw.Error, UnicodeDecodeError) as e:
+            raise self._error(e) from e
+
+    def rows_many(self, sql: str, values: Iterable[Sequence[Any]]) -> list[Row]:
+        """Return the rows of a statement run once for each of *values*."""
+        try:
+            return self._sqlite.executemany(sql, values).fetchall()
+        except (apsw.Error, UnicodeDecodeError) as e:
+            raise self._error(e) from e
+
+    def begin(self) -> None:
+        """Begin a transaction that holds the writer's lock from its start.
+
+        Raises:
+            Busy: another writer held the lock for the whole timeout.
+        """
+        # A deferred transaction that reads first could fail at its first write, without any waiting.
+        self.run("BEGIN IMMEDIATE")
+
+    def begin_read(self) -> None:
+        """Begin a transaction that sees one committed state from its first read on."""
+        self.run("BEGIN")
+
+    def commit(self) -> None:
+        """Commit the open transaction.
+
+        Raises:
+            Busy: readers of a rollback-journal store held the file; the transaction is still open.
+            StoreFull: the disk is full, and the transaction was rolled back.
+            OutcomeUnknown: any other error; the commit may be there after the file is opened again.
+        """
+        try:
+            self._sqlite.execute("COMMIT")
+        except apsw.BusyError as e:
+            raise self._error(e) from e
+        except apsw.FullError as e:
+            self.rollback()
+            raise self._error(e) from e
+        except apsw.Error as e:
+            raise OutcomeUnknown(str(e)) from e
+
+    def rollback(self) -> None:
+        """Roll back the open transaction, if there still is one."""
+        # SQLite rolls back by itself after some errors; a second ROLLBACK would mask the cause.
+        if self._sqlite.in_transaction:
+            self.run("ROLLBACK")
+
+    def checkpoint(self) -> None:
+        """Move SQLite's WAL into the main file as far as readers allow."""
+        try:
+            self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as e:
+            raise self._error(e) from e
+
+    def on_commit(self, seen: Any) -> None:
+        """Call *seen* with the number of pages in SQLite's WAL after each commit."""
+
+        def hook(_connection: object, _schema: str, pages: int) -> int:
+            seen(pages)
+            return apsw.SQLITE_OK
+
+        self._sqlite.set_wal_hook(hook)
+
+    def journal_mode(self) -> str:
+        """Return the journal mode of the file."""
+        return str(self.value("PRAGMA journal_mode"))
+
+    def set_journal(self, journal: Journal) -> None:
+        """Make the file use *journal*; waits while others have it open.
+
+        Raises:
+            Busy: another connection was in the way for the whole timeout.
+        """
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                if self.value(f"PRAGMA journal_mode={journal}") == journal:
+                    return
+            except Busy:  # SQLite does not call the busy handler here
+                if time.monotonic() >= until:
+                    raise
+            if time.monotonic() >= until:
+                raise Busy(f"{self.path}: the journal mode could not be set while others use the file; try again")
+            time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+
+    def synchronous(self) -> str:
+        """Return how SQLite syncs: FULL or EXTRA."""
+        return ("OFF", "NORMAL", "FULL", "EXTRA")[self.value("PRAGMA synchronous")]
+
+    def in_transaction(self) -> bool:
+        """Tell whether a transaction is open."""
+        return self._sqlite.in_transaction
+
+    def close(self) -> None:
+        """Close the connection. The last one of a store folds SQLite's WAL into the main file."""
+        try:
+            self._sqlite.close()
+        except apsw.Error as e:
+            raise self._error(e) from e
+
+    def refuse(self, refusal: StoreError) -> None:
+        """Make a scan that is under way end with *refusal*."""
+        self._refusal = refusal
+
+    def abandon(self, refusal: StoreError) -> None:
+        """Give the connection up, in the child of a fork: it is the parent's, and is never closed here."""
+        self._refusal = refusal
+        _keep_for_ever(self._sqlite)
+        self._sqlite = _Abandoned(refusal)  # type: ignore[assignment]  # whatever is asked of it, it refuses
+
+    def _wait(self, calls: int) -> bool:
+        now = time.monotonic()
+        if calls == 0:
+            self._waiting_since = now
+        if now - self._waiting_since >= self._timeout:
+            return False
+        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+        return True
+
+    def _error(self, e: Exception) -> StoreError:
+        return _translated(e, self.path, self._timeout)
+
+
+class OutcomeUnknown(Exception):
+    """COMMIT failed after it may have reached the disk. Does not leave the package: the engine says of what."""
+
+
+class _Abandoned:
+    """Stands for the SQLite connection of a parent process."""
+
+    def __init__(self, refusal: StoreError) -> None:
+        self._refusal = refusal
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._refusal
+
+
+def _keep_for_ever(thing: object) -> None:
+    """Keep Python from finalising *thing*: SQLite would close, and could fold or remove, what is the parent's."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def _translated(e: Exception, path: str, timeout: float) -> StoreError:  # noqa: PLR0911, a table
+    if isinstance(e, apsw.ThreadingViolationError | apsw.ConnectionClosedError):
+        return StoreClosed(f"{path}: the store was closed while it was in use")
+    if isinstance(e, apsw.BusyError | apsw.LockedError):
+        return Busy(
+            f"{path}: another writer, or a reader of a store without SQLite's WAL, held the lock for {timeout:g} s; "
+            "nothing was changed. Try again, or open with a longer timeout"
+        )
+    if isinstance(e, apsw.FullError):
+        return StoreFull(f"{path}: the disk is full; the transaction was rolled back and nothing was changed")
+    if getattr(e, "extendedresult", 0) in _CANNOT_READ:
+        return CannotOpen(
+            f"{path}: even for reading, SQLite has to write beside this file, and may not: it was not closed, or is in "
+            "WAL mode in a folder that cannot be written. Look at the permissions, or open it for writing once"
+        )
+    if isinstance(e, apsw.ReadOnlyError | apsw.PermissionsError):
+        return ReadOnly(f"{path}: the file or its folder cannot be written; nothing was changed ({e})")
+    if isinstance(e, apsw.CantOpenError):
+        return CannotOpen(f"{path}: the file or its -wal cannot be opened; look at the permissions ({e})")
+    if isinstance(e, apsw.NotADBError):
+        return NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
+    # Our statements are constants: what SQLite does not find was taken from the file.
+    if isinstance(e, apsw.CorruptError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError):
+        return Damaged(f"{path}: the file is damaged ({e}); nothing was changed. Keep it and restore a backup")
+    if isinstance(e, apsw.TooBigError):
+        return StoreIOError(f"{path}: a row is larger than SQLite allows; nothing was changed ({e})")
+    return StoreIOError(f"{path}: SQLite reported {type(e).__name__}: {e}")
+
+
+_CANNOT_READ: Final = (
+    apsw.SQLITE_READONLY_CANTINIT,
+    apsw.SQLITE_READONLY_CANTLOCK,
+    apsw.SQLITE_READONLY_DIRECTORY,
+    apsw.SQLITE_READONLY_RECOVERY,
+    apsw.SQLITE_READONLY_ROLLBACK,
+)
+
+
+def check_sqlite() -> str:
+    """Return the version of the SQLite library in use.
+
+    Raises:
+        SQLiteTooOld: it has the WAL-reset bug.
+    """
+    version = apsw.sqlite_lib_version()
+    number = tuple(int(part) for part in version.split("."))
+    backported = number[:2] in ((3, 44), (3, 50)) and number >= {44: (3, 44, 6), 50: (3, 50, 7)}[number[1]]
+    if (number < SQLITE_MIN and not backported) or number[:2] == (3, 52):
+        raise SQLiteTooOld(
+            f"SQLite {version} can lose committed data in WAL mode; install apsw 3.51.3.0 or newer, "
+            "built with its own SQLite"
+        )
+    return version
+
+
+def check_vfs(vfs: str | None) -> None:
+    """Raise InvalidOption if SQLite knows no VFS of that name."""
+    if vfs is not None and vfs not in apsw.vfs_names():
+        raise InvalidOption(f"vfs={vfs!r} is not registered with SQLite; there are {', '.join(apsw.vfs_names())}")
+
+
+def memory() -> Connection:
+    """Return a connection to an empty database in memory."""
+    return Connection(":memory:", 0.0)
+
+
+def read_header(path: str, vfs: str | None) -> bytes:
+    """Return the first 100 bytes of a file, as many as there are.
+
+    Read through SQLite's VFS, which knows this process's locks: closing a descriptor of our own would drop them.
+    """
+    try:
+        file = apsw.VFSFile(vfs or "", path, [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        try:
+            # The system's VFS says that a file of one byte is empty.
+            size = file.xFileSize() if vfs else os.stat(path).st_size
+            return bytes(file.xRead(min(HEADER_BYTES, size), 0))
+        finally:
+            file.xClose()
+    except apsw.Error as e:
+        raise _translated(e, path, 0.0) from e

@@ -1,0 +1,1 @@
+"""What several test files share: child processes, calls of every public method, images of a folder."""

@@ -1,0 +1,301 @@
+"""Goal: the documents say what is so: examples print what they show, links lead somewhere, and the pages of names,
+errors and words are complete. Method: tests/support/pages.py runs the examples of each page, and says how to write
+them; the lists are compared with the package. A check returns what is wrong with a page, so that wrong pages test it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import re
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_overloads
+
+import pytest
+
+import sqlstate
+from sqlstate import errors
+from sqlstate import format as fmt
+from sqlstate.cli.exits import exit_code
+from sqlstate.engine import CHECKPOINT_PAGES
+from sqlstate.transaction import BUFFER_BYTES, BUFFER_ENTRIES
+from tests.support.pages import example_problems, link_problems, prose
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RUN = [page for page in PAGES if page.name != "file-format.md"]  # its program is run by test_format.py
+
+
+def section(page: str, title: str) -> str:
+    """Return what stands under the heading that has `title` in it, up to the next heading."""
+    found = re.search(rf"^#+ [^\n]*`{title}`[^\n]*\n(.*?)(?=^#|\Z)", prose(page), re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
+
+
+def first_cells(text: str) -> set[str]:
+    """Return the names and calls in the first column of the tables, calls of builtin functions apart."""
+    cells = re.findall(r"^\|([^|\n]*)\|", text, re.MULTILINE)
+    spans = {span for cell in cells for span in re.findall(r"`(\w+(?:\(.*?\))?)`", cell)}
+    return {span for span in spans if "(" not in span or not hasattr(builtins, span.partition("(")[0])}
+
+
+def call(function: Any, *, bound: bool = True) -> str:
+    """Return how *function* is called: parameters and defaults, without types."""
+    parameters = [each.replace(annotation=each.empty) for each in inspect.signature(function).parameters.values()]
+    return str(inspect.Signature(parameters[bound:])).replace("'", '"')
+
+
+def members(kind: type[Any]) -> set[str]:
+    """Return all that a caller can use of a class: calls, attributes, fields."""
+    fields = getattr(kind, "_fields", None) or getattr(kind, "__dataclass_fields__", None)
+    if fields or issubclass(kind, Enum):
+        return set(fields or kind.__members__)
+    found = set()
+    for name in dir(kind):
+        member = inspect.getattr_static(kind, name)
+        if name.startswith("_") or (kind is sqlstate.Collection and hasattr(sqlstate.CollectionView, name)):
+            continue
+        forms = (get_overloads(member) or [member]) if callable(member) else []
+        found |= {name + call(form) for form in forms} or {name}
+    return found
+
+
+PUBLIC = (
+    sqlstate.Store, sqlstate.CollectionView, sqlstate.Collection, sqlstate.Transaction, sqlstate.Snapshot,
+    sqlstate.WriteAheadLog, sqlstate.Stats, sqlstate.Head, sqlstate.Record, sqlstate.Uncommitted, sqlstate.Kind,
+)  # fmt: skip
+
+
+def api_problems(page: str) -> list[str]:
+    """Compare the page with the package: every class and name, every method with its parameters, and no others."""
+    spans = " ".join(re.findall(r"`([^`\n]+)`", prose(page)))
+    found = [f"{name} is not on the page" for name in sqlstate.__all__ if not re.search(rf"\b{name}\b", spans)]
+    if f"sqlstate.open{call(sqlstate.open, bound=False)}" not in spans:
+        found.append(f"sqlstate.open{call(sqlstate.open, bound=False)} is not on the page")
+    for kind in PUBLIC:
+        inner = set(re.findall(rf"`{kind.__name__}\.(\w+)`", page.partition("not for callers\n")[2]))
+        wanted = {each for each in members(kind) if each.partition("(")[0] not in inner}
+        there = first_cells(section(page, kind.__name__))
+        found += [f"{kind.__name__}: {each} is not on the page" for each in sorted(wanted - there)]
+        found += [f"{kind.__name__} has no {each}" for each in sorted(there - wanted)]
+        found += [f"{kind.__name__} has no {each}" for each in sorted(inner) if not hasattr(kind, each)]
+    return found
+
+
+ENTRY = re.compile(
+    r"Parents? (?P<parents>.+); exit code (?P<code>\d+)\.(?: Attributes: (?P<attributes>.+)\.)?\n\n"
+    r"\* \*\*What happened\*\*: \S.*\n\* \*\*The data\*\*: \S.*\n\* \*\*What to do\*\*: \S.*\n+"
+)
+
+
+def error_problems(page: str) -> list[str]:
+    """Compare the page with the module of errors: each class with its parents, exit code and attributes."""
+    kinds: dict[str, Any] = {
+        name: kind for name, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__
+    }
+    entries = dict(re.findall(r"^### (\w+)\n\n(.*?)(?=^#|\Z)", prose(page), re.MULTILINE | re.DOTALL))
+    found = [f"{name} is not on the page" for name in kinds if name not in entries]
+    found += [f"there is no {name}" for name in entries if name not in kinds]
+    for name in sorted(kinds.keys() & entries.keys()):
+        kind, entry = kinds[name], ENTRY.fullmatch(entries[name])
+        if not entry:
+            found.append(f"{name} is not described as the others are")
+            continue
+        said = [re.findall(r"`(\w+)`", entry[part] or "") for part in ("parents", "attributes")] + [entry["code"]]
+        parameters = [*inspect.signature(kind).parameters] if "__init__" in vars(kind) else []
+        facts = [[base.__name__ for base in kind.__bases__], parameters, str(int(exit_code(kind.__new__(kind))))]
+        if said != facts:
+            found.append(f"{name}: the page says {said}, the package {facts}")
+    return found
+
+
+def glossary_problems(page: str, others: Mapping[str, str]) -> list[str]:
+    """Look for each word of the glossary in the other pages."""
+    words = [
+        word.strip("` ") for row in re.findall(r"^\| ([^|\n]*) \|", page, re.MULTILINE)[1:] for word in row.split(",")
+    ]
+    text = "\n".join(others.values())
+    return [f"{word!r} is used on no other page" for word in words if not re.search(rf"\b{word}", text, re.IGNORECASE)]
+
+
+def read(name: str) -> str:
+    return (REFERENCE / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_examples_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) -> None:
+    problems = example_problems(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)), tmp_path)
+    assert not problems, "\n\n".join(problems)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    assert link_problems(page) == []
+
+
+def test_the_page_of_errors_lists_each_class_with_its_facts() -> None:
+    assert error_problems(read("errors.md")) == []
+
+
+def test_the_api_page_names_all_that_callers_can_use() -> None:
+    assert api_problems(read("api.md")) == []
+
+
+def test_the_api_page_states_the_limits_of_the_code() -> None:
+    limits = (fmt.NAME_BYTES_MAX, fmt.KEY_BYTES_MAX, fmt.VALUE_BYTES_MAX, fmt.NOTE_BYTES_MAX, fmt.JSON_DEPTH_MAX)
+    for number in (*limits, BUFFER_ENTRIES, CHECKPOINT_PAGES):
+        assert re.search(rf"\b{number:,}\b", read("api.md"))
+    assert f"{BUFFER_BYTES >> 20} MiB" in read("api.md")
+
+
+def test_the_glossary_has_words_in_use_alone() -> None:
+    others = {page.name: page.read_text(encoding="utf-8") for page in PAGES if page.name != "glossary.md"}
+    assert glossary_problems(read("glossary.md"), others) == []
+
+
+# ---- The checks find what is wrong ----
+
+GOOD = """
+```python
+x = {"b": 1}
+print(x, __name__)
+```
+
+```text
+{'b': 1} __main__
+```
+
+```console
+$ Y=3
+$ echo $Y; pwd; echo oops >&2; wc -l \\
+    iso3166-1.json
+3
+…/page
+oops
+…iso3166-1.json
+```
+
+```python no-run
+1 / 0
+```
+
+```python
+import subprocess
+print(x["b"])
+subprocess.run("echo two; echo three", shell=True)
+```
+```text
+1
+…
+three
+```
+
+```console no-run
+$ exit 1
+```
+
+```console
+$ echo $Y
+3
+$ printf 'no line end'
+no line end
+$ true
+```
+"""
+
+WRONG = [
+    ("{'b': 1} __main__", "{'b': 2} __main__", "the page shows\n{'b': 2}"),
+    ("{'b': 1} __main__\n", "", "the page shows\nand this was printed\n{'b': 1}"),
+    ("print(x,", "raise ValueError(x,", 'File "page.md", line 4, in <module>'),
+    ("$ Y=3", "$ Y=4", "page.md:11: echo $Y"),
+    ("\noops\n", "\n", "oops"),
+    ("\nthree\n", "\nfour\n", "three"),
+    ("…\nthree", "…", ""),
+    ("```console\n$ Y", "```bash\n$ Y", "'bash' is not a kind of block"),
+    ("$ true", "$ exit 0", "ended the shell"),
+    ("$ true", "$ true\nmore", "the page shows\nmore"),
+]
+
+
+def test_a_right_page_passes_with_its_variables_kept_from_block_to_block(tmp_path: Path) -> None:
+    (folder := tmp_path / "page").mkdir()
+    assert example_problems(GOOD, "page.md", folder) == []
+
+
+@pytest.mark.parametrize(("right", "wrong", "says"), WRONG, ids=[wrong for _, wrong, _ in WRONG])
+def test_a_wrong_page_is_found_out(right: str, wrong: str, says: str, tmp_path: Path) -> None:
+    (folder := tmp_path / "page").mkdir()
+    assert GOOD.count(right) == 1
+    problems = "\n".join(example_problems(GOOD.replace(right, wrong), "page.md", folder))
+    assert bool(problems) == bool(says)
+    assert says in problems
+
+
+@pytest.mark.parametrize(
+    ("page", "error"),
+    [
+        ("```python no-run\n1 +\n```\n", SyntaxError),
+        ("```python\n1\n", AssertionError),
+        ("```console\nls\n```\n", AssertionError),
+    ],
+)
+def test_a_page_that_cannot_be_read_is_found_out(page: str, error: type[Exception], tmp_path: Path) -> None:
+    with pytest.raises(error):
+        example_problems(page, "page.md", tmp_path)
+
+
+def test_a_broken_link_is_found_out(tmp_path: Path) -> None:
+    (tmp_path / "b.md").write_text("# A `b` of c\n\n## Same\n\n## Same\n\n```text\n# no heading\n[x](none.md)\n```\n")
+    page = tmp_path / "a.md"
+    page.write_text(
+        "# Here\n[1](b.md) [2](b.md#a-b-of-c) [3](#here) [4](https://example.org/x) [5](b.md#same-1) `[6](code.md)`\n"
+        "[7](c.md) [8](b.md#no-heading) [9](#there) [10](b.md#same-2)\n\n[11]: d.md\n"
+    )
+    assert [problem.split(": ")[1].split(" ")[0] for problem in link_problems(page)] == [
+        "c.md", "b.md#no-heading", "#there", "b.md#same-2", "d.md",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        ("### Busy\n", "### Bussy\n", ["Busy is not on the page", "there is no Bussy"]),
+        ("Parent `StoreUnusable`; exit code 6.", "Parent `StoreError`; exit code 6.", ["StoreClosed: the page says"]),
+        ("exit code 4", "exit code 3", ["Busy: the page says"]),
+        ("`seq`, `cause`", "`seq`", ["CommitOutcomeUnknown: the page says"]),
+        ("* **The data**: ", "* ", ["StoreError is not described"]),
+    ],
+)
+def test_a_wrong_page_of_errors_is_found_out(right: str, wrong: str, problem: list[str]) -> None:
+    found = error_problems(read("errors.md").replace(right, wrong, 1))
+    assert [each.startswith(start) for each, start in zip(found, problem, strict=True)] == [True] * len(problem)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        ("`popitem()`", "popitem", "Collection: popitem() is not on the page"),
+        ("`commits(first=1)`", "`commits(first=0)`", "Store has no commits(first=0)"),
+        ("`setdefault(key, default=None, /)`", "`setdefault(key)`", "Collection has no setdefault(key)"),
+        ("`uncommitted()`", "`uncommitted()`, `prune()`", "WriteAheadLog has no prune()"),
+        ("timeout=5.0", "timeout=6.0", "sqlstate.open(path"),
+        ("`SQLiteTooOld`", "SQLiteTooOld", "SQLiteTooOld is not on the page"),
+        ("`Store.count`", "`Store.counted`", "Store has no counted"),
+        ("`sqlite_wal_bytes`", "`wal_bytes`", "Stats: sqlite_wal_bytes is not on the page"),
+    ],
+)
+def test_a_wrong_api_page_is_found_out(right: str, wrong: str, problem: str) -> None:
+    assert any(each.startswith(problem) for each in api_problems(read("api.md").replace(right, wrong)))
+
+
+def test_an_unused_word_of_the_glossary_is_found_out() -> None:
+    page = "| word | means only |\n|---|---|\n| seq, `LSN` | a |\n| in doubt | b |\n"
+    assert glossary_problems(page, {"x": "The lsn"}) == [
+        "'seq' is used on no other page",
+        "'in doubt' is used on no other page",
+    ]

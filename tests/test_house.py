@@ -1,0 +1,645 @@
+"""The structure of the project, as rules that can fail: imports, sizes, names, docstrings, invariants, links.
+
+Method: each rule takes sources or pages as text and returns what is against it, so that beside the project
+itself each rule is given a violation, seeded here, that it must find.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import pytest
+
+import sqlstate
+from sqlstate import errors
+
+ROOT = Path(__file__).parents[1]
+
+# Top to bottom: a module imports only from below its own line.
+SPINE = (
+    "__main__",
+    "cli",
+    "__init__",
+    "transfer",
+    "exchange",
+    "store",
+    "staging",
+    "transaction",
+    "collection",
+    "commit",
+    "tree",
+    "wal",
+    "state",
+    "meta",
+    "migrate",
+    "engine",
+    "connection",
+    # Below this line: no clock, files, threads or SQL.
+    "merkle",
+    "encoding",
+    "format",
+    "errors",
+)
+PURE = ("merkle", "encoding", "format", "errors")
+# All that the pure modules need of others. Nothing here reads a clock, a file or a random number.
+PURE_MAY_IMPORT = {
+    "__future__",
+    "collections",
+    "dataclasses",
+    "functools",
+    "hashlib",
+    "math",
+    "msgspec",
+    "struct",
+    "typing",
+}
+IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "compile", "breakpoint"}
+# Reading a store never runs code from it.
+NOWHERE = {"pickle", "shelve", "marshal", "dill", "cloudpickle", "sqlite3"}
+# Where imports by a name that is put together at run time are allowed, with the reason.
+DYNAMIC = {"cli.program": "loads a command's module when it is called, of cli only"}
+
+TABLES = {
+    "state": "state",
+    "merkle": "tree",
+    "wal": "wal",
+    "staged": "wal",
+    "meta": "meta",
+    "schema_migrations": "migrate",
+}
+
+FUNCTION_LINES_MAX = 60
+PARAMETERS_MAX = 6
+MODULE_LINES_MAX = 700
+LARGER = {"store.open": "the one door of the package: each parameter is a choice that only opening can make"}
+NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "core", "base", "manager", "misc", "tools"}
+
+Sources = Mapping[str, str]
+Finding = str
+
+
+def read_package() -> dict[str, str]:
+    """The package's modules: dotted name inside the package to source. A folder's own is `cli.__init__`."""
+    folder = ROOT / "sqlstate"
+    files = sorted(folder.rglob("*.py"))
+    return {".".join(file.relative_to(folder).with_suffix("").parts): file.read_text("utf-8") for file in files}
+
+
+PACKAGE = read_package()
+
+
+@lru_cache(maxsize=1024)
+def parse(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+# ---- Imports ----
+
+
+class Import(NamedTuple):
+    """One import: `of` is a module of the package, or `/name` for a top-level module outside it."""
+
+    line: int
+    of: str
+
+
+def imports(module: str, source: str, package: Sources) -> list[Import]:
+    """Every import of a module: at its top, in functions, and under TYPE_CHECKING."""
+    found = []
+    for node in ast.walk(parse(source)):
+        if isinstance(node, ast.Import):
+            found += [Import(node.lineno, _module(alias.name, package)) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = _absolute(module, node)
+            for alias in node.names:
+                inner = _module(f"{origin}.{alias.name}", package)
+                is_module = not inner.startswith("/") and inner != _module(origin, package)
+                found.append(Import(node.lineno, inner if is_module else _module(origin, package)))
+        elif isinstance(node, ast.Call) and module not in DYNAMIC and _called(node) in ("import_module", "__import__"):
+            found.append(Import(node.lineno, "/a name made at run time"))
+    return found
+
+
+def _called(call: ast.Call) -> str:
+    """The last part of the name of what is called, `""` if it has none."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _absolute(module: str, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = ["sqlstate", *module.split(".")][: -node.level]
+    return ".".join([*parts, *([node.module] if node.module else [])])
+
+
+def _module(dotted: str, package: Sources) -> str:
+    top, _, rest = dotted.partition(".")
+    if top != "sqlstate":
+        return f"/{top}"
+    while rest and rest not in package and f"{rest}.__init__" not in package:
+        rest = rest.rpartition(".")[0]
+    if not rest:
+        return "__init__"
+    return rest if rest in package else f"{rest}.__init__"
+
+
+def line_of(module: str) -> str:
+    """The line of the spine that a module stands on: a folder is one line."""
+    return module.partition(".")[0]
+
+
+def every_module_is_on_the_spine(package: Sources) -> Iterator[Finding]:
+    lines = {line_of(module) for module in package}
+    yield from (f"{line} is not on the spine" for line in sorted(lines - set(SPINE)))
+    yield from (f"{line} is on the spine, and there is no such module" for line in SPINE if line not in lines)
+
+
+def imports_run_down_the_spine(package: Sources) -> Iterator[Finding]:
+    for module, source in package.items():
+        own = line_of(module)
+        for each in imports(module, source, package):
+            line = line_of(each.of)
+            if each.of.startswith("/") or own == line or own not in SPINE or line not in SPINE:
+                continue
+            if SPINE.index(line) < SPINE.index(own):
+                yield f"{module}:{each.line} imports {each.of}, which stands above it"
+
+
+def imports_have_no_cycle(package: Sources) -> Iterator[Finding]:
+    graph = {
+        module: {each.of for each in imports(module, source, package)} - {module} for module, source in package.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as e:
+        yield f"a cycle: {' -> '.join(e.args[1])}"
+
+
+def only_connection_imports_apsw(package: Sources) -> Iterator[Finding]:
+    for module, source in package.items():
+        for each in imports(module, source, package):
+            if each.of == "/apsw" and module != "connection":
+                yield f"{module}:{each.line} imports apsw"
+
+
+def nothing_imports_what_runs_code_from_data(package: Sources) -> Iterator[Finding]:
+    for module, source in package.items():
+        for each in imports(module, source, package):
+            if each.of[1:] in NOWHERE or each.of == "/a name made at run time":
+                yield f"{module}:{each.line} imports {each.of[1:]}"
+
+
+def the_lower_half_is_pure(package: Sources) -> Iterator[Finding]:
+    if SPINE[-len(PURE) :] != PURE:
+        yield "the pure modules are not the lower end of the spine"
+    for module in PURE:
+        for each in imports(module, package[module], package):
+            if each.of.startswith("/") and each.of[1:] not in PURE_MAY_IMPORT:
+                yield f"{module}:{each.line} imports {each.of[1:]}"
+        for node in ast.walk(parse(package[module])):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_BUILTINS:
+                yield f"{module}:{node.lineno} calls {node.func.id}()"
+
+
+# ---- SQL ----
+
+
+NAMED_IN_SQL = re.compile(r"\b(?:FROM|INTO|UPDATE|JOIN|TABLE|TABLE IF NOT EXISTS|INDEX \w+ ON)\s+(\w+)")
+
+
+def each_table_has_one_module_that_knows_its_sql(package: Sources) -> Iterator[Finding]:
+    views = set(re.findall(r"CREATE VIEW (\w+)", migrations()))
+    made = set(re.findall(r"CREATE TABLE (\w+)", migrations())) | {"schema_migrations"}
+    yield from (f"the table {table} has no module" for table in sorted(made - set(TABLES)))
+    yield from (f"there is no table {table}" for table in sorted(set(TABLES) - made))
+    for module, source in package.items():
+        for line, text in strings(source):
+            for name in NAMED_IN_SQL.findall(text):
+                if name in views:
+                    yield f"{module}:{line} reads the view {name}, which is for people"
+                if TABLES.get(name, module) != module:
+                    yield f"{module}:{line} has SQL for {name}, which is {TABLES[name]}'s"
+
+
+def each_module_with_a_table_uses_it(package: Sources) -> Iterator[Finding]:
+    """Otherwise the rule above would be kept by not seeing any SQL."""
+    for table, module in TABLES.items():
+        if not any(table in NAMED_IN_SQL.findall(text) for _, text in strings(package[module])):
+            yield f"{module} has no statement about {table}"
+
+
+def migrations() -> str:
+    return "\n".join(file.read_text("utf-8") for file in sorted((ROOT / "migrations").glob("*.sql")))
+
+
+@lru_cache(maxsize=1024)
+def strings(source: str) -> list[tuple[int, str]]:
+    """Every string of a module with its line, f-strings as one with `?` for what is put in, docstrings left out."""
+    found = []
+    tree = parse(source)
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            known = [
+                part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "?"
+                for part in node.values
+            ]
+            found.append((node.lineno, "".join(known)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (parts | docs):
+            found.append((node.lineno, node.value))
+    return found
+
+
+# ---- Sizes, names, docstrings ----
+
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(source: str) -> Iterator[Function]:
+    for node in ast.walk(parse(source)):
+        if isinstance(node, Function):
+            yield node
+
+
+def functions_fit_a_screen(package: Sources) -> Iterator[Finding]:
+    for module, source in package.items():
+        for function in functions(source):
+            lines = (function.end_lineno or 0) - function.lineno + 1 - doc_lines(function)
+            if lines > FUNCTION_LINES_MAX:
+                yield f"{module}.{function.name} has {lines} lines"
+
+
+def doc_lines(function: Function) -> int:
+    first = function.body[0]
+    if ast.get_docstring(function, clean=False) is None:
+        return 0
+    return (first.end_lineno or 0) - first.lineno + 1
+
+
+def functions_take_few_parameters(package: Sources) -> Iterator[Finding]:
+    larger = set()
+    for module, source in package.items():
+        for function in functions(source):
+            names = [each.arg for each in ast.walk(function.args) if isinstance(each, ast.arg)]
+            count = len([name for name in names if name not in ("self", "cls")])
+            if count > PARAMETERS_MAX:
+                larger.add(f"{module}.{function.name}")
+                if f"{module}.{function.name}" not in LARGER:
+                    yield f"{module}.{function.name} has {count} parameters"
+    yield from (f"{name} is listed as larger, and is not" for name in sorted(set(LARGER) - larger))
+
+
+def modules_are_not_too_long(package: Sources) -> Iterator[Finding]:
+    for module, source in package.items():
+        lines = len(source.splitlines())
+        if lines > MODULE_LINES_MAX:
+            yield f"{module} has {lines} lines"
+
+
+def module_names_say_what_is_inside(package: Sources) -> Iterator[Finding]:
+    for module in package:
+        for part in set(re.split(r"[._]", module)) & NAMES_THAT_SAY_NOTHING:
+            yield f"{module}: {part} says nothing"
+
+
+def everything_public_has_a_docstring(package: Sources) -> Iterator[Finding]:
+    for module, source in package.items():
+        tree = parse(source)
+        if ast.get_docstring(tree) is None:
+            yield f"{module} has no docstring"
+        yield from (f"{module}.{name} has no docstring" for name in undocumented(tree.body))
+
+
+def undocumented(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    for node in body:
+        if not isinstance(node, Function | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        is_overload = any(ast.unparse(each) == "overload" for each in node.decorator_list)
+        if ast.get_docstring(node) is None and not is_overload:
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from undocumented(node.body, f"{prefix}{node.name}.")
+
+
+PACKAGE_RULES: tuple[Callable[[Sources], Iterator[Finding]], ...] = (
+    every_module_is_on_the_spine,
+    imports_run_down_the_spine,
+    imports_have_no_cycle,
+    only_connection_imports_apsw,
+    nothing_imports_what_runs_code_from_data,
+    the_lower_half_is_pure,
+    each_table_has_one_module_that_knows_its_sql,
+    each_module_with_a_table_uses_it,
+    functions_fit_a_screen,
+    functions_take_few_parameters,
+    modules_are_not_too_long,
+    module_names_say_what_is_inside,
+    everything_public_has_a_docstring,
+)
+
+
+@pytest.mark.parametrize("rule", PACKAGE_RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps_the_rule(rule: Callable[[Sources], Iterator[Finding]]) -> None:
+    assert list(rule(PACKAGE)) == []
+
+
+class Seed(NamedTuple):
+    """A violation: text added to a module, and what its rule must say of it."""
+
+    rule: Callable[[Sources], Iterator[Finding]]
+    module: str
+    text: str
+    finding: str
+
+
+LONG = "def long():\n    '''Be long.'''\n" + "    pass\n" * 59
+WIDE = "def wide(a, b, /, c, *d, e, **f): ...\ndef wider(a, b, /, c, *d, e, f, **g): ...\n"
+METHOD = "class C:\n    '''A class.'''\n    def method(self): ...\n"
+
+SEEDS = (
+    Seed(every_module_is_on_the_spine, "extra", "", "extra is not on the spine"),
+    Seed(imports_run_down_the_spine, "errors", "from sqlstate.store import Store", "imports store"),
+    Seed(imports_run_down_the_spine, "errors", "from sqlstate import store", "imports store"),
+    Seed(imports_run_down_the_spine, "errors", "import sqlstate.store", "imports store"),
+    Seed(imports_run_down_the_spine, "errors", "import sqlstate", "imports __init__"),
+    Seed(imports_run_down_the_spine, "errors", "from sqlstate import Store", "imports __init__"),
+    Seed(imports_run_down_the_spine, "errors", "from . import store", "imports store"),
+    Seed(imports_run_down_the_spine, "errors", "from .store import Store", "imports store"),
+    Seed(imports_run_down_the_spine, "store", "from sqlstate.cli.program import main", "imports cli.program"),
+    Seed(imports_run_down_the_spine, "store", "from sqlstate.cli import main", "imports cli.__init__"),
+    Seed(imports_run_down_the_spine, "cli.program", "from .. import __main__", "imports __main__"),
+    Seed(imports_run_down_the_spine, "wal", "if TYPE_CHECKING:\n    from sqlstate.tree import Plan", "imports tree"),
+    Seed(imports_run_down_the_spine, "wal", "def f():\n    from sqlstate.tree import Plan", "imports tree"),
+    Seed(imports_have_no_cycle, "cli.output", "from sqlstate.cli.program import main", "a cycle"),
+    Seed(only_connection_imports_apsw, "engine", "import apsw", "engine:"),
+    Seed(only_connection_imports_apsw, "tree", "import apsw.ext", "imports apsw"),
+    Seed(only_connection_imports_apsw, "cli.program", "def f():\n    from apsw import Connection", "imports apsw"),
+    Seed(nothing_imports_what_runs_code_from_data, "encoding", "import pickle", "imports pickle"),
+    Seed(nothing_imports_what_runs_code_from_data, "exchange", "from shelve import open", "imports shelve"),
+    Seed(nothing_imports_what_runs_code_from_data, "cli.program", "import marshal as m", "imports marshal"),
+    Seed(nothing_imports_what_runs_code_from_data, "store", "__import__('pick' + 'le')", "a name made at run time"),
+    Seed(nothing_imports_what_runs_code_from_data, "store", "importlib.import_module(x)", "a name made at run time"),
+    Seed(nothing_imports_what_runs_code_from_data, "transfer", "import sqlite3", "imports sqlite3"),
+    *(
+        Seed(the_lower_half_is_pure, module, f"import {impure}", f"{module}:")
+        for module in PURE
+        for impure in ("os", "os.path", "time", "threading", "apsw", "sqlite3", "random", "secrets", "pathlib")
+    ),
+    Seed(the_lower_half_is_pure, "merkle", "open('x')", "calls open()"),
+    Seed(each_table_has_one_module_that_knows_its_sql, "store", "x = 'SELECT key FROM state'", "store:"),
+    Seed(each_table_has_one_module_that_knows_its_sql, "commit", "x = f'DELETE FROM wal WHERE {x}'", "which is wal's"),
+    Seed(each_table_has_one_module_that_knows_its_sql, "state", "x = f'{x} JOIN merkle'", "which is tree's"),
+    Seed(each_table_has_one_module_that_knows_its_sql, "wal", "x = 'UPDATE meta SET value = 1'", "which is meta's"),
+    Seed(each_table_has_one_module_that_knows_its_sql, "cli.entries", "x = 'SELECT 1 FROM entries'", "for people"),
+    Seed(functions_fit_a_screen, "store", LONG + "    pass\n", "long has 61 lines"),
+    Seed(functions_take_few_parameters, "store", WIDE, "wider has 7 parameters"),
+    Seed(modules_are_not_too_long, "format", "#\n" * 700, "format has"),
+    Seed(module_names_say_what_is_inside, "cli.utils", "", "utils says nothing"),
+    Seed(module_names_say_what_is_inside, "store_base", "", "base says nothing"),
+    Seed(everything_public_has_a_docstring, "store", "def bare(): ...", "store.bare has no docstring"),
+    Seed(everything_public_has_a_docstring, "store", METHOD, "store.C.method has no docstring"),
+    Seed(everything_public_has_a_docstring, "cli.extra", "x = 1", "cli.extra has no docstring"),
+)
+
+
+@lru_cache
+def of_package(rule: Callable[[Sources], Iterator[Finding]]) -> frozenset[Finding]:
+    return frozenset(rule(PACKAGE))
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"{seed.rule.__name__}-{seed.module}-{seed.text[:30]!r}")
+def test_a_rule_of_the_package_finds_a_violation(seed: Seed) -> None:
+    seeded = {**PACKAGE, seed.module: f"{PACKAGE.get(seed.module, '')}\n{seed.text}\n"}
+    new = set(seed.rule(seeded)) - of_package(seed.rule)
+    assert [finding for finding in new if seed.finding in finding] != []
+
+
+def test_a_missing_module_and_a_missing_statement_are_found() -> None:
+    without = {module: source for module, source in PACKAGE.items() if module != "staging"}
+    assert "staging is on the spine, and there is no such module" in set(every_module_is_on_the_spine(without))
+    silent = {**PACKAGE, "meta": PACKAGE["meta"].replace("INTO meta", "INTO x").replace("FROM meta", "FROM x")}
+    assert list(each_module_with_a_table_uses_it(silent)) == ["meta has no statement about meta"]
+
+
+def test_a_function_of_sixty_lines_and_six_parameters_is_allowed() -> None:
+    seeded = {**PACKAGE, "extra": LONG + WIDE}
+    assert not any("extra.long" in finding for finding in functions_fit_a_screen(seeded))
+    assert not any("extra.wide " in finding for finding in functions_take_few_parameters(seeded))
+
+
+# ---- The face ----
+
+
+def listed_wrongly(names: list[str], face: Mapping[str, object]) -> Iterator[Finding]:
+    """What is wrong with `__all__`, given the names of the package's top level."""
+    public = {name for name, each in face.items() if not name.startswith("_") and not isinstance(each, ModuleType)}
+    yield from (f"{name} is public and not in __all__" for name in sorted(public - set(names)))
+    yield from (f"{name} is in __all__ and not there" for name in sorted(set(names) - public))
+    if names != sorted(set(names)):
+        yield "__all__ is not sorted, or has a name twice"
+
+
+def test_all_is_sorted_and_complete() -> None:
+    assert list(listed_wrongly(sqlstate.__all__, vars(sqlstate))) == []
+    exceptions = {name for name, each in vars(errors).items() if isinstance(each, type)}
+    assert {name for name in exceptions if not name.startswith("_")} - {"Any"} <= set(sqlstate.__all__)
+
+
+def test_a_wrong_all_is_found() -> None:
+    face = {"a": 1, "b": 2, "_c": 3, "os": ast}
+    assert list(listed_wrongly(["a", "b"], face)) == []
+    assert list(listed_wrongly(["a"], face)) == ["b is public and not in __all__"]
+    assert list(listed_wrongly(["a", "b", "z"], face)) == ["z is in __all__ and not there"]
+    assert list(listed_wrongly(["b", "a"], face)) == ["__all__ is not sorted, or has a name twice"]
+
+
+Tree = list[tuple[str, str, tuple[str, ...]]]
+"""(class, its parent, other bases), in the order in which they are drawn."""
+
+
+def drawn_tree(text: str) -> Tree:
+    """The tree of exceptions as a docstring draws it."""
+    found: Tree = []
+    above: list[str] = []
+    for line in text.splitlines():
+        match = re.fullmatch(r"    ((?:│   |    )*(?:[├└]── )?)(\w+)(?: \(([\w, ]+)\))?(?:  +\S.*)?", line)
+        if match is None or not (match[1] or not found):
+            continue
+        depth = len(match[1]) // 4
+        del above[depth:]
+        others = tuple(match[3].split(", ")) if match[3] else ()
+        found.append((match[2], above[-1] if above else "Exception", others))
+        above.append(match[2])
+    return found
+
+
+def real_tree(root: type[BaseException]) -> Tree:
+    """The tree of exceptions below *root*, depth first, children in the order of their definition."""
+    parent, *others = root.__bases__
+    found: Tree = [(root.__name__, parent.__name__, tuple(each.__name__ for each in others))]
+    for child in root.__subclasses__():
+        if child.__module__ == errors.__name__:
+            found += real_tree(child)
+    return found
+
+
+def test_the_tree_of_exceptions_is_the_one_that_is_drawn() -> None:
+    drawn = drawn_tree(errors.__doc__ or "")
+    assert drawn == real_tree(errors.StoreError)
+    classes = {name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, Exception)}
+    assert {name for name, _, _ in drawn} == classes
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("│   ├── StoreMissing", "│   ├── StoreGone   "),
+        ("    ├── Busy ", "    │   ├── Busy "),
+        ("InvalidInput (ValueError)", "InvalidInput"),
+        ("EntryNotFound (KeyError)", "EntryNotFound (LookupError)"),
+        ("    ├── ReadOnly ", "    Nothing ReadOnly "),
+    ],
+)
+def test_another_tree_of_exceptions_is_found(before: str, after: str) -> None:
+    text = errors.__doc__ or ""
+    assert before in text
+    assert drawn_tree(text.replace(before, after)) != real_tree(errors.StoreError)
+
+
+# ---- Invariants ----
+
+
+def invariants_are_kept_and_attacked(page: str, package: Sources, tests: Sources) -> Iterator[Finding]:
+    """Each invariant of the format page is named where it is kept and where it is attacked; no other number is."""
+    section = re.search(r"^## 9\. Invariants$(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    stated = re.findall(r"^\* \*\*(I\d+)\*\* ", section[1] if section else "", re.MULTILINE)
+    if not stated or stated != [f"I{number}" for number in range(1, len(stated) + 1)]:
+        yield f"the page states {stated}"
+    for where, sources in (("module of the package", package), ("test", tests)):
+        named = {name: re.findall(r"\bI[1-9]\d*\b", source) for name, source in sources.items()}
+        everywhere = {number for numbers in named.values() for number in numbers}
+        yield from (f"{number} is named in no {where}" for number in stated if number not in everywhere)
+        for name, numbers in named.items():
+            yield from (f"{name} names {number}, which is not stated" for number in sorted(set(numbers) - set(stated)))
+
+
+def read_tests() -> dict[str, str]:
+    files = [file for file in sorted((ROOT / "tests").rglob("*.py")) if file != Path(__file__)]
+    return {file.relative_to(ROOT).as_posix(): file.read_text("utf-8") for file in files}
+
+
+PAGE = (ROOT / "docs/reference/file-format.md").read_text("utf-8")
+
+
+def test_each_invariant_is_named_where_it_is_kept_and_where_it_is_attacked() -> None:
+    assert list(invariants_are_kept_and_attacked(PAGE, PACKAGE, read_tests())) == []
+
+
+def test_a_forgotten_invariant_is_found() -> None:
+    page = "## 9. Invariants\n\n* **I1** One.\n* **I2** Two.\n\n## 10. More\n"
+    good, bad = {"m": "# I1 (I2)"}, {"m": "# I1, I3"}
+    assert list(invariants_are_kept_and_attacked(page, good, good)) == []
+    assert list(invariants_are_kept_and_attacked(page, bad, good)) == [
+        "I2 is named in no module of the package",
+        "m names I3, which is not stated",
+    ]
+    assert list(invariants_are_kept_and_attacked(page, good, {"t": "I1"})) == ["I2 is named in no test"]
+    assert "the page states" in next(invariants_are_kept_and_attacked(page.replace("I2", "I4"), good, good))
+    assert "the page states" in next(invariants_are_kept_and_attacked("no section", good, good))
+
+
+# ---- Pages ----
+
+
+def broken_links(pages: Mapping[Path, str], root: Path) -> Iterator[Finding]:
+    """Relative links that lead to no file, or to no heading in it."""
+    for page, text in pages.items():
+        for target in links(text):
+            address, _, anchor = target.partition("#")
+            if re.match(r"[a-z][a-z0-9+.-]*:", address):
+                continue
+            file = (page.parent / unquote(address)).resolve() if address else page
+            where = page.relative_to(root).as_posix()
+            if not file.is_relative_to(root) or not file.exists():
+                yield f"{where}: {target} leads to no file"
+            elif anchor and file.suffix == ".md" and anchor not in anchors(pages.get(file) or file.read_text("utf-8")):
+                yield f"{where}: {target} leads to no heading"
+
+
+def prose(text: str) -> str:
+    """A page without its code."""
+    text = re.sub(r"^( *)(```+|~~~+).*?^\1\2[`~]*$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]*`", "code", text)
+
+
+def links(text: str) -> list[str]:
+    """Targets of inline links, images and reference definitions."""
+    text = prose(text)
+    inline = re.findall(r"\]\(<?([^()\s>]+(?:\([^()\s]*\))?)>?(?:\s+\"[^\"]*\")?\)", text)
+    return inline + re.findall(r"^ {0,3}\[[^\]]+\]:\s*<?(\S+?)>?(?:\s|$)", text, re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors that GitHub makes of a page's headings, and those that the page sets itself."""
+    found: set[str] = set(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", text))
+    body = re.sub(r"^( *)(```+|~~~+).*?^\1\2[`~]*$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#{1,6}\s+(.+?)\s*#*$", body, re.MULTILINE):
+        shown = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        number = 0
+        while slug + (f"-{number}" if number else "") in found:
+            number += 1
+        found.add(slug + (f"-{number}" if number else ""))
+    return found
+
+
+def read_pages() -> dict[Path, str]:
+    files = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+    return {file: file.read_text("utf-8") for file in files}
+
+
+def test_every_relative_link_of_the_pages_leads_somewhere() -> None:
+    pages = read_pages()
+    assert {ROOT / "README.md", ROOT / "docs/reference/file-format.md"} <= set(pages)
+    assert list(broken_links(pages, ROOT)) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    target = tmp_path / "docs" / "with space.md"
+    target.parent.mkdir()
+    text = "# A page: of `code`\n\n## Twice\n\n## Twice\n\n```\n# Not this\n```\n"
+    target.write_text(text)
+    page = tmp_path / "README.md"
+
+    def found(link: str) -> list[str]:
+        return list(broken_links({page: f"# Top\n\nSee {link} there.\n", target: text}, tmp_path))
+
+    page.touch()
+    for good in (
+        "[a](docs/with%20space.md)",
+        "[a](docs/with%20space.md#a-page-of-code)",
+        "[a](docs/with%20space.md#twice-1)",
+        "![a](docs)",
+        "[a](#top)",
+        "[a](https://example.org/no#no)",
+        "`[a](no.md)`",
+        "\n```\n[a](no.md)\n```\n",
+        "\n[a]: docs/with%20space.md\n",
+    ):
+        assert found(good) == []
+    for bad in ("[a](no.md)", "[a](docs/no.md#top)", "[a](../README.md)", "![a](no.png)", "\n[a]: no.md\n"):
+        assert [finding for finding in found(bad) if "leads to no file" in finding] != []
+    for bad in ("[a](#no)", "[a](docs/with%20space.md#twice-2)", "[a](docs/with%20space.md#not-this)"):
+        assert [finding for finding in found(bad) if "leads to no heading" in finding] != []
