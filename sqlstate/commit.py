@@ -75,23 +75,27 @@ class Writer:
         For the most frequent commit of all, a changed value, it does in one pass what Commit does for any
         number of entries: 8 statements and, beside the entry's, one digest a level.
         """
-        commit = Commit(self)
+        connection = self.engine.writer
+        connection.begin()
         try:
-            before = state.get(self.engine.writer, name[0], name[2])
+            lsn, base = wal.last(connection, self.meta)
+            before = state.get(connection, name[0], name[2])
             if before is not None and not same(before, after):
-                return self._replace(commit, name, before, after)
+                return self._replace(lsn, base, name, before, after)
+            commit = Commit(self, begun=(lsn, base))
             commit.apply({name: after})
             return commit.finish()
         except BaseException:
-            commit.roll_back()
+            if self.engine.usable:
+                connection.rollback()
             raise
 
-    def _replace(self, commit: Commit, name: Name, before: Stored, after: Stored) -> Head:
-        connection, base, raw = self.engine.writer, commit.base, name_bytes(name)
+    def _replace(self, lsn: int, base: Head, name: Name, before: Stored, after: Stored) -> Head:
+        connection, raw = self.engine.writer, name_bytes(name)
         leaf_before, leaf_after = leaf(raw, before), leaf(raw, after)
         root = self.spine.replace(connection, name, (leaf_before, leaf_after), base)
         state.put(connection, name, after)
-        txn = commit.lsn + 1
+        txn = lsn + 1
         facts = (base.seq + 1, root, base.count, now())  # I4
         records = sha256(wal.short_bytes(txn, leaf_before, leaf_after)).digest()
         head = Head(*facts, wal.chain_next(base.chain, facts, records))
@@ -107,25 +111,28 @@ class Commit:
     Args:
         writer: of the store; the caller holds the engine's writer lock.
         note: the caller's words for the BEGIN record.
+        begun: the greatest LSN and the head, if BEGIN IMMEDIATE and wal.last() were run already.
 
     Raises:
         Busy: another process held the writer's lock for the whole timeout.
     """
 
     __slots__ = (
-        "_connection", "_count", "_note", "_records", "_root", "_txn", "_unwritten", "_writer", "base", "lsn",
+        "_connection", "_count", "_lsn", "_note", "_records", "_root", "_txn", "_unwritten", "_writer", "base",
     )  # fmt: skip
 
-    def __init__(self, writer: Writer, note: str = "") -> None:
+    def __init__(self, writer: Writer, note: str = "", *, begun: tuple[int, Head] | None = None) -> None:
         self._writer = writer
         self._connection = writer.engine.writer
         self._note = note
-        self._connection.begin()
-        try:
-            self.lsn, self.base = wal.last(self._connection, writer.meta)
-        except BaseException:
-            self._connection.rollback()
-            raise
+        if begun is None:
+            self._connection.begin()
+            try:
+                begun = wal.last(self._connection, writer.meta)
+            except BaseException:
+                self._connection.rollback()
+                raise
+        self._lsn, self.base = begun
         self._txn = 0  # LSN of the BEGIN record; 0 until there is a change to log
         self._root = self.base.root
         self._count = self.base.count
@@ -142,16 +149,16 @@ class Commit:
         if not changes:
             return
         if not self._txn:
-            self.lsn += 1  # I5
-            self._txn = self.lsn
-            self._records.update(wal.begin_bytes(self.lsn, self._note, None))
-        lsn, txn, change_bytes = self.lsn, self._txn, wal.change_bytes
+            self._lsn += 1  # I5
+            self._txn = self._lsn
+            self._records.update(wal.begin_bytes(self._lsn, self._note, None))
+        lsn, txn, change_bytes = self._lsn, self._txn, wal.change_bytes
         self._records.update(
             b"".join(
                 [change_bytes(each, txn, before, after) for each, (*_, before, after) in enumerate(changes, lsn + 1)]
             )
         )
-        self.lsn += len(changes)
+        self._lsn += len(changes)
         self._unwritten += changes
         if len(changes) > 1:
             self._write_log()
@@ -178,7 +185,7 @@ class Commit:
         if not self._txn or self._root == base.root:  # I10
             self.roll_back()
             return None
-        lsn = self.lsn + 1
+        lsn = self._lsn + 1
         self._records.update(wal.commit_bytes(lsn, self._txn))
         seq, at = base.seq + 1, now()  # I4
         facts = (seq, self._root, self._count, at)
@@ -203,7 +210,7 @@ class Commit:
         """Set a savepoint and return what restore() needs to go back to it."""
         self._write_log()
         self._connection.run("SAVEPOINT nested")
-        return Mark(self.lsn, self._txn, self._root, self._count, self._records.copy())
+        return Mark(self._lsn, self._txn, self._root, self._count, self._records.copy())
 
     def restore(self, mark: Mark) -> None:
         """Go back to the newest savepoint, which *mark* describes, and remove it."""
@@ -212,7 +219,7 @@ class Commit:
         self._unwritten.clear()
         if self._connection.in_transaction():
             self._connection.run("ROLLBACK TO nested; RELEASE nested")
-        self.lsn, self._txn, self._root, self._count, self._records = mark
+        self._lsn, self._txn, self._root, self._count, self._records = mark
 
     def release(self) -> None:
         """Keep what was done since the newest savepoint, and remove it."""
@@ -245,7 +252,7 @@ class Commit:
         changes = self._unwritten
         if not changes:
             return
-        lsn = self.lsn - len(changes) + 1
+        lsn = self._lsn - len(changes) + 1
         if lsn == self._txn + 1:
             wal.write_begin(self._connection, self._txn, self._note)
         rows = [

@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import apsw
@@ -30,7 +31,7 @@ from sqlstate.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Journal = Literal["wal", "delete"]
 Row = tuple[Any, ...]
@@ -172,6 +173,18 @@ class Connection:
         """Begin a transaction that sees one committed state from its first read on."""
         self.run("BEGIN")
 
+    @contextmanager
+    def one_state(self) -> Iterator[None]:
+        """Let the statements of the block see one committed state, also inside an open transaction."""
+        if self._sqlite.in_transaction:
+            yield
+            return
+        self.begin_read()
+        try:
+            yield
+        finally:
+            self.rollback()
+
     def commit(self) -> None:
         """Commit the open transaction.
 
@@ -203,14 +216,12 @@ class Connection:
         except apsw.Error as e:
             raise self._error(e) from e
 
-    def on_commit(self, seen: Any) -> None:
-        """Call *seen* with the number of pages in SQLite's WAL after each commit."""
+    def on_commit(self, seen: Callable[[object, str, int], int]) -> None:
+        """Call *seen* after each commit with the connection, the schema and the number of pages in SQLite's WAL.
 
-        def hook(_connection: object, _schema: str, pages: int) -> int:
-            seen(pages)
-            return apsw.SQLITE_OK
-
-        self._sqlite.set_wal_hook(hook)
+        It runs inside SQLite's COMMIT: it returns 0, and raises nothing.
+        """
+        self._sqlite.set_wal_hook(seen)
 
     def journal_mode(self) -> str:
         """Return the journal mode of the file."""

@@ -80,9 +80,11 @@ class Engine:
         self._owner = 0
         self._readers: list[Connection] = []
         self._lent: set[Connection] = set()
+        self._real_path = os.path.realpath(self.path)  # SQLite names the files beside after what a link leads to
         with _opening:
+            if create and not read_only:
+                self._refuse_strangers()
             _prepare_path(self.path, create=create and not read_only)
-            self._real_path = os.path.realpath(self.path)  # SQLite names the files beside after what a link leads to
             self.header = self._read_header()
 
     def connect(self) -> None:
@@ -268,6 +270,19 @@ class Engine:
         for connection in (self.writer, *self._readers, *self._lent):
             connection.abandon(self._forked_error())
 
+    def _refuse_strangers(self) -> None:
+        """Raise if making a store here would make SQLite delete what another file left.
+
+        The strangers are looked for first: a store that is being made has its header before it has a -wal.
+        """
+        stranger = "-wal" if self.size("-wal") else "-journal" if _foreign_journal(self._real_path) else ""
+        if stranger and not self.size():
+            raise CannotOpen(
+                f"{self.path} is not there or empty, but {self._real_path}{stranger} is, and SQLite would delete it. "
+                "It may hold the commits of a file that was removed: move it away, or choose another path. "
+                "Nothing was changed"
+            )
+
     def _read_header(self) -> bytes:
         try:
             return read_header(self._real_path, self._vfs)
@@ -312,8 +327,9 @@ class Engine:
             "Open the store in the child"
         )
 
-    def _seen_wal(self, pages: int) -> None:
+    def _seen_wal(self, _connection: object, _schema: str, pages: int) -> int:
         self.wal_pages = pages
+        return 0
 
 
 _opening = threading.Lock()
@@ -327,6 +343,19 @@ def _abandon_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
+
+
+def _foreign_journal(path: str) -> bool:
+    """Tell whether there is a file named like the rollback journal of *path* that is none."""
+    try:
+        with open(path + "-journal", "rb") as journal:  # noqa: PTH123, it carries no locks
+            start = journal.read(len(_JOURNAL_MAGIC))
+    except OSError:
+        return False
+    return start != bytes(len(start)) and start != _JOURNAL_MAGIC[: len(start)]
+
+
+_JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

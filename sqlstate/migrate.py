@@ -83,9 +83,12 @@ def check_header(connection: Connection) -> bool:
     Raises:
         NotAStore, FormatTooNew, Damaged: as is_new().
     """
-    application_id = connection.value("PRAGMA application_id")
-    version = connection.value("PRAGMA user_version")
-    if not application_id and not version and not connection.value("SELECT count(*) FROM sqlite_schema"):
+    # In one transaction, or another process that makes the store could come between.
+    with connection.one_state():
+        application_id = connection.value("PRAGMA application_id")
+        version = connection.value("PRAGMA user_version")
+        empty = not connection.value("SELECT count(*) FROM sqlite_schema")
+    if empty and not application_id and not version:
         return False
     _check_numbers(connection.path, application_id, version)
     return True

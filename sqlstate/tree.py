@@ -120,12 +120,13 @@ class Spine:
     commit after which it was. Every node in it was found by its digest in the one above, up to the root.
     """
 
-    __slots__ = ("_above", "_nodes", "chain")
+    __slots__ = ("_above", "_leaves", "_nodes", "chain")
 
     def __init__(self) -> None:
         self.chain = b""
         self._above: dict[int, int] = {}  # id of a node to the id of the one above, 0 for the root's
         self._nodes: dict[int, tuple[bytes, bytes]] = {}  # id to children and digest
+        self._leaves: dict[int, tuple[bytes, bytes]] = {}  # the same of level 1, whose rows are read all the same
 
     def replace(self, connection: Connection, name: Name, leaf: tuple[bytes, bytes], head: Head) -> bytes:
         """Replace the digest of one entry, (before, after) in *leaf*, in the tree of *head*; return the new root.
@@ -139,13 +140,17 @@ class Spine:
         if self.chain != head.chain or len(self._nodes) > SPINE_NODES:
             self._above.clear()
             self._nodes.clear()
+        if len(self._leaves) > SPINE_NODES:
+            self._leaves.clear()
         self.chain = b""
         row = connection.row(_LEAVES, (name[0], name[2]))
         if row is None:
             raise _damaged(connection)
         id_, children, above = row
-        old = node_digest(1, children)
+        known = self._leaves.get(id_)
+        old = known[1] if known is not None and known[0] == children else node_digest(1, children)
         changed, new = replace_child(1, children, *leaf)
+        self._leaves[id_] = changed, new
         updates = [(changed, id_)]
         if above is None:
             above = 0

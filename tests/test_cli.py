@@ -584,7 +584,21 @@ def test_what_is_said_cannot_command_a_terminal(db: str) -> None:
 
 
 def test_keys_are_told_apart_in_a_table() -> None:
-    keys = [7, "7", "-7", -7, b"7", "x'37'", "ada", '"ada"', " ada", "a\nb", "a\\nb", "é", b"\xff" * 100]
+    keys: list[int | str | bytes] = [
+        7,
+        "7",
+        "-7",
+        -7,
+        b"7",
+        "x'37'",
+        "ada",
+        '"ada"',
+        " ada",
+        "a\nb",
+        "a\\nb",
+        "é",
+        b"\xff" * 100,
+    ]
     assert [key_cell(key) for key in keys[:8]] == ["7", '"7"', '"-7"', "-7", "x'37'", "\"x'37'\"", "ada", '"\\"ada\\""']
     assert len({key_cell(key) for key in keys}) == len(keys)
 

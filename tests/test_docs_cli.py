@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pycountry
@@ -26,7 +27,7 @@ WIDTH = 80
 
 def render() -> str:
     """Return the page's lower part: the help of the program and of each verb, 80 columns wide."""
-    settings = main.context_settings | {"terminal_width": WIDTH}
+    settings: dict[str, Any] = {**main.context_settings, "terminal_width": WIDTH}
     top = click.Context(main, info_name="sqlstate", **settings)
     parts = [_section("sqlstate", main.get_help(top))]
     for verb in main.list_commands(top):

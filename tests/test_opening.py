@@ -564,6 +564,29 @@ def test_a_text_file_keeps_the_file_that_is_named_like_its_journal(path: Path) -
     check_refusal(path, Refusal(lambda _: None, sqlstate.NotAStore, "is not an SQLite file"))
 
 
+@pytest.mark.parametrize("empty", [False, True], ids=["no file", "an empty file"])
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_what_lies_beside_a_new_path_is_not_deleted(path: Path, suffix: str, empty: bool) -> None:
+    path.with_name(path.name + suffix).write_text("My notes of today\n" * 50)
+    if empty:
+        path.touch()
+    check_refusal(path, Refusal(lambda _: None, sqlstate.CannotOpen, f"{path.name}{suffix}"))
+
+
+def test_the_wal_of_a_store_whose_file_was_removed_is_not_deleted(path: Path) -> None:
+    with Child("leaves", path) as child:
+        child.expects("put")
+        child.ends()
+    path.rename(path.with_name("moved"))
+    before = folder_image(path.parent)
+    with pytest.raises(sqlstate.CannotOpen, match="may hold the commits"):
+        sqlstate.open(path)
+    assert folder_image(path.parent) == before
+    path.with_name("moved").rename(path)
+    with sqlstate.open(path) as store:
+        assert store["c"]["left"] == 1
+
+
 UNCLOSED = {
     "a newer format": ("PRAGMA user_version=2", sqlstate.FormatTooNew),
     "a changed migration": ("UPDATE schema_migrations SET sha256 = zeroblob(32)", sqlstate.MigrationMismatch),

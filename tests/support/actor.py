@@ -55,16 +55,25 @@ def increments(path: str, times: str) -> None:
         say("done")
 
 
-def moves(path: str, times: str) -> None:
-    """Move 1 from an entry to one of another collection, again and again: their sum stays."""
-    with sqlstate.open(path, timeout=30) as store:
-        say("ready")
+def moves(path: str) -> None:
+    """Move 1 from an entry to one of another collection, again and again until told to stop: their sum stays."""
+    stop = threading.Event()
+
+    def listen() -> None:
         wait()
-        for i in range(int(times)):
+        stop.set()
+
+    moved = 0
+    with sqlstate.open(path, timeout=30) as store:
+        listener = threading.Thread(target=listen)
+        listener.start()
+        while not stop.is_set():
             with store.transaction() as txn:
-                txn["left"][i % 10] -= 1
-                txn["right"][i % 7] += 1
-        say("done")
+                txn["left"][moved % 10] -= 1
+                txn["right"][moved % 7] += 1
+            moved += 1
+    listener.join()
+    say(moved)
 
 
 def holds(path: str) -> None:
