@@ -275,8 +275,12 @@ class Engine:
 
         The strangers are looked for first: a store that is being made has its header before it has a -wal.
         """
-        stranger = "-wal" if self.size("-wal") else "-journal" if _foreign_journal(self._real_path) else ""
-        if stranger and not self.size():
+        try:
+            stranger = "-wal" if self.size("-wal") else "-journal" if _foreign_journal(self._real_path) else ""
+            empty = not self.size()
+        except OSError:
+            return  # a path that no file can have; what follows says so
+        if stranger and empty:
             raise CannotOpen(
                 f"{self.path} is not there or empty, but {self._real_path}{stranger} is, and SQLite would delete it. "
                 "It may hold the commits of a file that was removed: move it away, or choose another path. "
@@ -348,7 +352,7 @@ if hasattr(os, "register_at_fork"):
 def _foreign_journal(path: str) -> bool:
     """Tell whether there is a file named like the rollback journal of *path* that is none."""
     try:
-        with open(path + "-journal", "rb") as journal:  # noqa: PTH123, it carries no locks
+        with open(path + "-journal", "rb") as journal:
             start = journal.read(len(_JOURNAL_MAGIC))
     except OSError:
         return False
@@ -360,11 +364,13 @@ _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 def _absolute(path: str | os.PathLike[str]) -> str:
     """Return *path* as SQLite takes it: absolute, so that it is never a URI or the name of a memory database."""
-    absolute = os.path.abspath(os.fsdecode(path))
+    absolute = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
     try:
         absolute.encode()
     except UnicodeEncodeError:
         raise CannotOpen(f"{absolute!r} is not text in UTF-8, and SQLite takes no other; choose another path") from None
+    if "\0" in absolute:
+        raise CannotOpen(f"{absolute!r} holds a NUL, which no path can; choose another path")
     return absolute
 
 
@@ -380,7 +386,7 @@ def _prepare_path(path: str, *, create: bool) -> None:
             raise StoreMissing(f"there is no file {path}; open it for writing with create=True to make it") from None
         _create(path)
         return
-    except (OSError, ValueError) as e:
+    except OSError as e:
         raise CannotOpen(f"{path} cannot be looked at: {e}; choose another path") from e
     if stat.S_ISDIR(mode):
         raise NotAStore(f"{path} is a folder; name a file in it")
