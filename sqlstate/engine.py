@@ -364,7 +364,7 @@ _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 def _absolute(path: str | os.PathLike[str]) -> str:
     """Return *path* as SQLite takes it: absolute, so that it is never a URI or the name of a memory database."""
-    absolute = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
+    absolute = os.path.abspath(os.fsdecode(path))
     try:
         absolute.encode()
     except UnicodeEncodeError:
