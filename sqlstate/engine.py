@@ -138,6 +138,15 @@ class Engine:
         finally:
             self.give_reader(connection)
 
+    @contextmanager
+    def lending(self) -> Iterator[Connection]:
+        """Lend a connection for one statement, which sees one committed state by itself."""
+        connection = self.take_reader()
+        try:
+            yield connection
+        finally:
+            self.give_reader(connection)
+
     def take_reader(self) -> Connection:
         """Return a connection for reading that nobody else uses; give it back with give_reader()."""
         self.check_usable()

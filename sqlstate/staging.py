@@ -115,11 +115,8 @@ class WriteAheadLog:
             InvalidOption: *after* is not a number from 0 to 2^63-1.
         """
         check_number("after", after)
-        connection = self._engine.take_reader()
-        try:
+        with self._engine.lending() as connection:
             yield from wal.read(connection, after)
-        finally:
-            self._engine.give_reader(connection)
 
     def uncommitted(self) -> list[Uncommitted]:
         """Return the staged transactions that have not ended, in the order of their beginning."""

@@ -279,11 +279,8 @@ class Store:
             InvalidOption: *first* is not a number from 0 to 2^63-1.
         """
         check_number("first", first)
-        connection = self._engine.take_reader()
-        try:
+        with self._engine.lending() as connection:
             yield from wal.commits(connection, first)
-        finally:
-            self._engine.give_reader(connection)
 
     def stats(self) -> Stats:
         """Return sizes and settings. Counts the records of the log and the nodes of the tree one by one."""
@@ -362,11 +359,8 @@ class Store:
         if txn is not None:
             yield from txn.scan(span, values=values)
             return
-        connection = self._engine.take_reader()
-        try:
+        with self._engine.lending() as connection:
             yield from state.scan(connection, span, values=values)
-        finally:
-            self._engine.give_reader(connection)
 
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""

@@ -222,11 +222,6 @@ class Transaction:
         self._commit.apply(values)
         self._broken = False
 
-    @property
-    def nested(self) -> bool:
-        """Whether a nested transaction is open."""
-        return bool(self._marks)
-
     def enter_nested(self) -> None:
         """Begin a nested transaction: a savepoint."""
         self.apply()

@@ -132,7 +132,6 @@ EXEMPT: Final[dict[type, dict[str, str]]] = {
         "enter_nested": _STORE_ONLY,
         "finish": _STORE_ONLY,
         "leave_nested": _STORE_ONLY,
-        "nested": _STORE_ONLY,
     },
 }
 
