@@ -259,8 +259,10 @@ class LevelRewriter:
         return name, None if kept else rank(name_bytes(name)), child
 
 
-def replace_child(level: int, children: bytes, old: bytes, new: bytes) -> tuple[bytes, bytes]:
-    """Replace the digest of one child of a node; return the node's new children and its new digest.
+def replace_child(level: int, children: bytes, old: bytes, new: bytes, added: int = 0) -> tuple[bytes, bytes]:
+    """Replace the digest of one child of a node, and count *added* entries more in it.
+
+    Returns the node's new children and its new digest.
 
     Raises:
         Damaged: there is no such child.
@@ -268,8 +270,22 @@ def replace_child(level: int, children: bytes, old: bytes, new: bytes) -> tuple[
     at = children.find(old)
     if at % fmt.CHILD_BYTES != fmt.COUNT_BYTES:  # not found, or found across two fields
         at = child_at(children, old) + fmt.COUNT_BYTES
-    changed = children[:at] + new + children[at + fmt.DIGEST_BYTES :]
+    before, after = children[:at], children[at + fmt.DIGEST_BYTES :]
+    if added:
+        start = at - fmt.COUNT_BYTES
+        before = children[:start] + (int.from_bytes(children[start:at]) + added).to_bytes(fmt.COUNT_BYTES)
+    changed = before + new + after
     return changed, sha256(_NODE_TAG[level] + changed).digest()
+
+
+def insert_leaf(children: bytes, place: int, digest: bytes) -> tuple[bytes, bytes]:
+    """Insert a leaf that starts no run of its own before number *place* of a node's children.
+
+    Returns the node's new children and its new digest.
+    """
+    at = place * fmt.CHILD_BYTES
+    changed = children[:at] + _LEAF_COUNT + digest + children[at:]
+    return changed, sha256(_NODE_TAG[1] + changed).digest()
 
 
 def leaf_edit(name: Name, raw: bytes, before: bytes | None, after: bytes | None) -> Edit:

@@ -23,6 +23,7 @@ from sqlstate.merkle import (
     Run,
     child_at,
     count_of,
+    insert_leaf,
     node_digest,
     rank,
     replace_child,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlstate.connection import Connection
+    from sqlstate.encoding import Key
     from sqlstate.wal import Head
 
 _TOP = "SELECT max(level) FROM merkle"
@@ -61,7 +63,7 @@ WHERE node.id = (
 _LEAVES = (
     "SELECT id, children, "
     "(SELECT id FROM merkle WHERE level = 2 AND (collection, key) <= (?1, ?2) "
-    "ORDER BY collection DESC, key DESC LIMIT 1) "
+    "ORDER BY collection DESC, key DESC LIMIT 1), collection, key "
     "FROM merkle WHERE level = 1 AND (collection, key) <= (?1, ?2) "
     "ORDER BY collection DESC, key DESC LIMIT 1"
 )
@@ -73,6 +75,10 @@ _LAST_ID = "SELECT max(id) FROM merkle WHERE id >= ? AND id < ?"
 
 # About 1 KB each; enough for all upper nodes of two million entries.
 SPINE_NODES: Final = 8192
+
+
+# A run of leaves: its row's id and children, the id of the node above if there is one, collection and key.
+_Leaves = tuple[int, bytes, int | None, str, "Key"]
 
 
 class Plan(NamedTuple):
@@ -115,9 +121,10 @@ def plan(connection: Connection, edits: Sequence[Edit], root: bytes) -> Plan:
 class Spine:
     """The upper nodes of the tree, level 2 and above, that recent commits of this handle went through.
 
-    A commit that changes one value then reads one node and hashes one path, instead of reading and
-    hashing a whole path twice. It is true as long as no other handle commits: `chain` is that of the
-    commit after which it was. Every node in it was found by its digest in the one above, up to the root.
+    A commit that puts one entry and moves no boundary of a run then reads one node and hashes one path,
+    instead of reading and hashing a whole path twice. It is true as long as no other handle commits:
+    `chain` is that of the commit after which it was. Every node in it was found by its digest in the one
+    above, up to the root.
     """
 
     __slots__ = ("_above", "_leaves", "_nodes", "chain")
@@ -137,32 +144,53 @@ class Spine:
         Raises:
             Damaged: the entry or a node on its path is not what the tree says; nothing was written.
         """
+        found = self._find(connection, name, head)
+        if found is None:
+            raise _damaged(connection)
+        return self._climb(connection, found, replace_child(1, found[1], *leaf), head)
+
+    def insert(self, connection: Connection, name: Name, leaf: bytes, head: Head) -> bytes | None:
+        """Insert an entry of rank 0 with the digest *leaf* into the tree of *head*; return the new root.
+
+        As replace(). The tree keeps its shape, unless there is no node yet before the entry: then nothing is
+        written, and None is returned.
+        """
+        found = self._find(connection, name, head)
+        if found is None:
+            return None
+        _, children, _, collection, key = found
+        place = state.count(connection, stored_name(collection, key), name)
+        return self._climb(connection, found, insert_leaf(children, place, leaf), head, added=1)
+
+    def _find(self, connection: Connection, name: Name, head: Head) -> _Leaves | None:
+        """Return the run of leaves that *name* falls into, None if there is none; then the nodes above are known."""
         if self.chain != head.chain or len(self._nodes) > SPINE_NODES:
             self._above.clear()
             self._nodes.clear()
         if len(self._leaves) > SPINE_NODES:
             self._leaves.clear()
         self.chain = b""
-        row = connection.row(_LEAVES, (name[0], name[2]))
-        if row is None:
-            raise _damaged(connection)
-        id_, children, above = row
+        found: _Leaves | None = connection.row(_LEAVES, (name[0], name[2]))
+        if found is not None and found[2] is not None and found[2] not in self._nodes:
+            self._learn(connection, name, head.root)
+        return found
+
+    def _climb(
+        self, connection: Connection, found: _Leaves, changed: tuple[bytes, bytes], head: Head, added: int = 0
+    ) -> bytes:
+        """Write the node *found*, which has *changed* to (children, digest), and those above; return the root."""
+        id_, children, above, _, _ = found
         known = self._leaves.get(id_)
         old = known[1] if known is not None and known[0] == children else node_digest(1, children)
-        changed, new = replace_child(1, children, *leaf)
-        self._leaves[id_] = changed, new
-        updates = [(changed, id_)]
-        if above is None:
-            above = 0
-        elif above not in self._nodes:
-            self._learn(connection, name, head.root)
+        self._leaves[id_] = changed
+        children, new = changed
+        updates = [(children, id_)]
         level = 1
         while above:
             level += 1
-            children, digest = self._nodes[above]
-            changed, new = replace_child(level, children, old, new)
-            self._nodes[above] = changed, new
-            updates.append((changed, above))
+            before, digest = self._nodes[above]
+            self._nodes[above] = children, new = replace_child(level, before, old, new, added)
+            updates.append((children, above))
             old = digest
             above = self._above[above]
         if old != head.root:

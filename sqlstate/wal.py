@@ -128,8 +128,10 @@ def commit_bytes(lsn: int, txn: int) -> bytes:
     return _CHANGE.pack(lsn, txn, fmt.RECORD_COMMIT)
 
 
-def short_bytes(lsn: int, before: bytes, after: bytes) -> bytes:
-    """Return the canonical bytes of write_short()'s records, for a PUT that replaces a value."""
+def short_bytes(lsn: int, before: bytes | None, after: bytes) -> bytes:
+    """Return the canonical bytes of write_short()'s records for a PUT, from the leaves before and after."""
+    if before is None:
+        return begin_bytes(lsn, "", None) + change_bytes(lsn + 1, lsn, None, after) + commit_bytes(lsn + 2, lsn)
     return _SHORT.pack(
         lsn, lsn, fmt.RECORD_BEGIN, 0, 0,
         lsn + 1, lsn, fmt.RECORD_PUT, fmt.DIGEST_BYTES, before, after,

@@ -109,9 +109,10 @@ def test_record_bytes_and_chain_are_those_of_the_vectors() -> None:
 def test_the_short_form_of_a_commit_has_the_bytes_of_its_three_records() -> None:
     before, after = b"\x01" * 32, b"\x02" * 32
 
-    assert wal.short_bytes(7, before, after) == (
-        wal.begin_bytes(7, "", None) + wal.change_bytes(8, 7, before, after) + wal.commit_bytes(9, 7)
-    )
+    for leaf in (before, None):
+        assert wal.short_bytes(7, leaf, after) == (
+            wal.begin_bytes(7, "", None) + wal.change_bytes(8, 7, leaf, after) + wal.commit_bytes(9, 7)
+        )
 
 
 def reader_program() -> str:

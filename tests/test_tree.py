@@ -216,6 +216,26 @@ def test_a_commit_never_builds_on_a_damaged_path(path: Any, sql: str, how: str) 
         assert store["c"].get(501) == 501
 
 
+def test_single_new_keys_leave_what_one_transaction_leaves(open_store: OpenStore, tmp_path: Any) -> None:
+    """New keys before, between and behind all others, some of which start a run, and first ones of a store."""
+    one, plainly = open_store(), open_store(tmp_path / "other.db")
+    keys: list[Any] = [f"k{i:03d}" for i in range(0, 600, 2)] + [f"k{i:03d}" for i in range(1, 200, 2)]
+    keys += list(range(40, 0, -1)) + [bytes([i]) for i in range(40)]
+    for i, key in enumerate(keys):
+        one["c"][key] = i
+        if i % 50 == 7:
+            one["c"][keys[i // 2]] = "changed"
+            one["b"].update({i: 1})
+    with plainly.transaction() as txn:
+        txn["c"].update((key, one["c"][key]) for key in keys)
+        txn["b"].update(one["b"])
+
+    assert one.head().root == plainly.head().root
+    assert one.head().count == plainly.head().count == len(keys) + len(one["b"])
+    assert contents(one) == contents(plainly)
+    assert any(merkle.rank(name_bytes(make_name("c", key))) for key in keys)
+
+
 def test_a_digest_is_found_as_a_child_only() -> None:
     """Bytes that happen to look like the digest, but lie across two children, are not it."""
     digest = bytes(range(32))
