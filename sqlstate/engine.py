@@ -72,7 +72,7 @@ class Engine:
         self.wal_pages = 0
         self._timeout = timeout
         self._vfs = vfs
-        self._settled = False
+        self._trusted = False
         self._closed = False
         self._forked = False
         self._failure = ""
@@ -108,7 +108,7 @@ class Engine:
 
     def trust(self) -> None:
         """From now on, the last connection to close folds SQLite's WAL into the file: it is a sound store."""
-        self._settled = not self.read_only
+        self._trusted = not self.read_only
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -221,6 +221,8 @@ class Engine:
             self.wal_pages = 0
             try:
                 self.writer.checkpoint()
+            except Busy:
+                pass  # another process is at it; the next commit looks again
             except StoreError as e:
                 self._failure = f"the checkpoint after commit {seq} failed"
                 raise StoreIOError(f"commit {seq} is durable, but the checkpoint after it failed: {e}") from e
@@ -310,7 +312,7 @@ class Engine:
 
     def _close(self, connection: Connection) -> None:
         # What is not ours, or was opened for reading, keeps its -wal; an empty one is removed in any case.
-        connection.fold_at_close(fold=self._settled or not self.size("-wal"))
+        connection.fold_at_close(fold=self._trusted or not self.size("-wal"))
         connection.close()
 
     def _fail(self, failure: str) -> None:

@@ -215,6 +215,10 @@ class Transaction:
     def apply(self) -> None:
         """Carry the buffered writes into the tables, inside the open SQLite transaction."""
         self._check()
+        if not self._connection.in_transaction():
+            # After some errors, of a read too, SQLite rolls back by itself; what follows must not stand alone.
+            self._broken = True
+            self._check()
         if not self._buffer:
             return
         values, self._buffer, self._bytes = self._buffer, {}, 0

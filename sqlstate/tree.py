@@ -355,4 +355,7 @@ def _single(connection: Connection, level: int, rewrite: LevelRewrite) -> tuple[
         return None, rewrite.inserts[0][1]
     gone = set(rewrite.deletes)
     rows: Iterator[tuple[int, bytes]] = connection.iterate(_LEVEL, (level,))
-    return next((id_, children) for id_, children in rows if id_ not in gone)
+    found = next((row for row in rows if row[0] not in gone), None)
+    if found is None:
+        raise _damaged(connection)
+    return found

@@ -7,6 +7,7 @@ what; afterwards the file is judged by tests/reference/plain.py.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sqlstate
+from sqlstate import engine
 from sqlstate import format as fmt
 from tests.reference import plain
 from tests.support.child import Child
@@ -302,6 +304,37 @@ def test_a_store_that_was_not_closed_opens_with_everything(path: Path, open_stor
     assert "test.db-wal" in beside(path)
     store = open_store()
     assert store["c"]["left"] == 1
+
+
+LOCKS_CHECKPOINTS = """
+import fcntl, sys
+shm = open(sys.argv[1] + "-shm", "r+b")
+fcntl.lockf(shm, fcntl.LOCK_EX, 1, 121)  # WAL_CKPT_LOCK of SQLite's shared memory: a checkpoint is under way
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_fork
+def test_a_checkpoint_of_another_process_does_not_stop_this_one(
+    path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "CHECKPOINT_PAGES", 1)
+    store = open_store()
+    store["c"]["k"] = 0
+    other = subprocess.Popen(
+        [sys.executable, "-c", LOCKS_CHECKPOINTS, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        for i in range(1, 5):
+            store["c"]["k"] = i
+        assert store["c"]["k"] == 4
+    finally:
+        other.communicate()
+    store["c"]["k"] = 5
+    assert store.head().seq == 6
 
 
 # ---- Forked ----

@@ -232,6 +232,20 @@ def test_a_transaction_that_failed_inside_can_only_be_left(path: Any) -> None:
         assert store["c"][1] == "after"
 
 
+def test_a_transaction_that_sqlite_rolled_back_takes_nothing_more(store: Store) -> None:
+    """SQLite does so by itself after some I/O errors; here a ROLLBACK stands for them."""
+    store["c"]["k"] = 1
+    before = store.head()
+    with pytest.raises(TransactionEnded, match="nothing is changed"), store.transaction() as txn:
+        txn.put("c", "k", 2)
+        txn.collections()
+        txn._connection.run("ROLLBACK")
+        txn.put("c", "l", 3)
+
+    assert store.head() == before
+    assert content(store) == {"c": {"k": 1}}
+
+
 def test_a_transaction_ends_with_its_block(store: Store) -> None:
     with store.transaction() as txn:
         txn.put("c", "k", 1)
