@@ -8,6 +8,8 @@
 The face is what this module exports; docs/reference/api.md describes it.
 """
 
+from sqlstate.audit import AuditEntry
+from sqlstate.backup import BackupReport
 from sqlstate.collection import Collection, CollectionView
 from sqlstate.errors import (
     Busy,
@@ -24,9 +26,12 @@ from sqlstate.errors import (
     InvalidOption,
     InvalidRecord,
     InvalidValue,
+    JournalDamaged,
     MigrationMismatch,
     NotAStore,
     ReadOnly,
+    RecoveryDue,
+    RestoreRejected,
     SQLiteTooOld,
     StoreClosed,
     StoreError,
@@ -37,8 +42,10 @@ from sqlstate.errors import (
     StoreUnusable,
     TransactionEnded,
 )
-from sqlstate.staging import Uncommitted, WriteAheadLog
-from sqlstate.store import Stats, Store, open  # noqa: A004, the word every Python programmer looks for
+from sqlstate.inspection import JournalReport
+from sqlstate.recovery import RecoveryReport
+from sqlstate.staging import StagedTransaction, Uncommitted, WriteAheadLog
+from sqlstate.store import Stats, Store, open, restore  # noqa: A004, the word every Python programmer looks for
 from sqlstate.transaction import ABSENT, Snapshot, Transaction
 from sqlstate.wal import Head, Kind, Record
 
@@ -46,6 +53,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ABSENT",
+    "AuditEntry",
+    "BackupReport",
     "Busy",
     "CannotOpen",
     "Collection",
@@ -63,13 +72,19 @@ __all__ = [
     "InvalidOption",
     "InvalidRecord",
     "InvalidValue",
+    "JournalDamaged",
+    "JournalReport",
     "Kind",
     "MigrationMismatch",
     "NotAStore",
     "ReadOnly",
     "Record",
+    "RecoveryDue",
+    "RecoveryReport",
+    "RestoreRejected",
     "SQLiteTooOld",
     "Snapshot",
+    "StagedTransaction",
     "Stats",
     "Store",
     "StoreClosed",
@@ -84,4 +99,5 @@ __all__ = [
     "Uncommitted",
     "WriteAheadLog",
     "open",
+    "restore",
 ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate import state, tree, wal
 from sqlstate.encoding import name_bytes, same
+from sqlstate.marker import Marking
 from sqlstate.merkle import leaf, leaf_edit, rank
 from sqlstate.wal import Head, Kind
 
@@ -62,12 +63,33 @@ class Writer:
         meta: the store's facts.
     """
 
-    __slots__ = ("engine", "meta", "spine")
+    __slots__ = ("engine", "marking", "meta", "spine")
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self.engine = engine
         self.meta = meta
+        self.marking = Marking(engine, meta)
         self.spine = tree.Spine()
+
+    def commit(self, head: Head) -> None:
+        """Commit the open transaction durably; it makes the commit *head*.
+
+        Raises:
+            Busy, StoreFull: nothing was committed.
+            CommitOutcomeUnknown, StoreIOError: as Engine.commit() and Marking.committed().
+        """
+        self.engine.commit(head.seq, head.chain)
+        self.marking.committed(head.seq, head.chain)
+
+    def commit_other(self, what: str) -> None:
+        """Commit the open transaction durably; it makes no numbered commit: *what* says what it makes instead.
+
+        Raises:
+            Busy, StoreFull: nothing was committed.
+            StoreIOError: as Engine.commit_other() and Marking.committed().
+        """
+        self.engine.commit_other(what)
+        self.marking.committed()
 
     def put(self, name: Name, after: Stored) -> Head | None:
         """Put one entry in a transaction and commit of its own; the caller holds the engine's writer lock.
@@ -77,7 +99,7 @@ class Writer:
         entry's, one digest a level.
         """
         connection = self.engine.writer
-        connection.begin()
+        self.marking.begin()
         try:
             lsn, base = wal.last(connection, self.meta)
             before = state.get(connection, name[0], name[2])
@@ -109,7 +131,7 @@ class Writer:
         records = sha256(wal.short_bytes(txn, leaf_before, leaf_after)).digest()
         head = Head(*facts, wal.chain_next(base.chain, facts, records))
         wal.write_short(connection, txn, (Kind.PUT, name[0], name[2], after, before), head)
-        self.engine.commit(head.seq)
+        self.commit(head)
         self.spine.chain = head.chain
         return head
 
@@ -135,7 +157,7 @@ class Commit:
         self._connection = writer.engine.writer
         self._note = note
         if begun is None:
-            self._connection.begin()
+            writer.marking.begin()
             try:
                 begun = wal.last(self._connection, writer.meta)
             except BaseException:
@@ -204,7 +226,7 @@ class Commit:
             wal.write_commit(self._connection, lsn, self._txn, session, head)
             if session is not None:
                 wal.clear_staged(self._connection, self._txn)
-            self._writer.engine.commit(seq)
+            self._writer.commit(head)
         except BaseException:
             self.roll_back()
             raise

@@ -10,9 +10,10 @@ import ctypes
 import os
 import random
 import sys
+import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import apsw
 
@@ -26,12 +27,13 @@ from sqlstate.errors import (
     SQLiteTooOld,
     StoreClosed,
     StoreError,
+    StoreForked,
     StoreFull,
     StoreIOError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
 Journal = Literal["wal", "delete"]
 Row = tuple[Any, ...]
@@ -209,16 +211,40 @@ class Connection:
         if self._sqlite.in_transaction:
             self.run("ROLLBACK")
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> tuple[int, int]:
         """Move SQLite's WAL into the main file as far as readers allow.
+
+        Returns the frames in SQLite's WAL, and how many of them are in the main file now.
 
         Raises:
             Busy: another connection is doing it.
         """
         try:
-            self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            return self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as e:
             raise self._error(e) from e
+
+    def empty_wal(self) -> None:
+        """Move SQLite's WAL into the main file and empty it.
+
+        Raises:
+            Busy: another connection uses it.
+        """
+        try:
+            self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.Error as e:
+            raise self._error(e) from e
+
+    def wal_frames(self) -> int:
+        """Return the frames in SQLite's WAL, as SQLite counts them."""
+        try:
+            return self._sqlite.wal_checkpoint(mode=_CHECKPOINT_NOOP)[0]
+        except apsw.Error as e:
+            raise self._error(e) from e
+
+    def data_version(self) -> int:
+        """Return a number that changes when any connection has committed; read it inside a transaction."""
+        return self._sqlite.data_version()
 
     def on_commit(self, seen: Callable[[object, str, int], int]) -> None:
         """Call *seen* after each commit with the connection, the schema and the number of pages in SQLite's WAL.
@@ -257,6 +283,40 @@ class Connection:
         """Tell whether a transaction is open."""
         return self._sqlite.in_transaction
 
+    def copy_to(self, target: Connection, pages: int) -> Generator[tuple[int, int]]:
+        """Copy the whole database into *target*, so many *pages* at a time; yield how many are copied, and of how many.
+
+        Inside a transaction that has read, it is the state that the transaction sees.
+        """
+        try:
+            backup = target._sqlite.backup("main", self._sqlite, "main")
+        except apsw.Error as e:
+            raise target._error(e) from e
+        pid = os.getpid()
+        try:
+            while not backup.done:
+                if self._refusal is not None:
+                    raise self._refusal
+                backup.step(pages)
+                yield backup.page_count - backup.remaining, backup.page_count
+            backup.finish()
+        except (apsw.CorruptError, apsw.NotADBError) as e:
+            raise self._error(e) from e
+        except apsw.Error as e:
+            raise target._error(e) from e
+        finally:
+            if os.getpid() != pid:  # closed in the child of a fork, where both files are the parent's
+                _keep_for_ever(backup)
+                for connection in (self, target):
+                    connection.abandon(StoreForked(f"{connection.path} was opened by a parent process"))
+            else:
+                backup.close(True)  # noqa: FBT003, apsw takes it by position: what went wrong is known
+
+    def settle_alone(self) -> None:
+        """Apply the settings for a new file that nobody else knows, and that its maker syncs as a whole."""
+        for setting in ("journal_mode=MEMORY", "synchronous=OFF", "mmap_size=0", "cell_size_check=1"):
+            self.rows(f"PRAGMA {setting}")
+
     def close(self) -> None:
         """Close the connection. The last one of a store folds SQLite's WAL into the main file."""
         try:
@@ -285,6 +345,9 @@ class Connection:
 
     def _error(self, e: Exception) -> StoreError:
         return _translated(e, self.path, self._timeout)
+
+
+_CHECKPOINT_NOOP: Final = -1
 
 
 class OutcomeUnknown(Exception):
@@ -372,8 +435,8 @@ def memory() -> Connection:
     return Connection(":memory:", 0.0)
 
 
-def read_header(path: str, vfs: str | None) -> bytes:
-    """Return the first 100 bytes of a file, as many as there are.
+def read_at(path: str, vfs: str | None, offset: int, amount: int) -> bytes:
+    """Return bytes of a main file from *offset* on, as many as there are.
 
     Read through SQLite's VFS, which knows this process's locks: closing a descriptor of our own would drop them.
     """
@@ -382,8 +445,195 @@ def read_header(path: str, vfs: str | None) -> bytes:
         try:
             # The system's VFS says that a file of one byte is empty.
             size = file.xFileSize() if vfs else os.stat(path).st_size
-            return bytes(file.xRead(min(HEADER_BYTES, size), 0))
+            return bytes(file.xRead(max(0, min(amount, size - offset)), offset))
         finally:
             file.xClose()
     except apsw.Error as e:
         raise _translated(e, path, 0.0) from e
+
+
+@contextmanager
+def alone(path: str, vfs: str | None, timeout: float) -> Iterator[bool | None]:
+    """Keep everybody else from the file during the block, if nobody has it open, and tell whether that is so.
+
+    None if it cannot be known: the file cannot be written. A connection in WAL mode that has read the file
+    counts as having it open; one in rollback mode only while it reads or writes. Of several that ask at once,
+    one is alone, and the others wait for it, up to *timeout* seconds.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE if os.access(path, os.W_OK) else apsw.SQLITE_OPEN_READONLY
+    try:
+        file = apsw.VFSFile(vfs or "", path, [flags | apsw.SQLITE_OPEN_MAIN_DB, 0])
+    except apsw.Error as e:
+        raise _translated(e, path, 0.0) from e
+    try:
+        try:
+            is_alone = _locked(file, timeout) if flags == apsw.SQLITE_OPEN_READWRITE else None
+        except apsw.Error:  # it can be read only after all
+            is_alone = None
+        yield is_alone
+    finally:
+        with suppress(apsw.Error):
+            file.xUnlock(apsw.SQLITE_LOCK_NONE)
+        file.xClose()
+
+
+def _locked(file: apsw.VFSFile, timeout: float) -> bool:
+    until = time.monotonic() + timeout
+    while not _try_lock(file, apsw.SQLITE_LOCK_SHARED) or not _try_lock(file, apsw.SQLITE_LOCK_RESERVED):
+        # Another is asking, or writes through a rollback journal. Who has the file open in WAL mode does neither.
+        file.xUnlock(apsw.SQLITE_LOCK_NONE)
+        if time.monotonic() >= until:
+            return False
+        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+    # From the first try on nobody new comes in; others who are asking go at once.
+    for _ in range(_ALONE_TRIES):
+        if _try_lock(file, apsw.SQLITE_LOCK_EXCLUSIVE):
+            return True
+        time.sleep(BUSY_SLEEP_SECONDS)
+    return False
+
+
+def _try_lock(file: apsw.VFSFile, level: int) -> bool:
+    try:
+        file.xLock(level)
+    except apsw.BusyError:
+        return False
+    return True
+
+
+_ALONE_TRIES: Final = 5
+
+
+@contextmanager
+def outdating(path: str, vfs: str | None) -> Iterator[Callable[[], None]]:
+    """Give a function that makes a file useless to those who have it open; for one that has lost its name.
+
+    Otherwise they would go on committing to it, and nobody would ever see what they commit.
+    """
+    try:
+        file = apsw.VFSFile(vfs or "", path, [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB, 0])
+    except apsw.Error as e:
+        raise _translated(e, path, 0.0) from e
+
+    def outdate() -> None:
+        with suppress(apsw.Error):
+            file.xWrite(bytes(HEADER_BYTES), 0)
+
+    try:
+        yield outdate
+    finally:
+        file.xClose()
+
+
+def unlocked_vfs(vfs: str | None) -> str | None:
+    """Return the VFS for a file that nobody else knows: without SQLite's locks, which some systems mix with flock."""
+    return vfs or ("unix-none" if "unix-none" in apsw.vfs_names() else None)
+
+
+def set_journaling(path: str, vfs: str | None, journal: Journal) -> None:
+    """Write into the header of a file that nobody has open how it is journaled, as SQLite does it.
+
+    By SQLite itself it would take a -wal or -journal beside the file, which a crash would leave there.
+    """
+    try:
+        file = apsw.VFSFile(vfs or "", path, [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        try:
+            size = page_size(file.xRead(HEADER_BYTES, 0))
+            page = bytearray(file.xRead(size, 0))
+            page[_MODES] = page[_MODES + 1] = 2 if journal == "wal" else 1
+            file.xWrite(bytes(page), 0)
+        finally:
+            file.xClose()
+    except apsw.Error as e:
+        raise _translated(e, path, 0.0) from e
+
+
+def page_size(header: bytes) -> int:
+    """Return the size of a file's pages as its header says it; 0 if that is none."""
+    size = int.from_bytes(header[16:18])
+    if size == 1:
+        return 65536
+    return size if size in (512, 1024, 2048, 4096, 8192, 16384, 32768) else 0
+
+
+class Pages(NamedTuple):
+    """What stands in for pages of a main file: a file as SQLite's WAL would make it."""
+
+    page_size: int
+    data: bytes
+    """What the images are in."""
+    offsets: Mapping[int, int]
+    """Page number to the offset of its image in *data*."""
+    size: int
+    """Pages of the whole file; 0 for as many as the main file has."""
+
+
+@contextmanager
+def overlaid(path: str, pages: Pages, vfs: str | None) -> Iterator[Connection]:
+    """Read a file as it would be with *pages*, without locks, and without SQLite looking at its -wal or -journal.
+
+    The caller is alone with the file.
+    """
+    global _overlays  # noqa: PLW0603, each needs a name of its own
+    with _overlays_lock:
+        _overlays += 1
+        name = f"sqlstate-overlay-{_overlays}"
+    registered = _OverlayVFS(name, vfs or "", pages)
+    try:
+        connection = Connection(path, 0.0, read_only=True, vfs=name)
+        try:
+            yield connection
+        finally:
+            connection.close()
+    finally:
+        registered.unregister()
+
+
+_overlays = 0
+_overlays_lock = threading.Lock()
+
+
+class _OverlayVFS(apsw.VFS):
+    """The base's files, with other pages. Its methods have the names that SQLite gave them."""
+
+    def __init__(self, name: str, base: str, pages: Pages) -> None:
+        self._base = base
+        self._pages = pages
+        super().__init__(name, base)
+
+    def xAccess(self, pathname: str, flags: int) -> bool:  # noqa: ARG002, N802
+        return False  # there is no -wal and no -journal
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        return _OverlayFile(self._base, name, flags, self._pages)
+
+
+class _OverlayFile(apsw.VFSFile):
+    def __init__(self, base: str, name: str | apsw.URIFilename | None, flags: list[int], pages: Pages) -> None:
+        super().__init__(base, name, flags)
+        self._pages = pages
+
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
+        number, within = divmod(offset, self._pages.page_size)
+        at = self._pages.offsets.get(number + 1)
+        start = 0 if at is None else at + within
+        found = super().xRead(amount, offset) if at is None else self._pages.data[start : start + amount]
+        if offset <= _MODES < offset + len(found) - 1:  # as if the file was not in WAL mode
+            at = _MODES - offset
+            found = found[:at] + b"\1\1" + found[at + 2 :]
+        return found
+
+    def xFileSize(self) -> int:  # noqa: N802
+        return self._pages.size * self._pages.page_size or super().xFileSize()
+
+    def xLock(self, level: int) -> None:  # noqa: N802
+        pass
+
+    def xUnlock(self, level: int) -> None:  # noqa: N802
+        pass
+
+    def xCheckReservedLock(self) -> bool:  # noqa: N802
+        return False
+
+
+_MODES: Final = 18  # offset of the two bytes in the header that say how the file is journaled

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from sqlstate import format as fmt
-from sqlstate.errors import InvalidKey, InvalidName, InvalidOption, InvalidValue
+from sqlstate.errors import Damaged, InvalidKey, InvalidName, InvalidOption, InvalidValue
 
 Key = int | str | bytes
 Stored = str | bytes
@@ -206,15 +206,18 @@ class Codec(Generic[T]):
 
         Raises:
             InvalidValue: it is not of the collection's type, or not JSON at all.
+            Damaged: it is nothing that a value can be stored as.
         """
         if type(stored) is bytes:
             if self._type in (None, bytes):
                 return cast("T", stored)
             raise InvalidValue("bytes are stored, and this collection's type is read from JSON")
+        if type(stored) is not str:
+            raise Damaged(f"I1: a value is stored as {stored!r}, neither a document nor bytes; restore a backup")
         if self._type is bytes:
             raise InvalidValue("a JSON document is stored, and this collection's type is bytes")
         try:
-            return cast("T", self._decoder.decode(cast("str", stored)))
+            return cast("T", self._decoder.decode(stored))
         except (msgspec.MsgspecError, RecursionError) as e:
             raise InvalidValue(f"the stored document does not fit: {e}") from None
 

@@ -10,13 +10,15 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 from sqlstate.connection import (
+    HEADER_BYTES,
     SYNCHRONOUS,
     Connection,
     Journal,
     OutcomeUnknown,
+    alone,
     check_sqlite,
     check_vfs,
-    read_header,
+    read_at,
 )
 from sqlstate.errors import (
     Busy,
@@ -34,7 +36,7 @@ from sqlstate.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CHECKPOINT_PAGES: Final = 4096
 READERS_KEPT: Final = 8
@@ -70,17 +72,22 @@ class Engine:
         self.read_only = read_only
         self.journal: Journal = "delete"
         self.wal_pages = 0
+        self.recovered_frames = 0
         self._timeout = timeout
-        self._vfs = vfs
-        self._trusted = False
+        self.vfs = vfs
+        self._foldable = False
+        self._last: Callable[[], bool] | None = None
         self._closed = False
         self._forked = False
         self._failure = ""
         self._write_lock = threading.Lock()
+        self._closing = threading.Lock()
         self._owner = 0
         self._readers: list[Connection] = []
         self._lent: set[Connection] = set()
-        self._real_path = os.path.realpath(self.path)  # SQLite names the files beside after what a link leads to
+        self.real_path = os.path.realpath(self.path)  # SQLite names the files beside after what a link leads to
+        self._wal_path = self.real_path + "-wal"
+        self._wal_inode = 0
         with _opening:
             if create and not read_only:
                 self._refuse_strangers()
@@ -105,10 +112,8 @@ class Engine:
         self.writer.settle(self.journal, read_only=self.read_only)
         if self.journal == "wal" and not self.read_only:
             self.writer.on_commit(self._seen_wal)
-
-    def trust(self) -> None:
-        """From now on, the last connection to close folds SQLite's WAL into the file: it is a sound store."""
-        self._trusted = not self.read_only
+            self.wal_in_place()
+        self.recovered_frames = self.writer.wal_frames() if self.journal == "wal" else 0
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -163,7 +168,11 @@ class Engine:
         self._lent.discard(connection)
         if self._forked:
             return
-        if self._closed or len(self._readers) >= READERS_KEPT:
+        if self._closed:
+            self._close(connection)
+            if not self._lent:
+                self._close_writer()
+        elif len(self._readers) >= READERS_KEPT:
             self._close(connection)
         else:
             self._readers.append(connection)
@@ -203,8 +212,8 @@ class Engine:
         self._owner = 0
         self._write_lock.release()
 
-    def commit(self, seq: int) -> None:
-        """Commit the open transaction, which makes commit *seq*, and checkpoint when that is due.
+    def commit(self, seq: int, chain: bytes) -> None:
+        """Commit the open transaction, which makes commit *seq* with *chain*, and checkpoint when that is due.
 
         Raises:
             Busy, StoreFull: nothing was committed.
@@ -215,17 +224,50 @@ class Engine:
             self.writer.commit()
         except OutcomeUnknown as e:
             self._fail(f"commit {seq} failed with an error and may or may not be there")
-            raise CommitOutcomeUnknown(seq, str(e)) from e.__cause__
+            raise CommitOutcomeUnknown(seq, str(e), chain) from e.__cause__
         # Done here, not in SQLite's hook, so that an error is seen instead of swallowed.
         if self.wal_pages >= CHECKPOINT_PAGES:
-            self.wal_pages = 0
-            try:
-                self.writer.checkpoint()
-            except Busy:
-                pass  # another process is at it; the next commit looks again
-            except StoreError as e:
-                self._failure = f"the checkpoint after commit {seq} failed"
-                raise StoreIOError(f"commit {seq} is durable, but the checkpoint after it failed: {e}") from e
+            with suppress(Busy):  # another process is at it; the next commit looks again
+                self.checkpoint(seq)
+
+    def checkpoint(self, seq: int = 0) -> tuple[int, int]:
+        """Move SQLite's WAL into the main file as far as readers allow.
+
+        Args:
+            seq: number of the commit that was made just before, if it was a numbered one.
+
+        Returns the frames in SQLite's WAL, and how many of them are in the main file now.
+
+        Raises:
+            Busy: another connection is doing it.
+            StoreIOError: the operating system refused; the handle refuses further work.
+        """
+        try:
+            return self.writer.checkpoint()
+        except Busy:
+            raise
+        except StoreError as e:
+            what = f"commit {seq}" if seq else "what was committed"
+            self._failure = f"the checkpoint after {what} failed"
+            raise StoreIOError(
+                f"{self.path}: {what} is durable, but the checkpoint after it failed ({e.__cause__ or e}). This handle "
+                "refuses further work; open the store again",
+                durable=seq or None,
+            ) from e
+
+    def wal_in_place(self) -> bool:
+        """Tell whether SQLite's -wal still is where it was; what is written to an unlinked one dies with us."""
+        try:
+            inode = os.stat(self._wal_path).st_ino
+        except OSError:
+            return False
+        if not self._wal_inode:
+            self._wal_inode = inode
+        return inode == self._wal_inode
+
+    def fail(self, failure: str) -> None:
+        """Refuse all further work: *failure* says why."""
+        self._failure = failure
 
     def commit_other(self, what: str) -> None:
         """Commit the open transaction, which makes no numbered commit: *what* says what it makes instead.
@@ -243,12 +285,25 @@ class Engine:
                 "Open the store again and look"
             ) from e.__cause__
 
-    def close(self) -> None:
+    def disconnect(self) -> None:
+        """Close the writing connection, so that connect() can begin again."""
+        self._close(self.writer)
+        del self.writer
+        self._wal_inode = 0
+
+    def close(self, last: Callable[[], bool] | None = None) -> None:
         """Close all connections. The store is one file afterwards if nobody else has it open.
+
+        Connections that are lent, to snapshots and scans, are closed when they come back; the writing one then too.
+
+        Args:
+            last: called before the writing connection is closed, unless the handle failed; tells whether SQLite
+                may fold its WAL into the file and remove it. Without it, SQLite may not.
 
         Raises:
             Busy: a transaction of another thread was open for the whole timeout.
             StoreUnusable: this thread has a transaction open.
+            StoreError: what *last* raised; the connections are closed all the same.
         """
         if self._forked or self._closed:
             return
@@ -261,24 +316,69 @@ class Engine:
                 connection.refuse(self._closed_error())
             while self._readers:
                 self._close(self._readers.pop())
-            if hasattr(self, "writer"):
-                with suppress(StoreError) if self._failure else nullcontext():
-                    self.writer.rollback()
-                self._close(self.writer)
+            self._last = last
+            if not self._lent:
+                self._close_writer()
         finally:
             self.unlock_writer()
 
     def size(self, suffix: str = "") -> int:
         """Return the bytes of the file, or of the one beside it whose name has *suffix*; 0 if there is none."""
         try:
-            return os.stat(self._real_path + suffix).st_size
+            return os.stat(self.real_path + suffix).st_size
         except FileNotFoundError:
             return 0
+
+    @property
+    def folder(self) -> str:
+        """The folder that SQLite's files beside the store are in."""
+        return os.path.dirname(self.real_path)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool | None]:
+        """Keep others from the file during the block, if nobody has it open; as connection.alone()."""
+        with alone(self.real_path, self.vfs, self._timeout) as is_alone:
+            yield is_alone
+
+    def sidecar(self, suffix: str) -> bytes:
+        """Return the content of SQLite's -wal or -journal; the caller is alone with the file.
+
+        Raises:
+            CannotOpen: it cannot be read.
+        """
+        try:
+            # Neither of the two carries locks, so a descriptor of our own does no harm.
+            with open(self.real_path + suffix, "rb") as file:
+                return file.read()
+        except OSError as e:
+            raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {e}; look at the permissions") from e
+
+    def sidecar_start(self, suffix: str, amount: int) -> bytes:
+        """Return the first bytes of a file beside the store; the caller is alone with it."""
+        try:
+            with open(self.real_path + suffix, "rb") as file:
+                return file.read(amount)
+        except OSError:
+            return b""
+
+    def has(self, suffix: str) -> bool:
+        """Tell whether there is a file beside the store whose name has *suffix*."""
+        return os.path.exists(self.real_path + suffix)
+
+    def page(self, number: int, page_size: int) -> bytes:
+        """Return a page of the main file by itself."""
+        return read_at(self.real_path, self.vfs, (number - 1) * page_size, page_size)
+
+    def pages(self, page_size: int) -> int:
+        """Return the pages of the main file by itself."""
+        return self.size() // page_size
 
     def forked(self) -> None:
         """Give up the connections in the child of a fork, without closing them."""
         self._forked = True
-        for connection in (self.writer, *self._readers, *self._lent):
+        self._closing = threading.Lock()
+        writers = [self.writer] if hasattr(self, "writer") else []
+        for connection in (*writers, *self._readers, *self._lent):
             connection.abandon(self._forked_error())
 
     def _refuse_strangers(self) -> None:
@@ -287,20 +387,20 @@ class Engine:
         The strangers are looked for first: a store that is being made has its header before it has a -wal.
         """
         try:
-            stranger = "-wal" if self.size("-wal") else "-journal" if _foreign_journal(self._real_path) else ""
+            stranger = "-wal" if self.size("-wal") else "-journal" if _foreign_journal(self.real_path) else ""
             empty = not self.size()
         except OSError:
             return  # a path that no file can have; what follows says so
         if stranger and empty:
             raise CannotOpen(
-                f"{self.path} is not there or empty, but {self._real_path}{stranger} is, and SQLite would delete it. "
+                f"{self.path} is not there or empty, but {self.real_path}{stranger} is, and SQLite would delete it. "
                 "It may hold the commits of a file that was removed: move it away, or choose another path. "
                 "Nothing was changed"
             )
 
     def _read_header(self) -> bytes:
         try:
-            return read_header(self._real_path, self._vfs)
+            return read_at(self.real_path, self.vfs, 0, HEADER_BYTES)
         except CannotOpen as e:
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
 
@@ -308,12 +408,26 @@ class Engine:
         # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
         # be rolled back must wait longer if this store is opened for reading.
         waits = self.read_only and self.size("-journal") > 0
-        return Connection(self.path, self._timeout, read_only=waits, vfs=self._vfs)
+        return Connection(self.path, self._timeout, read_only=waits, vfs=self.vfs)
 
     def _close(self, connection: Connection) -> None:
-        # What is not ours, or was opened for reading, keeps its -wal; an empty one is removed in any case.
-        connection.fold_at_close(fold=self._trusted or not self.size("-wal"))
+        # A -wal that the marker speaks of is never removed, whatever closes last; an empty one is in any case.
+        connection.fold_at_close(fold=self._foldable or not self.size("-wal"))
         connection.close()
+
+    def _close_writer(self) -> None:
+        with self._closing:
+            if not hasattr(self, "writer"):
+                return
+            writer = self.writer
+            try:
+                with suppress(StoreError) if self._failure else nullcontext():
+                    writer.rollback()
+                if self._last is not None and not self._failure:
+                    self._foldable = self._last()
+            finally:
+                self._close(writer)
+                del self.writer
 
     def _fail(self, failure: str) -> None:
         self._failure = failure
@@ -367,7 +481,7 @@ def _foreign_journal(path: str) -> bool:
             start = journal.read(len(_JOURNAL_MAGIC))
     except OSError:
         return False
-    return start != bytes(len(start)) and start != _JOURNAL_MAGIC[: len(start)]
+    return start.rstrip(b"\0") != _JOURNAL_MAGIC[: len(start.rstrip(b"\0"))]
 
 
 _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")

@@ -6,7 +6,8 @@
     │   ├── NotAStore           a directory, another program's file, or a broken header
     │   ├── FormatTooNew        made by a newer sqlstate
     │   ├── MigrationMismatch   the file's recorded migrations are not the ones of this version
-    │   └── SQLiteTooOld        the SQLite library in use has a known bug that loses data
+    │   ├── SQLiteTooOld        the SQLite library in use has a known bug that loses data
+    │   └── RecoveryDue         the last close was not clean, and recover="refuse"
     ├── StoreUnusable           this handle cannot be used (any more)
     │   ├── StoreClosed
     │   ├── StoreForked         it was opened by a parent process
@@ -22,7 +23,9 @@
     │   └── InvalidRecord       a WAL record that the protocol does not allow here
     ├── EntryNotFound (KeyError)
     ├── ImportRejected          a source file could not be imported; nothing of the batch was
+    ├── RestoreRejected         a backup could not be restored; nothing was changed
     ├── Damaged                 stored bytes contradict each other
+    │   └── JournalDamaged      SQLite's -wal or -journal is lost, damaged, or of another file
     ├── StoreFull               the disk is full; the transaction was rolled back
     ├── StoreIOError            the operating system refused to read or write
     └── CommitOutcomeUnknown    an error at COMMIT: the commit may or may not be there
@@ -33,7 +36,10 @@ attributes of the exception. The page docs/reference/errors.md lists them with t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class StoreError(Exception):
@@ -62,6 +68,21 @@ class MigrationMismatch(CannotOpen):
 
 class SQLiteTooOld(CannotOpen):
     """The SQLite library in use has a known bug that can lose committed data."""
+
+
+class RecoveryDue(CannotOpen):
+    """The last close was not clean, and `recover="refuse"` asked to leave everything as it is.
+
+    Attributes:
+        report: the RecoveryReport: what was found.
+    """
+
+    def __init__(self, message: str, report: Any) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.report)
 
 
 class StoreUnusable(StoreError):
@@ -196,8 +217,45 @@ class ImportRejected(StoreError):
         return type(self), (self.source, self.place, self.reason)
 
 
+class RestoreRejected(StoreError):
+    """A backup could not be restored. The target is as it was.
+
+    Attributes:
+        source: name of the backup.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.source, self.reason)
+
+
 class Damaged(StoreError):
     """Stored bytes contradict each other. Nothing was changed; keep the file and restore a backup."""
+
+
+class JournalDamaged(Damaged):
+    """SQLite's -wal or -journal is lost, damaged, or belongs to another file: acknowledged commits may be missing.
+
+    Nothing of it was merged into the store, and nothing was changed. `recover="accept"` goes on with what can be
+    proven.
+
+    Attributes:
+        report: the RecoveryReport: what was found.
+        evidence: paths of copies that were put aside.
+    """
+
+    def __init__(self, message: str, report: Any, evidence: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.report = report
+        self.evidence = tuple(evidence)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.report, self.evidence)
 
 
 class StoreFull(StoreError):
@@ -205,28 +263,42 @@ class StoreFull(StoreError):
 
 
 class StoreIOError(StoreError):
-    """The operating system refused to read or write the store's files."""
+    """The operating system refused to read or write the store's files.
+
+    Attributes:
+        durable: number of the commit that is durable all the same, if the error came after it; else None.
+    """
+
+    def __init__(self, message: str, durable: int | None = None) -> None:
+        super().__init__(message)
+        self.durable = durable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.durable)
 
 
 class CommitOutcomeUnknown(StoreError):
     """COMMIT failed after it may have reached the disk: the commit may or may not be there.
 
-    The handle refuses further work. Open the store again and compare `head().seq`.
+    The handle refuses further work. Open the store again and ask its committed(), which tells this commit
+    from another with the same number.
 
     Attributes:
         seq: number of the commit in doubt.
+        chain: its chain's digest, which no other commit has; empty if it was not known.
     """
 
-    def __init__(self, seq: int, cause: str) -> None:
+    def __init__(self, seq: int, cause: str, chain: bytes = b"") -> None:
         super().__init__(
             f"commit {seq} may or may not have reached the disk ({cause}); this handle refuses further work. "
-            f"Open the store again: the commit is there if head().seq is {seq} or more"
+            "Open the store again: its committed(error) says whether the commit is there"
         )
         self.seq = seq
         self.cause = cause
+        self.chain = chain
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.seq, self.cause)
+        return type(self), (self.seq, self.cause, self.chain)
 
 
 def _short(value: object) -> str:

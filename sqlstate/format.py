@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x53715374  # "SqSt"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 DIGEST_BYTES: Final = 32
 COUNT_BYTES: Final = 8
 CHILD_BYTES: Final = COUNT_BYTES + DIGEST_BYTES
 STORE_ID_BYTES: Final = 16
 SESSION_BYTES: Final = 16
+NONCE_BYTES: Final = 16
+MARKER_BYTES: Final = 1 + NONCE_BYTES + 8
 
 # First byte of each hash's preimage, so that no two kinds of hash can be taken for each other.
 TAG_LEAF: Final = b"\x00"
 TAG_NODE: Final = b"\x01"
 TAG_RANK: Final = b"\x02"
 TAG_CHAIN: Final = b"\x03"
+TAG_AUDIT: Final = b"\x04"
 
 KIND_INT: Final = b"i"
 KIND_STR: Final = b"t"

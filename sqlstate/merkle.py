@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlstate import format as fmt
 from sqlstate.encoding import Name, Stored, name_bytes
 from sqlstate.errors import Damaged
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 # Names the first node of a level if its first entry has not the rank to start a run by itself.
 FIRST: Final[Name] = ("", 1, "")
@@ -297,3 +300,47 @@ def leaf_edit(name: Name, raw: bytes, before: bytes | None, after: bytes | None)
         return name, before, ()
     # A changed value needs no rank: it starts a run if it did before.
     return name, before, ((name, rank(raw) if before is None else None, _LEAF_COUNT + after),)
+
+
+class RootBuilder:
+    """Hashes the whole tree over entries that are given in their order; keeps one digest in the making a level."""
+
+    __slots__ = ("_last", "_runs")
+
+    def __init__(self) -> None:
+        # The run that is open at level 1, 2, …: its digest in the making, None without one, and its count;
+        # and how many nodes of the level are complete.
+        self._runs: list[tuple[_Hash | None, int, int]] = [(None, 0, 0)] * fmt.LEVEL_MAX
+        self._last = EMPTY_ROOT
+
+    def add(self, leaf: bytes, rank: int) -> None:
+        """Add the next entry, by its leaf() and rank()."""
+        for level in range(1, rank + 1):
+            self._close(level)
+        self._append(1, _LEAF_COUNT + leaf, 1)
+
+    def finish(self) -> tuple[bytes, int]:
+        """Return the root, and the number of entries. Nothing is added after it."""
+        total = sum(count for _, count, _ in self._runs)
+        for level in range(1, fmt.LEVEL_MAX + 1):
+            self._close(level)
+            if self._runs[level - 1][2] <= 1:
+                break
+        return self._last, total
+
+    def _append(self, level: int, child: bytes, count: int) -> None:
+        digest, below, complete = self._runs[level - 1]
+        if digest is None:
+            digest = sha256(_NODE_TAG[level])
+        digest.update(child)
+        self._runs[level - 1] = digest, below + count, complete
+
+    def _close(self, level: int) -> None:
+        """Complete the open run of a level, if there is one: it is a child of the open run above."""
+        digest, count, complete = self._runs[level - 1]
+        if digest is None:
+            return
+        self._runs[level - 1] = None, 0, complete + 1
+        self._last = digest.digest()
+        if level < fmt.LEVEL_MAX:
+            self._append(level + 1, count.to_bytes(fmt.COUNT_BYTES) + self._last, count)

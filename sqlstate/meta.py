@@ -1,4 +1,4 @@
-"""The table meta: facts about the file, written when it is made."""
+"""The table meta: facts about the file, written when it is made, and the marker."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ class Meta(NamedTuple):
     created: str
 
 
+class Marker(NamedTuple):
+    """Whether SQLite's -wal may hold commits that the main file lacks (docs/reference/file-format.md, section 3.1)."""
+
+    open: bool = False
+    nonce: bytes = b""
+    """16 random bytes, chosen when it was opened; empty if it never was."""
+    lsn: int = 0
+    """At rest, the greatest LSN in the log; 0 while it is open."""
+
+
 def write(connection: Connection, meta: Meta) -> None:
     """Record the facts of a new file, inside the caller's transaction."""
     connection.run_many(
@@ -32,7 +42,7 @@ def write(connection: Connection, meta: Meta) -> None:
     )
 
 
-def read(connection: Connection) -> Meta:
+def read(connection: Connection, format_version: int = fmt.FORMAT_VERSION) -> Meta:
     """Return the facts of the file.
 
     Raises:
@@ -42,6 +52,26 @@ def read(connection: Connection) -> Meta:
     store_id, journal, created = facts.get("store_id"), facts.get("journal"), facts.get("created")
     if not isinstance(store_id, bytes) or len(store_id) != fmt.STORE_ID_BYTES:
         raise Damaged(f"{connection.path}: the table meta does not hold the store's id; restore a backup")
-    if journal not in ("wal", "delete") or not isinstance(created, str) or facts.get("format") != fmt.FORMAT_VERSION:
+    if journal not in ("wal", "delete") or not isinstance(created, str) or facts.get("format") != format_version:
         raise Damaged(f"{connection.path}: the table meta contradicts the file; restore a backup")
     return Meta(store_id, journal, created)
+
+
+def read_marker(connection: Connection) -> Marker:
+    """Return the marker; one that was never opened if the file has none yet.
+
+    Raises:
+        Damaged: it is not what it must be.
+    """
+    stored = connection.value("SELECT value FROM meta WHERE name = 'marker'")
+    if stored is None or stored == b"":
+        return Marker()
+    if not isinstance(stored, bytes) or len(stored) != fmt.MARKER_BYTES or stored[0] > 1:
+        raise Damaged(f"{connection.path}: the marker in the table meta is not one; restore a backup")
+    return Marker(bool(stored[0]), stored[1 : 1 + fmt.NONCE_BYTES], int.from_bytes(stored[1 + fmt.NONCE_BYTES :]))
+
+
+def write_marker(connection: Connection, marker: Marker) -> None:
+    """Set the marker, inside the caller's transaction."""
+    stored = bytes([marker.open]) + marker.nonce + marker.lsn.to_bytes(8)
+    connection.run("UPDATE meta SET value = ? WHERE name = 'marker'", (stored,))

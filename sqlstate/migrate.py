@@ -18,6 +18,8 @@ from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+    from sqlstate.connection import Row
+
 _CREATE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
   number INTEGER PRIMARY KEY,
@@ -56,20 +58,20 @@ def shipped() -> tuple[Migration, ...]:
     return tuple(migrations)
 
 
-def is_new(path: str, header: bytes, *, journal: bool) -> bool:
+def is_new(path: str, header: bytes, *, undone: bool) -> bool:
     """Tell from its first 100 bytes whether a file is still empty, before SQLite touches it.
 
     Args:
         path: the file, for messages.
         header: its first bytes, as many as there are.
-        journal: a rollback journal lies beside it.
+        undone: SQLite will undo a making that was cut short.
 
     Raises:
         NotAStore: it belongs to another program.
         FormatTooNew: a newer version of sqlstate made it.
         Damaged: it says that it is a store of no format.
     """
-    if not header or (journal and not any(header)):  # in the second case, SQLite will undo a making cut short
+    if not header or undone:
         return True
     if header[:16] != b"SQLite format 3\0" or len(header) < HEADER_BYTES:
         raise NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
@@ -115,21 +117,26 @@ def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[
         MigrationMismatch: the file has one that is unknown, or was changed since.
         Damaged: it has none.
     """
-    applied = connection.rows("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
-    if not applied:
+    there = applied(connection)
+    if not there:
         raise Damaged(f"{connection.path}: the table schema_migrations is empty; restore a backup")
-    for (number, name, digest), ours in zip(applied, migrations, strict=False):
+    for (number, name, digest), ours in zip(there, migrations, strict=False):
         if (number, digest) != (ours.number, ours.sha256):
             raise MigrationMismatch(
                 f"{connection.path}: migration {name} in the file is not the {ours.name} of this installation; "
                 "reinstall the version of sqlstate that made the file. Nothing was changed"
             )
-    if len(applied) > len(migrations):
+    if len(there) > len(migrations):
         raise MigrationMismatch(
-            f"{connection.path} has migration {applied[-1][1]}, which this version of sqlstate does not know; "
+            f"{connection.path} has migration {there[-1][1]}, which this version of sqlstate does not know; "
             "install a newer one. Nothing was changed"
         )
-    return migrations[len(applied) :]
+    return migrations[len(there) :]
+
+
+def applied(connection: Connection) -> list[Row]:
+    """Return (number, name, sha256) of the migrations that the file has, in order."""
+    return connection.rows("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
 
 
 def empty_file(path: str) -> NotAStore:
@@ -162,6 +169,11 @@ def check_schema(connection: Connection) -> None:
                 f"{connection.path}: {entry[0]} {entry[1]} is missing or was changed from outside; "
                 "nothing was written. Restore a backup"
             )
+
+
+def tables() -> frozenset[str]:
+    """Return the names of our tables."""
+    return frozenset(name for kind, name, _ in _expected_schema(shipped()) if kind == "table")
 
 
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema"

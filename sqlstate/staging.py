@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from sqlstate import audit, state, wal
 from sqlstate import format as fmt
-from sqlstate import state, wal
 from sqlstate.commit import Commit, now
 from sqlstate.encoding import check_collection, check_number, make_name, same, stored_name
-from sqlstate.errors import Conflict, InvalidRecord, InvalidValue
+from sqlstate.errors import Conflict, Damaged, InvalidRecord, InvalidValue, StoreError
+from sqlstate.files import SessionFile, session_alive
 from sqlstate.transaction import ABSENT, JSON, check_note
 from sqlstate.wal import Kind, Record
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlstate.commit import Writer
+    from sqlstate.connection import Connection
     from sqlstate.encoding import Key, Name, Stored
     from sqlstate.wal import Head
 
@@ -56,6 +59,7 @@ class WriteAheadLog:
         self._writer = writer
         self._engine = writer.engine
         self._session = secrets.token_bytes(fmt.SESSION_BYTES)
+        self._file: SessionFile | None = None
 
     def append(
         self,
@@ -102,6 +106,8 @@ class WriteAheadLog:
         note = check_note(note or "")
         self._engine.lock_writer()
         try:
+            if txn is None:
+                self._live()
             return self._append(what, txn, name, stored, note)
         finally:
             self._engine.unlock_writer()
@@ -121,11 +127,65 @@ class WriteAheadLog:
     def uncommitted(self) -> list[Uncommitted]:
         """Return the staged transactions that have not ended, in the order of their beginning."""
         with self._engine.reading() as connection:
-            found = []
-            for txn in wal.open_staged(connection):
-                records = wal.read_staged(connection, txn)
-                found.append(Uncommitted(txn, records[0].note or "", records[0].at or "", records))
-            return found
+            return [_uncommitted(connection, txn) for txn in wal.open_staged(connection)]
+
+    def pending(self) -> list[Uncommitted]:
+        """Return those among uncommitted() whose session is dead."""
+        with self._engine.reading() as connection:
+            return [
+                _uncommitted(connection, txn)
+                for txn, session in wal.sessions(connection)
+                if not self._is_alive(session)
+            ]
+
+    def adopt(self, txn: int) -> None:
+        """Make the staged transaction *txn* of a dead session this handle's, durably; an audit entry says so.
+
+        Raises:
+            InvalidRecord: there is no such transaction, it has ended, or its session lives.
+            Busy, StoreFull, ReadOnly: as for a transaction.
+            StoreIOError: it may have been done or not; the handle refuses further work.
+        """
+        self._engine.lock_writer()
+        try:
+            self._live()
+            connection, writer = self._engine.writer, self._writer
+            writer.marking.begin()
+            try:
+                session = self._session_of(txn)
+                if self._is_alive(session):
+                    raise InvalidRecord(
+                        f"staged transaction {txn} belongs to a handle that is open; nothing was changed"
+                    )
+                wal.set_session(connection, txn, self._session)
+                detail = {"resumed": [txn], "session": session.hex(), "by": self._session.hex()}
+                head = wal.last(connection, writer.meta)[1]
+                audit.append(connection, writer.meta.store_id, head, now(), ("recovery", detail))
+                writer.commit_other(f"resuming staged transaction {txn}")
+            except BaseException:
+                if self._engine.usable:
+                    connection.rollback()
+                raise
+        finally:
+            self._engine.unlock_writer()
+
+    def staged(self, txn: int, collection: str, key: Key) -> Any:
+        """Return the value of an entry as the staged transaction *txn* sees it, ABSENT if there is none.
+
+        Raises:
+            InvalidRecord: there is no such transaction, or it has ended.
+            InvalidName, InvalidKey: no entry can have that name.
+        """
+        name = make_name(check_collection(collection), key)
+        with self._engine.reading() as connection:
+            self._session_of(txn, connection)
+            return _shown(self._before(txn, name, connection))
+
+    def release(self) -> None:
+        """Let go of the session: what it staged and did not end is a dead session's from now on."""
+        if self._file is not None:
+            self._file.release()
+            self._file = None
 
     def mark_committed(self, txn: int) -> Head:
         """Apply the staged transaction *txn* to state and tree and write its COMMIT, in one SQLite transaction.
@@ -143,11 +203,11 @@ class WriteAheadLog:
         try:
             commit = Commit(self._writer)
             try:
-                session = self._session_of(txn)
-                records = wal.read_staged(self._engine.writer, txn)
+                self._session_of(txn)
+                records = _uncommitted(self._engine.writer, txn).records
                 values = self._net(records)
                 commit.apply_staged(records, values)
-                head = commit.finish(session)
+                head = commit.finish(records[0].session)
             except BaseException:
                 commit.roll_back()
                 raise
@@ -159,7 +219,7 @@ class WriteAheadLog:
 
     def _append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
         writer = self._engine.writer
-        writer.begin()
+        self._writer.marking.begin()
         try:
             last = wal.last(writer, self._writer.meta)[0]
             record = Record(last + 1, last + 1 if txn is None else txn, kind, self._session)
@@ -167,7 +227,8 @@ class WriteAheadLog:
                 record = record._replace(at=now(), note=note)
                 wal.set_staged(writer, record.txn, self._session)
             else:
-                record = record._replace(session=self._session_of(txn))
+                self._session_of(txn)
+                record = record._replace(session=wal.read_begin(writer, txn).session)
             if name is not None:
                 before = self._before(record.txn, name)
                 if kind is Kind.DELETE and before is None:
@@ -177,17 +238,18 @@ class WriteAheadLog:
                 record = record._replace(at=now())
                 wal.clear_staged(writer, record.txn)
             wal.write(writer, record)
-            self._engine.commit_other(f"WAL record {record.lsn}")
+            self._writer.commit_other(f"WAL record {record.lsn}")
         except BaseException:
             if self._engine.usable:
                 writer.rollback()
             raise
         return record
 
-    def _before(self, txn: int, name: Name) -> Stored | None:
+    def _before(self, txn: int, name: Name, connection: Connection | None = None) -> Stored | None:
         """Return the entry's value as the staged transaction sees it (I8)."""
-        staged = wal.staged_value(self._engine.writer, txn, name[0], name[2])
-        return state.get(self._engine.writer, name[0], name[2]) if staged is None else staged[0]
+        connection = connection or self._engine.writer
+        staged = wal.staged_value(connection, txn, name[0], name[2])
+        return state.get(connection, name[0], name[2]) if staged is None else staged[0]
 
     def _net(self, records: list[Record]) -> dict[Name, Stored | None]:
         """Return what *records* come to, if each entry still is what the first of them found."""
@@ -204,9 +266,17 @@ class WriteAheadLog:
             values[name] = record.value
         return values
 
-    def _session_of(self, txn: int) -> bytes:
-        """Return the session of a staged transaction that has not ended (I7)."""
-        session = wal.staged_session(self._engine.writer, txn) if type(txn) is int else None
+    def _live(self) -> None:
+        """Hold the lock that says that this session lives, from its first staged transaction on."""
+        if self._file is None:
+            self._file = SessionFile(self._engine.real_path, self._session, self._writer.meta.store_id)
+
+    def _is_alive(self, session: bytes) -> bool:
+        return session == self._session or session_alive(self._engine.real_path, session)
+
+    def _session_of(self, txn: int, connection: Connection | None = None) -> bytes:
+        """Return the session that has a staged transaction that has not ended (I7)."""
+        session = wal.staged_session(connection or self._engine.writer, txn) if type(txn) is int else None
         if session is None:
             raise InvalidRecord(f"{txn!r} is not a staged transaction, or it has ended; uncommitted() lists them")
         return session
@@ -216,6 +286,92 @@ class WriteAheadLog:
             return JSON.encode(value)
         except InvalidValue as e:
             raise e.located(name[0], name[2]) from None
+
+
+class StagedTransaction:
+    """A transaction whose puts and deletes are durable before they return. Made by `store.stage()` or `store.resume()`.
+
+    Nobody sees its writes but itself, until commit() applies them all. In a `with` block, the end commits it, and
+    an exception rolls it back. Outside, it may stay open for as long as its handle: after a crash it is rolled
+    back, or resumed.
+    """
+
+    __slots__ = ("_log", "id")
+
+    id: int
+    """Its number, for store.resume()."""
+
+    def __init__(self, log: WriteAheadLog, id: int) -> None:  # noqa: A002, the word of its users
+        self._log = log
+        self.id = id
+
+    def put(self, collection: str, key: Key, value: Any) -> None:
+        """Put an entry, durably, in this transaction; arguments and limits are those of Transaction.put().
+
+        Raises:
+            InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
+            InvalidRecord: the transaction has ended.
+            Busy, StoreFull: as for a transaction; this put is not there.
+            StoreIOError: it may be there or not; the handle refuses further work.
+        """
+        self._log.append("PUT", txn=self.id, collection=collection, key=key, value=value)
+
+    def delete(self, collection: str, key: Key) -> bool:
+        """Delete an entry, durably, in this transaction, and tell whether there was one. Raises as put()."""
+        if self._log.staged(self.id, collection, key) is ABSENT:
+            return False
+        self._log.append("DELETE", txn=self.id, collection=collection, key=key)
+        return True
+
+    def get(self, collection: str, key: Key, default: Any = None) -> Any:
+        """Return the value of an entry as this transaction sees it, or *default* if there is none."""
+        value = self._log.staged(self.id, collection, key)
+        return default if value is ABSENT else value
+
+    def commit(self) -> Head:
+        """Apply all of it to state and tree, durably, and return the new head.
+
+        If it changes nothing, it is rolled back, and the head that was there is returned.
+
+        Raises:
+            Conflict: an entry is not any more what it was when this transaction first touched it. Nothing was changed;
+                the transaction stays open.
+            InvalidRecord: the transaction has ended.
+            Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
+        """
+        return self._log.mark_committed(self.id)
+
+    def rollback(self) -> None:
+        """End it without any effect, durably.
+
+        Raises:
+            InvalidRecord: the transaction has ended.
+        """
+        self._log.append("ROLLBACK", txn=self.id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self.commit()
+            except Conflict:
+                self.rollback()
+                raise
+        else:
+            with suppress(StoreError):  # what happened in the block is what the caller must see
+                self.rollback()
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.StagedTransaction {self.id}>"
+
+
+def _uncommitted(connection: Connection, txn: int) -> Uncommitted:
+    records = wal.read_staged(connection, txn)
+    if not records:
+        raise Damaged(f"I9: {connection.path}: staged transaction {txn} has no records; restore a backup")
+    return Uncommitted(txn, records[0].note or "", records[0].at or "", records)
 
 
 def _shown(stored: Stored | None) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from contextlib import contextmanager
@@ -9,23 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
+from sqlstate import audit, backup, migrate, recovery, state, trail, tree, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
-from sqlstate import migrate, state, tree, wal
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, check_number
 from sqlstate.engine import Engine
 from sqlstate.errors import InvalidOption, ReadOnly
-from sqlstate.staging import WriteAheadLog
+from sqlstate.inspection import inspect, read_header, undoes_making
+from sqlstate.staging import StagedTransaction, WriteAheadLog
 from sqlstate.transaction import JSON, Snapshot, Transaction, check_note
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from sqlstate.audit import AuditEntry
+    from sqlstate.backup import BackupReport, Progress
     from sqlstate.connection import Journal
+    from sqlstate.errors import CommitOutcomeUnknown
+    from sqlstate.inspection import Inspection
     from sqlstate.meta import Meta
+    from sqlstate.recovery import Recover, RecoveryReport
+    from sqlstate.staging import Uncommitted
     from sqlstate.state import Span
     from sqlstate.wal import Head
 
@@ -69,6 +76,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
     read_only: bool = False,
     create: bool = True,
     timeout: float = 5.0,
+    recover: Recover = "rollback",
     vfs: str | None = None,
 ) -> Store:
     """Open the store at *path*, making it if there is none, and return it. Use it in a `with` block.
@@ -83,9 +91,15 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         read_only: refuse every write, and change nothing about the file.
         create: make the file if there is none.
         timeout: seconds that a write waits before Busy: for other threads, and then again for other processes.
+        recover: what to do if the last close was not clean; `store.recovery` says what was found and done.
+            `"rollback"`: recover, and roll back staged transactions that a dead process left. `"resume"`: the
+            same, but leave those for store.pending() and store.resume(). `"refuse"`: raise, and touch nothing.
+            `"accept"`: go on even if SQLite's journal is damaged, with what can be proven.
         vfs: name of a registered SQLite VFS that does the input and output; None is the system's.
 
     Raises:
+        JournalDamaged: SQLite's -wal or -journal is lost, damaged, or of another file. Nothing was merged.
+        RecoveryDue: the last close was not clean, and *recover* is `"refuse"`.
         StoreMissing: no such folder; or no such file, and *create* is False or *read_only* True.
         NotAStore: a folder, or a file of another program.
         FormatTooNew, MigrationMismatch: the file belongs to another version of sqlstate.
@@ -95,34 +109,86 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         Damaged: the file contradicts itself.
         Busy: others had the file locked for the whole timeout.
     """
-    _check_options(mode, journal, timeout)
-    migrations = migrate.shipped()
+    _check_options(mode, journal, timeout, recover)
+    migrate.shipped()  # before a file is made that could not be filled
     engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs)
     try:
-        new = migrate.is_new(engine.path, engine.header, journal=engine.size("-journal") > 0)
+        read_header(engine)
+        new = migrate.is_new(engine.path, engine.header, undone=undoes_making(engine))
         if new and (read_only or not create):
             raise migrate.empty_file(engine.path)
-        engine.connect()
-        engine.settle()
-        if not migrate.check_header(engine.writer) or migrate.pending(engine.writer, migrations):
-            _migrate(engine, journal)
-        migrate.check_schema(engine.writer)
-        meta = metadata.read(engine.writer)
-        if engine.journal != meta.journal and not read_only:
-            engine.writer.set_journal(meta.journal)
-            engine.settle()
-        engine.trust()
+        found = inspect(engine)
+        evidence = recovery.admit(engine, found, recover)
+        meta = _connect(engine, journal)
+        if _is_suspect(engine, found):
+            engine.disconnect()
+            found = inspect(engine, thoroughly=True)
+            evidence = recovery.admit(engine, found, recover)
+            meta = _connect(engine, journal)
+        writer = Writer(engine, meta)
+        report = recovery.recover(writer, found, recover, evidence)
     except BaseException:
         engine.close()
         raise
-    return Store(engine, meta)
+    return Store(writer, report)
 
 
-def _check_options(mode: str, journal: str, timeout: float) -> None:
+def restore(
+    source: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    *,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> BackupReport:
+    """Make the store *dest* from a backup, whole or not at all; its audit trail says so.
+
+    Args:
+        source: a closed store. It is checked whole before, and the copy again before it gets its name.
+        dest: a path where no file is yet.
+        replace: replace the store that is there.
+        progress: called with pages copied and entries checked, and how many there are of both.
+
+    Raises:
+        RestoreRejected: *source* is damaged, is not a store, or is in use; *dest* is as it was.
+        InvalidOption: *dest* is there, or a -wal or -journal lies beside it; it is as it was.
+        Busy: *dest* is in use.
+        StoreFull, StoreIOError: *dest* could not be written; it is as it was.
+    """
+    done = backup.restore(source, dest, replace=replace, progress=progress)
+    with open(done.path) as store:
+        detail = {"file": os.path.basename(source), "bytes": done.bytes, "seq": done.head.seq}
+        store.record("restore", detail | {"root": done.head.root.hex()})
+    return done
+
+
+def _connect(engine: Engine, journal: Journal) -> Meta:
+    """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
+    engine.connect()
+    engine.settle()
+    if not migrate.check_header(engine.writer) or migrate.pending(engine.writer, migrate.shipped()):
+        _migrate(engine, journal)
+    migrate.check_schema(engine.writer)
+    meta = metadata.read(engine.writer)
+    if engine.journal != meta.journal and not engine.read_only:
+        engine.writer.set_journal(meta.journal)
+        engine.settle()
+    return meta
+
+
+def _is_suspect(engine: Engine, found: Inspection) -> bool:
+    """Tell whether the marker is open where there was no -wal to look at: it is lost, or somebody just came."""
+    if engine.journal != "wal" or found.shared or found.marker is not None or found.damage:
+        return False
+    return metadata.read_marker(engine.writer).open
+
+
+def _check_options(mode: str, journal: str, timeout: float, recover: str) -> None:
     if mode != "full":
         raise InvalidOption(f"mode={mode!r} is not a mode; this version has 'full'")
     if journal not in ("wal", "delete"):
         raise InvalidOption(f"journal={journal!r} is not 'wal' or 'delete'")
+    if recover not in recovery.WAYS:
+        raise InvalidOption(f"recover={recover!r} is not {', '.join(map(repr, recovery.WAYS[:-1]))} or 'accept'")
     if not isinstance(timeout, int | float) or not 0 <= timeout < threading.TIMEOUT_MAX:
         raise InvalidOption(f"timeout={timeout!r} is not a number of seconds, 0 or more")
 
@@ -145,6 +211,10 @@ def _migrate(engine: Engine, journal: Journal) -> None:
             migrate.apply(writer, pending, at)
         if not is_store:
             metadata.write(writer, metadata.Meta(secrets.token_bytes(fmt.STORE_ID_BYTES), journal, at))
+        meta = metadata.read(writer)
+        for migration in pending:
+            detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}
+            audit.append(writer, meta.store_id, wal.last(writer, meta)[1], at, ("migration", detail))
         engine.commit_other("bringing the file to this version's format")
     except BaseException:
         writer.rollback()
@@ -159,13 +229,14 @@ class Store:
     All threads of a process can share one Store.
     """
 
-    def __init__(self, engine: Engine, meta: Meta) -> None:
-        self._engine = engine
-        self._meta = meta
+    def __init__(self, writer: Writer, recovery: RecoveryReport) -> None:
+        self._engine = writer.engine
+        self._meta = writer.meta
         self._txn: Transaction | None = None
         self._txn_thread = 0
-        self._writer = Writer(engine, meta)
-        self._wal = WriteAheadLog(self._writer)
+        self._writer = writer
+        self._wal = WriteAheadLog(writer)
+        self._recovery = recovery
 
     @property
     def path(self) -> Path:
@@ -181,6 +252,11 @@ class Store:
     def wal(self) -> WriteAheadLog:
         """The write-ahead log."""
         return self._wal
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """What was found when this handle was opened, and what was done about it."""
+        return self._recovery
 
     def __getitem__(self, collection: str) -> Collection[Any]:
         """Return a collection; it exists while it has entries.
@@ -282,6 +358,107 @@ class Store:
         with self._engine.lending() as connection:
             yield from wal.commits(connection, first)
 
+    def committed(self, error: CommitOutcomeUnknown) -> bool:
+        """Tell whether the very commit that *error* could not tell about is there. Ask a handle opened since.
+
+        Args:
+            error: as it was raised. Another commit that took its number is not taken for it.
+        """
+        with self._engine.reading() as connection:
+            there = wal.commit(connection, error.seq)
+        return there is not None and there.chain == error.chain
+
+    def audit(self, after: int = 0) -> Iterator[AuditEntry]:
+        """Yield the entries of the audit trail with a greater number than *after*, in order.
+
+        Raises:
+            InvalidOption: *after* is not a number from 0 to 2^63-1.
+            Damaged: an entry is not what it can be.
+        """
+        check_number("after", after)
+        with self._engine.lending() as connection:
+            yield from audit.read(connection, after)
+
+    def check_audit(self) -> list[str]:
+        """Read the audit trail again: its chain, and each entry's figures against the log and each other.
+
+        Returns what is wrong, a sentence each; an empty list if nothing is.
+        """
+        with self._engine.reading() as connection:
+            return trail.check(connection, self._meta)
+
+    def stage(self, note: str = "") -> StagedTransaction:
+        """Begin a staged transaction: each put and delete is durable before it returns, and none is seen before commit.
+
+        Args:
+            note: text of at most 4,096 bytes for the log.
+
+        Raises:
+            StoreUnusable: this thread has a transaction open.
+            Busy, StoreFull, ReadOnly: as for a transaction.
+        """
+        return StagedTransaction(self._wal, self._wal.append("BEGIN", note=note).txn)
+
+    def pending(self) -> list[Uncommitted]:
+        """Return the staged transactions that dead processes left, for resume(), in the order of their beginning.
+
+        There are some only if the store was opened with `recover="resume"`, or the other process died since.
+        """
+        return self._wal.pending()
+
+    def resume(self, id: int) -> StagedTransaction:  # noqa: A002, the word of pending()'s users
+        """Go on with a staged transaction that a dead process left; from now on it is this handle's.
+
+        Args:
+            id: its number, `txn` in pending().
+
+        Raises:
+            InvalidRecord: there is no such transaction, it has ended, or its process lives.
+            Busy, StoreFull, ReadOnly: as for a transaction.
+        """
+        self._wal.adopt(id)
+        return StagedTransaction(self._wal, id)
+
+    def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
+        """Copy the newest commit's state into one file, while others go on writing; verified before it gets its name.
+
+        An audit entry says so, unless the store was opened for reading. In a store without SQLite's WAL, writers
+        wait while it is copied.
+
+        Args:
+            dest: the copy. A backup of this store that is there is replaced, or rotated.
+            keep: how many backups to keep: *dest*, and the older ones as `dest.1`, `dest.2`, …; 0 keeps one.
+            progress: called with pages copied and entries checked, and how many there are of both.
+
+        Raises:
+            InvalidOption: *dest* is the store itself, another file, or in use; or *keep* is not a number.
+            Damaged: the copy does not have the root that it must have; *dest* is as it was.
+            StoreFull, StoreIOError: it could not be written; *dest* is as it was.
+        """
+        done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
+        if not self._engine.read_only:
+            detail = {"file": done.path.name, "bytes": done.bytes, "seq": done.head.seq, "root": done.head.root.hex()}
+            self.record("backup", detail)
+        return done
+
+    def record(self, kind: str, detail: Mapping[str, Any]) -> int:
+        """Append an entry to the audit trail, durably, and return its number. For this package's own modules."""
+        engine = self._engine
+        engine.lock_writer()
+        try:
+            self._writer.marking.begin()
+            try:
+                head = wal.last(engine.writer, self._meta)[1]
+                number = audit.append(engine.writer, self._meta.store_id, head, now(), (kind, detail))
+                self._writer.commit_other(f"audit entry {number}")
+            except BaseException:
+                if engine.usable:
+                    engine.writer.rollback()
+                raise
+        finally:
+            engine.unlock_writer()
+        return number
+
     def stats(self) -> Stats:
         """Return sizes and settings. Counts the records of the log and the nodes of the tree one by one."""
         engine = self._engine
@@ -312,11 +489,15 @@ class Store:
     def close(self) -> None:
         """Close the store. The last process to do so leaves a single file. Closing twice does nothing.
 
+        Staged transactions that have not ended stay, for the next open to roll back or resume.
+
         Raises:
             StoreUnusable: a transaction of this thread is still open.
             Busy: a transaction of another thread was open for the whole timeout.
+            StoreIOError: SQLite's WAL could not be moved into the file. Nothing is lost: the next open recovers.
         """
-        self._engine.close()
+        self._engine.close(self._writer.marking.rest)
+        self._wal.release()
 
     def __enter__(self) -> Self:
         self._engine.check_usable()

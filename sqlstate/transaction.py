@@ -284,13 +284,16 @@ class Snapshot:
     While it is open, SQLite's WAL cannot be folded beyond it: keep it short.
     """
 
-    __slots__ = ("_connection", "_engine", "head")
+    __slots__ = ("_connection", "_engine", "head", "store_id")
 
     head: Head
     """The commit that is seen."""
+    store_id: bytes
+    """The store that it is of, 16 bytes."""
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self._engine = engine
+        self.store_id = meta.store_id
         self._connection: Connection | None = None
         connection = engine.begin_read()
         try:

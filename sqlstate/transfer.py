@@ -7,10 +7,9 @@ the same root.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +29,7 @@ from sqlstate.exchange import (
     format_of,
     read_entries,
 )
+from sqlstate.files import belongs_to, replacing
 from sqlstate.state import Span
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ Progress = Callable[[int, int | None], None]
 NAMES_KEPT: Final = 65_536
 _PROGRESS_BYTES: Final = 1 << 16
 _PROGRESS_ENTRIES: Final = 512
-# What SQLite keeps beside a store has its name and one of these.
-_SIDECARS: Final = ("", "-wal", "-shm", "-journal")
 _JSON: Final[Codec[Any]] = Codec()
 
 
@@ -126,7 +124,7 @@ def export_file(
     """
     total = view.head.count if collections is None else sum(len(view[name]) for name in set(collections))
     entries = size = 0
-    with _replacing(path) as file:
+    with replacing(path, view.store_id) as file:
         for line in export_lines(view, collections):
             size += file.write(line)
             entries += 1
@@ -137,20 +135,6 @@ def export_file(
     return Exported(entries, size, view.head)
 
 
-def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> bool:
-    """Tell whether *path* is the file of *store*, or one that SQLite keeps beside it.
-
-    Reading it as an ordinary file would drop SQLite's locks when it is closed; replacing it would destroy it.
-    """
-    real, ours = os.path.realpath(path), os.path.realpath(store)
-    if real in [ours + suffix for suffix in _SIDECARS]:
-        return True
-    try:
-        return os.path.samestat(os.stat(real), os.stat(ours))
-    except (OSError, ValueError):
-        return False
-
-
 def _rows(view: Snapshot, collections: Sequence[str] | None) -> Iterator[tuple[str, Key, Stored]]:
     if collections is None:
         yield from view.scan_all()
@@ -158,44 +142,6 @@ def _rows(view: Snapshot, collections: Sequence[str] | None) -> Iterator[tuple[s
     for name in sorted({check_collection(name) for name in collections}):
         for key, stored in view.scan(Span(name), values=True):
             yield name, key, stored
-
-
-@contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Give a file that takes the place of *path* when the block has ended well, and else leaves no trace."""
-    target = os.path.realpath(path)  # a link stays, and what it points to is replaced
-    mode = 0o600
-    with suppress(FileNotFoundError):
-        status = os.stat(target)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidOption(f"{os.fspath(path)} is not a regular file, and only one can be replaced as a whole")
-        mode = stat.S_IMODE(status.st_mode)
-    folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".sqlstate-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb", opener=_private) as file:
-            yield file
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException as e:
-        with suppress(OSError):
-            os.unlink(temporary)
-        if not isinstance(e, OSError):
-            raise
-        error = OSError(e.errno, e.strerror, os.fspath(path))  # the caller knows no temporary name
-        error.add_note("what was there before is as it was")
-        raise error from e
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the new name is durable only with its folder
-    finally:
-        os.close(descriptor)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 # ---- Import ----

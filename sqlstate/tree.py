@@ -7,6 +7,7 @@ builds on a damaged node (I2, I3).
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import format as fmt
@@ -49,9 +50,11 @@ SELECT NULL, collection, key, NULL FROM (
 )
 """
 _BEFORE = _AT.replace("<=", "<")
-_PATH = """
+_PATH = f"""
 WITH RECURSIVE levels (level) AS (
-  VALUES (1) UNION ALL SELECT level + 1 FROM levels WHERE level < (SELECT max(level) FROM merkle)
+  VALUES (1)
+  UNION ALL
+  SELECT level + 1 FROM levels WHERE level < min({fmt.LEVEL_MAX}, (SELECT max(level) FROM merkle))
 )
 SELECT levels.level, node.id, node.collection, node.key, node.children
 FROM levels CROSS JOIN merkle AS node
@@ -245,6 +248,56 @@ def count_before(connection: Connection, name: Name) -> int:
             total += count_of(run.children[:at])
         below = node_digest(level, run.children)
     return total
+
+
+def holds(connection: Connection, name: Name, leaf: bytes | None, root: bytes, known: dict[int, bytes]) -> bool:
+    """Tell whether the path of an entry leads from its *leaf*, None if there is no such entry, to *root*.
+
+    Args:
+        connection: any.
+        name: of the entry.
+        leaf: its digest.
+        root: of the newest commit.
+        known: digests of nodes that were found to lead to *root*, by row; is added to.
+    """
+    path: dict[int, bytes] = {}
+    digest = leaf
+    rows = connection.rows(_PATH, (name[0], name[2]))
+    if not rows and leaf is None:  # it would be before the first entry; the root's node must be there all the same
+        rows = connection.rows("SELECT level, id, collection, key, children FROM merkle ORDER BY id LIMIT 1")
+    for level, id_, _, _, children in rows:
+        try:
+            if digest is not None:
+                child_at(children, digest)
+        except Damaged:
+            return False
+        digest = node_digest(level, children)
+        if known.get(id_) == digest:
+            break
+        path[id_] = digest
+    else:
+        if (digest or EMPTY_ROOT) != root:
+            return False
+    known.update(path)
+    return True
+
+
+def is_over(connection: Connection, leaves: bytes, root: bytes) -> bool:
+    """Tell whether the nodes are, level by level, those over leaves whose digests, joined, have the hash *leaves*."""
+    below, digest = leaves, EMPTY_ROOT
+    for level in range(1, (connection.value(_TOP) or 0) + 1):
+        children, nodes = sha256(), sha256()
+        for (run,) in connection.iterate(
+            "SELECT children FROM merkle WHERE level = ? ORDER BY collection, key", (level,)
+        ):
+            for at in range(fmt.COUNT_BYTES, len(run), fmt.CHILD_BYTES):
+                children.update(run[at : at + fmt.DIGEST_BYTES])
+            digest = node_digest(level, run)
+            nodes.update(digest)
+        if children.digest() != below:
+            return False
+        below = nodes.digest()
+    return digest == root
 
 
 def size(connection: Connection) -> tuple[int, int]:

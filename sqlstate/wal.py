@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from hashlib import sha256
+from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate import format as fmt
 from sqlstate.encoding import Key, Stored, name_bytes, stored_name
+from sqlstate.errors import Damaged
 from sqlstate.merkle import EMPTY_ROOT, leaf
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class Record(NamedTuple):
     note: str | None = None
 
 
+_KINDS = frozenset(Kind)
+
 # kind, collection, key, value, before
 ChangeRow = tuple[Kind, str, Key, Stored | None, Stored | None]
 
@@ -86,6 +90,7 @@ _LAST = f"SELECT lsn, {_HEAD} FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST = f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
 _COMMIT = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
 _COMMITS = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn"
+_NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORDER BY lsn DESC LIMIT 1"
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
 
 
@@ -217,6 +222,14 @@ def read_staged(connection: Connection, txn: int) -> list[Record]:
     return [_record(row) for row in connection.rows(sql, (txn,))]
 
 
+def read_begin(connection: Connection, txn: int) -> Record:
+    """Return the BEGIN record of the transaction *txn*."""
+    rows = connection.rows(f"SELECT {_COLUMNS} FROM wal WHERE lsn = ? AND kind = 'BEGIN'", (txn,))
+    if not rows:
+        raise Damaged(f"I7: {connection.path}: transaction {txn} has no BEGIN record; restore a backup")
+    return _record(rows[0])
+
+
 def open_staged(connection: Connection) -> list[int]:
     """Return the numbers of the staged transactions that have not ended, in order."""
     return [txn for (txn,) in connection.rows("SELECT txn FROM staged ORDER BY txn")]
@@ -247,6 +260,91 @@ def clear_staged(connection: Connection, txn: int) -> None:
     connection.run("DELETE FROM staged WHERE txn = ?", (txn,))
 
 
+def set_session(connection: Connection, txn: int, session: bytes) -> None:
+    """Note that *session* goes on with the staged transaction *txn*."""
+    connection.run("UPDATE staged SET session = ? WHERE txn = ?", (session, txn))
+
+
+def sessions(connection: Connection) -> list[tuple[int, bytes]]:
+    """Return (txn, session) of the staged transactions that have not ended, in order."""
+    rows = connection.rows("SELECT txn, session FROM staged ORDER BY txn")
+    for txn, session in rows:
+        if not isinstance(session, bytes):
+            raise Damaged(f"I9: {connection.path}: staged transaction {txn} has no session; restore a backup")
+    return [(txn, session) for txn, session in rows]
+
+
+def commit_lsn(connection: Connection, seq: int) -> int:
+    """Return the LSN of the record that closes commit *seq*, 0 if there is none."""
+    lsn = connection.value(
+        "SELECT lsn FROM wal WHERE lsn >= ? AND seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1",
+        (_milestone(connection, seq), seq),
+    )
+    return lsn or 0
+
+
+def base_of(connection: Connection, lsn: int = fmt.INT_MAX) -> int:
+    """Return the LSN that was the greatest before the record *lsn*, or the newest, was written with its like.
+
+    Those of a commit, with all its direct transactions, are written together; each of a staged one alone.
+    """
+    row = connection.row(_NEWEST_UP_TO, (lsn,))
+    if row is None:
+        return 0
+    lsn, txn, kind, session, seq = row
+    while True:
+        base: int = (txn if kind == Kind.COMMIT and session is None else lsn) - 1
+        row = connection.row(_NEWEST_UP_TO, (base,))
+        # Of one commit, or of one recovery, which rolls back all that the dead staged.
+        if kind not in (Kind.COMMIT, Kind.ROLLBACK) or row is None or (row[2], row[4]) != (kind, seq):
+            return base
+        lsn, txn, kind, session, _ = row
+
+
+def ends_well(connection: Connection, records: int) -> bool:
+    """Tell whether the newest *records* have growing numbers, and kinds that there are."""
+    rows = connection.rows("SELECT lsn, txn, kind FROM wal ORDER BY lsn DESC LIMIT ?", (records,))
+    growing = all(later > earlier for (later, *_), (earlier, *_) in pairwise(rows))
+    return growing and all(0 < txn <= lsn and kind in _KINDS for lsn, txn, kind in rows)
+
+
+def head_at(connection: Connection, meta: Meta, lsn: int) -> Head:
+    """Return the newest commit whose records end at *lsn* or before."""
+    row = connection.row(
+        f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL AND lsn <= ? ORDER BY lsn DESC LIMIT 1", (lsn,)
+    )
+    return head_zero(meta) if row is None else Head(*row)
+
+
+def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head, Head, list[Record]]]:
+    """Follow the chain over the commits whose records come after *base*, from *head*, the newest before.
+
+    Yields each commit as it is recorded, as it follows from its records and the one before (I4, I6), and its
+    PUT and DELETE records.
+    """
+    parts: list[bytes] = []
+    changes: list[Record] = []
+    direct: list[Record] = []
+    for record in read(connection, base):
+        if record.session is not None and record.kind is not Kind.COMMIT:
+            continue
+        direct.append(record)
+        if record.kind is not Kind.COMMIT:
+            continue
+        if record.session is not None:
+            direct = read_staged(connection, record.txn)
+        parts += map(record_bytes, direct)
+        changes += [each for each in direct if each.kind in (Kind.PUT, Kind.DELETE)]
+        direct = []
+        if record.root is None:
+            continue
+        said = Head(record.seq or 0, record.root, record.count or 0, record.at or "", record.chain or b"")
+        facts = (head.seq + 1, said.root, said.count, said.at)
+        chain = chain_next(head.chain, facts, sha256(b"".join(parts)).digest())
+        yield said, Head(*facts, chain), changes
+        head, parts, changes = said, [], []
+
+
 def size(connection: Connection) -> tuple[int, int]:
     """Return the number of records, and of staged transactions that have not ended, counted."""
     return connection.value("SELECT count(*) FROM wal"), connection.value("SELECT count(*) FROM staged")
@@ -258,4 +356,7 @@ def _milestone(connection: Connection, seq: int) -> int:
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    return Record(row[0], row[1], Kind(row[2]), *row[3:])
+    try:
+        return Record(row[0], row[1], Kind(row[2]), *row[3:])
+    except ValueError:
+        raise Damaged(f"I7: record {row[0]} is of kind {row[2]!r}, which there is not; restore a backup") from None

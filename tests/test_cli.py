@@ -456,6 +456,7 @@ def test_each_error_has_its_exit_code(kind: type[errors.StoreError]) -> None:
         (errors.Conflict, Exit.NO),
         (errors.InvalidInput, Exit.USAGE),
         (errors.ImportRejected, Exit.USAGE),
+        (errors.RestoreRejected, Exit.USAGE),
         (errors.Damaged, Exit.DAMAGED),
         (errors.Busy, Exit.BUSY),
         (errors.CannotOpen, Exit.CANNOT_OPEN),

@@ -1,31 +1,43 @@
 """Goal: the file is what docs/reference/file-format.md says, to the byte. Method: the package against the vectors
-that the reference made; the program of section 13 and the sqlite3 module against files that the package made."""
+that the reference made; the program of section 13 and the sqlite3 module against files that the package made. Files
+of format 1 are made as the page of that time had it, and brought to format 2, also by processes that die on the way."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import pytest
 
 import sqlstate
+from sqlstate import audit, connection, merkle, meta, wal
 from sqlstate import format as fmt
-from sqlstate import merkle, wal
 from sqlstate.encoding import make_name, name_bytes, stored_name
 from sqlstate.wal import Kind, Record
+from tests.reference import audit as plain_audit
 from tests.reference import plain
+from tests.reference.notation import sha256
+from tests.support.images import folder_image
+from tests.vectors import make
 
 if TYPE_CHECKING:
     from tests.conftest import OpenStore
 
-VECTORS = Path(__file__).parent / "vectors"
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "file-format.md"
+ROOT = Path(__file__).parents[1]
+VECTORS = ROOT / "tests" / "vectors"
+PAGE = ROOT / "docs" / "reference" / "file-format.md"
+MIGRATIONS = ROOT / "migrations"
 
 
 def load(name: str) -> Any:
@@ -99,11 +111,42 @@ def test_record_bytes_and_chain_are_those_of_the_vectors() -> None:
             ours = wal.record_bytes(record_of(records[lsn]))
             assert ours.hex() == records[lsn]["bytes"]
             joined += ours
-        digest = plain.sha256(joined)
+        digest = sha256(joined)
         assert digest.hex() == commit["records_hash"]
         facts = (commit["seq"], bytes.fromhex(commit["root"]), commit["count"], commit["at"])
         chain = wal.chain_next(chain, facts, digest)
         assert chain.hex() == commit["chain"]
+
+
+def test_the_digests_of_the_audit_trail_are_those_of_the_vectors() -> None:
+    vectors = load("audit")
+    digest = audit.digest_zero(bytes.fromhex(vectors["store_id"]))
+    assert digest.hex() == vectors["digest_0"]
+    for entry in vectors["audit"]:
+        assert sha256(bytes.fromhex(entry["preimage"])).hex() == entry["digest"]
+        place = (entry["seq"], bytes.fromhex(entry["chain"]))
+        digest = audit.digest_next(digest, entry["number"], place, (entry["at"], entry["kind"], entry["detail"]))
+        assert digest.hex() == entry["digest"]
+
+
+@pytest.mark.parametrize("entry", load("audit")["audit"], ids=lambda entry: f"{entry['number']} {entry['kind']}")
+def test_the_detail_of_an_entry_is_written_as_in_the_vectors(open_store: OpenStore, entry: dict[str, Any]) -> None:
+    store = open_store()
+    number = store.record(entry["kind"], json.loads(entry["detail"]))
+    with store._engine.reading() as reader:
+        assert reader.value("SELECT detail FROM audit WHERE number = ?", (number,)) == entry["detail"]
+
+
+@pytest.mark.parametrize("case", load("audit")["markers"], ids=lambda case: f"{case['state']} {case['lsn']}")
+def test_the_marker_has_the_bytes_of_the_vectors(case: dict[str, Any]) -> None:
+    memory = connection.memory()
+    memory.run("CREATE TABLE meta (name, value); INSERT INTO meta VALUES ('marker', x'')")
+    assert meta.read_marker(memory) == meta.Marker()
+    marker = meta.Marker(bool(case["state"]), bytes.fromhex(case["nonce"]), int(case["lsn"]))
+    meta.write_marker(memory, marker)
+
+    assert memory.value("SELECT value FROM meta").hex() == case["marker"]
+    assert meta.read_marker(memory) == marker
 
 
 def test_the_short_form_of_a_commit_has_the_bytes_of_its_three_records() -> None:
@@ -113,6 +156,11 @@ def test_the_short_form_of_a_commit_has_the_bytes_of_its_three_records() -> None
         assert wal.short_bytes(7, leaf, after) == (
             wal.begin_bytes(7, "", None) + wal.change_bytes(8, 7, leaf, after) + wal.commit_bytes(9, 7)
         )
+
+
+# What takes away, inside a transaction, all that keeps the audit trail from being changed.
+TRIGGERS = ("audit_no_update", "audit_no_delete", "audit_no_replace")
+UNGUARDED = [f"DROP TRIGGER {name}" for name in TRIGGERS]
 
 
 def reader_program() -> str:
@@ -141,13 +189,23 @@ def test_a_stranger_recomputes_root_and_chain_of_a_closed_file(tmp_path: Path, j
     done = subprocess.run([sys.executable, "-I", program, path], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert head.root.hex() in done.stdout
-    assert head.chain.hex() in done.stdout
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE wal SET value = '[2.5]' WHERE collection = 'd'")
-    done = subprocess.run([sys.executable, "-I", program, path], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "chain" in done.stdout
+    digest = query(path, "SELECT digest FROM events ORDER BY number DESC LIMIT 1")[0][0]
+    for line in (f"root {head.root.hex()}", f"chain {head.chain.hex()}", f"audit {digest}"):
+        assert f"{line} as recorded" in done.stdout
+    broken = {
+        "chain": ["UPDATE wal SET value = '[2.5]' WHERE collection = 'd'"],
+        "audit": [*UNGUARDED, "UPDATE audit SET at = replace(at, 'T', 't') WHERE number = 1"],
+    }
+    for what, statements in broken.items():
+        copy = tmp_path / f"{what}.db"
+        shutil.copy(path, copy)
+        with closing(sqlite3.connect(copy)) as db, db:
+            for statement in statements:
+                db.execute(statement)
+        done = subprocess.run([sys.executable, "-I", program, copy], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        wrong = [line.split()[0] for line in done.stdout.splitlines() if "but the file says" in line]
+        assert wrong == [what]
 
 
 def closed_store(path: Path) -> Path:
@@ -175,19 +233,165 @@ def test_any_sqlite_tool_reads_the_file(path: Path) -> None:
         ("DELETE", "01", "FF", None),
         ("COMMIT", None, None, None),
     ]
+    assert query(path, "SELECT number, kind, seq, detail ->> '$.name' FROM events") == [
+        (number, "migration", 0, file.name) for number, file in enumerate(migration_files(), 1)
+    ]
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def migration_files() -> list[Path]:
+    return sorted(MIGRATIONS.glob("*.sql"))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE audit SET detail = '{}'",
+        "UPDATE audit SET number = 9 WHERE number = 2",
+        "DELETE FROM audit",
+        "DELETE FROM audit WHERE number = 2",
+        "REPLACE INTO audit SELECT 1, at, kind, seq, chain, detail, digest FROM audit WHERE number = 2",
+        "INSERT OR REPLACE INTO audit SELECT 2, at, kind, seq, chain, detail, digest FROM audit WHERE number = 1",
+        "INSERT OR IGNORE INTO audit SELECT 0, at, kind, seq, chain, detail, digest FROM audit WHERE number = 1",
+        """INSERT INTO audit SELECT 2, at, kind, seq, chain, '{}', digest FROM audit WHERE number = 1
+        ON CONFLICT DO UPDATE SET detail = '{}'""",
+    ],
+)
+def test_the_triggers_refuse_to_change_the_audit_trail(path: Path, sql: str) -> None:
+    closed_store(path)
+    before = query(path, "SELECT * FROM audit")
+
+    with (
+        closing(sqlite3.connect(path)) as db,
+        pytest.raises(sqlite3.IntegrityError, match=r"an audit ent|are appended"),
+    ):
+        db.execute(sql)
+    assert query(path, "SELECT * FROM audit") == before
+    assert plain.judge(path).findings == ()
+
+
+# A file that the package made, one thing changed in it, and exactly what the judge must say.
+BREAKS = {
+    "sound": ([], set()),
+    "I11": (["UPDATE meta SET value = CAST(substr(value, 1, 24) || x'00' AS BLOB) WHERE name = 'marker'"], {"I11"}),
+    "I11 open": (
+        ["UPDATE meta SET value = CAST(x'01' || substr(value, 2, 16) || zeroblob(8) AS BLOB) WHERE name = 'marker'"],
+        {"I11"},
+    ),
+    "I12 detail": (["UPDATE audit SET detail = '{}' WHERE number = 1"], {"I12"}),
+    "I12 a hole": (["UPDATE audit SET number = 9 WHERE number = 2"], {"I12"}),
+    "I12 gone": (["DELETE FROM audit WHERE number = 1"], {"I12"}),
+    "format 3.1": (["DELETE FROM meta WHERE name = 'marker'"], {"format 3.1"}),
+    "format 3.5": (["UPDATE staged SET session = zeroblob(16)"], {"format 3.5"}),
+    "format 3.7": (["UPDATE audit SET kind = 'crash' WHERE number = 2"], {"format 3.7"}),
+    "format 3.7 trigger": (["DROP TRIGGER audit_no_delete"], {"format 3.7"}),
+}
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_a_file_of_the_package_with_one_thing_changed(path: Path, what: str) -> None:
+    closed_store(path)
+    with sqlstate.open(path) as store:
+        store.stage("left").put("users", "ada", None)
+    statements, expected = BREAKS[what]
+    with closing(sqlite3.connect(path)) as db, db:
+        triggers = db.execute("SELECT sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        for statement in UNGUARDED:
+            db.execute(statement)
+        for statement in statements:
+            if not statement.startswith("DROP TRIGGER"):
+                db.execute(statement)
+        dropped = {statement.split()[-1] for statement in statements if statement.startswith("DROP TRIGGER")}
+        for (trigger,) in triggers:
+            if trigger.split()[2] not in dropped:
+                db.execute(trigger)
+    assert {finding.split(":")[0] for finding in plain.judge(path).findings} == expected
+
+
+def crashed(path: Path, tmp_path: Path) -> Path:
+    """A store as a kill leaves it after its second commit."""
+    copy = tmp_path / "crashed.db"
+    with sqlstate.open(path) as store:
+        for number in (1, 2):
+            store["c"]["k"] = number
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    return copy
+
+
+def test_the_detail_of_a_recovery_has_the_members_that_the_page_lists(path: Path, tmp_path: Path) -> None:
+    with sqlstate.open(crashed(path, tmp_path)) as store:
+        [entry] = [entry for entry in store.audit() if entry.kind == "recovery"]
+    table = PAGE.read_text().split("| member of `recovery` | value |")[1].split("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    members = {name for first, _ in rows for name in re.findall(r"`(\w+)`", first)}
+    assert set(entry.detail) == members
+    [journal] = [text for first, text in rows if first == "`journal`"]
+    assert set(entry.detail["journal"]) == set(re.findall(r"`(\w+)`", journal))
+    for name in ("before", "after"):
+        assert set(entry.detail[name]) == {"seq", "root", "count", "at", "chain"}
+
+
+def test_a_kill_leaves_the_marker_open_and_recovery_opens_it_with_another_nonce(path: Path, tmp_path: Path) -> None:
+    copy = crashed(path, tmp_path)
+    alone = shutil.copy(copy, tmp_path / "main alone.db")
+    before = marker_of(Path(alone))
+    with sqlstate.open(copy) as store:
+        shutil.copy(copy, alone)
+        opened = marker_of(Path(alone))
+        last = [record.lsn for record in store.wal.read()][-1]
+    closed = marker_of(copy)
+
+    assert (before[0], opened[0], closed[0]) == (plain_audit.OPEN, plain_audit.OPEN, plain_audit.AT_REST)
+    assert before[1:17] != opened[1:17] == closed[1:17]
+    assert int.from_bytes(closed[17:], "big") == last
+    assert plain.judge(copy).findings == ()
 
 
 def test_the_header_is_what_the_page_says(path: Path) -> None:
     closed_store(path)
 
     assert path.read_bytes()[68:72] == bytes.fromhex("53715374") == fmt.APPLICATION_ID.to_bytes(4)
-    assert query(path, "PRAGMA user_version") == [(1,)]
+    assert query(path, "PRAGMA user_version") == [(2,)]
     assert query(path, "PRAGMA encoding") == [("UTF-8",)]
     assert {name for (name,) in query(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")} == {
-        "meta", "state", "merkle", "wal", "staged", "schema_migrations",
+        "meta", "state", "merkle", "wal", "staged", "audit", "schema_migrations",
     }  # fmt: skip
-    assert {name for (name,) in query(path, "SELECT name FROM meta")} == {"store_id", "format", "journal", "created"}
+    assert {name for (name,) in query(path, "SELECT name FROM sqlite_schema WHERE type = 'trigger'")} == set(TRIGGERS)
+    assert dict(query(path, "SELECT name, value FROM meta WHERE name IN ('format', 'journal')")) == {
+        "format": 2, "journal": "wal",
+    }  # fmt: skip
+    assert {name for (name,) in query(path, "SELECT name FROM meta")} == {
+        "store_id", "format", "journal", "created", "marker",
+    }  # fmt: skip
+
+
+def marker_of(path: Path) -> bytes:
+    [(marker,)] = query(path, "SELECT value FROM meta WHERE name = 'marker'")
+    return bytes(marker)
+
+
+def test_the_marker_goes_from_never_opened_to_open_and_to_rest(path: Path, tmp_path: Path) -> None:
+    sqlstate.open(path).close()
+    assert marker_of(path) == b""
+    nonces = set()
+    for number in (1, 2):
+        with sqlstate.open(path) as store:
+            store["c"]["k"] = number
+            # The main file by itself: nothing may look at it while the store is open but a copy.
+            shutil.copy(path, tmp_path / "main alone.db")
+            opened = marker_of(tmp_path / "main alone.db")
+            assert (len(opened), opened[0], opened[17:]) == (25, plain_audit.OPEN, bytes(8))
+        closed = marker_of(path)
+        assert closed == plain_audit.marker(plain_audit.AT_REST, opened[1:17], 3 * number)
+        nonces.add(opened[1:17])
+    assert len(nonces) == 2
+
+
+def test_a_store_without_sqlites_wal_has_no_marker(path: Path) -> None:
+    with sqlstate.open(path, journal="delete") as store:
+        store["c"]["k"] = 1
+    assert marker_of(path) == b""
 
 
 def test_the_page_states_the_limits_of_the_code() -> None:
@@ -209,3 +413,253 @@ def test_one_commit_in_64_is_in_the_index(open_store: OpenStore) -> None:
         assert any("wal_milestones" in row[3] for row in plan)
         assert wal.commit(connection, 130) == list(store.commits())[129]
         assert wal.commit(connection, 201) is None
+
+
+# ---- Files of format 1 ----
+
+CREATE_SCHEMA_MIGRATIONS = """CREATE TABLE IF NOT EXISTS schema_migrations (
+  number INTEGER PRIMARY KEY,
+  name   TEXT NOT NULL,
+  sha256 BLOB NOT NULL,
+  at     TEXT NOT NULL
+)"""
+TABLES_OF_1 = ("state", "merkle", "wal", "staged")
+# All that ended in the log of the vectors, whose numbers have a hole, and the same without the hole.
+ENDED = [record for record in make.LOG if record.txn != 35]
+NUMBERS = {record.lsn: number for number, record in enumerate(ENDED, 1)}
+CLOSED_UP = [replace(record, lsn=NUMBERS[record.lsn], txn=NUMBERS[record.txn]) for record in ENDED]
+
+
+def make_format_1(path: Path, log: list[plain.Record], journal: str = "wal") -> plain.Commit:
+    """Make a file as the page of format 1 had it, and return its newest commit."""
+    records, commits, entries = make.closed(make.STORE_ID, log)
+    first = migration_files()[0]
+    facts = [("store_id", make.STORE_ID), ("format", 1), ("journal", journal), ("created", make.at(0))]
+    rows = sorted(plain.merkle_rows(entries), key=lambda row: (row[0], plain.sort_key(row[1], row[2])))
+    columns = plain.RECORD_COLUMNS.split(", ")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(CREATE_SCHEMA_MIGRATIONS + ";" + first.read_text("utf-8"))
+        digest = hashlib.sha256(first.read_bytes()).digest()
+        db.execute("INSERT INTO schema_migrations VALUES (1, ?, ?, ?)", (first.name, digest, make.at(0)))
+        db.executemany("INSERT INTO meta VALUES (?, ?)", facts)
+        db.executemany("INSERT INTO state VALUES (?, ?, ?)", entries)
+        numbered = [((16 - row[0]) * 2**48 + number, *row) for number, row in enumerate(rows)]
+        db.executemany("INSERT INTO merkle VALUES (?, ?, ?, ?, ?)", numbered)
+        filled = [[getattr(record, column) for column in columns] for record in records]
+        db.executemany(f"INSERT INTO wal ({plain.RECORD_COLUMNS}) VALUES ({', '.join('?' * len(columns))})", filled)
+        staged = [(record.txn, record.session) for record in log if record.lsn == 35]
+        db.executemany("INSERT INTO staged VALUES (?, ?)", staged)
+        db.executescript(f"PRAGMA application_id = {fmt.APPLICATION_ID}; PRAGMA user_version = 1")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA journal_mode = {journal}")
+    return commits[-1]
+
+
+def tables_of_1(path: Path) -> dict[str, list[Any]]:
+    return {table: query(path, f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES_OF_1}
+
+
+def check_brought_to_2(path: Path, newest: plain.Commit) -> list[Any]:
+    """The file is of format 2, with the newest commit that it had; return the kinds of its audit entries."""
+    judgement = plain.judge(path, history=None)
+    assert judgement.findings == ()
+    assert (judgement.seq, judgement.root, judgement.chain) == (newest.seq, newest.root, newest.chain)
+    second = migration_files()[1]
+    number, name, digest = query(path, "SELECT number, name, sha256 FROM schema_migrations ORDER BY number")[1]
+    assert (number, name, digest) == (2, second.name, sha256(second.read_bytes()))
+    seq, chain, detail = query(path, "SELECT seq, chain, detail FROM audit WHERE number = 1")[0]
+    assert (seq, chain) == (newest.seq, newest.chain)
+    assert json.loads(detail) == {"number": 2, "name": second.name, "sha256": digest.hex()}
+    return [kind for (kind,) in query(path, "SELECT kind FROM audit ORDER BY number")]
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_file_of_format_1_is_brought_to_format_2(path: Path, journal: str) -> None:
+    newest = make_format_1(path, ENDED, journal)
+    before = tables_of_1(path)
+
+    with sqlstate.open(path) as store:
+        assert store.head() == (newest.seq, newest.root, newest.count, newest.at, newest.chain)
+        assert store.stats().format == 2
+        assert [(entry.kind, entry.detail["number"]) for entry in store.audit()] == [("migration", 2)]
+        assert store.check_audit() == []
+    assert tables_of_1(path) == before
+    assert marker_of(path) == b""
+    assert check_brought_to_2(path, newest) == ["migration"]
+    again = folder_image(path.parent)
+    sqlstate.open(path).close()
+    assert folder_image(path.parent) == again
+
+    with sqlstate.open(path) as store:
+        store["c"]["after"] = 1
+        assert store.head().seq == newest.seq + 1
+    assert plain.judge(path, history=None).findings == ()
+
+
+def test_the_tables_of_a_file_that_was_brought_to_format_2_are_those_of_a_new_one(path: Path, tmp_path: Path) -> None:
+    make_format_1(path, ENDED)
+    sqlstate.open(path).close()
+    sqlstate.open(tmp_path / "new.db").close()
+    schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+    assert query(path, schema) == query(tmp_path / "new.db", schema)
+
+
+def test_what_a_dead_session_staged_in_format_1_is_rolled_back(path: Path) -> None:
+    newest = make_format_1(path, make.LOG)
+    with sqlstate.open(path) as store:
+        assert store.recovery.rolled_back == (35,)
+    assert check_brought_to_2(path, newest) == ["migration", "recovery"]
+
+
+def test_what_a_dead_session_staged_in_format_1_can_be_resumed(path: Path) -> None:
+    newest = make_format_1(path, make.LOG)
+    with sqlstate.open(path, recover="resume") as store:
+        assert [left.txn for left in store.pending()] == [35]
+        store.resume(35).commit()
+        assert store.head().seq == newest.seq + 1
+        assert store["a"][1] is False
+    assert plain.judge(path, history=None).findings == ()
+
+
+def test_a_file_of_format_1_that_was_not_closed_is_recovered_and_brought_to_format_2(
+    path: Path, tmp_path: Path
+) -> None:
+    """The newest commit is in the -wal alone, as a kill of version 1 left it."""
+    newest = make_format_1(path, CLOSED_UP)
+    before = [record for record in CLOSED_UP if (record.seq or 0) < 5 and record.lsn < newest.records[0].lsn]
+    other = tmp_path / "before.db"
+    make_format_1(other, before)
+    with closing(sqlite3.connect(other)) as db:
+        db.execute("ATTACH ? AS full", (str(path),))
+        with db:
+            for table in TABLES_OF_1:
+                db.execute(f"DELETE FROM {table}")
+                db.execute(f"INSERT INTO {table} SELECT * FROM full.{table}")
+        crashed = tmp_path / "crashed.db"
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{other}{suffix}", f"{crashed}{suffix}")
+
+    with sqlstate.open(crashed) as store:
+        assert store.head() == (newest.seq, newest.root, newest.count, newest.at, newest.chain)
+        assert store.check_audit() == []
+    assert check_brought_to_2(crashed, newest)[0] == "migration"
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_file_of_format_1_is_refused_for_reading_with_what_to_do(path: Path, journal: str) -> None:
+    make_format_1(path, ENDED, journal)
+    before = folder_image(path.parent)
+
+    with pytest.raises(sqlstate.ReadOnly, match="open it for writing once") as caught:
+        sqlstate.open(path, read_only=True)
+    assert str(path) in str(caught.value)
+    assert folder_image(path.parent) == before
+
+
+DEAD = 9
+
+
+def die(number: int, path: str) -> None:
+    """Open a store, and die at the n-th change to its files; what was written before stays. Never returns."""
+    left = number
+
+    def step() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            os._exit(DEAD)
+
+    class File(apsw.VFSFile):
+        def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802, the name that SQLite has for it
+            step()
+            super().xWrite(data, offset)
+
+        def xTruncate(self, size: int) -> None:  # noqa: N802
+            step()
+            super().xTruncate(size)
+
+        def xSync(self, flags: int) -> None:  # noqa: N802
+            step()
+            super().xSync(flags)
+
+    class Dying(apsw.VFS):
+        def __init__(self) -> None:
+            super().__init__("dying", "")
+
+        def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+            return File("", name, flags)
+
+        def xDelete(self, name: str, sync: bool) -> None:  # noqa: N802
+            step()
+            super().xDelete(name, sync)
+
+    vfs = Dying()
+    sqlstate.open(path, vfs="dying").close()
+    vfs.unregister()
+    os._exit(0)
+
+
+def die_at_each_change(folder: str) -> None:
+    """Let a fork open a copy of the store in *folder*, for each n, until one lives; print how many died."""
+    number, status = 0, DEAD
+    while status == DEAD:
+        number += 1
+        copy = os.path.join(folder, f"{number}.db")
+        shutil.copy(os.path.join(folder, "0.db"), copy)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                die(number, copy)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print(number - 1 if status == 0 else "failed")  # noqa: T201
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.parametrize("log", [CLOSED_UP, ENDED], ids=["numbers without holes", "with a hole"])
+def test_a_death_on_the_way_to_format_2_leaves_one_of_the_two_whole(
+    tmp_path: Path, journal: str, log: list[plain.Record]
+) -> None:
+    first = tmp_path / "0.db"
+    newest = make_format_1(first, log, journal)
+    before = tables_of_1(first) | {"meta": query(first, "SELECT * FROM meta ORDER BY name")}
+    program = "import sys; from tests.test_format import die_at_each_change; die_at_each_change(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.stdout.strip().isdigit(), done.stdout + done.stderr
+
+    formats = []
+    for number in range(1, int(done.stdout) + 1):
+        path = tmp_path / f"{number}.db"
+        # What SQLite makes of what is left, in a copy: it recovers as it reads.
+        (tmp_path / "copy").mkdir()
+        copy = tmp_path / "copy" / path.name
+        for suffix in ("", "-wal", "-journal"):
+            if (file := path.with_name(path.name + suffix)).exists():
+                shutil.copy(file, copy.with_name(copy.name + suffix))
+        [(version,)] = query(copy, "PRAGMA user_version")
+        formats.append(version)
+        assert query(copy, "PRAGMA integrity_check") == [("ok",)]
+        assert tables_of_1(copy) == {table: before[table] for table in TABLES_OF_1}
+        if version == 1:
+            assert query(copy, "SELECT * FROM meta ORDER BY name") == before["meta"]
+            assert query(copy, "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%audit%' OR name = 'events'") == [
+                (0,)
+            ]
+        else:
+            assert check_brought_to_2(copy, newest) == ["migration"]
+        shutil.rmtree(copy.parent)
+
+        with sqlstate.open(path) as store:
+            assert store.head().chain == newest.chain
+            assert next(store.audit()).kind == "migration"
+            assert store.check_audit() == []
+        assert check_brought_to_2(path, newest)[0] == "migration"
+        assert query(path, "SELECT count(*) FROM audit WHERE kind = 'migration'") == [(1,)]
+    assert formats == sorted(formats)
+    # Without SQLite's WAL, the last change of all is the one that commits.
+    assert set(formats) == ({1, 2} if journal == "wal" else {1})
+    assert check_brought_to_2(tmp_path / f"{len(formats) + 1}.db", newest) == ["migration"]

@@ -44,8 +44,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "m.db"
         self.model: Model = {name: {} for name in COLLECTIONS}
-        self.staged: dict[int, list[tuple[str, Any, Any, Any]]] = {}
+        # Of each staged transaction, what it touched: the value before that, and the one that it wrote.
+        self.staged: dict[int, dict[tuple[str, Any], tuple[Any, Any]]] = {}
+        self.handles: dict[int, sqlstate.StagedTransaction] = {}
         self.seq = 0
+        self.recoveries = 0
 
     @initialize(journal=st.sampled_from(["wal", "wal", "delete"]))
     def begin(self, journal: Any) -> None:
@@ -137,42 +140,65 @@ class StoreMachine(RuleBasedStateMachine):
                     self.model = kept
                 return
 
-    @rule(changes=st.lists(st.tuples(collections, keys, values | st.just(ABSENT)), max_size=6))
-    def stage(self, changes: list[Any]) -> None:
-        txn = self.store.wal.append("BEGIN").txn
-        seen: dict[Any, Any] = {}
-        self.staged[txn] = []
-        for name, key, value in changes:
-            here = (name, type(key), key)
-            first = self.model[name].get(key, ABSENT)
-            if value is ABSENT and seen.get(here, first) is ABSENT:
-                continue
-            given = {} if value is ABSENT else {"value": value}
-            self.store.wal.append("DELETE" if value is ABSENT else "PUT", txn=txn, collection=name, key=key, **given)
-            seen[here] = value
-            self.staged[txn].append((name, key, value, first))
+    @rule()
+    def stage(self) -> None:
+        txn = self.store.stage("model")
+        self.handles[txn.id] = txn
+        self.staged[txn.id] = {}
+
+    def seen(self, txn: int, name: str, key: Any) -> Any:
+        """What the staged transaction *txn* sees of an entry."""
+        return self.staged[txn].get((name, key), (None, self.model[name].get(key, ABSENT)))[1]
+
+    def touched(self, txn: int, name: str, key: Any, value: Any) -> None:
+        first, _ = self.staged[txn].get((name, key), (self.model[name].get(key, ABSENT), None))
+        self.staged[txn][name, key] = (first, value)
 
     @precondition(lambda self: self.staged)
-    @rule(data=st.data(), commit=st.booleans())
-    def end_staged(self, data: st.DataObject, commit: bool) -> None:
+    @rule(data=st.data(), name=collections, key=keys, value=values, by_log=st.booleans())
+    def stage_put(self, data: st.DataObject, name: str, key: Any, value: Any, by_log: bool) -> None:
+        txn = data.draw(st.sampled_from(sorted(self.staged)))
+        assert same(self.handles[txn].get(name, key, ABSENT), self.seen(txn, name, key))
+        if by_log:
+            self.store.wal.append("PUT", txn=txn, collection=name, key=key, value=value)
+        else:
+            self.handles[txn].put(name, key, value)
+        self.touched(txn, name, key, value)
+        assert same(self.handles[txn].get(name, key, ABSENT), value)
+
+    @precondition(lambda self: self.staged)
+    @rule(data=st.data(), name=collections, key=keys)
+    def stage_delete(self, data: st.DataObject, name: str, key: Any) -> None:
+        txn = data.draw(st.sampled_from(sorted(self.staged)))
+        there = self.seen(txn, name, key) is not ABSENT
+        assert self.handles[txn].delete(name, key) is there
+        if there:
+            self.touched(txn, name, key, ABSENT)
+        assert self.handles[txn].get(name, key, ABSENT) is ABSENT
+
+    @precondition(lambda self: self.staged)
+    @rule(data=st.data(), end=st.sampled_from(["commit", "commit", "mark", "rollback"]))
+    def end_staged(self, data: st.DataObject, end: str) -> None:
         txn = data.draw(st.sampled_from(sorted(self.staged)))
         changes = self.staged[txn]
-        if not commit:
-            self.store.wal.append("ROLLBACK", txn=txn)
-        elif any(not same(self.model[name].get(key, ABSENT), first) for name, key, _, first in changes):
+        commit = self.handles[txn].commit if end == "commit" else lambda: self.store.wal.mark_committed(txn)
+        if end == "rollback":
+            self.handles[txn].rollback()
+        elif any(not same(self.model[name].get(key, ABSENT), first) for (name, key), (first, _) in changes.items()):
             with pytest.raises(Conflict):
-                self.store.wal.mark_committed(txn)
+                commit()
             return
         else:
             before = copy.deepcopy(self.model)
-            self.store.wal.mark_committed(txn)
-            for name, key, value, _ in changes:
+            head = commit()
+            for (name, key), (_, value) in changes.items():
                 if value is ABSENT:
                     self.model[name].pop(key, None)
                 else:
                     self.model[name][key] = value
             self.expect_commit(before)
-        del self.staged[txn]
+            assert head.seq == self.seq
+        del self.staged[txn], self.handles[txn]
 
     @rule(name=collections, key=keys, value=values)
     def snapshot_stays(self, name: str, key: Any, value: Any) -> None:
@@ -183,11 +209,25 @@ class StoreMachine(RuleBasedStateMachine):
             self.put(name, key, value)
             assert same({each: dict(view[each]) for each in COLLECTIONS}, before)
 
-    @rule()
-    def reopen(self) -> None:
+    @rule(recover=st.sampled_from(["rollback", "resume"]))
+    def reopen(self, recover: Any) -> None:
         self.store.close()
         self.judge()
-        self.store = sqlstate.open(self.path)
+        left = tuple(sorted(self.staged))
+        self.store = sqlstate.open(self.path, recover=recover)
+        report = self.store.recovery
+        assert (report.clean, report.damage) == (True, "")
+        if recover == "resume":
+            assert (report.rolled_back, report.pending, report.entry) == ((), left, None)
+            assert tuple(each.txn for each in self.store.pending()) == left
+            self.handles = {txn: self.store.resume(txn) for txn in left}
+            self.recoveries += len(left)
+        else:
+            assert (report.rolled_back, report.pending) == (left, ())
+            self.recoveries += bool(left)
+            self.staged, self.handles = {}, {}
+        assert [entry.kind for entry in self.store.audit(after=2)] == ["recovery"] * self.recoveries
+        assert self.store.check_audit() == []
 
     @invariant()
     def the_store_holds_what_the_dicts_hold(self) -> None:
@@ -201,6 +241,7 @@ class StoreMachine(RuleBasedStateMachine):
         stored = [(name, key, encode(value)) for name, part in self.model.items() for key, value in part.items()]
         assert head.root == plain.root(stored)
         assert [left.txn for left in self.store.wal.uncommitted()] == sorted(self.staged)
+        assert self.store.pending() == []
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

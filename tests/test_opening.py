@@ -99,7 +99,7 @@ def test_the_file_says_what_it_is(path: Path, journal: str, versions: bytes) -> 
     assert header[:16] == b"SQLite format 3\x00"
     assert header[18:20] == versions  # SQLite's journal mode
     assert header[56:60] == (1).to_bytes(4)  # UTF-8
-    assert header[60:64] == (1).to_bytes(4)  # user_version: the format version
+    assert header[60:64] == (2).to_bytes(4)  # user_version: the format version
     assert header[68:72] == b"SqSt"  # application_id
     assert names(path.parent) == ["test.db"]
 
@@ -158,7 +158,7 @@ def test_reopening_keeps_everything(open_store: OpenStore, journal: str, read_on
             store.store_id, store.head(), list(store.commits()), list(store.wal.read()), store.wal.uncommitted(),
             store.collections(), dict(store["c"]), [(type(key), key) for key in store["c"]],
         )  # fmt: skip
-    store = open_store(create=False, read_only=read_only)
+    store = open_store(create=False, read_only=read_only, recover="resume")
     assert dict(store["c"]) == EVERY_KIND
     assert said == (
         store.store_id, store.head(), list(store.commits()), list(store.wal.read()), store.wal.uncommitted(),
@@ -214,12 +214,40 @@ def test_opening_reading_and_closing_a_closed_store_writes_nothing(path: Path, j
     assert names(path.parent) == ["test.db"]
 
 
+# What migration 0002 made, undone: a store of format 1, byte for byte in its tables.
+FORMAT_1 = (
+    "DROP TABLE audit", "DROP VIEW events", "DELETE FROM meta WHERE name = 'marker'",
+    "UPDATE meta SET value = 1 WHERE name = 'format'", "DELETE FROM schema_migrations WHERE number = 2",
+    "PRAGMA user_version=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("journal", JOURNALS)
+def test_a_store_of_format_1_gets_its_audit_trail_when_it_is_opened_for_writing(path: Path, journal: str) -> None:
+    make_store(path, journal=journal)
+    by_another_program(path, *FORMAT_1)
+    before = folder_image(path.parent)
+    with pytest.raises(sqlstate.ReadOnly, match="open it for writing once"):
+        sqlstate.open(path, read_only=True)
+    assert folder_image(path.parent) == before
+    for _ in range(2):
+        with sqlstate.open(path) as store:
+            assert store.recovery.clean
+            assert dict(store["c"]) == EVERY_KIND | {"k": 1}
+            assert [(entry.kind, entry.seq, entry.detail["number"]) for entry in store.audit()] == [("migration", 2, 2)]
+            assert store.check_audit() == []
+    assert plain.judge(path).findings == ()
+    with sqlstate.open(path) as store:
+        store["c"]["k"] = 2
+    assert plain.judge(path).findings == ()
+
+
 def test_a_store_of_an_older_version_is_migrated_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(path)
     sql = "CREATE TABLE extra (a);"
-    extra = migrate.Migration(2, "0002_extra.sql", sql, sha256(sql.encode()).digest())
-    both = (*migrate.shipped(), extra)
-    monkeypatch.setattr(migrate, "shipped", lambda: both)
+    extra = migrate.Migration(3, "0003_extra.sql", sql, sha256(sql.encode()).digest())
+    more = (*migrate.shipped(), extra)
+    monkeypatch.setattr(migrate, "shipped", lambda: more)
     before = folder_image(path.parent)
     with pytest.raises(sqlstate.ReadOnly, match="open it for writing once") as caught:
         sqlstate.open(path, read_only=True)
@@ -230,20 +258,21 @@ def test_a_store_of_an_older_version_is_migrated_once(path: Path, monkeypatch: p
             assert dict(store["c"]) == EVERY_KIND | {"k": 1}
     with closing(plain.connect(path)) as connection:
         assert connection.execute("SELECT number, name, sha256 FROM schema_migrations").fetchall() == [
-            (migration.number, migration.name, migration.sha256) for migration in both
+            (migration.number, migration.name, migration.sha256) for migration in more
         ]
         assert connection.execute("SELECT * FROM extra").fetchall() == []
+        assert connection.execute("SELECT detail ->> 'number' FROM audit").fetchall() == [(1,), (2,), (3,)]
     assert plain.judge(path).findings == ()
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(path)
     sql = "CREATE TABLE extra (a); INSERT INTO nowhere VALUES (1);"
-    extra = migrate.Migration(2, "0002_extra.sql", sql, sha256(sql.encode()).digest())
-    both = (*migrate.shipped(), extra)
+    extra = migrate.Migration(3, "0003_extra.sql", sql, sha256(sql.encode()).digest())
+    more = (*migrate.shipped(), extra)
     before = folder_image(path.parent)
     with monkeypatch.context() as patch:
-        patch.setattr(migrate, "shipped", lambda: both)
+        patch.setattr(migrate, "shipped", lambda: more)
         with pytest.raises(sqlstate.StoreError):
             sqlstate.open(path)
     assert folder_image(path.parent)["test.db"].content == before["test.db"].content
@@ -275,9 +304,9 @@ def test_a_store_for_reading_refuses_each_kind_of_write(path: Path, cls: type, n
 def test_the_list_of_writes_is_complete() -> None:
     """A method that writes and is not in the list would be a write that reading stores were never tested with."""
     for cls, reads in (
-        (sqlstate.WriteAheadLog, {"read", "uncommitted"}),
+        (sqlstate.WriteAheadLog, {"pending", "read", "staged", "uncommitted"}),
         (sqlstate.Collection, set(calls.VIEW)),
-        (sqlstate.Store, set(calls.STORE) - {"put_stored", "transaction", "writing"}),
+        (sqlstate.Store, set(calls.STORE) - set(calls.STORE_WRITES)),
     ):
         assert set(calls.used_methods(cls)) == reads | set(calls.WRITES[cls])
 
@@ -320,8 +349,11 @@ def test_a_rollback_journal_that_waits_is_played_back_for_writing_and_left_for_r
     assert folder_image(path.parent) == before
     store = open_store()
     assert dict(store["c"]) == EVERY_KIND | {"k": 1}
+    report = store.recovery
+    assert (report.clean, report.journal.kind, report.journal.committed > 0) == (False, "rollback", True)
+    assert [entry.kind for entry in store.audit()] == ["migration", "migration", "recovery"]
     store.close()
-    assert (names(path.parent), path.read_bytes()) == (["test.db"], original)
+    assert names(path.parent) == ["test.db"]
 
 
 def test_a_store_for_reading_follows_a_writer_and_takes_nothing_from_it(path: Path, open_store: OpenStore) -> None:
@@ -431,18 +463,18 @@ REFUSALS = {
     "another program's file with a version only": Refusal(
         _foreign("PRAGMA user_version=1", "VACUUM"), sqlstate.NotAStore, "of another program"
     ),
-    "a newer format": Refusal(_changed("PRAGMA user_version=2"), sqlstate.FormatTooNew, "has format 2"),
+    "a newer format": Refusal(_changed("PRAGMA user_version=3"), sqlstate.FormatTooNew, "has format 3"),
     "a format that never was": Refusal(_changed("PRAGMA user_version=0"), sqlstate.Damaged, ""),
     "a changed migration": Refusal(
         _changed("UPDATE schema_migrations SET sha256 = zeroblob(32)"), sqlstate.MigrationMismatch, "0001_initial.sql"
     ),
     "a migration of another number": Refusal(
-        _changed("UPDATE schema_migrations SET number = 2"), sqlstate.MigrationMismatch, "0001_initial.sql"
+        _changed("UPDATE schema_migrations SET number = 7 WHERE number = 1"), sqlstate.MigrationMismatch, "0002_"
     ),
     "an unknown newer migration": Refusal(
-        _changed("INSERT INTO schema_migrations VALUES (2, '0002_more.sql', zeroblob(32), '')"),
+        _changed("INSERT INTO schema_migrations VALUES (3, '0003_more.sql', zeroblob(32), '')"),
         sqlstate.MigrationMismatch,
-        "0002_more.sql",
+        "0003_more.sql",
     ),
     "no migrations": Refusal(_changed("DELETE FROM schema_migrations"), sqlstate.Damaged, ""),
     "no table of migrations": Refusal(_changed("DROP TABLE schema_migrations"), sqlstate.Damaged, ""),
@@ -470,7 +502,7 @@ REFUSALS = {
         _changed("UPDATE meta SET value = 'memory' WHERE name = 'journal'"), sqlstate.Damaged, "meta"
     ),
     "two versions of the format": Refusal(
-        _changed("UPDATE meta SET value = 2 WHERE name = 'format'"), sqlstate.Damaged, "meta"
+        _changed("UPDATE meta SET value = 3 WHERE name = 'format'"), sqlstate.Damaged, "meta"
     ),
     "text that is not UTF-8": Refusal(
         _changed("UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE name = 'created'"), sqlstate.Damaged, "damaged"
@@ -587,26 +619,53 @@ def test_the_wal_of_a_store_whose_file_was_removed_is_not_deleted(path: Path) ->
         assert store["c"]["left"] == 1
 
 
-UNCLOSED = {
-    "a newer format": ("PRAGMA user_version=2", sqlstate.FormatTooNew),
-    "a changed migration": ("UPDATE schema_migrations SET sha256 = zeroblob(32)", sqlstate.MigrationMismatch),
-    "a missing index": ("DROP INDEX wal_milestones", sqlstate.Damaged),
-    "no store id": ("DELETE FROM meta WHERE name = 'store_id'", sqlstate.Damaged),
+UNCLOSED: dict[str, tuple[tuple[str, ...], type[sqlstate.StoreError]]] = {
+    "a newer format": (
+        # As its migration leaves it, with an entry in the audit trail.
+        (
+            "BEGIN",
+            "PRAGMA user_version=3",
+            "UPDATE meta SET value = 3 WHERE name = 'format'",
+            "INSERT INTO audit SELECT 3, at, kind, seq, chain, detail, digest FROM audit WHERE number = 2",
+            "COMMIT",
+        ),
+        sqlstate.FormatTooNew,
+    ),
+    # What only changes our other tables is no transaction of ours.
+    "a changed migration": (("UPDATE schema_migrations SET sha256 = zeroblob(32)",), sqlstate.JournalDamaged),
+    "a missing index": (("DROP INDEX wal_milestones",), sqlstate.JournalDamaged),
+    "a missing index and another table": (
+        ("DROP INDEX wal_milestones", "CREATE TABLE theirs (a)", "INSERT INTO theirs VALUES (1)"),
+        sqlstate.Damaged,
+    ),
+    "a changed migration and another table": (
+        (
+            "UPDATE schema_migrations SET sha256 = zeroblob(32)",
+            "CREATE TABLE theirs (a)",
+            "INSERT INTO theirs VALUES (1)",
+        ),
+        sqlstate.MigrationMismatch,
+    ),
+    "no store id": (("DELETE FROM meta WHERE name = 'store_id'",), sqlstate.JournalDamaged),
 }
 
 
 @pytest.mark.parametrize("what", UNCLOSED)
 def test_a_refused_store_that_was_not_closed_keeps_its_wal(path: Path, what: str) -> None:
-    statement, error = UNCLOSED[what]
+    statements, error = UNCLOSED[what]
     make_store(path)
-    with Child("tampers", path, "", statement) as child:
+    with Child("tampers", path, "", *statements) as child:
         child.expects("done")
         child.ends()
     before = folder_image(path.parent)
     assert before["test.db-wal"].content
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         sqlstate.open(path)
-    assert folder_image(path.parent) == before
+    assert type(caught.value) is error
+    evidence = [Path(name).name for name in getattr(caught.value, "evidence", ())]
+    after = folder_image(path.parent)
+    assert {after.pop(name).content for name in evidence} <= {before["test.db-wal"].content}
+    assert after == before
 
 
 def test_a_file_that_another_program_keeps_locked_is_busy(path: Path) -> None:
@@ -684,6 +743,7 @@ OPTIONS = [
     {"journal": "memory"}, {"journal": "off"}, {"journal": "WAL"}, {"journal": None}, {"journal": "wal; DROP TABLE t"},
     {"timeout": -1}, {"timeout": -0.001}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"timeout": "5"},
     {"timeout": None}, {"timeout": 1e300}, {"vfs": "none such"},
+    {"recover": "Rollback"}, {"recover": ""}, {"recover": None}, {"recover": True}, {"recover": ["accept"]},
 ]  # fmt: skip
 
 
@@ -849,6 +909,7 @@ METHODS = [
     (cls, name)
     for cls in (
         sqlstate.Store, sqlstate.WriteAheadLog, sqlstate.Collection, sqlstate.CollectionView, sqlstate.Snapshot,
+        sqlstate.StagedTransaction,
     )
     for name in calls.used_methods(cls)
 ]  # fmt: skip
@@ -858,21 +919,25 @@ METHODS = [
 def test_every_method_of_a_closed_store_says_that_it_is_closed(path: Path, cls: type, name: str) -> None:
     store = sqlstate.open(path)
     store["c"]["k"] = 1
-    snapshot = store.snapshot()
-    handles = calls.Handles(store, store["c"], snapshot["c"], snapshot, store.wal)
+    staged, snapshot = store.stage(), store.snapshot()
+    handles = calls.Handles(store, store["c"], snapshot["c"], snapshot, store.wal, staged=staged)
     store.close()
     with pytest.raises(sqlstate.StoreClosed, match="closed") as caught:
         calls.call(cls, name, handles)
     assert str(path) in str(caught.value)
     snapshot.close()
     with closing(plain.connect(path)) as connection:
-        assert connection.execute("SELECT count(*), max(seq) FROM wal").fetchall() == [(3, 1)]
+        assert connection.execute("SELECT count(*), max(seq) FROM wal").fetchall() == [(4, 1)]
+    assert names(path.parent) == ["test.db"]
 
 
 def test_every_class_that_can_be_used_is_in_the_calls() -> None:
     """Otherwise its methods would be nowhere in the tests above."""
     usable = {getattr(sqlstate, name) for name in sqlstate.__all__ if isinstance(getattr(sqlstate, name), type)}
-    facts = (sqlstate.Head, sqlstate.Kind, sqlstate.Record, sqlstate.Stats, sqlstate.Uncommitted)
+    facts = (
+        sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.Head, sqlstate.JournalReport, sqlstate.Kind,
+        sqlstate.Record, sqlstate.RecoveryReport, sqlstate.Stats, sqlstate.Uncommitted,
+    )  # fmt: skip
     assert {cls for cls in usable if not issubclass(cls, Exception)} - set(facts) == set(calls.CALLS)
     for cls, reasons in calls.EXEMPT.items():
         assert set(reasons) <= set(calls.public_methods(cls))

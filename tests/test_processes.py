@@ -77,7 +77,7 @@ def test_six_processes_that_make_one_file_at_one_moment_agree_on_it(tmp_path: Pa
                 rows = connection.execute("SELECT number, name FROM schema_migrations").fetchall()
                 journals = connection.execute("SELECT value FROM meta WHERE name = 'journal'").fetchall()
             connection.close()
-            assert rows == [(1, "0001_initial.sql")]
+            assert rows == [(1, "0001_initial.sql"), (2, "0002_crash_safety.sql")]
             assert journals == [(journal,)]
         for child in children:
             child.ends()
@@ -165,6 +165,8 @@ def test_a_writer_that_waits_too_long_is_told_so_and_has_changed_nothing(path: P
             lambda: store["left"].clear(),
             lambda: store.transaction().__enter__(),
             lambda: store.wal.append("BEGIN"),
+            lambda: store.stage(),
+            lambda: store.record("check", {}),
         ):
             with pytest.raises(sqlstate.Busy, match=r"nothing was changed.*[Tt]ry again") as caught:
                 attempt()
@@ -289,7 +291,7 @@ def test_a_staged_transaction_survives_the_kill_of_its_process(path: Path, open_
     with Child("stages", path) as child:
         txn = child.says()
         child.kill()
-    store = open_store()
+    store = open_store(recover="resume")
     [found] = store.wal.uncommitted()
     assert (found.txn, found.note, [record.kind for record in found.records]) == (txn, "draft", ["BEGIN", "PUT"])
     assert (store.head().seq, list(store["drafts"])) == (0, [])

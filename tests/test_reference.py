@@ -1,13 +1,14 @@
 """The judge judged: its vectors, its digests against literal hashlib, whether it finds what is wrong."""
 
 import hashlib
+import json
 import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reference import plain
+from tests.reference import audit, findings, notation, plain
 from tests.reference.plain import Entry, Key, Record, Value
 from tests.vectors import make
 
@@ -48,7 +49,7 @@ def table(number: int) -> list[list[str]]:
 # ---- The files on disk ----
 
 
-@pytest.mark.parametrize("name", ["encoding.json", "tree.json", "chain.json"])
+@pytest.mark.parametrize("name", ["encoding.json", "tree.json", "chain.json", "audit.json"])
 def test_the_vector_file_is_what_make_writes(name: str) -> None:
     assert (make.HERE / name).read_text(encoding="ascii") == make.documents()[name]
 
@@ -86,6 +87,24 @@ def test_the_chain_vectors_reach_every_record() -> None:
     assert order[2] == [16, 17, 18, 5, 6, 14, 19, 22, 23, 24], "not in the order of lsn"
     assert commits[3].root == plain.empty_root()
     assert entries == [("a", 1, "true")]
+
+
+def test_the_audit_vectors_reach_every_kind_of_detail() -> None:
+    _, commits, _ = make.closed(STORE_ID, make.LOG)
+    trail = make.trail(STORE_ID, commits)
+    assert [entry.kind for entry in trail] == ["migration", "check", "recovery", "recovery", "backup", "restore"]
+    assert {entry.seq for entry in trail} == {0, 2, 5}
+    assert any(one.at > other.at for one, other in pairwise(trail)), "the clock never went back"
+    assert not trail[2].detail.isascii()
+    assert set(section_members()) == set(json.loads(trail[2].detail))
+    assert audit.resumed([astuple(entry) for entry in trail]) == {5: make.SESSION_A}
+
+
+def section_members() -> Iterator[str]:
+    """The members of a recovery that the page lists, in the last table of 3.7."""
+    found = PAGE.split("| member of `recovery` | value |")[1].split("\n\n")[0]
+    for first in re.findall(r"^\| (`.*?) \|", found, re.MULTILINE):
+        yield from re.findall(r"`(\w+)`", first)
 
 
 # ---- The reference against literal calls ----
@@ -142,6 +161,25 @@ def test_a_chain_link_by_hand() -> None:
     when = "2026-11-23T17:09:46.000000Z"
     link = b"\x03" + b"\x01" * 32 + ONE + b"\x02" * 32 + ONE + b"\x00\x00\x00\x1b" + when.encode() + sha(b"xyz")
     assert plain.chain_next(b"\x01" * 32, 1, b"\x02" * 32, 1, when, b"xyz") == sha(link)
+
+
+def test_digest_0_of_the_audit_trail_by_hand() -> None:
+    assert audit.digest_zero(bytes(range(16))) == sha(bytes([4, *range(16)]))
+
+
+def test_a_digest_of_the_audit_trail_by_hand() -> None:
+    entry = audit.Entry(1, "T", "caf\u00e9", 1, b"\x02" * 32, '{"a":1}', b"not part of it")
+    text = b"\x00\x00\x00\x01T\x00\x00\x00\x05caf\xc3\xa9"
+    link = b"\x04" + b"\x01" * 32 + ONE + text + ONE + b"\x02" * 32 + b'\x00\x00\x00\x07{"a":1}'
+    assert audit.digest_next(b"\x01" * 32, entry) == sha(link)
+
+
+def test_markers_by_hand() -> None:
+    assert audit.marker(1, b"\xaa" * 16, 0) == b"\x01" + b"\xaa" * 16 + bytes(8)
+    assert audit.marker(0, b"\xaa" * 16, 1) == b"\x00" + b"\xaa" * 16 + ONE
+    assert [audit.is_open(audit.marker(state, bytes(16), 0)) for state in (0, 1)] == [False, True]
+    assert [audit.is_at_rest(audit.marker(state, bytes(16), 0)) for state in (0, 1)] == [True, False]
+    assert (audit.is_open(b""), audit.is_at_rest(b"")) == (False, False)
 
 
 def test_record_bytes_by_hand() -> None:
@@ -254,17 +292,23 @@ def test_the_table_of_worked_digests() -> None:
         "leaf of collection `a`, key TEXT `k`, value BLOB of no bytes": plain.leaf("a", "k", b""),
         "root of the store of these two entries": plain.root([("a", 1, "1"), ("a", "k", b"")]),
         "chain_0 of store id `000102030405060708090a0b0c0d0e0f`": plain.chain_zero(bytes(range(16))),
-        "records hash of commit 1, below": plain.sha256(plain.records_bytes(log[:4])),
+        "records hash of commit 1, below": notation.sha256(plain.records_bytes(log[:4])),
         "chain_1, below": commits[0].chain,
+        "digest_0 of the audit trail of that store": audit.digest_zero(bytes(range(16))),
+        "digest_1 of the audit trail, below": make.trail(STORE_ID, commits)[0].digest,
     }
     assert {of: digest.strip("`") for of, digest in table(12)} == {of: d.hex() for of, d in expected.items()}
+    assert f"```\n{make.trail(STORE_ID, commits)[0].detail}\n```" in section(12)
 
 
 def test_the_page_states_the_constants() -> None:
-    for number in (plain.APPLICATION_ID, plain.MAX_COLLECTION, f"{plain.MAX_KEY:,}", f"{plain.MAX_VALUE:,}"):
+    for number in (plain.APPLICATION_ID, notation.MAX_COLLECTION, f"{notation.MAX_KEY:,}", f"{notation.MAX_VALUE:,}"):
         assert str(number) in PAGE
+    assert f"Format version {plain.FORMAT}." in PAGE
+    for name in (*audit.KINDS, *audit.TRIGGERS):
+        assert f"`{name}`" in PAGE
     assert int.from_bytes(b"SqSt", "big") == plain.APPLICATION_ID
-    assert set(re.findall(r"\*\*(I[0-9]+)\*\*", section(9))) == {f"I{number}" for number in range(1, 11)}
+    assert set(re.findall(r"\*\*(I[0-9]+)\*\*", section(9))) == {f"I{number}" for number in range(1, 13)}
 
 
 # ---- The judge, on files made by hand from section 3 ----
@@ -272,13 +316,18 @@ def test_the_page_states_the_constants() -> None:
 # Laxer than a real one, so that every rule can be broken.
 SCHEMA = """
 PRAGMA application_id = 1399935860;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value);
 CREATE TABLE state (collection TEXT, key, value, PRIMARY KEY (collection, key));
 CREATE TABLE merkle (id INTEGER PRIMARY KEY, level INTEGER, collection TEXT, key, children BLOB);
 CREATE TABLE wal (lsn INTEGER, txn INTEGER, kind TEXT, session BLOB, collection TEXT, key, value,
                   before, seq INTEGER, root BLOB, count INTEGER, chain BLOB, at TEXT, note TEXT);
 CREATE TABLE staged (txn, session);
+CREATE TABLE audit (number, at, kind, seq, chain, detail, digest);
+CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'never changed'); END;
+CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'never deleted'); END;
+CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE number >= NEW.number)
+BEGIN SELECT RAISE(ABORT, 'appended'); END;
 """
 
 
@@ -292,7 +341,8 @@ def write(
     """Write a file as the page describes it."""
     entries = list(entries)
     rows = sorted(plain.merkle_rows(entries), key=lambda row: (row[0], plain.sort_key(row[1], row[2])))
-    facts = [("store_id", STORE_ID), ("format", 1), ("created", make.at(0))]
+    marker = audit.marker(0, NONCE, max((record.lsn for record in records), default=0))
+    facts = [("store_id", STORE_ID), ("format", 2), ("journal", "wal"), ("created", make.at(0)), ("marker", marker)]
     columns = plain.RECORD_COLUMNS.split(", ")
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(schema)
@@ -304,8 +354,37 @@ def write(
         filled = [[getattr(record, column) for column in columns] for record in records]
         db.executemany(f"INSERT INTO wal ({plain.RECORD_COLUMNS}) VALUES ({marks})", filled)
         db.executemany("INSERT INTO staged VALUES (?, ?)", staged)
+        add_trail(db, linked([entry("check", seq, chain) for seq, chain in newest(records)]))
 
 
+def newest(records: list[Record]) -> list[tuple[int, bytes]]:
+    """(seq, chain) before the first commit and of the last."""
+    found = [(0, plain.chain_zero(STORE_ID))]
+    found += [(record.seq, record.chain) for record in records if record.seq is not None and record.chain is not None]
+    return [found[0], found[-1]]
+
+
+def entry(kind: str, seq: int, chain: bytes, detail: str = "{}", number: int = 0) -> audit.Entry:
+    return audit.Entry(number, make.at(10), kind, seq, chain, detail)
+
+
+def linked(entries: list[audit.Entry]) -> list[audit.Entry]:
+    """The entries with digests that follow from each other, numbered where they are not yet."""
+    digest = audit.digest_zero(STORE_ID)
+    result = []
+    for number, each in enumerate(entries, start=1):
+        numbered = replace(each, number=each.number or number)
+        digest = audit.digest_next(digest, numbered)
+        result.append(replace(numbered, digest=digest))
+    return result
+
+
+def add_trail(db: sqlite3.Connection, entries: list[audit.Entry]) -> None:
+    rows = [astuple(each) for each in entries]
+    db.executemany(f"INSERT INTO audit ({audit.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+NONCE = bytes([0xCC]) * 16
 STAGED = [(35, make.SESSION_B)]
 
 
@@ -322,6 +401,25 @@ def write_log(path: Path, log: list[Record], staged: list[tuple[int, bytes]] = S
 def edit(path: Path, sql: str) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(sql)
+
+
+def edit_trail(path: Path, sql: str) -> None:
+    """Change the audit trail as somebody does who takes its triggers away, and puts them back."""
+    with closing(sqlite3.connect(path)) as db, db:
+        triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute(sql)
+        for _, trigger in triggers:
+            db.execute(trigger)
+
+
+def write_trail(path: Path, entries: list[audit.Entry], staged: list[tuple[int, bytes]] = STAGED) -> None:
+    """The log of the vectors with another audit trail."""
+    write_log(path, make.LOG, staged)
+    edit_trail(path, "DELETE FROM audit")
+    with closing(sqlite3.connect(path)) as db, db:
+        add_trail(db, entries)
 
 
 def against(judgement: plain.Judgement) -> set[str]:
@@ -379,6 +477,7 @@ def test_a_wal_that_was_not_checkpointed_is_read(path: Path) -> None:
         db.execute("PRAGMA journal_mode = WAL")
         with db:
             db.execute("UPDATE wal SET note = 'x' WHERE lsn = 30")
+            db.execute("UPDATE meta SET value = ? WHERE name = 'marker'", (audit.marker(1, NONCE, 0),))
         assert against(plain.judge(path)) == {"I6"}
 
 
@@ -413,7 +512,7 @@ LOGS = {
     "I8 before where nothing was": (edited({2: {"before": "0"}}), {"I8"}),
     "I8 bytes are not text": (edited({9: {"before": b"2"}}), {"I8"}),
     "I10 nothing changed": (one_commit(), {"I10"}),
-    "format 3.4 time": (edited({34: {"at": "2026-11-23 17:09:52"}}), {"format 3.4", "I3", "I8"}),
+    "format 3.4 time": (edited({34: {"at": "2026-11-23 17:09:52"}}), {"format 3.4", "I3", "I8", "I12"}),
 }
 
 
@@ -423,6 +522,10 @@ def test_a_log_that_breaks_one_rule(path: Path, name: str) -> None:
     log, expected = LOGS[name]
     write_log(path, log)
     assert against(plain.judge(path)) == expected
+
+
+def marker_sql(value: str) -> str:
+    return f"UPDATE meta SET value = {value} WHERE name = 'marker'"
 
 
 EDITS = {
@@ -453,40 +556,57 @@ EDITS = {
     "I3 other count": ("UPDATE wal SET count = 2 WHERE lsn = 34", {"I3", "I6"}),
     "I6 at": ("UPDATE wal SET at = replace(at, '17:', '18:') WHERE lsn = 29", {"I6"}),
     "I6 note": ("UPDATE wal SET note = 'another' WHERE lsn = 7", {"I6"}),
-    "I6 chain": ("UPDATE wal SET chain = zeroblob(32) WHERE lsn = 34", {"I6"}),
-    "I6 store id": ("UPDATE meta SET value = zeroblob(16) WHERE name = 'store_id'", {"I6"}),
+    "I6 chain": ("UPDATE wal SET chain = zeroblob(32) WHERE lsn = 34", {"I6", "I12"}),
+    "I6 store id": ("UPDATE meta SET value = zeroblob(16) WHERE name = 'store_id'", {"I6", "I12"}),
     "I6 value": ("UPDATE wal SET value = '8' WHERE lsn = 8", {"I6", "I8"}),
     "I5 one lsn twice": ("INSERT INTO wal SELECT * FROM wal WHERE lsn = 36", {"I5"}),
     "I5 BEGIN after its records": ("UPDATE wal SET lsn = 20 WHERE lsn = 12", {"I5", "I7"}),
     "I5 lsn below zero": ("UPDATE wal SET lsn = -1 WHERE lsn = 1", {"format 3.4", "I5", "I6", "I7"}),
     "I7 after its end": (
         "INSERT INTO wal (lsn, txn, kind, collection, key, value) VALUES (50, 30, 'PUT', 'a', 1, '1')",
-        {"I7"},
+        {"I7", "I11"},
     ),
     "I7 two ends": (
         "INSERT INTO wal (lsn, txn, kind, at) SELECT 50, 30, 'ROLLBACK', at FROM wal WHERE lsn = 34",
-        {"I7"},
+        {"I7", "I11"},
     ),
     "I7 two BEGINs": (
         """INSERT INTO wal (lsn, txn, kind, session, note, at)
         SELECT 50, txn, kind, session, note, at FROM wal WHERE lsn = 35""",
-        {"I7", "I5"},
+        {"I7", "I5", "I11"},
     ),
     "I9 not listed": ("DELETE FROM staged", {"I9"}),
     "I9 listed and ended": ("INSERT INTO staged SELECT 5, session FROM wal WHERE lsn = 5", {"I9"}),
-    "I9 of another session": ("UPDATE staged SET session = zeroblob(16)", {"I9"}),
+    "format 3.5 another session": ("UPDATE staged SET session = zeroblob(16)", {"format 3.5"}),
+    "format 3.5 no session": ("UPDATE staged SET session = 'abcdefghijklmnop'", {"format 3.5"}),
     "I9 txn is REAL": ("UPDATE staged SET txn = 35.0", {"I9"}),
     "I9 listed twice": ("INSERT INTO staged SELECT * FROM staged", {"I9"}),
     "format 3.4 a direct one has no end": (
         "INSERT INTO wal (lsn, txn, kind, note) VALUES (50, 50, 'BEGIN', '')",
-        {"format 3.4"},
+        {"format 3.4", "I11"},
     ),
     "format 3.4 session": ("UPDATE wal SET session = zeroblob(16) WHERE lsn = 14", {"format 3.4"}),
     "format 1 application_id": ("PRAGMA application_id = 1", {"format 1"}),
-    "format 1 user_version": ("PRAGMA user_version = 2", {"format 1"}),
-    "format 3.1 format": ("UPDATE meta SET value = 2 WHERE name = 'format'", {"format 3.1"}),
+    "format 1 user_version": ("PRAGMA user_version = 1", {"format 1"}),
+    "format 3.1 format": ("UPDATE meta SET value = 1 WHERE name = 'format'", {"format 3.1"}),
     "format 3.1 created": ("UPDATE meta SET value = 'now' WHERE name = 'created'", {"format 3.1"}),
-    "format 3.1 store id": ("DELETE FROM meta WHERE name = 'store_id'", {"format 3.1", "I6"}),
+    "format 3.1 store id": ("DELETE FROM meta WHERE name = 'store_id'", {"format 3.1", "I6", "I12"}),
+    "format 3.1 journal": ("UPDATE meta SET value = 'truncate' WHERE name = 'journal'", {"format 3.1"}),
+    "format 3.1 a marker without SQLite's WAL": (
+        "UPDATE meta SET value = 'delete' WHERE name = 'journal'",
+        {"format 3.1"},
+    ),
+    "format 3.1 no marker": ("DELETE FROM meta WHERE name = 'marker'", {"format 3.1"}),
+    "format 3.1 marker is TEXT": (marker_sql("''"), {"format 3.1"}),
+    "format 3.1 marker too short": (marker_sql("zeroblob(24)"), {"format 3.1"}),
+    "format 3.1 marker too long": (marker_sql("zeroblob(26)"), {"format 3.1"}),
+    "format 3.1 marker of no state": (marker_sql(f"x'02{bytes(24).hex()}'"), {"format 3.1"}),
+    "format 3.1 marker open with a number": (marker_sql(f"x'01{bytes(23).hex()}24'"), {"format 3.1", "I11"}),
+    "I11 open, and no -wal": (marker_sql(f"x'01{bytes(24).hex()}'"), {"I11"}),
+    "I11 at rest too early": (marker_sql(f"x'00{bytes(23).hex()}23'"), {"I11"}),
+    "I11 at rest too late": (marker_sql(f"x'00{bytes(23).hex()}25'"), {"I11"}),
+    "I11 at rest at 0": (marker_sql("zeroblob(25)"), {"I11"}),
+    "format 3.7 trigger": ("DROP TRIGGER audit_no_replace", {"format 3.7"}),
     "SQLite": ("DROP TABLE wal", {"SQLite"}),
 }
 
@@ -497,6 +617,133 @@ def test_an_edited_file(path: Path, name: str) -> None:
     sql, expected = EDITS[name]
     edit(path, sql)
     assert against(plain.judge(path)) == expected
+
+
+# Entry 1 stands before the first commit, entry 2 at commit 5.
+TRAIL_EDITS = {
+    "I12 at": ("UPDATE audit SET at = replace(at, '17:', '18:') WHERE number = 1", {"I12"}),
+    "I12 kind": ("UPDATE audit SET kind = 'repair' WHERE number = 2", {"I12"}),
+    "I12 seq": ("UPDATE audit SET seq = 4 WHERE number = 2", {"I12"}),
+    "I12 chain": ("UPDATE audit SET chain = zeroblob(32) WHERE number = 1", {"I12"}),
+    "I12 detail": ("""UPDATE audit SET detail = '{"a":1}' WHERE number = 2""", {"I12"}),
+    "I12 digest": ("UPDATE audit SET digest = zeroblob(32) WHERE number = 1", {"I12"}),
+    "I12 the first is gone": ("DELETE FROM audit WHERE number = 1", {"I12"}),
+    "I12 one is there twice": ("INSERT INTO audit SELECT * FROM audit WHERE number = 2", {"I12"}),
+    "I12 a hole": ("UPDATE audit SET number = 3 WHERE number = 2", {"I12"}),
+    "format 3.7 number": ("UPDATE audit SET number = '2' WHERE number = 2", {"format 3.7", "I12"}),
+    "format 3.7 at": ("UPDATE audit SET at = 'now' WHERE number = 2", {"format 3.7"}),
+    "format 3.7 kind": ("UPDATE audit SET kind = 'crash' WHERE number = 2", {"format 3.7"}),
+    "format 3.7 seq": ("UPDATE audit SET seq = -1 WHERE number = 2", {"format 3.7"}),
+    "format 3.7 seq is REAL": ("UPDATE audit SET seq = 5.0 WHERE number = 2", {"format 3.7"}),
+    "format 3.7 chain": ("UPDATE audit SET chain = zeroblob(31) WHERE number = 2", {"format 3.7"}),
+    "format 3.7 digest": ("UPDATE audit SET digest = hex(digest) WHERE number = 2", {"format 3.7"}),
+    **{
+        f"format 3.7 detail {detail}": (f"UPDATE audit SET detail = {detail} WHERE number = 2", {"format 3.7"})
+        for detail in (
+            *("NULL", "x'7b7d'", "CAST(x'ff' AS TEXT)", "''", "'[]'", "'{'", "'{} '", "'{}{}'", """'{"a": 1}'"""),
+            *("""'{"b":1,"a":1}'""", """'{"a":1,"a":1}'""", """'{"a":{"c":1,"b":1}}'""", """'{"a":NaN}'"""),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", TRAIL_EDITS)
+def test_an_edited_trail(path: Path, name: str) -> None:
+    write_log(path, make.LOG)
+    sql, expected = TRAIL_EDITS[name]
+    edit_trail(path, sql)
+    assert against(plain.judge(path)) == expected
+
+
+def test_what_is_cut_off_the_end_of_a_trail_is_not_found(path: Path) -> None:
+    """The page says so; only a digest that was kept elsewhere can tell."""
+    write_log(path, make.LOG)
+    edit_trail(path, "DELETE FROM audit WHERE number = 2")
+    assert plain.judge(path).sound
+
+
+COMMITS = {commit.seq: commit.chain for commit in make.closed(STORE_ID, make.LOG)[1]}
+ZERO = plain.chain_zero(STORE_ID)
+# The digests follow from each other, so only the rule named can find what is wrong.
+TRAILS = {
+    "starts at 2": [entry("check", 5, COMMITS[5], number=2)],
+    "a hole": [entry("check", 0, ZERO), entry("check", 5, COMMITS[5], number=3)],
+    "seq decreases": [entry("check", 5, COMMITS[5]), entry("check", 4, COMMITS[4])],
+    "a commit to come": [entry("check", 6, COMMITS[5])],
+    "another chain": [entry("check", 4, COMMITS[5])],
+    "another chain before the first": [entry("check", 0, bytes(32))],
+}
+
+
+@pytest.mark.parametrize("name", TRAILS)
+def test_a_trail_that_breaks_i12_and_nothing_else(path: Path, name: str) -> None:
+    write_trail(path, linked(TRAILS[name]))
+    assert [finding.split(":")[0] for finding in plain.judge(path).findings] == ["I12"]
+
+
+def test_a_trail_without_entries_and_that_of_the_vectors_are_sound(path: Path) -> None:
+    write_trail(path, [])
+    assert plain.judge(path).findings == ()
+    other = path.with_name("other.db")
+    write_trail(other, make.trail(STORE_ID, make.closed(STORE_ID, make.LOG)[1]))
+    assert plain.judge(other).findings == ()
+
+
+def test_a_staged_transaction_is_its_sessions_or_of_who_resumed_it_last(path: Path) -> None:
+    def resumes(*txns: int, by: bytes) -> audit.Entry:
+        detail = {"by": by.hex(), "resumed": txns, "session": make.SESSION_B.hex()}
+        return entry("recovery", 5, COMMITS[5], json.dumps(detail, separators=(",", ":")))
+
+    other = bytes([0xD0]) * 16
+    trail = linked([resumes(35, by=other), resumes(5, 35, by=make.SESSION_A), resumes(5, by=other)])
+    for number, (session, expected) in enumerate(
+        [(make.SESSION_A, set()), (make.SESSION_B, {"format 3.5"}), (other, {"format 3.5"})]
+    ):
+        file = path.with_name(str(number))
+        write_trail(file, trail, [(35, session)])
+        assert against(plain.judge(file)) == expected
+
+
+# What somebody who may not have closed the store wrote last: none of it is in the main file.
+OPEN, AT_36, AT_50 = audit.marker(1, NONCE, 0), audit.marker(0, NONCE, 36), audit.marker(0, NONCE, 50)
+STAGES = "INSERT INTO wal (lsn, txn, kind, session, note, at) VALUES (50, 50, 'BEGIN', zeroblob(16), '', ?)"
+
+
+@pytest.mark.parametrize(
+    ("stages", "before", "marker", "expected"),
+    [
+        (False, OPEN, OPEN, set()),
+        (False, OPEN, AT_36, set()),
+        (False, AT_36, AT_36, set()),
+        (True, OPEN, OPEN, set()),
+        (True, AT_36, OPEN, set()),
+        (True, AT_36, AT_50, {"I11"}),
+        (True, OPEN, AT_50, {"I11"}),
+        (True, AT_36, AT_36, {"I11"}),
+        (True, b"", b"", set()),
+    ],
+)
+def test_a_marker_at_rest_means_that_the_wal_can_go(
+    path: Path, stages: bool, before: bytes, marker: bytes, expected: set[str]
+) -> None:
+    write_log(path, make.LOG)
+    edit(path, marker_sql(f"x'{before.hex()}'"))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        with db:
+            db.execute(marker_sql("?"), (marker,))
+            # An entry that comes while the store is closed is carried with the marker.
+            add_trail(db, [next_entry(db)])
+            if stages:
+                db.execute(STAGES, (make.at(55),))
+                db.execute("INSERT INTO staged VALUES (50, zeroblob(16))")
+        assert against(plain.judge(path)) == expected
+
+
+def next_entry(db: sqlite3.Connection) -> audit.Entry:
+    (digest,) = db.execute("SELECT digest FROM audit WHERE number = 2").fetchone()
+    made = entry("check", 5, COMMITS[5], number=3)
+    return replace(made, digest=audit.digest_next(digest, made))
 
 
 # Each breaks a row of the table in 3.4: lsn, column, what it is set to.
@@ -531,8 +778,8 @@ SHAPES = [
 def test_a_column_that_the_record_may_not_have(path: Path, lsn: int, column: str, to: str) -> None:
     write_log(path, make.LOG)
     edit(path, f"UPDATE wal SET {column} = {to} WHERE lsn = {lsn}")
-    findings = plain.judge(path).findings
-    assert [f for f in findings if f.startswith(f"format 3.4: record {lsn} ") and column in f], findings
+    found = plain.judge(path).findings
+    assert [f for f in found if f.startswith(f"format 3.4: record {lsn} ") and column in f], found
 
 
 def test_a_key_of_the_tree_that_is_real(path: Path) -> None:
@@ -566,19 +813,19 @@ def test_what_sqlite_itself_finds(path: Path) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[36:40] = b"\x00\x00\x00\x05"
     path.write_bytes(damaged)
-    findings = plain.judge(path).findings
-    assert len(findings) == 1
-    assert findings[0].startswith("SQLite: integrity_check says")
+    found = plain.judge(path).findings
+    assert len(found) == 1
+    assert found[0].startswith("SQLite: integrity_check says")
 
 
 def test_limits_of_length(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "MAX_KEY", 2)
+    monkeypatch.setattr(notation, "MAX_KEY", 2)
     write_log(path, one_commit(put("j", "12", "1"), replace(put("j", b"12", "1"), lsn=42)))
     assert plain.judge(path).sound
     edit(path, "INSERT INTO state VALUES ('j', '123', '1')")
     assert "I1" in against(plain.judge(path))
     monkeypatch.undo()
-    monkeypatch.setattr(plain, "MAX_VALUE", 3)
+    monkeypatch.setattr(notation, "MAX_VALUE", 3)
     assert "I1: state row 'a', 1: value is 'true', not TEXT or BLOB within the limit" in plain.judge(path).findings
 
 
@@ -637,9 +884,9 @@ def test_many_findings_of_one_kind_are_summed_up(path: Path) -> None:
     write_log(path, make.LOG)
     with closing(sqlite3.connect(path)) as db, db:
         db.executemany("INSERT INTO state VALUES ('z', ?, '{')", [(number,) for number in range(100)])
-    findings = [finding for finding in plain.judge(path).findings if finding.startswith("I1:")]
-    assert len(findings) == plain.FINDINGS_SHOWN + 1
-    assert findings[-1] == "I1: … and 95 more"
+    found = [finding for finding in plain.judge(path).findings if finding.startswith("I1:")]
+    assert len(found) == findings.FINDINGS_SHOWN + 1
+    assert found[-1] == "I1: … and 95 more"
 
 
 def test_a_file_that_is_no_database(path: Path) -> None:
@@ -672,6 +919,7 @@ def test_the_reader_agrees_with_a_sound_file(path: Path, tmp_path: Path) -> None
         f"root {judgement.root.hex()} as recorded",
         f"count {judgement.count} as recorded",
         f"chain {judgement.chain.hex()} as recorded",
+        f"audit {linked([entry('check', 0, ZERO), entry('check', 3, judgement.chain)])[-1].digest.hex()} as recorded",
     ]
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -695,7 +943,34 @@ def test_the_reader_finds_fault(path: Path, tmp_path: Path, name: str) -> None:
     edit(path, EDITS[name][0])
     result = run_reader(tmp_path, path)
     assert (result.returncode, result.stderr) == (1, "")
-    assert "but the commit says" in result.stdout
+    assert "but the file says" in result.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in TRAIL_EDITS if name.startswith("I12")])
+def test_the_reader_finds_fault_with_the_trail(path: Path, tmp_path: Path, name: str) -> None:
+    write_log(path, make.LOG)
+    edit_trail(path, TRAIL_EDITS[name][0])
+    result = run_reader(tmp_path, path)
+    assert (result.returncode, result.stderr) == (1, "")
+    [wrong] = [line for line in result.stdout.splitlines() if "but the file says" in line]
+    assert wrong.startswith("audit ")
+
+
+def test_the_reader_agrees_with_the_trail_of_the_vectors_and_with_none(path: Path, tmp_path: Path) -> None:
+    trail = make.trail(STORE_ID, make.closed(STORE_ID, make.LOG)[1])
+    for name, entries, digest in (("all", trail, trail[-1].digest), ("none", [], audit.digest_zero(STORE_ID))):
+        write_trail(path.with_name(name), entries)
+        result = run_reader(tmp_path, path.with_name(name))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert f"audit {digest.hex()} as recorded" in result.stdout
+
+
+def test_the_reader_refuses_a_store_whose_marker_is_open(path: Path, tmp_path: Path) -> None:
+    write_log(path, make.LOG)
+    edit(path, EDITS["I11 open, and no -wal"][0])
+    result = run_reader(tmp_path, path)
+    assert result.returncode == 1
+    assert "the marker is open" in result.stderr
 
 
 def test_the_reader_refuses_a_store_that_is_not_closed(path: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import sqlstate
 from sqlstate import exchange, transfer
 from sqlstate.errors import Damaged, ImportRejected, InvalidName, InvalidOption, InvalidValue, ReadOnly, StoreMissing
 from sqlstate.exchange import Reading, Source, parse_document
+from sqlstate.files import belongs_to
 from sqlstate.transfer import (
     check_sources,
     encode_entry,
@@ -242,10 +243,11 @@ def test_an_exported_file_is_complete_private_and_alone(store: Store, tmp_path: 
     store["c"].update(dict.fromkeys(range(2000), "x" * 100))
     seen: list[tuple[int, int | None]] = []
     modes: set[int] = set()
+    temporary = f".out.jsonl.sqlstate-{store.store_id.hex()}-*.tmp"
 
     def progress(done: int, total: int | None) -> None:
         seen.append((done, total))
-        modes.update(stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob(".sqlstate-*.tmp"))
+        modes.update(stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob(temporary))
 
     with store.snapshot() as view:
         store["c"][5000] = "after the snapshot"
@@ -314,11 +316,9 @@ def test_what_belongs_to_a_store_is_known_by_any_name(store: Store, tmp_path: Pa
         "hard",
         "../" + tmp_path.name + "/test.db",
     ]
-    assert [name for name in ours if not transfer.belongs_to(tmp_path / name, store.path)] == []
+    assert [name for name in ours if not belongs_to(tmp_path / name, store.path)] == []
     (tmp_path / "other").write_bytes(b"")
-    assert [
-        name for name in ("other", "none", "test.db-other") if transfer.belongs_to(tmp_path / name, store.path)
-    ] == []
+    assert [name for name in ("other", "none", "test.db-other") if belongs_to(tmp_path / name, store.path)] == []
 
 
 # ---- What can be imported ----

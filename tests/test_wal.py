@@ -50,20 +50,37 @@ def test_a_staged_transaction_changes_the_state_at_its_commit(store: Store) -> N
     assert store.wal.uncommitted() == []
 
 
-def test_staged_records_are_there_after_opening_again(open_store: OpenStore) -> None:
+def test_staged_records_are_there_after_opening_again_to_resume(open_store: OpenStore) -> None:
     store = open_store()
     store["c"]["k"] = 1
     txn = begin(store, "draft")
     lsn = put(store, txn, "k", 2)
     store.close()
-    again = open_store()
+    again = open_store(recover="resume")
 
     (found,) = again.wal.uncommitted()
     assert (found.txn, found.note, [record.lsn for record in found.records]) == (txn, "draft", [txn, lsn])
     assert found.records[1].before == "1"
     assert again["c"]["k"] == 1
+    again.wal.adopt(txn)
     again.wal.mark_committed(txn)
     assert again["c"]["k"] == 2
+
+
+def test_staged_records_are_rolled_back_when_opening_again(open_store: OpenStore) -> None:
+    store = open_store()
+    store["c"]["k"] = 1
+    txn = begin(store, "draft")
+    put(store, txn, "k", 2)
+    store.close()
+    again = open_store()
+
+    assert again.wal.uncommitted() == []
+    assert again["c"]["k"] == 1
+    (ended,) = [record for record in again.wal.read() if record.kind is Kind.ROLLBACK]
+    assert (ended.txn, ended.session) == (txn, next(r.session for r in again.wal.read() if r.lsn == txn))
+    with pytest.raises(InvalidRecord, match="has ended"):
+        again.wal.mark_committed(txn)
 
 
 def test_records_come_in_the_order_of_their_lsn(store: Store) -> None:

@@ -20,7 +20,9 @@ from sqlstate.errors import (
     EntryNotFound,
     ImportRejected,
     InvalidInput,
+    JournalDamaged,
     ReadOnly,
+    RestoreRejected,
     StoreError,
 )
 
@@ -42,11 +44,11 @@ class Exit(IntEnum):
 
 MEANINGS: Final[dict[Exit, str]] = {
     Exit.OK: "done",
-    Exit.NO: "the answer is no: the entry or collection is not there",
-    Exit.USAGE: "wrong usage, or input that cannot be stored or imported",
-    Exit.DAMAGED: "the store is damaged",
+    Exit.NO: "no: the entry or collection is not there, or a drill lost something",
+    Exit.USAGE: "wrong usage, or input that cannot be stored, imported or restored",
+    Exit.DAMAGED: "the store, its journal or its audit trail is damaged",
     Exit.BUSY: "another writer held the lock for the whole timeout",
-    Exit.CANNOT_OPEN: "the file is not there, not a store, or not for us to open or write",
+    Exit.CANNOT_OPEN: "no such file, no store, not for us to open or write, or recovery is due",
     Exit.IO: "reading or writing failed, or the disk is full",
     Exit.BUG: "a bug in sqlstate",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
@@ -60,6 +62,7 @@ _CODES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (Conflict, Exit.NO),
     (InvalidInput, Exit.USAGE),
     (ImportRejected, Exit.USAGE),
+    (RestoreRejected, Exit.USAGE),
     (Damaged, Exit.DAMAGED),
     (Busy, Exit.BUSY),
     (CannotOpen, Exit.CANNOT_OPEN),
@@ -125,7 +128,8 @@ def _message(error: BaseException) -> str:
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
         return f"{where}{error.strerror or error}"
     if isinstance(error, StoreError):
-        return str(error)
+        advice = "; 'sqlstate recover FILE --how accept' does so" if isinstance(error, JournalDamaged) else ""
+        return f"{error}{advice}"
     return (
         f"{type(error).__name__}: {error}. This is a bug in sqlstate, please report it; "
         "SQLSTATE_DEBUG=1 in the environment shows where it happened"

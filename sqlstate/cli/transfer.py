@@ -14,7 +14,8 @@ from sqlstate.cli.options import Settings, common, counted, file_argument, note_
 from sqlstate.cli.output import on_terminal, write, write_json, write_object
 from sqlstate.errors import InvalidOption
 from sqlstate.exchange import LINE_BYTES_MAX, Reading, Source
-from sqlstate.transfer import belongs_to, check_sources, export_file, export_lines, import_sources
+from sqlstate.files import belongs_to
+from sqlstate.transfer import check_sources, export_file, export_lines, import_sources
 
 
 @click.command("import", short_help="Import JSON, JSON lines and CSV.")

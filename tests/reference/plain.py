@@ -2,24 +2,38 @@
 
 It is slow and obvious on purpose: everything is recomputed from the entries and the records, nothing is
 kept up to date. It imports nothing of sqlstate and only the standard library. Section numbers are those
-of the page.
+of the page. Marker and audit trail stand in audit.py, notation and columns in notation.py.
 
 `judge` uses the standard library's sqlite3. Never call it on a file that this process has open through
 sqlstate: closing the second library's descriptor drops SQLite's locks.
 """
 
-import hashlib
-import json
-import re
 import sqlite3
-import struct
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
+
+from tests.reference import audit
+from tests.reference.findings import Findings
+from tests.reference.notation import (
+    entry_faults,
+    f,
+    is_blob,
+    is_key,
+    is_number,
+    is_time,
+    is_value,
+    json_faults,
+    sha256,
+    short,
+    u8,
+    u64,
+    value_faults,
+)
 
 Key: TypeAlias = int | str | bytes
 Value: TypeAlias = str | bytes
@@ -28,42 +42,9 @@ Entry: TypeAlias = tuple[str, Key, Value]
 MerkleRow: TypeAlias = tuple[int, str, Key, bytes]
 
 APPLICATION_ID = 1399935860
-FORMAT = 1
-MAX_COLLECTION = 255
-MAX_KEY = 1_048_576
-MAX_VALUE = 268_435_456
+FORMAT = 2
 MAX_RANK = 15
 KINDS = ("BEGIN", "PUT", "DELETE", "COMMIT", "ROLLBACK")
-TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
-FINDINGS_SHOWN = 5
-
-
-# ---- 2. Notation ----
-
-
-def sha256(data: bytes) -> bytes:
-    """H(x)."""
-    return hashlib.sha256(data).digest()
-
-
-def u8(number: int) -> bytes:
-    """Unsigned, 1 byte."""
-    return struct.pack(">B", number)
-
-
-def u32(number: int) -> bytes:
-    """Unsigned, 4 bytes, big-endian."""
-    return struct.pack(">I", number)
-
-
-def u64(number: int) -> bytes:
-    """Unsigned, 8 bytes, big-endian."""
-    return struct.pack(">Q", number)
-
-
-def f(data: bytes) -> bytes:
-    """The length in 4 bytes, then the bytes."""
-    return u32(len(data)) + data
 
 
 # ---- 4 and 5. Order, bytes of a key ----
@@ -289,7 +270,7 @@ class Commit:
 class Judgement:
     """What a file is worth.
 
-    Each finding starts with what it is against: `I1` to `I10` (section 9), `format 3.4` and the like for
+    Each finding starts with what it is against: `I1` to `I12` (section 9), `format 3.4` and the like for
     a rule of the page outside the invariants, or `SQLite`. `seq` is that of the newest commit as the
     file has it; `root`, `count` and `chain` are recomputed, from the state and from all the records.
     """
@@ -306,28 +287,6 @@ class Judgement:
     def sound(self) -> bool:
         """True when there is nothing to report."""
         return not self.findings
-
-
-class _Findings:
-    """Findings by what they are against; of many alike only the first are spelled out."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
-
-    def add(self, against: str, what: str) -> None:
-        self._found.setdefault(against, []).append(what)
-
-    def expect(self, against: str, what: str, *, holds: bool) -> None:
-        if not holds:
-            self.add(against, what)
-
-    def listed(self) -> tuple[str, ...]:
-        result = []
-        for against, whats in self._found.items():
-            result += [f"{against}: {what}" for what in whats[:FINDINGS_SHOWN]]
-            if len(whats) > FINDINGS_SHOWN:
-                result.append(f"{against}: … and {len(whats) - FINDINGS_SHOWN} more")
-        return tuple(result)
 
 
 class _NotText:
@@ -361,6 +320,8 @@ class _File:
     merkle: list[_Row]
     wal: list[_Row]
     staged: list[_Row]
+    audit: list[_Row]
+    triggers: list[_Row]
 
 
 def connect(path: str | Path) -> sqlite3.Connection:
@@ -369,10 +330,17 @@ def connect(path: str | Path) -> sqlite3.Connection:
     A closed one is opened as immutable too: with `mode=ro` alone SQLite leaves an empty -wal and a -shm
     behind beside a store in WAL mode, and cannot open it at all in a directory without write permission.
     """
-    path = Path(path).absolute()
-    sidecars = [path.with_name(path.name + suffix) for suffix in ("-wal", "-journal")]
-    in_use = any(sidecar.exists() and sidecar.stat().st_size for sidecar in sidecars)
-    return sqlite3.connect(path.as_uri() + ("?mode=ro" if in_use else "?mode=ro&immutable=1"), uri=True)
+    in_use = _is_beside(path, "-wal") or _is_beside(path, "-journal")
+    return _connect(path, "mode=ro" if in_use else "mode=ro&immutable=1")
+
+
+def _connect(path: str | Path, how: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{Path(path).absolute().as_uri()}?{how}", uri=True)
+
+
+def _is_beside(path: str | Path, suffix: str) -> bool:
+    sidecar = Path(f"{path}{suffix}")
+    return sidecar.exists() and sidecar.stat().st_size > 0
 
 
 def _read(path: str | Path) -> _File:
@@ -392,6 +360,8 @@ def _read(path: str | Path) -> _File:
             merkle=rows("SELECT id, level, collection, key, children FROM merkle"),
             wal=rows(f"SELECT {RECORD_COLUMNS} FROM wal ORDER BY lsn"),
             staged=rows("SELECT txn, session FROM staged"),
+            audit=rows(f"SELECT {audit.COLUMNS} FROM audit ORDER BY number"),
+            triggers=rows("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'audit' ORDER BY name"),
         )
 
 
@@ -403,7 +373,7 @@ def judge(path: str | Path, *, history: int | None = 50) -> Judgement:
         history: for I8, of how many earlier commits the root is recomputed, from scratch each time; None
             for all. Each `before` is compared with the value it stands for in any case, down to commit 1.
     """
-    findings = _Findings()
+    findings = Findings()
     try:
         file = _read(path)
     except sqlite3.Error as error:
@@ -414,11 +384,14 @@ def judge(path: str | Path, *, history: int | None = 50) -> Judgement:
     tree = levels(entries)
     _judge_merkle(file.merkle, tree, findings)
     records = _judge_records(file.wal, findings)
+    _judge_marker(path, file, records, findings)
     _judge_transactions(records, file.staged, findings)
+    _judge_staged(records, file, findings)
     commits = _judge_numbers(records, findings)
     chain = _judge_chain(commits, chain_zero(store_id), findings)
     _judge_newest(commits, root_of(tree), len(entries), findings)
     _judge_history(commits, entries, history, findings)
+    _judge_trail(file, store_id, commits, findings)
     return Judgement(
         findings=findings.listed(),
         store_id=store_id,
@@ -430,7 +403,7 @@ def judge(path: str | Path, *, history: int | None = 50) -> Judgement:
     )
 
 
-def _judge_header(file: _File, findings: _Findings) -> bytes:
+def _judge_header(file: _File, findings: Findings) -> bytes:
     """Sections 1 and 3.1, and SQLite's own opinion. The result is the store id."""
     if file.integrity != [("ok",)]:
         findings.add("SQLite", f"integrity_check says {file.integrity[:3]!r}")
@@ -441,26 +414,68 @@ def _judge_header(file: _File, findings: _Findings) -> bytes:
     ):
         found = file.pragmas[name]
         findings.expect("format 1", f"{name} is {found!r}, not {expected!r}", holds=found == expected)
-    meta = {name: value for name, value in file.meta if isinstance(name, str)}
+    meta = _facts(file)
     store_id, version, created = meta.get("store_id"), meta.get("format"), meta.get("created")
+    journal = meta.get("journal")
+    findings.expect("format 3.1", f"journal is {journal!r}", holds=journal in ("wal", "delete"))
     right = isinstance(version, int) and version == FORMAT
     findings.expect("format 3.1", f"format is {version!r}, not {FORMAT}", holds=right)
-    findings.expect("format 3.1", f"created is {created!r}, not a time", holds=_is_time(created))
+    findings.expect("format 3.1", f"created is {created!r}, not a time", holds=is_time(created))
     if isinstance(store_id, bytes) and len(store_id) == 16:
         return store_id
     findings.add("format 3.1", f"store_id is {store_id!r}, not 16 bytes")
     return b""
 
 
-def _judge_state(rows: list[_Row], findings: _Findings) -> list[Entry]:
+def _facts(file: _File) -> dict[str, Any]:
+    return {name: value for name, value in file.meta if isinstance(name, str)}
+
+
+def _judge_marker(path: str | Path, file: _File, records: list[Record], findings: Findings) -> None:
+    """The marker (3.1), and I11."""
+    meta = _facts(file)
+    marker = meta.get("marker")
+    lsn = max((record.lsn for record in records), default=0)
+    for against, fault in audit.marker_faults(marker, meta.get("journal"), lsn):
+        findings.add(against, fault)
+    has_wal = _is_beside(path, "-wal")
+    if audit.is_open(marker):
+        findings.expect("I11", "the marker is open, and there is no -wal", holds=has_wal)
+    elif audit.is_at_rest(marker) and has_wal:
+        try:
+            differs = _contents(path, "mode=ro") != _contents(path, "mode=ro&immutable=1")
+        except sqlite3.Error as error:
+            findings.add("I11", f"the marker is at rest, and the main file by itself cannot be read: {error}")
+        else:
+            findings.expect("I11", "the marker is at rest, and the main file by itself differs", holds=not differs)
+
+
+def _contents(path: str | Path, how: str) -> list[_Row]:
+    """State and log as bytes; as `immutable`, without what is in the -wal."""
+    with closing(_connect(path, how)) as connection:
+        connection.text_factory = bytes
+        state = connection.execute("SELECT * FROM state ORDER BY collection, key").fetchall()
+        return state + connection.execute("SELECT * FROM wal ORDER BY lsn").fetchall()
+
+
+def _judge_trail(file: _File, store_id: bytes, commits: list[Commit], findings: Findings) -> None:
+    """I12, and the columns and triggers of 3.7."""
+    triggers = tuple(name for (name,) in file.triggers)
+    findings.expect("format 3.7", f"the triggers of audit are {triggers}", holds=triggers == audit.TRIGGERS)
+    chains = {0: chain_zero(store_id)} | {commit.seq: commit.chain for commit in commits}
+    for against, fault in audit.trail_faults(file.audit, store_id, chains):
+        findings.add(against, fault)
+
+
+def _judge_state(rows: list[_Row], findings: Findings) -> list[Entry]:
     """I1, and the order of section 4. The result is the rows that are entries, in order."""
     entries: dict[Name, Entry] = {}
     for collection, key, value in rows:
-        where = f"state row {collection!r}, {_short(key)}"
-        faults = _entry_faults(collection, key) + _value_faults(value) + _json_faults(value)
+        where = f"state row {collection!r}, {short(key)}"
+        faults = entry_faults(collection, key) + value_faults(value) + json_faults(value)
         for fault in faults:
             findings.add("I1", f"{where}: {fault}")
-        if isinstance(collection, str) and _is_key(key) and _is_value(value):
+        if isinstance(collection, str) and is_key(key) and is_value(value):
             findings.expect("format 3.2", f"{where} is there twice", holds=(collection, key) not in entries)
             entries[collection, key] = (collection, key, value)
     as_selected = list(entries.values())
@@ -469,7 +484,7 @@ def _judge_state(rows: list[_Row], findings: _Findings) -> list[Entry]:
     return ordered
 
 
-def _judge_merkle(rows: list[_Row], tree: Sequence[Sequence[Node]], findings: _Findings) -> None:
+def _judge_merkle(rows: list[_Row], tree: Sequence[Sequence[Node]], findings: Findings) -> None:
     """I2, and the row numbers of 3.3."""
     expected = rows_of(tree)
     found = {(level, collection, key, children) for _, level, collection, key, children in rows}
@@ -478,18 +493,18 @@ def _judge_merkle(rows: list[_Row], tree: Sequence[Sequence[Node]], findings: _F
         *((row, "is missing or differs") for row in expected - found),
         *((row, "does not belong there") for row in found - expected),
     ]:
-        findings.add("I2", f"merkle row of level {level} named {collection!r}, {_short(key)} {fault}")
+        findings.add("I2", f"merkle row of level {level} named {collection!r}, {short(key)} {fault}")
     for number, level, collection, key, _ in rows:
         # To Python 1.0 equals 1, to SQLite too; the page says INTEGER.
-        typed = isinstance(number, int) and isinstance(level, int) and _is_key(key)
-        where = f"merkle row {number!r} of level {level!r} named {collection!r}, {_short(key)}"
+        typed = isinstance(number, int) and isinstance(level, int) and is_key(key)
+        where = f"merkle row {number!r} of level {level!r} named {collection!r}, {short(key)}"
         findings.expect("I2", f"{where} has a REAL or NULL in it", holds=typed)
         if typed:
             in_level = 0 <= number - (16 - level) * 2**48 < 2**48
             findings.expect("format 3.3", f"id {number} is not one of level {level}", holds=in_level)
 
 
-def _judge_records(rows: list[_Row], findings: _Findings) -> list[Record]:
+def _judge_records(rows: list[_Row], findings: Findings) -> list[Record]:
     """Which columns each kind of record fills (3.4). The result is the records that can be read."""
     records = []
     for row in rows:
@@ -503,46 +518,46 @@ def _judge_records(rows: list[_Row], findings: _Findings) -> list[Record]:
 
 
 def _record_faults(record: Record) -> list[str]:
-    if not (_is_number(record.lsn) and _is_number(record.txn) and record.kind in KINDS):
+    if not (is_number(record.lsn) and is_number(record.txn) and record.kind in KINDS):
         return ["lsn, txn or kind is none of those there are"]
     filled: dict[str, bool] = {}
     faults: list[str] = []
     if record.kind == "BEGIN":
         filled = {"note": isinstance(record.note, str)}
         if record.session is not None:
-            filled["at"] = _is_time(record.at)
+            filled["at"] = is_time(record.at)
     elif record.kind in ("PUT", "DELETE"):
-        faults += _entry_faults(record.collection, record.key)
+        faults += entry_faults(record.collection, record.key)
         filled = {"collection": True, "key": True}
         if record.kind == "PUT":
-            filled["value"] = not _value_faults(record.value)
+            filled["value"] = not value_faults(record.value)
         if record.kind == "DELETE" or record.before is not None:
-            filled["before"] = not _value_faults(record.before)
+            filled["before"] = not value_faults(record.before)
     elif record.kind == "COMMIT":
-        filled = {"seq": _is_number(record.seq)}
+        filled = {"seq": is_number(record.seq)}
         if record.root is not None:
-            filled["root"] = _is_blob(record.root, 32)
-            filled["count"] = _is_number(record.count)
-            filled["chain"] = _is_blob(record.chain, 32)
-            filled["at"] = _is_time(record.at)
+            filled["root"] = is_blob(record.root, 32)
+            filled["count"] = is_number(record.count)
+            filled["chain"] = is_blob(record.chain, 32)
+            filled["at"] = is_time(record.at)
     else:
-        filled = {"at": _is_time(record.at)}
-    faults += [f"{column} is {_short(getattr(record, column))}" for column, good in filled.items() if not good]
-    if record.session is not None and not _is_blob(record.session, 16):
-        faults.append(f"session is {_short(record.session)}")
+        filled = {"at": is_time(record.at)}
+    faults += [f"{column} is {short(getattr(record, column))}" for column, good in filled.items() if not good]
+    if record.session is not None and not is_blob(record.session, 16):
+        faults.append(f"session is {short(record.session)}")
     for column in ("collection", "key", "value", "before", "seq", "root", "count", "chain", "at", "note"):
         if column not in filled and getattr(record, column) is not None:
-            faults.append(f"{column} is {_short(getattr(record, column))}, not NULL")
+            faults.append(f"{column} is {short(getattr(record, column))}, not NULL")
     return faults
 
 
-def _judge_transactions(records: list[Record], staged: list[_Row], findings: _Findings) -> None:
+def _judge_transactions(records: list[Record], staged: list[_Row], findings: Findings) -> None:
     """I5, I7, I9, I10, and what 3.4 says of `session`."""
     _judge_lsn(records, findings)
     members: dict[int, list[Record]] = {}
     for record in records:
         members.setdefault(record.txn, []).append(record)
-    open_staged = set()
+    open_staged: set[int] = set()
     for txn, own in members.items():
         begins = [record for record in own if record.kind == "BEGIN"]
         ends = [record for record in own if record.kind in ("COMMIT", "ROLLBACK")]
@@ -554,21 +569,30 @@ def _judge_transactions(records: list[Record], staged: list[_Row], findings: _Fi
             bare = ends[0].kind == "COMMIT" and not changes
             findings.expect("I10", f"transaction {txn} committed without a change", holds=not bare)
         elif own[0].session is not None:
-            open_staged.add((txn, own[0].session))
+            open_staged.add(txn)
         else:
             findings.add("format 3.4", f"transaction {txn} is direct and has no end")
         one_session = len({record.session for record in own}) == 1
         findings.expect("format 3.4", f"transaction {txn} has records of several sessions", holds=one_session)
-    findings.expect("I9", "staged has a row twice", holds=len(set(staged)) == len(staged))
-    typed = all(isinstance(txn, int) for txn, _ in staged)
+    listed = [txn for txn, _ in staged]
+    findings.expect("I9", "staged lists a transaction twice", holds=len(set(listed)) == len(listed))
+    typed = all(isinstance(txn, int) for txn in listed)
     findings.expect("I9", "staged has a txn that is no INTEGER", holds=typed)
-    for txn, _ in open_staged - set(staged):
+    for txn in open_staged - set(listed):
         findings.add("I9", f"staged lacks transaction {txn}, which has not ended")
-    for txn, _ in set(staged) - open_staged:
+    for txn in set(listed) - open_staged:
         findings.add("I9", f"staged lists transaction {txn!r}, which is no staged one without an end")
 
 
-def _judge_lsn(records: list[Record], findings: _Findings) -> None:
+def _judge_staged(records: list[Record], file: _File, findings: Findings) -> None:
+    """Who has a staged transaction (3.5): the session of its BEGIN, or the one that resumed it last."""
+    sessions = {record.txn: record.session for record in records if record.kind == "BEGIN"} | audit.resumed(file.audit)
+    for txn, session in file.staged:
+        right = session == sessions.get(txn, session)
+        findings.expect("format 3.5", f"staged has transaction {txn!r} with session {short(session)}", holds=right)
+
+
+def _judge_lsn(records: list[Record], findings: Findings) -> None:
     """I5."""
     begun: set[int] = set()
     last = -1
@@ -584,7 +608,7 @@ def _judge_lsn(records: list[Record], findings: _Findings) -> None:
             findings.expect("I5", f"record {record.lsn}: no BEGIN {record.txn} before it", holds=is_begun)
 
 
-def _judge_numbers(records: list[Record], findings: _Findings) -> list[Commit]:
+def _judge_numbers(records: list[Record], findings: Findings) -> list[Commit]:
     """I4. The result is the commits in the order of `lsn`."""
     commits: list[Commit] = []
     members: dict[int, list[Record]] = {}
@@ -614,7 +638,7 @@ def _closed_commit(record: Record, records: tuple[Record, ...]) -> Commit | None
     return Commit(record.seq, record.root, record.count, record.at, record.chain, records)
 
 
-def _judge_chain(commits: list[Commit], zero: bytes, findings: _Findings) -> bytes:
+def _judge_chain(commits: list[Commit], zero: bytes, findings: Findings) -> bytes:
     """I6, link by link from the digest stored before. The result is the chain recomputed from chain_0."""
     stored = chain = zero
     for commit in commits:
@@ -626,14 +650,14 @@ def _judge_chain(commits: list[Commit], zero: bytes, findings: _Findings) -> byt
     return chain
 
 
-def _judge_newest(commits: list[Commit], root: bytes, count: int, findings: _Findings) -> None:
+def _judge_newest(commits: list[Commit], root: bytes, count: int, findings: Findings) -> None:
     """I3."""
     said_root, said_count = (commits[-1].root, commits[-1].count) if commits else (empty_root(), 0)
     findings.expect("I3", f"the root is {root.hex()}, not {said_root.hex()}", holds=root == said_root)
     findings.expect("I3", f"there are {count} entries, not {said_count}", holds=count == said_count)
 
 
-def _judge_history(commits: list[Commit], entries: list[Entry], history: int | None, findings: _Findings) -> None:
+def _judge_history(commits: list[Commit], entries: list[Entry], history: int | None, findings: Findings) -> None:
     """I8: undo record by record, backwards, and compare the root of each earlier commit; at last of seq 0."""
     values: dict[Name, Value] = {(collection, key): value for collection, key, value in entries}
     leaves = {name: leaf_node(*name, value) for name, value in values.items()}
@@ -660,65 +684,3 @@ def _judge_history(commits: list[Commit], entries: list[Entry], history: int | N
             findings.expect("I8", f"undoing to {where} gives another root", holds=undone == said[0])
             findings.expect("I8", f"undoing to {where} gives {len(leaves)} entries", holds=len(leaves) == said[1])
     findings.expect("I8", f"{len(values)} entries were there before commit 1", holds=not values)
-
-
-# ---- What a column may hold ----
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int) and value >= 0
-
-
-def _is_blob(value: object, length: int) -> bool:
-    return isinstance(value, bytes) and len(value) == length
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, str) and TIME.fullmatch(value) is not None
-
-
-def _is_key(value: object) -> bool:
-    return isinstance(value, int | str | bytes)
-
-
-def _is_value(value: object) -> bool:
-    return isinstance(value, str | bytes)
-
-
-def _length(value: object) -> int:
-    return len(value.encode("utf-8")) if isinstance(value, str) else len(value) if isinstance(value, bytes) else 0
-
-
-def _entry_faults(collection: object, key: object) -> list[str]:
-    faults = []
-    if not isinstance(collection, str) or not 1 <= _length(collection) <= MAX_COLLECTION:
-        faults.append(f"collection is {_short(collection)}, not TEXT of 1 to 255 bytes")
-    if not isinstance(key, int) and not (_is_key(key) and 1 <= _length(key) <= MAX_KEY):
-        faults.append(f"key is {_short(key)}, not an INTEGER, nor TEXT or BLOB of 1 to 1,048,576 bytes")
-    return faults
-
-
-def _value_faults(value: object) -> list[str]:
-    if _is_value(value) and _length(value) <= MAX_VALUE:
-        return []
-    return [f"value is {_short(value)}, not TEXT or BLOB within the limit"]
-
-
-def _json_faults(value: object) -> list[str]:
-    if not isinstance(value, str):
-        return []
-    try:
-        # Numbers stay text: how large they are is no matter of JSON.
-        json.loads(value, parse_int=str, parse_float=str, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        return [f"value is not one JSON document: {error}"]
-    return []
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"

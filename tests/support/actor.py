@@ -5,19 +5,25 @@ Each role says a line when it has come to a point, and waits for a line where th
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
 import threading
 import traceback
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
 import sqlstate
-from tests.support.calls import Handles, refusals
+from tests.support.calls import CALLS, Handles, refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Ends a process that waits for a line that never comes.
 ALARM_SECONDS = 60
@@ -107,72 +113,287 @@ def cut_short(folder: str, journal: str) -> None:
 
     The death is one of the process: what was written stays, synced or not.
     """
-    number, status = 0, _DEAD
-    while status == _DEAD:
-        number += 1
+
+    def live(path: str, acknowledge: int) -> None:
+        with sqlstate.open(path, journal=journal, vfs="dying") as store:  # type: ignore[arg-type]
+            os.write(acknowledge, b"o")
+            for i in range(3):
+                store["c"].update({"k": i, f"k{i}": i})
+                os.write(acknowledge, b"c")
+
+    for number in itertools.count(1):
         path = os.path.join(folder, f"{number}.db")
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            _dies_at(number, path, journal, writing)
-        os.close(writing)
-        with os.fdopen(reading, "rb") as pipe:
-            acknowledged = pipe.read().decode()
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        status, acknowledged = _dies_at(number, lambda writing, _, path=path: live(path, writing))  # type: ignore[misc]
         beside = sorted(name for name in os.listdir(folder) if name.startswith(f"{number}.db-"))
         with sqlstate.open(path, journal=journal) as store:  # type: ignore[arg-type]
             say([number, acknowledged, beside, store.head().seq, dict(store["c"]), store.stats().journal])
+        if status != _DEAD:
+            break
+    say("done" if status == 0 else "failed")
+
+
+def recovers_cut_short(folder: str, name: str, recover: str) -> None:
+    """Open copies of a store in forks that die at their n-th step, for each n; say what the next open finds."""
+
+    def live(path: str) -> None:
+        sqlstate.open(path, recover=recover, vfs="dying")  # type: ignore[arg-type]
+        os._exit(0)  # without closing: what recovery has not done by now is never done
+
+    _each_death(folder, name, recover, lambda path, _: live(path))
+
+
+def closes_cut_short(folder: str, name: str) -> None:
+    """Open copies of a store in forks, put, and close it, and die at the n-th step of that, for each n."""
+
+    def live(path: str, vfs: _Dying) -> None:
+        vfs.armed = False
+        store = sqlstate.open(path, vfs="dying")
+        store["c"]["k"] = "new"
+        vfs.armed = True
+        store.close()
+
+    _each_death(folder, name, "rollback", live)
+
+
+def _each_death(folder: str, name: str, recover: str, live: Callable[[str, _Dying], None]) -> None:
+    for number in itertools.count(1):
+        place = shutil.copytree(folder, f"{folder}-{number}")
+        path = os.path.join(place, name)
+        status, _ = _dies_at(number, lambda _, vfs, path=path: live(path, vfs))  # type: ignore[misc]
+        before = sorted(os.listdir(place))
+        with sqlstate.open(path, recover=recover) as store:  # type: ignore[arg-type]
+            say(
+                {
+                    "before": before,
+                    "report": store.recovery.as_dict(),
+                    "head": _head(store),
+                    "content": {name: dict(store[name]) for name in store},
+                    "entries": [entry.detail for entry in store.audit() if entry.kind == "recovery"],
+                    "findings": store.check_audit(),
+                    "pending": [each.txn for each in store.pending()],
+                    "after": sorted(set(os.listdir(place)) - {f"{name}-wal", f"{name}-shm"}),
+                }
+            )
+        if status != _DEAD:
+            break
     say("done" if status == 0 else "failed")
 
 
 _DEAD = 9
 
 
-def _dies_at(number: int, path: str, journal: str, acknowledge: int) -> None:
-    left = number
+def _dies_at(number: int, live: Callable[[int, _Dying], None]) -> tuple[int, str]:
+    """Fork a child that does *live* and dies at its n-th step that changes a file; return its status and what it said.
 
-    def step() -> None:
-        nonlocal left
-        left -= 1
-        if not left:
+    A step is a write, sync, truncation or deletion by SQLite, or a name that the package itself makes or removes.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            registered = _Dying(number)
+            live(writing, registered)
+            registered.unregister()
+        except BaseException:  # noqa: BLE001, the child must not return to where the parent is
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        said = pipe.read().decode()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said
+
+
+class _Dying(apsw.VFS):
+    """The system's files, until the n-th step."""
+
+    def __init__(self, number: int) -> None:
+        self.armed = True
+        self._left = number
+        super().__init__("dying", "")
+        for name in ("link", "replace", "unlink", "fsync"):
+            setattr(os, name, self._stepping(getattr(os, name)))
+
+    def step(self) -> None:
+        self._left -= self.armed
+        if not self._left:
             os._exit(_DEAD)
 
-    class File(apsw.VFSFile):
-        def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802, the name that SQLite has for it
-            step()
-            super().xWrite(data, offset)
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802, as SQLite's
+        return _DyingFile(self, name, flags)
 
-        def xTruncate(self, size: int) -> None:  # noqa: N802
-            step()
-            super().xTruncate(size)
+    def xDelete(self, name: str, sync: bool) -> None:  # noqa: N802
+        self.step()
+        super().xDelete(name, sync)
 
-        def xSync(self, flags: int) -> None:  # noqa: N802
-            step()
-            super().xSync(flags)
+    def _stepping(self, function: Callable[..., None]) -> Callable[..., None]:
+        def stepping(*arguments: Any, **options: Any) -> None:
+            self.step()
+            function(*arguments, **options)
 
-    class Dying(apsw.VFS):
-        def __init__(self) -> None:
-            super().__init__("dying", "")
+        return stepping
 
-        def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
-            return File("", name, flags)
 
-        def xDelete(self, name: str, sync: bool) -> None:  # noqa: N802
-            step()
-            super().xDelete(name, sync)
+class _DyingFile(apsw.VFSFile):
+    def __init__(self, vfs: _Dying, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+        super().__init__("", name, flags)
+        self._vfs = vfs
 
-    registered = Dying()
-    try:
-        with sqlstate.open(path, journal=journal, vfs="dying") as store:  # type: ignore[arg-type]
-            os.write(acknowledge, b"o")
-            for i in range(3):
-                store["c"].update({"k": i, f"k{i}": i})
-                os.write(acknowledge, b"c")
-        registered.unregister()
-    except BaseException:  # noqa: BLE001, the child must not return to where the parent is
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        self._vfs.step()
+        super().xWrite(data, offset)
+
+    def xTruncate(self, size: int) -> None:  # noqa: N802
+        self._vfs.step()
+        super().xTruncate(size)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        self._vfs.step()
+        super().xSync(flags)
+
+
+def _head(store: sqlstate.Store) -> list[Any]:
+    head = store.head()
+    return [head.seq, head.root.hex(), head.count, head.at, head.chain.hex()]
+
+
+class Server:
+    """What `serves` can be asked for. Values are those that JSON carries."""
+
+    def __init__(self, store: sqlstate.Store) -> None:
+        self.store = store
+        self.staged: dict[int, sqlstate.StagedTransaction] = {}
+        self.blocks = ExitStack()
+
+    def put(self, collection: str, key: Any, value: Any) -> int:
+        self.store[collection][key] = value
+        return self.store.head().seq
+
+    def get(self, collection: str, key: Any) -> Any:
+        return self.store[collection].get(key)
+
+    def head(self) -> list[Any]:
+        return _head(self.store)
+
+    def stage(self, note: str = "") -> int:
+        txn = self.store.stage(note)
+        self.staged[txn.id] = txn
+        return txn.id
+
+    def stage_put(self, txn: int, collection: str, key: Any, value: Any) -> None:
+        self.staged[txn].put(collection, key, value)
+
+    def stage_delete(self, txn: int, collection: str, key: Any) -> bool:
+        return self.staged[txn].delete(collection, key)
+
+    def stage_get(self, txn: int, collection: str, key: Any) -> Any:
+        return self.staged[txn].get(collection, key)
+
+    def commit(self, txn: int) -> int:
+        return self.staged[txn].commit().seq
+
+    def rollback(self, txn: int) -> None:
+        self.staged[txn].rollback()
+
+    def resume(self, txn: int) -> None:
+        self.staged[txn] = self.store.resume(txn)
+
+    def pending(self) -> list[int]:
+        return [each.txn for each in self.store.pending()]
+
+    def uncommitted(self) -> list[int]:
+        return [each.txn for each in self.store.wal.uncommitted()]
+
+    def kinds(self) -> list[str]:
+        """The kinds of the audit entries."""
+        return [entry.kind for entry in self.store.audit()]
+
+    def spill(self, collection: str, entries: int) -> None:
+        """Begin a transaction that SQLite writes to its files before its COMMIT, and leave it open."""
+        self.store._engine.writer.run("PRAGMA cache_size=1")
+        txn = self.blocks.enter_context(self.store.transaction())
+        for key in range(entries):
+            txn.put(collection, key, "x" * 3000)
+        txn.collections()  # carries the writes into the tables
+
+    def hold(self) -> int:
+        """Keep a snapshot of the newest commit open."""
+        return self.blocks.enter_context(self.store.snapshot()).head.seq
+
+    def let_go(self) -> None:
+        """End what spill() and hold() began."""
+        self.blocks.close()
+
+    def checkpoint(self) -> list[int]:
+        return list(self.store._engine.writer.checkpoint())
+
+    def fork(self, close: bool) -> int:
+        """Let the child of a fork end as Python ends, after it closed the store if so asked; return its status."""
+        if pid := os.fork():
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if close:
+            self.store.close()
+        raise SystemExit(0)
+
+    def fork_stays(self, fifo: str) -> None:
+        """Leave a child of a fork that lives until somebody has opened *fifo* for writing and closed it."""
+        if os.fork():
+            return
+        signal.alarm(ALARM_SECONDS)
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):  # who waits for the parent's end must not wait for this one's
+            os.dup2(null, number)
+        os.read(os.open(fifo, os.O_RDONLY), 1)
+        os._exit(0)
+
+    def close(self) -> None:
+        self.store.close()
+
+
+def serves(path: str, options: str) -> None:
+    """Open a store when told so, say its report, and do what each line asks for.
+
+    Each time it says {"answer": …} or, of one of our errors, {"error": name, "message": …}.
+    """
+    say("ready")
+    wait()
+
+    def answer(work: Callable[[], Any]) -> Any:
+        try:
+            result = work()
+        except sqlstate.StoreError as e:
+            say({"error": type(e).__name__, "message": str(e)})
+            return None
+        return result
+
+    store = answer(lambda: sqlstate.open(path, **json.loads(options)))
+    if store is None:
+        return
+    server = Server(store)
+    say({"answer": store.recovery.as_dict()})
+    while line := wait():
+        what, *arguments = json.loads(line)
+        answer(lambda what=what, arguments=arguments: say({"answer": getattr(server, what)(*arguments)}))  # type: ignore[misc]
+
+
+def runs(path: str, *statements: str) -> None:
+    """Run statements on a file with another SQLite library; say the rows of each, or the error."""
+    connection = sqlite3.connect(path, uri=path.startswith("file:"), isolation_level=None)
+    for statement in statements:
+        try:
+            rows = connection.execute(statement).fetchall()
+        except sqlite3.Error as e:
+            say(f"{type(e).__name__}: {e}")
+        else:
+            say([[each.hex() if isinstance(each, bytes) else each for each in row] for row in rows])
+    connection.close()
+
+
+def copies(path: str, to: str, *suffixes: str) -> None:
+    """Copy a file, and those beside it with these suffixes; whoever has it open must not do that."""
+    for suffix in ("", *suffixes):
+        shutil.copy(path + suffix, to + suffix)
+    say("copied")
 
 
 def stages(path: str) -> None:
@@ -218,11 +439,12 @@ def fork_uses(path: str, journal: str) -> None:
     """Use a store in the child of a fork, by every method, and then in the parent."""
     store = sqlstate.open(path, journal=journal)  # type: ignore[arg-type]
     store["c"].update({"k": 1, "l": 2})
+    staged = store.stage()
     snapshot = store.snapshot()
-    handles = Handles(store, store["c"], snapshot["c"], snapshot, store.wal)
+    handles = Handles(store, store["c"], snapshot["c"], snapshot, store.wal, staged=staged)
     scan = iter(store["c"].items())
     next(scan)
-    classes = (sqlstate.Store, sqlstate.WriteAheadLog, sqlstate.Collection, sqlstate.CollectionView, sqlstate.Snapshot)
+    classes = [cls for cls in CALLS if cls is not sqlstate.Transaction]
 
     def child() -> None:
         found = refusals(handles, classes)
@@ -241,6 +463,8 @@ def fork_uses(path: str, journal: str) -> None:
     snapshot.close()
     store["c"]["after"] = 3
     seen["seq"] = store.head().seq
+    staged.put("c", "staged", 4)  # the session is not over
+    staged.rollback()
     store.close()
     say(seen)
 
@@ -365,6 +589,11 @@ ROLES = {
         holds,
         commits,
         cut_short,
+        recovers_cut_short,
+        closes_cut_short,
+        serves,
+        runs,
+        copies,
         stages,
         leaves,
         tampers,

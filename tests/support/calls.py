@@ -32,6 +32,7 @@ class Handles(NamedTuple):
     snapshot: Any
     wal: Any
     txn: Any = None
+    staged: Any = None
 
 
 Call = Callable[[Any], object]
@@ -40,23 +41,34 @@ STORE: Final[dict[str, Call]] = {
     "__contains__": lambda store: "c" in store,
     "__enter__": lambda store: store.__enter__(),
     "__iter__": lambda store: iter(store),
+    "audit": lambda store: store.audit(),
+    "backup": lambda store: store.backup(store.path.with_name("backup.db")),
+    "check_audit": lambda store: store.check_audit(),
     "collections": lambda store: store.collections(),
     "commits": lambda store: store.commits(),
+    "committed": lambda store: store.committed(sqlstate.CommitOutcomeUnknown(1, "")),
     "count": lambda store: store.count(NAME, NEXT),
     "get_stored": lambda store: store.get_stored(NAME),
     "head": lambda store: store.head(),
+    "pending": lambda store: store.pending(),
     "put_stored": lambda store: store.put_stored(NAME, "1"),
+    "record": lambda store: store.record("check", {}),
+    "resume": lambda store: store.resume(1),
     "scan": lambda store: store.scan(SPAN, values=True),
     "snapshot": lambda store: store.snapshot(),
+    "stage": lambda store: store.stage(),
     "stats": lambda store: store.stats(),
     "transaction": lambda store: store.transaction(),
     "writing": lambda store: store.writing(),
 }
 
 WAL: Final[dict[str, Call]] = {
+    "adopt": lambda wal: wal.adopt(1),
     "append": lambda wal: wal.append("BEGIN"),
     "mark_committed": lambda wal: wal.mark_committed(1),
+    "pending": lambda wal: wal.pending(),
     "read": lambda wal: wal.read(),
+    "staged": lambda wal: wal.staged(1, "c", "k"),
     "uncommitted": lambda wal: wal.uncommitted(),
 }
 
@@ -106,6 +118,14 @@ TRANSACTION: Final[dict[str, Call]] = {
     "writing": lambda txn: txn.writing(),
 }
 
+STAGED: Final[dict[str, Call]] = {
+    "commit": lambda staged: staged.commit(),
+    "delete": lambda staged: staged.delete("c", "k"),
+    "get": lambda staged: staged.get("c", "k"),
+    "put": lambda staged: staged.put("c", "k", 2),
+    "rollback": lambda staged: staged.rollback(),
+}
+
 _HANDLE = "makes a handle without asking the file; every method of the handle refuses"
 _FACT = "a fact that was read when the store was opened"
 _ENDS = "ends the use; it has nothing to refuse"
@@ -117,10 +137,11 @@ EXEMPT: Final[dict[type, dict[str, str]]] = {
         "close": _ENDS,
         "collection": _HANDLE,
         "path": _FACT,
+        "recovery": _FACT,
         "store_id": _FACT,
         "wal": _HANDLE,
     },
-    sqlstate.WriteAheadLog: {},
+    sqlstate.WriteAheadLog: {"release": _ENDS},
     sqlstate.Collection: {},
     sqlstate.CollectionView: {},
     sqlstate.Snapshot: {"__enter__": _HANDLE, "__getitem__": _HANDLE, "close": _ENDS, "collection": _HANDLE},
@@ -133,6 +154,7 @@ EXEMPT: Final[dict[type, dict[str, str]]] = {
         "finish": _STORE_ONLY,
         "leave_nested": _STORE_ONLY,
     },
+    sqlstate.StagedTransaction: {"__enter__": _HANDLE},
 }
 
 CALLS: Final[dict[type, dict[str, Call]]] = {
@@ -142,12 +164,15 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
     sqlstate.CollectionView: VIEW,
     sqlstate.Snapshot: SNAPSHOT,
     sqlstate.Transaction: TRANSACTION,
+    sqlstate.StagedTransaction: STAGED,
 }
+
+STORE_WRITES: Final = ("put_stored", "record", "resume", "stage", "transaction", "writing")
 
 # Each changes something; on a store for reading each is refused with ReadOnly.
 WRITES: Final[dict[type, dict[str, Call]]] = {
-    sqlstate.Store: {name: STORE[name] for name in ("put_stored", "transaction", "writing")},
-    sqlstate.WriteAheadLog: {name: WAL[name] for name in ("append", "mark_committed")},
+    sqlstate.Store: {name: STORE[name] for name in STORE_WRITES},
+    sqlstate.WriteAheadLog: {name: WAL[name] for name in ("adopt", "append", "mark_committed")},
     sqlstate.Collection: COLLECTION_WRITES,
 }
 
@@ -187,6 +212,7 @@ def handle_of(cls: type, handles: Handles) -> Any:
         sqlstate.CollectionView: handles.view,
         sqlstate.Snapshot: handles.snapshot,
         sqlstate.Transaction: handles.txn,
+        sqlstate.StagedTransaction: handles.staged,
     }[cls]
 
 

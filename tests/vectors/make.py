@@ -1,25 +1,30 @@
 """Write the test vectors from the plain reading of the file format: `python -m tests.vectors.make`.
 
-Three files, the same bytes each time: encoding.json (names, ranks, leaves), tree.json (roots and rows of
-the Merkle tree), chain.json (a write-ahead log and the chain over it). In all of them a key or value
-stands with its SQLite storage class; an integer is written in decimal digits inside a string, because
-many JSON readers lose those beyond 2^53; bytes and digests are hexadecimal.
+Four files, the same bytes each time: encoding.json (names, ranks, leaves), tree.json (roots and rows of
+the Merkle tree), chain.json (a write-ahead log and the chain over it), audit.json (an audit trail beside that
+log, and markers). In all of them a key or value stands with its SQLite storage class; an integer is written
+in decimal digits inside a string, because many JSON readers lose those beyond 2^53; bytes and digests are
+hexadecimal.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.reference import plain
+from tests.reference import audit, plain
+from tests.reference.notation import sha256
 from tests.reference.plain import Entry, Key, Name, Record, Value
 
 HERE = Path(__file__).parent
 STORE_ID = bytes(range(16))
 SESSION_A = bytes([0xA0]) * 16
 SESSION_B = bytes([0xB0]) * 16
+MIGRATIONS = HERE.parents[1] / "migrations"
+ZERO = audit.Entry(0, "", "", 0, b"", "", audit.digest_zero(STORE_ID))
+TEMPORARY = f".caf\u00e9.db.sqlstate-{STORE_ID.hex()}-0123456789abcdef.tmp"
 PAIR: list[Entry] = [("a", 1, "1"), ("a", "k", b"")]
 
 
@@ -89,7 +94,7 @@ def encoding() -> dict[str, Any]:
             "kind": plain.kind(key).decode("ascii"),
             "key_bytes": plain.key_bytes(key).hex(),
             "name": plain.name_bytes(collection, key).hex(),
-            "rank_hash": plain.sha256(b"\x02" + plain.name_bytes(collection, key)).hex(),
+            "rank_hash": sha256(b"\x02" + plain.name_bytes(collection, key)).hex(),
             "rank": plain.rank(collection, key),
         }
         for collection, key in NAMES + [ranked(least) for least in (1, 2, 3)]
@@ -342,7 +347,7 @@ def chain() -> dict[str, Any]:
             {
                 "seq": commit.seq,
                 "lsn": [record.lsn for record in commit.records],
-                "records_hash": plain.sha256(plain.records_bytes(commit.records)).hex(),
+                "records_hash": sha256(plain.records_bytes(commit.records)).hex(),
                 "root": commit.root.hex(),
                 "count": commit.count,
                 "at": commit.at,
@@ -355,9 +360,89 @@ def chain() -> dict[str, Any]:
     }
 
 
+# ---- audit.json ----
+
+
+def migration(number: int, name: str) -> dict[str, Any]:
+    """The detail of a migration."""
+    return {"number": number, "name": name, "sha256": sha256((MIGRATIONS / name).read_bytes())}
+
+
+def facts(commit: plain.Commit) -> dict[str, Any]:
+    """A commit in the detail of a recovery."""
+    return {name: getattr(commit, name) for name in ("seq", "root", "count", "at", "chain")}
+
+
+def events(commits: list[plain.Commit]) -> list[tuple[str, str, int, dict[str, Any]]]:
+    """Time, kind, seq and detail of each entry; bytes in a detail are written as hexadecimal digits."""
+    first, second, third = commits[:3]
+    journal = {
+        "kind": "wal", "bytes": 41232, "page_size": 4096, "frames": 10, "valid": 9, "committed": 8, "commits": 2,
+        "uncommitted": 1, "torn_bytes": 4120, "stale": 0, "proved": 0, "rot": False, "sqlite_frames": 8, "agrees": True,
+    }  # fmt: skip
+    recovered = {
+        "how": "rollback", "clean": False, "shared": False, "damage": "", "journal": journal,
+        "rolled_back": [12], "pending": [], "in_doubt": 2, "removed": [TEMPORARY], "evidence": [],
+        "before": facts(first), "after": facts(second), "checked": "1 commit \u2026", "scan_seconds": 0.000125,
+        "sqlite": "3.51.3", "verdict": "has the WAL-reset fix",
+    }  # fmt: skip
+    copy = {"file": 'caf\u00e9 "copy".db', "bytes": 45056, "seq": 3, "root": third.root}
+    return [
+        (at(45), "migration", 0, migration(1, "0001_initial.sql")),
+        (at(45), "check", 0, {}),
+        (at(49), "recovery", 2, recovered),
+        # The clock went back.
+        (at(41), "recovery", 2, {"resumed": [5], "session": bytes(16), "by": SESSION_A}),
+        (at(54), "backup", 5, copy),
+        (at(55), "restore", 5, copy),
+    ]
+
+
+def detail_text(detail: Any) -> str:
+    """The detail as it is stored."""
+    return json.dumps(detail, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=bytes.hex)
+
+
+def trail(store_id: bytes, commits: list[plain.Commit]) -> list[audit.Entry]:
+    """The entries with their digests."""
+    chains = {0: plain.chain_zero(store_id)} | {commit.seq: commit.chain for commit in commits}
+    digest = audit.digest_zero(store_id)
+    result = []
+    for number, (time, kind, seq, detail) in enumerate(events(commits), start=1):
+        entry = audit.Entry(number, time, kind, seq, chains[seq], detail_text(detail))
+        digest = audit.digest_next(digest, entry)
+        result.append(replace(entry, digest=digest))
+    return result
+
+
+def audit_trail() -> dict[str, Any]:
+    """An audit trail beside the log of chain.json, and markers."""
+    _, commits, _ = closed(STORE_ID, LOG)
+    markers = [(0, bytes(16), 0), (0, bytes(range(16)), 36), (0, b"\xff" * 16, 2**63 - 1), (1, bytes(range(16)), 0)]
+    return {
+        "about": "file-format.md, sections 3.1 and 3.7; detail: TEXT as stored; preimage: what the digest is of",
+        "store_id": STORE_ID.hex(),
+        "digest_0": audit.digest_zero(STORE_ID).hex(),
+        "audit": [
+            {
+                **{column: getattr(entry, column) for column in ("number", "at", "kind", "seq")},
+                "chain": entry.chain.hex(),
+                "detail": entry.detail,
+                "preimage": audit.preimage(previous.digest, entry).hex(),
+                "digest": entry.digest.hex(),
+            }
+            for previous, entry in pairwise([ZERO, *trail(STORE_ID, commits)])
+        ],
+        "markers": [
+            {"state": state, "nonce": nonce.hex(), "lsn": str(lsn), "marker": audit.marker(state, nonce, lsn).hex()}
+            for state, nonce, lsn in markers
+        ],
+    }
+
+
 def documents() -> dict[str, str]:
     """Name and text of each vector file."""
-    vectors = {"encoding.json": encoding(), "tree.json": tree(), "chain.json": chain()}
+    vectors = {"encoding.json": encoding(), "tree.json": tree(), "chain.json": chain(), "audit.json": audit_trail()}
     return {name: json.dumps(vector, indent=1) + "\n" for name, vector in vectors.items()}
 
 

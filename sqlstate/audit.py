@@ -1,0 +1,159 @@
+"""The table audit: what happened to the store beside commits, each entry chained to the one before.
+
+The formulas stand in docs/reference/file-format.md, section 3.7.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlstate import format as fmt
+from sqlstate.errors import Damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlstate.connection import Connection
+    from sqlstate.wal import Head
+
+
+class AuditEntry(NamedTuple):
+    """One event in the life of a store."""
+
+    number: int
+    """From 1 without holes."""
+    at: str
+    """When: ISO 8601, UTC, microseconds."""
+    kind: str
+    """`"migration"`, `"recovery"`, `"check"`, `"backup"`, `"restore"`, `"repair"` or `"prune"`."""
+    seq: int
+    """Number of the newest commit at that time."""
+    chain: bytes
+    """That commit's chain digest, 32 bytes."""
+    detail: dict[str, Any]
+    """What happened; the members depend on the kind."""
+    digest: bytes
+    """Depends on this entry and on all before it, 32 bytes."""
+
+
+_COLUMNS = "number, at, kind, seq, chain, detail, digest"
+_LAST = "SELECT number, digest FROM audit ORDER BY number DESC LIMIT 1"
+_ENTRIES = f"SELECT {_COLUMNS} FROM audit WHERE number > ? ORDER BY number"
+
+
+def digest_zero(store_id: bytes) -> bytes:
+    """Return the digest before the first entry."""
+    return sha256(fmt.TAG_AUDIT + store_id).digest()
+
+
+def digest_next(digest: bytes, number: int, place: tuple[int, bytes], texts: tuple[str, str, str]) -> bytes:
+    """Return the digest of an entry (I12).
+
+    Args:
+        digest: of the entry before.
+        number: of the entry.
+        place: seq and chain of the newest commit.
+        texts: time, kind, and detail as stored.
+    """
+    at, kind, detail = (len(text).to_bytes(4) + text for text in (each.encode() for each in texts))
+    seq, chain = place
+    link = fmt.TAG_AUDIT + digest + number.to_bytes(8) + at + kind + seq.to_bytes(8) + chain + detail
+    return sha256(link).digest()
+
+
+def append(connection: Connection, store_id: bytes, head: Head, at: str, event: tuple[str, Mapping[str, Any]]) -> int:
+    """Append an entry inside the caller's transaction, and return its number.
+
+    Args:
+        connection: the writing connection.
+        store_id: of the store.
+        head: the newest commit.
+        at: the time.
+        event: kind and detail.
+    """
+    kind, detail = event
+    newest, digest = last(connection)
+    if not isinstance(digest, bytes):
+        raise Damaged(f"I12: {connection.path}: audit entry {newest} has no digest; restore a backup")
+    number = newest + 1
+    text = json.dumps(detail, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    digest = digest_next(digest or digest_zero(store_id), number, (head.seq, head.chain), (at, kind, text))
+    connection.run(
+        f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (number, at, kind, head.seq, head.chain, text, digest),
+    )
+    return number
+
+
+def last(connection: Connection) -> tuple[int, bytes]:
+    """Return number and digest of the newest entry, 0 and nothing if there is none."""
+    row = connection.row(_LAST)
+    return (0, b"") if row is None else (row[0], row[1])
+
+
+def ends_well(connection: Connection, store_id: bytes) -> bool:
+    """Tell whether the newest entry follows from the one before."""
+    rows = connection.rows(f"SELECT {_COLUMNS} FROM audit ORDER BY number DESC LIMIT 2")
+    if not rows:
+        return True
+    number, at, kind, seq, chain, text, said = rows[0]
+    before = rows[1][-1] if rows[1:] else digest_zero(store_id)
+    try:
+        return bool(said == digest_next(before, number, (seq, chain), (at, kind, text)))
+    except (AttributeError, OverflowError, TypeError):
+        return False
+
+
+def digest_of(connection: Connection, number: int) -> bytes | None:
+    """Return the digest of an entry, None if there is none."""
+    digest: bytes | None = connection.value("SELECT digest FROM audit WHERE number = ?", (number,))
+    return digest
+
+
+def read(connection: Connection, after: int = 0) -> Iterator[AuditEntry]:
+    """Yield the entries with a greater number than *after*, in order.
+
+    Raises:
+        Damaged: an entry's detail is not a JSON object.
+    """
+    for number, at, kind, seq, chain, text, digest in connection.iterate(_ENTRIES, (after,)):
+        yield AuditEntry(number, at, kind, seq, chain, _detail(connection, number, text), digest)
+
+
+def check_chain(connection: Connection, store_id: bytes) -> Iterator[tuple[AuditEntry, str]]:
+    """Yield each entry with what is wrong with its place in the chain, `""` if nothing is (I12)."""
+    expected, digest = 1, digest_zero(store_id)
+    for number, at, kind, seq, chain, text, said in connection.iterate(_ENTRIES, (0,)):
+        finding = "" if number == expected else f"entry {number} stands where entry {expected} must be"
+        try:
+            digest = digest_next(digest, number, (seq, chain), (at, kind, text))
+        except (AttributeError, OverflowError, TypeError):
+            digest = b""
+        if digest != said:
+            finding = finding or f"entry {number} was changed, or is not the one after entry {expected - 1}"
+            digest = said if isinstance(said, bytes) else b""
+        try:
+            detail = _detail(connection, number, text)
+        except Damaged:
+            detail = {}
+            finding = finding or f"entry {number} has a detail that is not a JSON object"
+        yield AuditEntry(number, at, kind, seq, chain, detail, said), finding
+        expected = number + 1
+
+
+def mentions(connection: Connection, name: str) -> bool:
+    """Tell whether an entry names the file *name*, which was unique, as removed."""
+    pattern = json.dumps(name, ensure_ascii=False)
+    return bool(connection.value("SELECT 1 FROM audit WHERE instr(detail, ?) LIMIT 1", (pattern,)))
+
+
+def _detail(connection: Connection, number: int, text: Any) -> dict[str, Any]:
+    try:
+        detail = json.loads(text)
+    except (TypeError, ValueError):
+        detail = None
+    if not isinstance(detail, dict):
+        raise Damaged(f"{connection.path}: audit entry {number} is not what it must be; run store.check_audit()")
+    return detail

@@ -1,0 +1,429 @@
+"""Files beside a store that are whole or not there, and those by which sessions that live are known.
+
+A lock (flock) on such a file says that its maker lives: the system drops it with the maker's last descriptor. A
+file is given its lock before anybody has to rely on it, and its name is looked at again once the lock is there;
+who removes a file does so only while holding its lock. So a file whose maker lives is never removed, and one
+whose maker died is found by its name, which carries the store's id.
+
+Systems without flock (Windows) are untested: temporary files of the dead stay there, and a session lives as long
+as its file cannot be removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+import weakref
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Final
+
+from sqlstate.errors import InvalidOption, StoreIOError
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NAME_BYTES_MAX: Final = 255
+# What a temporary name has beside the target's, and what SQLite may put behind it.
+_EXTRA_BYTES: Final = len(f"..sqlstate-{'0' * 32}-{'0' * 16}.tmp") + len("-journal")
+_TEMPORARY: Final = re.compile(r"\.[^/]*\.sqlstate-([0-9a-f]{32})-[0-9a-f]{16}\.tmp")
+_SESSION: Final = re.compile(r"[0-9a-f]{32}")
+# What SQLite keeps beside a store has its name and one of these.
+_SIDECARS: Final = ("", "-wal", "-shm", "-journal")
+_AS_FOUND: Final = "what was there before is as it was"
+
+
+# ---- Replacing a file as a whole ----
+
+
+class Temporary:
+    """A new file beside *target*, whose maker holds its lock; see temporary().
+
+    Args:
+        target: whose place it may take; a link stays, and what it leads to is replaced.
+        store_id: the store that it belongs to.
+
+    Raises:
+        InvalidOption: what is at *target* is not a regular file.
+        OSError: it cannot be made.
+    """
+
+    __slots__ = ("__weakref__", "_mode", "descriptor", "locked", "path", "replaced", "target")
+
+    def __init__(self, target: str | os.PathLike[str], store_id: bytes) -> None:
+        self.target = os.path.realpath(target)
+        self.replaced = False
+        self._mode = 0o600
+        with suppress(FileNotFoundError):
+            status = os.stat(self.target)
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidOption(
+                    f"{os.fspath(target)} is not a regular file, and only one can be replaced as a whole"
+                )
+            self._mode = stat.S_IMODE(status.st_mode)
+        while True:
+            self.path = _temporary_path(self.target, store_id)
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
+            _held.add(self)
+            try:
+                self.locked = _lock_own(self.descriptor)
+                if _is_named(self.path, self.descriptor):
+                    break
+            except BaseException:
+                self.discard()
+                raise
+            self.release()  # before it was locked, somebody took it for one of the dead
+
+    def sync(self) -> None:
+        """Make the file's content and mode durable.
+
+        Raises:
+            OSError: it cannot be done.
+        """
+        self._check_own()
+        if hasattr(os, "fchmod"):
+            os.fchmod(self.descriptor, self._mode)
+        _sync(self.descriptor)
+
+    def place(self, *, overwrite: bool = True) -> None:
+        """Give the file the target's name.
+
+        Raises:
+            FileExistsError: something has it, and *overwrite* is False.
+            OSError: it cannot be done.
+        """
+        self._check_own()
+        if fcntl is None:
+            self.release()  # Windows renames no file that is open
+        if overwrite:
+            os.replace(self.path, self.target)
+        else:
+            self._place_new()
+        self.path = self.target
+        self.replaced = True
+        if fcntl is None:
+            self.descriptor = os.open(self.path, os.O_RDWR | _OPEN)
+
+    def replace(self, *, overwrite: bool = True) -> None:
+        """Make the file durable and give it the target's name, durably.
+
+        Raises:
+            FileExistsError: something has it, and *overwrite* is False.
+            OSError: it cannot be done; only if `replaced`, it is done, but may not survive a power cut.
+        """
+        self.sync()
+        self.place(overwrite=overwrite)
+        sync_folder(os.path.dirname(self.target))
+
+    def discard(self) -> None:
+        """Remove the file, whatever name it has by now, and let go of it."""
+        if self.descriptor < 0:
+            return
+        with suppress(OSError):
+            if _is_named(self.path, self.descriptor):  # not so in the child of a fork
+                os.unlink(self.path)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the file and its lock."""
+        descriptor, self.descriptor = self.descriptor, -1
+        _held.discard(self)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def forget(self, null: int) -> None:
+        """Let go of what is the parent's, in the child of a fork; what is still written here goes nowhere."""
+        os.dup2(null, self.descriptor, inheritable=False)
+
+    def _check_own(self) -> None:
+        if not _is_named(self.path, self.descriptor):
+            raise FileNotFoundError(errno.ENOENT, "the temporary file was removed, or is that of a parent process")
+
+    def _place_new(self) -> None:
+        try:
+            os.link(self.path, self.target)
+        except OSError:
+            if os.path.lexists(self.target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.target) from None
+            # A file system without links. Between the line above and this, another could make the target.
+            os.rename(self.path, self.target)
+        else:
+            os.unlink(self.path)
+
+
+@contextmanager
+def temporary(path: str | os.PathLike[str], store_id: bytes) -> Iterator[Temporary]:
+    """Make a file that the block can put in the place of *path* with replace(); otherwise it leaves no trace.
+
+    For others that write it, such as SQLite, it has a `path`. What is there already keeps its mode; a new file gets
+    0600, its owner's alone, and is never open to others while it is written.
+
+    Raises:
+        InvalidOption: what is there is not a regular file.
+        OSError: the file cannot be written; a note says what that means.
+    """
+    made: Temporary | None = None
+    try:
+        made = Temporary(path, store_id)
+        yield made
+    except OSError as e:
+        if e.errno is None:
+            raise
+        error = OSError(e.errno, e.strerror, os.fspath(path))  # the caller knows no temporary name
+        durable = "it was replaced, and whether that survives a power cut is not certain"
+        error.add_note(durable if made is not None and made.replaced else _AS_FOUND)
+        raise error from e
+    finally:
+        if made is not None:
+            if made.replaced:
+                made.release()
+            else:
+                made.discard()
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], store_id: bytes) -> Iterator[IO[bytes]]:
+    """Give a file that takes the place of *path* when the block has ended well, and else leaves no trace.
+
+    Raises:
+        InvalidOption: what is there is not a regular file.
+        OSError: the file cannot be written; a note says what that means.
+    """
+    with temporary(path, store_id) as made:
+        with open(made.descriptor, "wb", closefd=False) as file:
+            yield file
+        made.replace()
+
+
+def orphans(folder: str, store_id: bytes) -> list[str]:
+    """Return the names of temporary files in *folder* that are of this store, and whose makers are dead."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        found = [entry.name for entry in entries if _belongs(entry.name, store_id) and _is_left(entry.path)]
+    return sorted(found)
+
+
+def remove_orphan(folder: str, name: str, store_id: bytes) -> bool:
+    """Remove a file that orphans() named, if it still is one, and tell whether it was removed."""
+    return _belongs(name, store_id) and _is_left(os.path.join(folder, name), remove=True)
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable."""
+    if os.name == "nt":
+        return  # there a folder cannot be opened
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> bool:
+    """Tell whether *path* is the file of *store*, or one that SQLite keeps beside it.
+
+    Reading it as an ordinary file would drop SQLite's locks when it is closed; replacing it would destroy it.
+    """
+    real, ours = os.path.realpath(path), os.path.realpath(store)
+    if real in [ours + suffix for suffix in _SIDECARS]:
+        return True
+    try:
+        return os.path.samestat(os.stat(real), os.stat(ours))
+    except (OSError, ValueError):
+        return False
+
+
+# ---- Sessions ----
+
+
+class SessionFile:
+    """The file by which others know that a session lives. It has its lock and content before it has its name.
+
+    Args:
+        path: the store.
+        session: id of the session, 16 bytes.
+        store_id: of the store.
+
+    Raises:
+        StoreIOError: it cannot be made, or not be locked.
+    """
+
+    __slots__ = ("_file",)
+
+    def __init__(self, path: str, session: bytes, store_id: bytes) -> None:
+        try:
+            self._file = Temporary(_session_path(path, session), store_id)
+            try:
+                if fcntl is not None and not self._file.locked:
+                    raise OSError(errno.ENOLCK, "the file system has no locks")
+                with suppress(OSError, AttributeError):  # who may write the store must see whether the session lives
+                    os.fchmod(self._file.descriptor, stat.S_IMODE(os.stat(path).st_mode) & 0o666)
+                os.write(self._file.descriptor, store_id + session)
+                self._file.place(overwrite=False)
+            except BaseException:
+                self._file.discard()
+                raise
+        except OSError as e:
+            raise StoreIOError(
+                f"{path}: the file beside it that says that this session lives cannot be made ({e.strerror}); "
+                "nothing was staged"
+            ) from e
+
+    def release(self) -> None:
+        """Remove the file: the session is over. In the child of a fork nothing happens to it."""
+        self._file.discard()
+
+
+def session_alive(path: str, session: bytes) -> bool:
+    """Tell whether a session lives, in this process or another; if that cannot be known, it does."""
+    file = _session_path(path, session)
+    if fcntl is None:
+        return _in_use(file)
+    try:
+        os.close(_lock(file, fcntl.LOCK_SH))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def dead_sessions(path: str, store_id: bytes) -> list[bytes]:
+    """Return the ids of sessions of this store that left their files behind."""
+    folder, start = os.path.split(os.path.realpath(path) + "-session-")
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(start) and _SESSION.fullmatch(entry.name, len(start)):
+                session = bytes.fromhex(entry.name[len(start) :])
+                if _is_left(entry.path, store_id + session):
+                    found.append(session)
+    return sorted(found)
+
+
+def remove_session(path: str, session: bytes, store_id: bytes) -> bool:
+    """Remove the file of a session, if it is dead, and tell whether that was done."""
+    return _is_left(_session_path(path, session), store_id + session, remove=True)
+
+
+# ---- Names and locks ----
+
+_OPEN: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_held: weakref.WeakSet[Temporary] = weakref.WeakSet()
+
+
+def _temporary_path(target: str, store_id: bytes) -> str:
+    folder, name = os.path.split(target)
+    while len(os.fsencode(name)) > _NAME_BYTES_MAX - _EXTRA_BYTES:
+        name = name[:-1]
+    return os.path.join(folder, f".{name}.sqlstate-{store_id.hex()}-{secrets.token_hex(8)}.tmp")
+
+
+def _session_path(path: str, session: bytes) -> str:
+    return f"{os.path.realpath(path)}-session-{session.hex()}"
+
+
+def _belongs(name: str, store_id: bytes) -> bool:
+    match = _TEMPORARY.fullmatch(name)
+    return match is not None and match[1] == store_id.hex()
+
+
+def _is_named(path: str, descriptor: int) -> bool:
+    """Tell whether *path* still is the file that is open."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _lock_own(descriptor: int) -> bool:
+    """Lock a new file; False on a file system without locks, where nobody can take the file for one of the dead."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # waits for one that is looking whether we live
+    except OSError:
+        return False
+    return True
+
+
+def _lock(path: str, how: int) -> int:
+    """Return a descriptor of the file with a lock.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: its maker lives; or that cannot be known.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _OPEN | getattr(os, "O_NONBLOCK", 0))
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
+    """Tell whether a file is one that its maker left, and remove it if so and asked to."""
+    if fcntl is None:
+        return False
+    try:
+        status = os.lstat(path)
+        # A file with a second name may be a store, unless its size says that it is none: closing a descriptor of
+        # it would drop SQLite's locks.
+        right = status.st_size == len(content) if content else status.st_nlink == 1
+        if not right or not stat.S_ISREG(status.st_mode):
+            return False
+        # Those who only look do not keep each other from seeing.
+        descriptor = _lock(path, fcntl.LOCK_EX if remove else fcntl.LOCK_SH)
+        try:
+            if os.read(descriptor, len(content)) != content or not _is_named(path, descriptor):
+                return False
+            if remove:
+                os.unlink(path)
+        finally:
+            os.close(descriptor)
+        if remove:
+            sync_folder(os.path.dirname(path))
+    except OSError:
+        return False
+    return True
+
+
+def _in_use(file: str) -> bool:
+    """Windows: what a process has open cannot be removed there."""
+    try:
+        os.remove(file)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _sync(descriptor: int) -> None:
+    full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone leaves the data in the disk's cache
+    if full is None:
+        os.fsync(descriptor)
+    else:
+        fcntl.fcntl(descriptor, full)
+
+
+def _forget_all() -> None:
+    if len(_held):
+        with suppress(OSError):
+            null = os.open(os.devnull, os.O_RDWR)
+            for each in list(_held):
+                each.forget(null)
+            os.close(null)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

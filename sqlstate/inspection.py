@@ -1,0 +1,535 @@
+"""Looks at what a crash left, before SQLite touches it: SQLite takes what it can use, and says nothing of the rest.
+
+SQLite drops acknowledged commits behind a damaged frame, merges a -wal that belongs to another file of the
+same name, and takes a missing one for an empty one, all without an error. So the -wal or -journal is read
+first, and our own tables as they will be: store id, marker, numbers and chain must fit the main file.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from struct import Struct
+from struct import error as StructError  # noqa: N812, a class with a small name
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlstate import audit, migrate, state, tree, wal
+from sqlstate import format as fmt
+from sqlstate import meta as metadata
+from sqlstate.connection import HEADER_BYTES, Pages, overlaid, page_size
+from sqlstate.encoding import Name, name_bytes, stored_name
+from sqlstate.errors import Damaged, StoreError
+from sqlstate.merkle import RootBuilder, leaf, rank
+from sqlstate.sqlite_journal import JournalScan, WalScan, scan_journal, scan_wal, wal_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlstate.connection import Connection
+    from sqlstate.engine import Engine
+    from sqlstate.meta import Marker, Meta
+    from sqlstate.wal import Head
+
+# Of the entries that the journal's commits changed, so many of the newest are followed up to the root.
+ENTRIES_CHECKED: Final = 2_000
+# A commit with more records is taken as it is when the main file is looked at by itself.
+_RECORDS_RELINKED: Final = 5_000
+# As many as a page can hold: in the middle of a checkpoint, one can be half old and half new.
+_RECORDS_LOOKED_AT: Final = 256
+_AUDITED_SINCE: Final = 2  # format version
+# How long a -wal may take to appear when others open the store at the same moment.
+_APPEARS_SECONDS: Final = 1.0
+_WAL_HEADER: Final = 32
+_FRAME_HEADER: Final = 24
+_MAGIC: Final = b"SQLite format 3\0"
+_SALTS_APART: Final = 2**16  # the first salt grows by one each time that SQLite begins a -wal anew
+_FRAME: Final = Struct(">2I")  # page; size of the database after a commit, or 0
+# Of a b-tree page: kinds that have pages below, and where the rightmost of them stands.
+_INTERIOR: Final = (2, 5)
+_RIGHTMOST: Final = 8
+_DEPTH_MAX: Final = 20
+_GROWING: Final = ("wal", "audit")  # tables of which each of our transactions makes one longer
+_INDEX_BYTES: Final = 136
+_PAGE_SIZE: Final = 4096
+_NEW_PAGES: Final = 64  # a store has far fewer when it is made
+
+
+@dataclass(frozen=True, slots=True)
+class JournalReport:
+    """What SQLite's journal held when the store was opened."""
+
+    kind: str = "none"
+    """`"wal"`, `"rollback"` or `"none"`."""
+    bytes: int = 0
+    page_size: int = 0
+    frames: int = 0
+    """Whole frames of a -wal; records of a -journal that its headers count."""
+    valid: int = 0
+    """Those whose checksums hold, from the first on."""
+    committed: int = 0
+    """Those up to the last commit: what SQLite recovers. Of a -journal, the pages that it restores."""
+    commits: int = 0
+    """SQLite transactions among them."""
+    uncommitted: int = 0
+    """Valid frames behind the last commit: a transaction that was cut short."""
+    torn_bytes: int = 0
+    """Bytes behind the valid frames that are no frames: what a crash tears, or damage."""
+    stale: int = 0
+    """Frames that were moved into the main file long ago, and wait to be written over."""
+    proved: int = 0
+    """Frames behind damage that prove themselves."""
+    rot: bool = False
+    """Damage before frames that were written after it: a crash does not do that."""
+    sqlite_frames: int | None = None
+    """Frames that SQLite itself recovered; None if it was not asked, or does not say."""
+    agrees: bool | None = None
+    """Whether that is what the scan said."""
+
+
+@dataclass(slots=True)
+class Inspection:
+    """What was found, and what follows from it."""
+
+    journal: JournalReport = field(default_factory=JournalReport)
+    shared: bool = False
+    """Others have the file open, or it cannot be known: nothing was judged."""
+    damage: str = ""
+    reason: str = ""
+    before: Head | None = None
+    after: Head | None = None
+    marker: Marker | None = None
+    """As SQLite will see it; None if it was not looked at."""
+    store_id: bytes = bytes(fmt.STORE_ID_BYTES)
+    """Zeros if it is not known."""
+    audited: int = 0
+    """Number of the newest audit entry, where there is no marker to look at."""
+    checked: str = "nothing to check"
+    seconds: float = 0.0
+
+
+class _Facts(NamedTuple):
+    """What a file says of itself."""
+
+    store_id: bytes
+    marker: Marker
+    lsn: int
+    head: Head
+    audited: int
+    audit_digest: bytes
+
+
+class _Wrong(Exception):
+    """The journal and the file do not belong together: damage and reason."""
+
+    def __init__(self, damage: str, reason: str) -> None:
+        super().__init__(reason)
+        self.damage = damage
+
+
+def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
+    """Look at the file and what lies beside it, and change nothing.
+
+    Args:
+        engine: not connected yet.
+        thoroughly: read the marker too if there is no journal.
+
+    Raises:
+        CannotOpen: the journal is there and cannot be read.
+    """
+    start = perf_counter()
+    found = Inspection()
+    is_wal = engine.header[18:19] == b"\2"
+    if (is_wal or engine.size("-wal") or engine.size("-journal")) and _page_size(engine):
+        until = monotonic() + _APPEARS_SECONDS
+        while not _inspect(engine, found, is_wal=is_wal, thoroughly=thoroughly) and not found.damage:
+            if monotonic() >= until:
+                found.damage = "missing"
+                found.reason = (
+                    "its -wal was removed while other processes have the store open; let them finish and close, "
+                    "which saves what they have"
+                )
+    found.seconds = perf_counter() - start
+    return found
+
+
+def undoes_making(engine: Engine) -> bool:
+    """Tell whether SQLite will undo the making of the file, which was cut short: its -journal says it was empty.
+
+    Until then its first page can be anything.
+    """
+    if not engine.size("-journal"):
+        return False
+    scan = scan_journal(engine.sidecar("-journal"))
+    small = engine.size() <= _NEW_PAGES * (scan.page_size or _PAGE_SIZE)
+    return small and not scan.records and not scan.initial_pages and (scan.header == "valid" or not any(engine.header))
+
+
+def _inspect(engine: Engine, found: Inspection, *, is_wal: bool, thoroughly: bool) -> bool:
+    """Look once; False if others have the file open in WAL mode, and there is no -wal yet, or no more."""
+    with engine.alone() as alone:
+        found.shared = not alone
+        if found.shared:
+            return not is_wal or alone is None or engine.has("-wal")
+        if engine.size("-wal"):
+            _inspect_wal(engine, engine.sidecar("-wal"), found)
+        elif engine.size("-journal"):
+            _inspect_journal(engine, engine.sidecar("-journal"), found)
+        elif thoroughly or engine.has("-wal"):  # SQLite removes an empty one
+            _inspect_missing(engine, found)
+    return True
+
+
+def _inspect_missing(engine: Engine, found: Inspection) -> None:
+    main = _facts_of_main(engine, Pages(_page_size(engine), b"", {}, 0))
+    if main is not None:
+        found.before, found.marker, found.store_id = main.head, main.marker, main.store_id
+    if main is None or main.marker.open:
+        found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
+
+
+def _inspect_wal(engine: Engine, data: bytes, found: Inspection) -> None:
+    size = _page_size(engine)
+    scan = scan_wal(data, size)
+    found.journal = _report_wal(scan)
+    main = _facts_of_main(engine, Pages(size, b"", {}, 0))
+    if main is not None:
+        found.before, found.after, found.marker = main.head, main.head, main.marker
+        found.store_id = main.store_id
+    try:
+        _judge_frames(engine, scan, main, data)
+        if scan.committed:
+            found.after, found.marker, found.checked = _judge_content(engine, scan, main, data)
+    except _Wrong as e:
+        found.damage, found.reason = e.damage, str(e)
+
+
+def _judge_frames(engine: Engine, scan: WalScan, main: _Facts | None, data: bytes) -> None:
+    """Judge by the frames alone: is what SQLite will recover all that was acknowledged?"""
+    size = _page_size(engine)
+    is_open = main is None or main.marker.open
+    if scan.header != "valid":
+        differs = any(engine.page(number, size) != data[at : at + size] for number, at in scan.orphan_pages.items())
+        # Without a difference it is what a crash leaves at the beginning of a new round: all is in the main file.
+        short = is_open and scan.bytes < _WAL_HEADER + _FRAME_HEADER + size
+        if differs or short:
+            raise _Wrong("truncated" if short else "header", "the header of its -wal is damaged or cut off")
+        return
+    if scan.page_size != size:
+        raise _Wrong("foreign", "its -wal has pages of another size: it belongs to another file")
+    if scan.rot:
+        raise _Wrong("rot", "a frame of its -wal was damaged after it had been synced; SQLite would drop all behind it")
+    index = wal_index(engine.sidecar_start("-shm", _INDEX_BYTES))
+    if index is not None and index.frames and 0 < (index.salts[0] - scan.salts[0]) % 2**32 < _SALTS_APART:
+        raise _Wrong("stale", "SQLite had begun its -wal anew, and the one that is there is older")
+    if index is not None and index.salts == scan.salts and index.frames > scan.committed:
+        whole = scan.bytes >= _WAL_HEADER + index.frames * (_FRAME_HEADER + size)
+        raise _Wrong(
+            "rot" if whole else "truncated",
+            f"{index.frames} frames of its -wal were committed, and SQLite would recover {scan.committed}",
+        )
+    if is_open and scan.bytes < _WAL_HEADER + _FRAME_HEADER + size:
+        raise _Wrong("truncated", "its -wal was cut off")
+
+
+def _judge_content(engine: Engine, scan: WalScan, main: _Facts | None, data: bytes) -> tuple[Head, Marker, str]:
+    """Judge by our tables, as they will be with the -wal: do they go on where the main file ends?"""
+    pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
+    try:
+        with _overlaid(engine, pages) as connection:
+            full = _facts(connection)
+            if main is not None:
+                _compare(main, full, connection)
+                _compare_base(engine, scan, main, data)
+                base = main._replace(lsn=wal.commit_lsn(connection, main.head.seq) if main.head.seq else 0)
+            else:  # a checkpoint was under way: part of what the -wal holds is in the main file
+                meta = _meta(connection)
+                head = wal.head_at(connection, meta, max(0, full.lsn - _RECORDS_RELINKED))
+                base = full._replace(lsn=wal.commit_lsn(connection, head.seq) if head.seq else 0, head=head)
+            if engine.pages(scan.page_size) > scan.database_pages:
+                raise _Wrong("stale", "the file is larger than its -wal says: the -wal is older")
+            if not _is_reached(engine, connection, pages, _last_pages(data, scan)):
+                raise _Wrong("stale", "what its -wal changed last is not to be found in the file: one of them is older")
+            checked = check_commits(connection, (base.lsn, base.head), full.head)
+    except StoreError as e:
+        raise _Wrong("foreign", f"the file and its -wal contradict each other ({e})") from e
+    return full.head, full.marker, checked
+
+
+def _last_pages(data: bytes, scan: WalScan) -> set[int]:
+    """Return the pages that the last transaction in the -wal wrote."""
+    found: set[int] = set()
+    for frame in range(scan.committed - 1, -1, -1):
+        page, size = _FRAME.unpack_from(data, _WAL_HEADER + frame * (_FRAME_HEADER + scan.page_size))
+        if size and found:
+            break
+        found.add(page)
+    return found
+
+
+def _is_reached(engine: Engine, connection: Connection, pages: Pages, written: set[int]) -> bool:
+    """Tell whether the file leads to what a transaction wrote last.
+
+    Ours write to the end of the log or of the audit trail, or the marker alone; those of other tools in tables of
+    their own. If the file leads to none of these pages, it is another one.
+    """
+    rows = connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")
+    grown = {root for name, root in rows if name in _GROWING or name not in migrate.tables()}
+    if written & {_rightmost(engine, pages, root) for root in grown}:
+        return True
+    return written == {root for name, root in rows if name == "meta"}
+
+
+def _rightmost(engine: Engine, pages: Pages, root: int) -> int:
+    """Return the page in which a table ends."""
+    page = root
+    for _ in range(_DEPTH_MAX):
+        at = pages.offsets.get(page)
+        image = engine.page(page, pages.page_size) if at is None else pages.data[at : at + pages.page_size]
+        if not image or image[0] not in _INTERIOR:
+            break
+        page = int.from_bytes(image[_RIGHTMOST : _RIGHTMOST + 4])
+    return page
+
+
+def _compare(main: _Facts, full: _Facts, connection: Connection) -> None:
+    if main.store_id != full.store_id:
+        raise _Wrong("foreign", "its -wal belongs to another store")
+    there = wal.commit(connection, main.head.seq) if main.head.seq else None
+    if main.lsn > full.lsn or (main.head.seq and (there is None or there.chain != main.head.chain)):
+        raise _Wrong("stale", f"its -wal does not go on from commit {main.head.seq} of the file: one of them is older")
+    if main.audited and audit.digest_of(connection, main.audited) != main.audit_digest:
+        raise _Wrong("stale", f"its -wal lacks audit entry {main.audited}, which the file has: the -wal is older")
+    if not full.marker.open and full.marker.lsn and full.marker.lsn != full.lsn:
+        raise _Wrong("stale", "its -wal closes the store at another record than the file ends with")
+
+
+def _compare_base(engine: Engine, scan: WalScan, main: _Facts, data: bytes) -> None:
+    """Compare where the first transaction in the -wal begins with where the main file ends."""
+    pages = Pages(scan.page_size, data, scan.first_pages, scan.first_size)
+    try:
+        with _overlaid(engine, pages) as connection:
+            first = _facts(connection)
+            base = wal.base_of(connection) if first.lsn > main.lsn else 0
+            coherent = _is_coherent(connection, first)
+    except StoreError:
+        return  # a checkpoint of later transactions was under way
+    if coherent and base > main.lsn:
+        raise _Wrong("stale", f"its -wal begins after record {base}, and the file ends with record {main.lsn}")
+
+
+def check_commits(connection: Connection, base: tuple[int, Head], head: Head) -> str:
+    """Follow the chain from *base*, (LSN, head), to *head*, and the entries it changed up to the root; say how.
+
+    Raises:
+        Damaged: a commit does not follow from the one before, or an entry does not lead to the root.
+    """
+    lsn, last = base
+    names: dict[Name, None] = {}
+    commits = 0
+    for said, follows, changes in wal.relink(connection, lsn, last):
+        if said != follows:
+            raise Damaged(f"I6: commit {said.seq} does not follow from the one before")
+        commits += 1
+        last = said
+        for record in changes:
+            assert record.collection is not None and record.key is not None  # noqa: S101, PT018, for the type checker
+            name = stored_name(record.collection, record.key)
+            names.pop(name, None)
+            names[name] = None
+    if last != head:
+        raise Damaged(f"I6: the chain ends with commit {last.seq}, and the log with commit {head.seq}")
+    known: dict[int, bytes] = {}
+    newest = list(names)[-ENTRIES_CHECKED:]
+    for name in newest:
+        stored = state.get(connection, name[0], name[2])
+        digest = None if stored is None else leaf(name_bytes(name), stored)
+        if not tree.holds(connection, name, digest, head.root, known):
+            raise Damaged(f"I2: {name[0]!r}[{name[2]!r}] does not lead to the root of commit {head.seq}")
+    return (
+        f"{commits} commits follow from each other by chain; {len(newest)} of {len(names)} entries that they changed "
+        "lead to the newest root"
+    )
+
+
+def _inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
+    scan = scan_journal(data)
+    if scan.header in ("empty", "zeroed"):
+        return  # how some programs leave a journal that they are done with
+    found.journal = JournalReport(
+        kind="rollback",
+        bytes=scan.bytes,
+        page_size=scan.page_size,
+        frames=scan.records,
+        valid=scan.valid,
+        committed=len(scan.pages),
+        rot=scan.rot,
+    )
+    if scan.header != "valid" or scan.rot:
+        with suppress(StoreError), _overlaid(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
+            facts = _prove(connection)  # it was not synced yet, so no page was written over
+            found.before, found.after, found.store_id = facts.head, facts.head, facts.store_id
+            found.audited = facts.audited
+            return
+        found.damage = "rot"
+        found.reason = "a page in its -journal was damaged after it had been synced; SQLite would restore only part"
+        return
+    if not scan.pages:
+        return
+    pages = Pages(scan.page_size, data, scan.pages, scan.initial_pages)
+    try:
+        with _overlaid(engine, pages) as connection:
+            facts = _facts(connection)
+            if not _is_coherent(connection, facts):
+                raise Damaged("the newest commit does not follow from the one before")
+            found.after, found.marker, found.store_id = facts.head, facts.marker, facts.store_id
+            found.audited = facts.audited
+    except StoreError as e:
+        if not _is_new(engine, scan):
+            found.damage, found.reason = "foreign", f"its -journal does not belong to the file ({e})"
+
+
+def read_header(engine: Engine) -> None:
+    """Take the header of the file from its journal, if a crash tore the first page: SQLite will restore it.
+
+    Raises:
+        CannotOpen: the journal is there and cannot be read.
+    """
+    if engine.header[:16] == _MAGIC or not engine.header:
+        return
+    size = 0
+    if engine.size("-wal"):
+        data = engine.sidecar("-wal")
+        scan = scan_wal(data)
+        size, at = scan.page_size, scan.pages.get(1)
+    elif engine.size("-journal"):
+        data = engine.sidecar("-journal")
+        journal = scan_journal(data)
+        size, at = journal.page_size, journal.pages.get(1)
+    if size and at is not None and data[at : at + 16] == _MAGIC:
+        engine.header = data[at : at + HEADER_BYTES]
+
+
+def _is_new(engine: Engine, scan: JournalScan) -> bool:
+    """Tell whether the journal undoes the making of the store itself."""
+    return scan.initial_pages <= 1 or not any(engine.header)
+
+
+def _facts_of_main(engine: Engine, pages: Pages) -> _Facts | None:
+    """Return what the main file says by itself, None if it is in the middle of a checkpoint."""
+    try:
+        with _overlaid(engine, pages) as connection:
+            facts = _facts(connection)
+            return facts if _is_coherent(connection, facts) else None
+    except StoreError:
+        return None
+
+
+@contextmanager
+def _overlaid(engine: Engine, pages: Pages) -> Iterator[Connection]:
+    """Read the file with *pages*; what of it makes no sense is Damaged too."""
+    try:
+        with overlaid(engine.real_path, pages, engine.vfs) as connection:
+            yield connection
+    except (AssertionError, OverflowError, TypeError, ValueError, StructError) as e:
+        raise Damaged(f"{engine.path}: a row is not what it must be ({e})") from e
+
+
+def _facts(connection: Connection) -> _Facts:
+    meta = _meta(connection)
+    audited = audit.last(connection) if _version(connection) >= _AUDITED_SINCE else (0, b"")
+    return _Facts(meta.store_id, metadata.read_marker(connection), *wal.last(connection, meta), *audited)
+
+
+def _meta(connection: Connection) -> Meta:
+    return metadata.read(connection, _version(connection))
+
+
+def _version(connection: Connection) -> int:
+    version: int = connection.value("PRAGMA user_version")
+    return version
+
+
+def _is_coherent(connection: Connection, facts: _Facts) -> bool:
+    """Tell whether the newest commit follows from the one before: a file in the middle of a checkpoint is mixed."""
+    meta = _meta(connection)
+    if not wal.ends_well(connection, _RECORDS_LOOKED_AT):
+        return False
+    if facts.audited and not audit.ends_well(connection, facts.store_id):
+        return False
+    if not facts.head.seq:
+        return True
+    end = wal.commit_lsn(connection, facts.head.seq)
+    base = wal.base_of(connection, end)
+    if end - base > _RECORDS_RELINKED:
+        return True
+    for said, follows, _ in wal.relink(connection, base, wal.head_at(connection, meta, base)):
+        if said.seq == facts.head.seq:
+            return said == follows
+    return False
+
+
+def _report_wal(scan: WalScan) -> JournalReport:
+    facts: Mapping[str, Any] = {
+        name: getattr(scan, name)
+        for name in (
+            "bytes", "page_size", "frames", "valid", "committed", "commits", "uncommitted", "torn_bytes", "stale",
+            "proved", "rot",
+        )
+    }  # fmt: skip
+    return JournalReport(kind="wal", **facts)
+
+
+def _page_size(engine: Engine) -> int:
+    return page_size(engine.header)
+
+
+def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
+    """Check everything that would be in the store: root from all entries, count, the newest commits' chain.
+
+    Says in *found* what SQLite will see then, and how it was checked.
+
+    Args:
+        engine: not connected.
+        found: what inspect() found.
+        with_journal: with what SQLite would take from its journal; otherwise the main file alone.
+
+    Raises:
+        Damaged: something contradicts something else, or others have the file open.
+    """
+    with engine.alone() as alone, ExitStack() as stack:
+        if not alone:
+            raise Damaged("others have the file open.")
+        pages = Pages(_page_size(engine), b"", {}, 0)
+        if with_journal and engine.size("-wal"):
+            data = engine.sidecar("-wal")
+            scan = scan_wal(data, _page_size(engine))
+            if scan.committed:
+                pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
+        elif with_journal and engine.size("-journal"):
+            data = engine.sidecar("-journal")
+            journal = scan_journal(data)
+            if journal.pages:
+                pages = Pages(journal.page_size, data, journal.pages, journal.initial_pages)
+        facts = _prove(stack.enter_context(_overlaid(engine, pages)))
+        found.after, found.marker = facts.head, facts.marker
+        found.checked = f"{facts.head.count} entries were hashed anew and have the newest commit's root"
+
+
+def _prove(connection: Connection) -> _Facts:
+    facts = _facts(connection)
+    if not _is_coherent(connection, facts):
+        raise Damaged("the newest commit does not follow from the one before.")
+    builder = RootBuilder()
+    leaves = sha256()
+    for collection, key, stored in state.scan_all(connection):
+        raw = name_bytes(stored_name(collection, key))
+        digest = leaf(raw, stored)
+        leaves.update(digest)
+        builder.add(digest, rank(raw))
+    if builder.finish() != (facts.head.root, facts.head.count):
+        raise Damaged("the entries do not have the root of the newest commit.")
+    if not tree.is_over(connection, leaves.digest(), facts.head.root):
+        raise Damaged("the tree is not the one of the entries.")
+    return facts
