@@ -30,6 +30,7 @@ SPINE = (
     "__init__",
     "transfer",
     "exchange",
+    "drill",
     "store",
     "trail",
     "backup",
