@@ -1,0 +1,1 @@
+"""Campaigns that cut power, kill, fail and damage, and judge what is left: `python -m tests.crash`."""

@@ -1,0 +1,447 @@
+"""Work for a store, with a plain model beside it that knows what must be there after each step.
+
+A workload is fixed by its profile, its journal and its seed. Each step is one call that the caller sees
+return: `Step.begin` and `Step.end` are positions in the trace, and its state is promised from `end` on.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import random
+import secrets
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from unittest import mock
+
+import sqlstate
+from sqlstate import connection as connection_module
+from sqlstate import engine as engine_module
+from sqlstate import transaction as transaction_module
+from tests.crash.campaign import scratch
+from tests.crash.vfs import RecordingVFS, Trace, watching_os
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tests.crash.images import Files
+
+Name: TypeAlias = tuple[str, "int | str | bytes"]
+Entries: TypeAlias = "dict[Name, str | bytes]"
+
+STORE: Final = "s.db"
+BACKUP: Final = "backup.db"
+
+
+class Backup(NamedTuple):
+    """A backup, by the newest commit in it."""
+
+    seq: int
+    root: bytes
+
+
+class State(NamedTuple):
+    """What must be in a store."""
+
+    seq: int
+    chain: bytes
+    root: bytes
+    entries: Entries
+    staged: frozenset[int]
+    """Numbers of the staged transactions that have not ended."""
+    recoveries: int
+    """Entries of kind recovery in the audit trail."""
+    backup: Backup | None = None
+    """The one that must be there under its name."""
+
+
+class Step(NamedTuple):
+    """One call that returned."""
+
+    begin: int
+    end: int
+    what: str
+    after: State
+    clean: bool | None
+    """After it: True, the store was closed; False, there are commits since it was opened; None, neither."""
+
+
+class Recording(NamedTuple):
+    """A workload that was run, and what it did to its files."""
+
+    trace: Trace
+    steps: list[Step]
+    store_id: bytes
+
+
+class Profile(NamedTuple):
+    """How a workload is mixed."""
+
+    steps: int
+    weights: dict[str, int]
+    checkpoint_pages: int = 40
+    cache_kib: int = 32 * 1024
+    large: int = 200
+    """Most bytes of a value."""
+
+
+PROFILES: Final = {
+    "puts": Profile(24, {"put": 8, "delete": 2, "reopen": 1}, checkpoint_pages=24),
+    "batches": Profile(16, {"put": 1, "batch": 6, "nested": 4, "undone": 1, "reopen": 1}),
+    "staged": Profile(
+        20, {"put": 2, "begin": 3, "stage": 7, "commit": 3, "undo": 1, "reopen": 1, "abandon": 1}, checkpoint_pages=30
+    ),
+    "spill": Profile(7, {"put": 1, "big": 3, "reopen": 1}, cache_kib=48, large=3000),
+    "readers": Profile(24, {"put": 4, "batch": 2, "hold": 2, "release": 1, "checkpoint": 2}, checkpoint_pages=16),
+    "sessions": Profile(16, {"put": 2, "reopen": 3, "peek": 1, "second": 1}),
+    "backup": Profile(10, {"put": 4, "batch": 1, "backup": 2, "reopen": 1}),
+}
+
+
+def stored(value: Any) -> str | bytes:
+    """Return a value as the file holds it."""
+    if isinstance(value, bytes):
+        return value
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@contextmanager
+def deterministic(seed: str, *, frozen: bool = False) -> Iterator[None]:
+    """Let clock and random bytes depend on *seed* alone; the clock goes on by itself unless it is *frozen*."""
+    source = random.Random(seed)  # noqa: S311, no secret
+    ticks = itertools.repeat(0) if frozen else itertools.count(step=1_000_000)
+    begin = 1_800_000_000_000_000_000 if frozen else 1_700_000_000_000_000_000
+    with (
+        mock.patch.object(time, "time_ns", map(begin.__add__, ticks).__next__),
+        mock.patch.object(secrets, "token_bytes", source.randbytes),
+    ):
+        yield
+
+
+@contextmanager
+def tuned(profile: Profile) -> Iterator[None]:
+    """Make caches and checkpoints so small that little work meets them."""
+    with ExitStack() as stack:
+        for module, name, value in (
+            (engine_module, "CHECKPOINT_PAGES", profile.checkpoint_pages),
+            (connection_module, "CACHE_KIB", profile.cache_kib),
+            (transaction_module, "BUFFER_ENTRIES", 16),
+        ):
+            stack.enter_context(mock.patch.object(module, name, value))
+        yield
+
+
+@contextmanager
+def fresh_folder(prefix: str = "sqlstate-crash-") -> Iterator[Path]:
+    """Make an empty folder for a block, in memory if the machine lets us."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=scratch()))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_files(folder: Path, files: Files) -> None:
+    """Make *files* all that is in *folder*."""
+    for entry in list(folder.iterdir()):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def recoveries(store: sqlstate.Store) -> int:
+    """Return how many recoveries the audit trail tells of; 0 in a version without one."""
+    if not hasattr(store, "audit"):
+        return 0
+    return sum(entry.kind == "recovery" for entry in store.audit())
+
+
+class Work:
+    """Does steps on a store, and keeps the model of what it must hold.
+
+    Args:
+        path: where the store is.
+        seed: decides what the steps do.
+        position: returns where in the trace the work is.
+        found: what the store holds already.
+        options: of `sqlstate.open`.
+    """
+
+    def __init__(
+        self, path: Path, seed: str, position: Callable[[], int], *, found: State | None = None, **options: Any
+    ) -> None:
+        self.path = path
+        self.steps: list[Step] = []
+        self.large = 200
+        self.held: list[Any] = []
+        self.drafts: dict[int, dict[Name, str | bytes | None]] = {}
+        self.intended: Entries = {}
+        self._options = options
+        self._rng = random.Random(seed)  # noqa: S311, no secret
+        self._position = position
+        self._entries: Entries = dict(found.entries) if found else {}
+        self._backup = found.backup if found else None
+        self._clean: bool | None = None
+        self.store = self.open()
+
+    def open(self) -> sqlstate.Store:
+        """Open the store: a step of its own."""
+        with self.step("open", clean=None):
+            self.store = sqlstate.open(self.path, **self._options)
+        return self.store
+
+    @contextmanager
+    def step(self, what: str, *, clean: bool | None = False) -> Iterator[None]:
+        """Note what must be there once the block has returned.
+
+        The block changes the model before it makes its call. If that fails, the model is set back, and
+        `intended` is what it would have been.
+        """
+        begin = self._position()
+        seq = self.steps[-1].after.seq if self.steps else 0
+        before = dict(self._entries), copy.deepcopy(self.drafts), self._backup
+        try:
+            yield
+        except BaseException:
+            self.intended = self._entries
+            self._entries, self.drafts, self._backup = before
+            raise
+        after = self.state() if what != "close" else self.steps[-1].after
+        if clean is False and after.seq == seq and self._clean is not False:
+            clean = self._clean if what == "nothing" else None
+        self._clean = clean
+        self.steps.append(Step(begin, self._position(), what, after, clean))
+
+    def state(self) -> State:
+        """Return what must be in the store; root, chain and number are those that it reports."""
+        head = self.store.head()
+        staged, count = frozenset(self.drafts), recoveries(self.store)
+        return State(head.seq, head.chain, head.root, dict(self._entries), staged, count, self._backup)
+
+    def entries(self) -> Entries:
+        """Return what the model holds."""
+        return dict(self._entries)
+
+    def adopt(self, seq: int, entries: Entries) -> None:
+        """Go on from commit *seq* with *entries*: they are what the store was found to hold."""
+        self._entries = dict(entries)
+        last = self.steps[-1]
+        self.steps.append(last._replace(what="found", after=last.after._replace(seq=seq, entries=dict(entries))))
+
+    def do(self, what: str) -> None:
+        """Do one step of the kind *what*."""
+        getattr(self, what)()
+
+    # Steps.
+
+    def put(self) -> None:
+        name, value = self._name(), self._value()
+        with self.step("put"):
+            self._entries[name] = stored(value)
+            self.store[name[0]][name[1]] = value
+
+    def delete(self) -> None:
+        if not self._entries:
+            self.put()
+            return
+        name = self._present()
+        with self.step("delete"):
+            del self._entries[name]
+            del self.store[name[0]][name[1]]
+
+    def batch(self) -> None:
+        self._many(self._rng.randrange(2, 9))
+
+    def big(self) -> None:
+        """A transaction that SQLite's cache cannot hold."""
+        self._many(self._rng.randrange(40, 70))
+
+    def nested(self) -> None:
+        """A transaction with two inner ones, of which one is undone."""
+        with self.step("nested"), self.store.transaction("outer") as txn:
+            self._write(txn, 2)
+            before = dict(self._entries)
+            with suppress(LookupError), self.store.transaction() as inner:
+                self._write(inner, 3)
+                raise LookupError
+            self._entries = before
+            with self.store.transaction() as inner:
+                self._write(inner, 2)
+
+    def undone(self) -> None:
+        """A transaction that is rolled back, after it spilled."""
+        before = dict(self._entries)
+        with self.step("nothing"):
+            with suppress(LookupError), self.store.transaction() as txn:
+                self._write(txn, 20)
+                raise LookupError
+            self._entries = before
+
+    def begin(self) -> None:
+        with self.step("begin"):
+            self.drafts[self.store.wal.append("BEGIN", note="draft").txn] = {}
+
+    def stage(self) -> None:
+        if not self.drafts:
+            self.begin()
+        txn = self._rng.choice(sorted(self.drafts))
+        taken = {name for other, draft in self.drafts.items() if other != txn for name in draft}
+        name, value = self._name(), self._value()
+        if name in taken:
+            name = ("draft", txn)
+        with self.step("stage"):
+            self.drafts[txn][name] = stored(value)
+            self.store.wal.append("PUT", txn=txn, collection=name[0], key=name[1], value=value)
+
+    def commit(self) -> None:
+        """Commit a staged transaction, unless what it found was changed since."""
+        if not self.drafts:
+            self.stage()
+        txn = self._rng.choice(sorted(self.drafts))
+        with self.step("commit"):
+            entries, draft = dict(self._entries), self.drafts.pop(txn)
+            for name, value in draft.items():
+                if value is None:
+                    self._entries.pop(name, None)
+                else:
+                    self._entries[name] = value
+            try:
+                self.store.wal.mark_committed(txn)
+            except sqlstate.Conflict:
+                self._entries, self.drafts[txn] = entries, draft
+
+    def undo(self) -> None:
+        if not self.drafts:
+            self.begin()
+        txn = self._rng.choice(sorted(self.drafts))
+        with self.step("undo"):
+            del self.drafts[txn]
+            self.store.wal.append("ROLLBACK", txn=txn)
+
+    def checkpoint(self) -> None:
+        with self.step("nothing"):
+            self.store._engine.writer.checkpoint()
+
+    def hold(self) -> None:
+        """Begin to read: what is read now, a checkpoint must leave in SQLite's WAL."""
+        with self.step("nothing"):
+            snapshot = self.store.snapshot()
+            snapshot.__enter__()
+            self.held.append(snapshot)
+
+    def release(self) -> None:
+        with self.step("nothing"):
+            if self.held:
+                self.held.pop(0).__exit__(None, None, None)
+
+    def peek(self) -> None:
+        """Another handle of the same process reads."""
+        with self.step("nothing"), sqlstate.open(self.path, **self._options) as other:
+            assert other.head().seq == self.steps[-1].after.seq
+
+    def second(self) -> None:
+        """Another handle of the same process writes, and closes."""
+        name, value = self._name(), self._value()
+        with self.step("second"), sqlstate.open(self.path, **self._options) as other:
+            self._entries[name] = stored(value)
+            other[name[0]][name[1]] = value
+
+    def draft(self) -> None:
+        """Begin a staged transaction, and stage two changes."""
+        self.begin()
+        self.stage()
+        self.stage()
+
+    def staged(self) -> None:
+        """A whole staged transaction."""
+        self.draft()
+        self.commit()
+
+    def backup(self) -> None:
+        with self.step("nothing"):
+            head = self.store.head()
+            self._backup = Backup(head.seq, head.root)
+            self.store.backup(self.path.with_name(BACKUP))
+
+    def abandon(self) -> None:
+        """Close with staged work, and open: it is rolled back, if this version does that."""
+        self.reopen()
+
+    def reopen(self) -> None:
+        self.close()
+        self.open()
+
+    def close(self) -> None:
+        while self.held:
+            self.held.pop().__exit__(None, None, None)
+        with self.step("close", clean=True):
+            self.store.close()
+        if RECOVERS:
+            self.drafts.clear()
+
+    def finish(self) -> None:
+        """Close whatever is open, without a step; errors are not this work's matter any more."""
+        while self.held:
+            with suppress(sqlstate.StoreError):
+                self.held.pop().__exit__(None, None, None)
+        with suppress(sqlstate.StoreError):
+            self.store.close()
+
+    def _many(self, number: int) -> None:
+        with self.step("batch"), self.store.transaction("many") as txn:
+            self._write(txn, number)
+
+    def _write(self, txn: Any, number: int) -> None:
+        for _ in range(number):
+            if self._entries and self._rng.random() < 0.2:
+                name = self._present()
+                del self._entries[name]
+                txn.delete(*name)
+            else:
+                name, value = self._name(), self._value()
+                self._entries[name] = stored(value)
+                txn.put(*name, value)
+
+    def _present(self) -> Name:
+        return self._rng.choice(sorted(self._entries, key=repr))
+
+    def _name(self) -> Name:
+        number = self._rng.randrange(60)
+        key: int | str | bytes = (number - 30, f"k{number}", b"%d" % number)[number % 3]
+        return ("a", "b", "ü")[self._rng.randrange(3)], key
+
+    def _value(self) -> Any:
+        size = self._rng.randrange(self.large)
+        if self._rng.random() < 0.3:
+            return self._rng.randbytes(size)
+        return {"number": self._rng.randrange(1000), "text": "x" * size}
+
+
+# Whether this version rolls back what dead sessions staged.
+RECOVERS: Final = hasattr(sqlstate, "RecoveryReport")
+
+
+def record(folder: Path, profile: str, journal: str, seed: str) -> Recording:
+    """Run a workload in *folder*, which is empty, and return what it did."""
+    trace = Trace(folder, STORE)
+    vfs = RecordingVFS(trace)
+    mix = PROFILES[profile]
+    rng = random.Random(f"{seed}:steps")  # noqa: S311, no secret
+    kinds: Iterable[str] = rng.choices(list(mix.weights), list(mix.weights.values()), k=mix.steps)
+    with deterministic(seed), tuned(mix), watching_os(trace):
+        work = Work(folder / STORE, seed, trace.where, vfs=vfs.name, journal=journal)
+        work.large = mix.large
+        try:
+            for kind in kinds:
+                work.do(kind)
+            work.close()
+            store_id = work.store.store_id
+        finally:
+            work.finish()
+            trace.close()
+    return Recording(trace, work.steps, store_id)

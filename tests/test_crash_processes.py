@@ -1,0 +1,46 @@
+"""Real processes killed, failed and damaged, at the counts for every change: campaigns 6 to 11 of tests/crash.
+
+Method: as each campaign says of itself. `python -m tests.crash` runs them with a clock, and longer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.crash import damaged
+from tests.crash.campaign import check
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_a_kill_loses_nothing_and_the_report_names_what_is_in_doubt() -> None:
+    result = check(6)
+    assert result.counts["rolled back"], "no kill left a staged transaction"
+    assert result.counts["survivors closed"] + result.counts["survivors killed later"], "no writer survived"
+
+
+def test_reports_count_what_sqlite_counts() -> None:
+    result = check(11)
+    assert result.counts["frames recovered"], "no -wal was recovered"
+    assert result.counts["hot journals"], "no -journal was hot"
+
+
+def test_a_failing_system_call_loses_nothing_and_its_error_says_the_truth() -> None:
+    result = check(7)
+    assert result.counts["injected"] > result.runs // 2, "most injections were not reached"
+
+
+def test_a_flipped_bit_in_a_hot_wal_does_not_pass() -> None:
+    check(8)
+
+
+def test_a_wal_that_does_not_belong_is_noticed_and_an_honest_one_is_not_suspected() -> None:
+    result = check(9)
+    assert result.counts["unlinked"], "no -wal was unlinked"
+
+
+def test_a_damaged_file_raises_only_our_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(damaged, "TIMED", False)
+    result = check(10)
+    assert result.counts["success"], "no file was sound enough to be used"
