@@ -140,7 +140,7 @@ def _recovered(
             report = replace(report, shared=True)  # somebody else was faster, and has recovered
         writer.marking.ensure_open()
         rolled_back = () if how == "resume" else _roll_back(writer)
-        removed = tuple(name for name in orphans if not audit.mentions(connection, name))
+        removed = tuple(name for name in map(_as_text, orphans) if not audit.mentions(connection, name))
         report = replace(
             report,
             rolled_back=rolled_back,
@@ -173,6 +173,11 @@ def _begin_anew(writer: Writer) -> None:
     if writer.engine.journal == "wal" and writer.marking.rest():
         with suppress(Busy):
             writer.engine.writer.empty_wal()
+
+
+def _as_text(name: str) -> str:
+    """Return a file's name with what is no text in it as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _has_changed(connection: Connection, found: Inspection) -> bool:

@@ -229,6 +229,7 @@ def test_audit_prints_a_table_on_a_terminal(tmp_path: Path) -> None:
     [
         ("migration", {"name": "0003_x.sql", "number": 3}, "0003_x.sql"),
         ("backup", {"file": "b.db", "seq": 7, "bytes": 1234567}, "b.db, commit 7, 1,234,567 bytes"),
+        ("restore", {"file": "b.db", "seq": 7, "bytes": 1234567}, "b.db, commit 7, 1,234,567 bytes"),
         ("check", {"entries": 3, "sound": True}, "entries 3, sound True"),
         ("recovery", {"resumed": [4, 9]}, "staged transactions 4, 9 resumed"),
         ("recovery", {"of": "another version"}, "of another version"),

@@ -176,7 +176,7 @@ def _what(entry: AuditEntry) -> str:
             return _recovery_text(detail)
         if entry.kind == "migration":
             return str(detail["name"])
-        if entry.kind == "backup":
+        if entry.kind in ("backup", "restore"):
             return f"{detail['file']}, commit {detail['seq']}, {detail['bytes']:,} bytes"
     except (KeyError, TypeError, ValueError):
         pass  # of another version
