@@ -104,6 +104,7 @@ class Engine:
 
         Raises:
             InvalidOption: another program set a journal mode that is not durable.
+            StoreIOError: the operating system refused to make the -wal.
         """
         actual = self.writer.journal_mode()
         if actual not in SYNCHRONOUS:
@@ -114,6 +115,9 @@ class Engine:
             self.writer.on_commit(self._seen_wal)
             self.wal_in_place()
         self.recovered_frames = self.writer.wal_frames() if self.journal == "wal" else 0
+        if self.journal == "wal" and self.writer.value("PRAGMA user_version") is not None and not self.has("-wal"):
+            # SQLite swallows an error of the change, and goes on with a rollback journal.
+            raise StoreIOError(f"{self.path}: SQLite could not go over to WAL mode; nothing was changed. Try again")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

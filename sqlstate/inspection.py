@@ -249,6 +249,8 @@ def _judge_content(engine: Engine, scan: WalScan, main: _Facts | None, data: byt
                 base = full._replace(lsn=wal.commit_lsn(connection, head.seq) if head.seq else 0, head=head)
             if engine.pages(scan.page_size) > scan.database_pages:
                 raise _Wrong("stale", "the file is larger than its -wal says: the -wal is older")
+            if full.marker.open and full.lsn <= full.marker.lsn and _writes_log_alone(engine, connection, pages):
+                raise _Wrong("stale", "all that its -wal holds was in the file before it was opened last")
             if not _is_reached(engine, connection, pages, _last_pages(data, scan)):
                 raise _Wrong("stale", "what its -wal changed last is not to be found in the file: one of them is older")
             checked = check_commits(connection, (base.lsn, base.head), full.head)
@@ -281,6 +283,12 @@ def _is_reached(engine: Engine, connection: Connection, pages: Pages, written: s
     return written == {root for name, root in rows if name == "meta"}
 
 
+def _writes_log_alone(engine: Engine, connection: Connection, pages: Pages) -> bool:
+    """Tell whether a -wal wrote where the log ends, and not the marker."""
+    roots = dict(connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE name IN ('wal', 'meta')"))
+    return roots["meta"] not in pages.offsets and _rightmost(engine, pages, roots["wal"]) in pages.offsets
+
+
 def _rightmost(engine: Engine, pages: Pages, root: int) -> int:
     """Return the page in which a table ends."""
     page = root
@@ -299,6 +307,9 @@ def _compare(main: _Facts, full: _Facts, connection: Connection) -> None:
     there = wal.commit(connection, main.head.seq) if main.head.seq else None
     if main.lsn > full.lsn or (main.head.seq and (there is None or there.chain != main.head.chain)):
         raise _Wrong("stale", f"its -wal does not go on from commit {main.head.seq} of the file: one of them is older")
+    # An opening never goes back behind one that the file has seen.
+    if full.marker.open and full.marker.nonce != main.marker.nonce and full.marker.lsn < main.marker.lsn:
+        raise _Wrong("stale", "its -wal is of an earlier session than the file")
     if main.audited and audit.digest_of(connection, main.audited) != main.audit_digest:
         raise _Wrong("stale", f"its -wal lacks audit entry {main.audited}, which the file has: the -wal is older")
     if not full.marker.open and full.marker.lsn and full.marker.lsn != full.lsn:

@@ -64,7 +64,8 @@ class Marking:
         """Open the marker with a new nonce, inside the open transaction: whoever saw the old one sees a change."""
         if self._engine.journal == "wal":
             self._nonce, self._carried = secrets.token_bytes(fmt.NONCE_BYTES), False
-            metadata.write_marker(self._engine.writer, Marker(open=True, nonce=self._nonce))
+            lsn = wal.last(self._engine.writer, self._meta)[0]
+            metadata.write_marker(self._engine.writer, Marker(open=True, nonce=self._nonce, lsn=lsn))
 
     def committed(self, seq: int = 0, chain: bytes = b"") -> None:
         """See to the marker after a commit; *seq* and *chain* are those of a numbered one.

@@ -26,7 +26,7 @@ class Marker(NamedTuple):
     nonce: bytes = b""
     """16 random bytes, chosen when it was opened; empty if it never was."""
     lsn: int = 0
-    """At rest, the greatest LSN in the log; 0 while it is open."""
+    """The greatest LSN in the log when it was written: at rest, still."""
 
 
 def write(connection: Connection, meta: Meta) -> None:

@@ -102,7 +102,7 @@ def plan(connection: Connection, edits: Sequence[Edit], root: bytes) -> Plan:
         Damaged: an entry or a node that the edits touch is not what the tree says.
     """
     path = _path(connection, edits[0][0]) if len(edits) == 1 else {}
-    top = connection.value(_TOP) or 0
+    top = _top(connection)
     if not top and root != EMPTY_ROOT:
         raise _damaged(connection)
     levels: dict[int, LevelRewrite] = {}
@@ -285,7 +285,7 @@ def holds(connection: Connection, name: Name, leaf: bytes | None, root: bytes, k
 def is_over(connection: Connection, leaves: bytes, root: bytes) -> bool:
     """Tell whether the nodes are, level by level, those over leaves whose digests, joined, have the hash *leaves*."""
     below, digest = leaves, EMPTY_ROOT
-    for level in range(1, (connection.value(_TOP) or 0) + 1):
+    for level in range(1, _top(connection) + 1):
         children, nodes = sha256(), sha256()
         for (run,) in connection.iterate(
             "SELECT children FROM merkle WHERE level = ? ORDER BY collection, key", (level,)
@@ -304,6 +304,14 @@ def size(connection: Connection) -> tuple[int, int]:
     """Return the number of levels and of nodes, counted."""
     levels, nodes = connection.rows("SELECT max(level), count(*) FROM merkle")[0]
     return levels or 0, nodes
+
+
+def _top(connection: Connection) -> int:
+    """Return the level of the root's node, 0 if there are no nodes."""
+    top = connection.value(_TOP) or 0
+    if type(top) is not int or not 0 <= top <= fmt.LEVEL_MAX:
+        raise Damaged(f"I2: {connection.path}: the tree has a level {top!r}; restore a backup")
+    return top
 
 
 def _path(connection: Connection, name: Name) -> dict[int, Run]:

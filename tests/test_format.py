@@ -381,7 +381,8 @@ def test_the_marker_goes_from_never_opened_to_open_and_to_rest(path: Path, tmp_p
             # The main file by itself: nothing may look at it while the store is open but a copy.
             shutil.copy(path, tmp_path / "main alone.db")
             opened = marker_of(tmp_path / "main alone.db")
-            assert (len(opened), opened[0], opened[17:]) == (25, plain_audit.OPEN, bytes(8))
+            before = 3 * (number - 1)  # records of the puts before: BEGIN, PUT, COMMIT
+            assert (len(opened), opened[0], opened[17:]) == (25, plain_audit.OPEN, before.to_bytes(8, "big"))
         closed = marker_of(path)
         assert closed == plain_audit.marker(plain_audit.AT_REST, opened[1:17], 3 * number)
         nonces.add(opened[1:17])

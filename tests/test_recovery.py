@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
+from sqlstate.inspection import inspect
 from sqlstate.recovery import WAYS
 from tests.reference import plain
 from tests.support.child import Child
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sqlstate.engine import Engine
+    from sqlstate.inspection import Inspection
     from tests.conftest import OpenStore
 
 JOURNALS = ("wal", "delete")
@@ -435,6 +438,49 @@ def test_of_processes_that_race_to_open_an_unclean_store_one_recovers_it(tmp_pat
             assert [entry.detail["clean"] for entry in entries].count(False) == 1
             assert len(entries) <= (2 if journal == "delete" else 1)
         assert plain.judge(place / "test.db").findings == ()
+
+
+@pytest.mark.parametrize("then", ["stays", "commits", "stages", "closes", "is killed"])
+@pytest.mark.parametrize("journal", JOURNALS)
+def test_who_was_slower_than_another_between_its_look_and_its_recovery_says_nothing_twice(
+    path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, journal: str, then: str
+) -> None:
+    with Remote.opened(path, journal=journal) as dead:
+        dead.ask("put", "c", "k", 1)
+        dead.ask("put", "c", "k", 2)
+        txn = dead.ask("stage")
+        if journal == "delete":
+            dead.ask("spill", "c", 300)
+        dead.kill()
+    faster: list[Remote] = []
+
+    def inspect_and_wait(engine: Engine, **options: Any) -> Inspection:
+        found = inspect(engine, **options)
+        if not faster:
+            other = stack.enter_context(Remote.opened(path))
+            assert (other.report["entry"], other.report["rolled_back"]) == (3, [txn])
+            if then == "commits":
+                other.ask("put", "c", "more", 1)
+            elif then == "stages":
+                other.ask("stage")
+            elif then == "closes":
+                other.ask("close")
+            elif then == "is killed":
+                other.kill()
+            faster.append(other)
+        return found
+
+    with ExitStack() as stack:
+        with monkeypatch.context() as patch:
+            patch.setattr("sqlstate.store.inspect", inspect_and_wait)
+            store = open_store()
+        assert faster, "nobody was faster"
+        report = store.recovery
+        assert (report.damage, report.rolled_back) == ("", ())
+        assert store["c"]["k"] == 2
+        assert [entry.detail["clean"] for entry in recoveries(store)] == [False]
+        assert report.entry is None
+        assert store.check_audit() == []
 
 
 def test_of_processes_that_race_to_open_a_store_with_a_damaged_wal_none_gets_in(tmp_path: Path) -> None:

@@ -601,7 +601,7 @@ EDITS = {
     "format 3.1 marker too short": (marker_sql("zeroblob(24)"), {"format 3.1"}),
     "format 3.1 marker too long": (marker_sql("zeroblob(26)"), {"format 3.1"}),
     "format 3.1 marker of no state": (marker_sql(f"x'02{bytes(24).hex()}'"), {"format 3.1"}),
-    "format 3.1 marker open with a number": (marker_sql(f"x'01{bytes(23).hex()}24'"), {"format 3.1", "I11"}),
+    "format 3.1 marker opened at a later record": (marker_sql(f"x'01{bytes(23).hex()}25'"), {"format 3.1", "I11"}),
     "I11 open, and no -wal": (marker_sql(f"x'01{bytes(24).hex()}'"), {"I11"}),
     "I11 at rest too early": (marker_sql(f"x'00{bytes(23).hex()}23'"), {"I11"}),
     "I11 at rest too late": (marker_sql(f"x'00{bytes(23).hex()}25'"), {"I11"}),

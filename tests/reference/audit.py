@@ -37,8 +37,8 @@ def marker_faults(value: object, journal: object, lsn: int) -> Iterator[Fault]:
     said = int.from_bytes(value[17:], "big")
     if journal == "delete":
         yield "format 3.1", "marker is not empty, and journal is delete"
-    if is_open(value) and said:
-        yield "format 3.1", f"marker is open, and has lsn {said}"
+    if is_open(value) and said > lsn:
+        yield "format 3.1", f"marker was opened at lsn {said}, and the greatest is {lsn}"
     if is_at_rest(value) and said != lsn:
         yield "I11", f"marker is at rest at lsn {said}, and the greatest is {lsn}"
 
