@@ -1,4 +1,4 @@
-"""Power cuts, failing calls and short sequences, with the counts that each change is tested with.
+"""Power cuts, failing calls, short sequences and seeded faults, with the counts that each change is tested with.
 
 The campaigns stand in tests/crash; `python -m tests.crash` runs them with any count.
 """
@@ -18,6 +18,10 @@ def test_every_crash_of_a_store_with_a_rollback_journal_is_recovered_from() -> N
 
 def test_a_crash_during_recovery_ends_in_the_same_state() -> None:
     check(3)
+
+
+def test_faults_put_into_the_package_are_caught_by_these_campaigns() -> None:
+    check(4)
 
 
 def test_every_failing_call_leaves_a_sound_store_and_is_reported_right() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import shlex
 import tempfile
 import time
 from collections import Counter
@@ -38,6 +39,7 @@ MODULES: Final = {
     1: "powercut",
     2: "powercut",
     3: "powercut",
+    4: "teeth",
     5: "sweep",
     6: "processes",
     7: "injected",
@@ -184,7 +186,7 @@ def run(number: int, **plan: Any) -> tuple[Campaign, Result, float]:
 
 def replay(number: int, failure: Failure) -> str:
     """Return the command that runs a failure again."""
-    return f"python -m tests.crash --only {number} --case '{failure.case}'"
+    return f"python -m tests.crash --only {number} --case {shlex.quote(failure.case)}"
 
 
 def described(number: int, result: Result) -> str:

@@ -357,7 +357,7 @@ def torn(scene: Scene) -> Files:
         process.kill()
         files = Files.read(path, process.heads)
     wal = bytearray(files.parts["-wal"])
-    keep = scene.rng.randrange(size, len(wal))
+    keep = scene.rng.randrange(min(size, len(wal) - 1), len(wal))  # SQLite may have begun it anew meanwhile
     tail = scene.rng.choice((b"", scene.garbage(len(wal) - keep)))
     torn_files = files.but(wal=bytes(wal[:keep]) + tail, shm=None)
     torn_files.heads = known

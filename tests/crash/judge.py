@@ -7,7 +7,9 @@ each content that was found.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import traceback
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +19,7 @@ from tests.crash.workloads import BACKUP, RECOVERS, STORE, Backup, State, determ
 from tests.reference import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tests.crash.workloads import Entries, Step
@@ -108,11 +110,30 @@ class Judge:
                 return found
             known = self.deep
             if not found.findings:
-                self._content(path, expectation, found)
+                try:
+                    self._content(path, expectation, found)
+                except sqlite3.DatabaseError as e:
+                    found.add(f"CORRUPT: {e}")
             if not found.findings and (self._always_again or self.deep > known):
                 self._again(path, found, options)
         self._backup(folder, expectation, found)
         return found
+
+    def judge_alone(self, folder: Path, expectation: Expectation) -> Iterator[str]:
+        """Open a main file whose -wal was taken away: if commits are missing then, that must be noticed.
+
+        Args:
+            folder: holds the main file alone.
+            expectation: what may be there with its -wal.
+        """
+        with deterministic("judge", frozen=True):
+            try:
+                with sqlstate.open(folder / STORE) as store:
+                    head = store.head()
+            except (sqlstate.CannotOpen, sqlstate.Damaged):
+                return
+        if _which(head, expectation) < 0:
+            yield f"UNNOTICED: without its -wal, {_miss(head, expectation)}"
 
     def _open(self, path: Path, expectation: Expectation, found: Found, options: dict[str, Any]) -> None:
         with sqlstate.open(path, **options) as store:
@@ -242,10 +263,16 @@ def _judge_report(store: sqlstate.Store, expectation: Expectation, found: Found)
     if not expectation.reported or not expectation.created:
         return
     entries = recoveries(store) - (report.entry is not None)
+    changes = Counter(record.txn for record in store.wal.read() if record.kind == "PUT") if report.rolled_back else {}
+    staged = {(txn, changes.get(txn, 0)) for txn in report.rolled_back}
     # Calls that make no commit leave states that no head tells apart.
     may = [(set(state.staged), state.recoveries) for state in expectation.states if state.root == found.root]
-    if (set(report.rolled_back), entries) not in may:
-        found.add(f"REPORT: rolled back {report.rolled_back} after {entries} recoveries; there were {may}")
+    if (staged, entries) not in may:
+        found.add(f"REPORT: rolled back {staged}, number and changes, after {entries} recoveries; there were {may}")
+    # The journal of a commit that is not over rolls it back; SQLite's WAL may have all of it.
+    told = not found.state or expectation.states[0].seq == found.seq
+    if not (told or report.clean or report.journal.kind == "rollback") and report.in_doubt != found.seq:
+        found.add(f"REPORT: nobody was told of commit {found.seq}, and in doubt is {report.in_doubt}")
     if (report.entry is None) is not (report.clean and not report.rolled_back and not report.removed):
         found.add(f"AUDIT: entry {report.entry} of a report with clean={report.clean}, {report.rolled_back}")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sqlstate
 from tests.crash.campaign import Plan, Result, campaign, merged, spread
-from tests.crash.images import Point, digest, images, points
+from tests.crash.images import KINDS, Point, digest, images, points
 from tests.crash.judge import Expectation, Judge, backup_in, expected
 from tests.crash.vfs import RecordingVFS, Trace, watching_os
 from tests.crash.workloads import (
@@ -46,6 +47,8 @@ class Part(NamedTuple):
     only: Point | None = None
     nested: Point | None = None
     """The crash during recovery, if only that of one is wanted."""
+    kinds: tuple[str, ...] = tuple(KINDS)
+    """Of these kinds alone."""
 
     def case(self, point: Point) -> str:
         return f"{self.profile}:{self.journal}:{self.seed}:{point.position}:{point.kind}:{point.draw}"
@@ -82,10 +85,13 @@ def run_part(part: Part) -> Result:
             put_files(place, files)
             expectation = expected(recording.steps, point.position, point.kind, part.journal)
             expectation.store_id = recording.store_id
-            found = judge.judge(place, expectation)
+            findings = judge.judge(place, expectation).findings
             result.runs += 1
             result.counts[f"kind {point.kind}"] += 1
-            for finding in found.findings:
+            if point.kind == "prefix" and expectation.created and files.get(f"{STORE}-wal"):
+                put_files(place, {STORE: files[STORE]})
+                findings += judge.judge_alone(place, expectation)
+            for finding in findings:
                 result.miss(part.case(point), f"{part.case(point)}: {finding}")
     result.counts["judged whole"] = judge.deep
     return result
@@ -101,6 +107,7 @@ def _distinct(
     if part.only is not None:
         yield part.only, next(images(ops, [part.only], seed, start))
         return
+    every = [point for point in every if point.kind in part.kinds]
     random.Random(seed).shuffle(every)  # noqa: S311, no secret
     seen: set[tuple[bytes, int]] = set()
     for begin in range(0, len(every), part.size):
@@ -130,6 +137,7 @@ def run_nested(part: Part) -> Result:
             trace, reference = _recovery(place, files, name)
             if reference is None or not trace.ops:
                 continue
+            done = _done(place)
             put_files(place, files)
             expectation = Expectation([reference], reported=False)
             seed = f"{name}:{point}"
@@ -139,7 +147,7 @@ def run_nested(part: Part) -> Result:
                 found = judge.judge(place, expectation)
                 result.runs += 1
                 case = f"{part.case(point)}/{second.position}:{second.kind}:{second.draw}"
-                for finding in found.findings or _twice(place):
+                for finding in found.findings or _differs(done, place):
                     result.miss(case, f"{case}: {finding}")
     result.counts["judged whole"] = judge.deep
     return result
@@ -164,18 +172,24 @@ def _recovery(place: Path, files: Files, seed: str) -> tuple[Trace, State | None
     return trace, state
 
 
-def _twice(place: Path) -> Iterator[str]:
-    """Find what two recoveries both claim to have done."""
+def _done(place: Path) -> Counter[tuple[str, object]]:
+    """Return what recoveries say that they did, and how often it was said."""
     with sqlstate.open(place / STORE) as store:
-        if not hasattr(store, "audit"):
-            return
-        done: set[tuple[str, object]] = set()
-        for entry in store.audit():
-            for what in ("rolled_back", "removed"):
-                for each in entry.detail.get(what, ()) if entry.kind == "recovery" else ():
-                    if (what, each) in done:
-                        yield f"AUDIT: {each} is said to be {what} by two recoveries"
-                    done.add((what, each))
+        return Counter(
+            (what, each)
+            for entry in store.audit()
+            for what in ("rolled_back", "removed")
+            for each in (entry.detail.get(what, ()) if entry.kind == "recovery" else ())
+        )
+
+
+def _differs(done: Counter[tuple[str, object]], place: Path) -> Iterator[str]:
+    """Find what the recoveries say otherwise than the one that nothing interrupted: each thing is done once."""
+    now = _done(place)
+    for (what, each), times in sorted((now - done).items(), key=repr):
+        yield f"AUDIT: {each} is said to be {what} {times} times more than it was"
+    for (what, each), _ in sorted((done - now).items(), key=repr):
+        yield f"AUDIT: {each} was {what}, and no entry says so"
 
 
 @campaign(1, "crash images, WAL", bar="0 lost, mixed, corrupt, wrong", ci=20_000, long=1_000_000)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tests.crash.workloads import Entries
 
 CALLS: Final = ("write", "sync", "truncate", "delete", "open", "read")
+# What fails there is needed for what was promised.
+LOUD: Final = ("write", "sync")
 SMALL: Final = Profile(0, {}, checkpoint_pages=12, large=1000)
 # SQLite's cache holds a few pages: a transaction reaches the files before its end.
 TINY: Final = SMALL._replace(cache_kib=40, large=400)
@@ -88,6 +90,7 @@ class Sweep:
         self.kills: list[tuple[str, Files, Expectation]] = []
         self.work: Blind | None = None
         self.unknown: list[sqlstate.CommitOutcomeUnknown] = []
+        self._raised = False
         self._seq = 0
         self._allowed: list[Entries] = [{}]
         self._backups: set[Backup | None] = {None}
@@ -103,15 +106,20 @@ class Sweep:
                         break
             self._keep("at the end")
             if self.work is not None:
-                with suppress(sqlstate.StoreError):
+                try:
                     self.work.store.close()
+                except sqlstate.StoreError:
+                    self._raised = True
             self._keep("closed")
+        if self.vfs.fired and self.part.call in LOUD and not self._raised:
+            self.findings.append(f"SILENT: a {self.part.call} failed, and nobody was told")
 
     def _do(self, what: str) -> bool:
         """Do one step, and after an error that ended the handle, open again; return whether there is one."""
         try:
             self._step(what)
         except sqlstate.StoreError as e:
+            self._raised = True
             self._judge_error(what, e)
             self._keep(f"after {type(e).__name__} in {what}")
             return self._go_on()
@@ -131,6 +139,16 @@ class Sweep:
         self._allowed, self._seq = [after.entries], after.seq
         if what == "backup":
             self._backups = {after.backup}
+        if what in ("open", "reopen") and self.part.call in LOUD:
+            self._look_at_settings()
+
+    def _look_at_settings(self) -> None:
+        """See that SQLite journals as the store believes: each of its modes needs another level of syncing."""
+        assert self.work is not None
+        engine = self.work.store._engine
+        actual = engine.writer.journal_mode()
+        if actual != engine.journal:
+            self.findings.append(f"SILENT: the store takes its journal for {engine.journal}, SQLite's is {actual}")
 
     def _judge_error(self, what: str, e: sqlstate.StoreError) -> None:
         """Narrow what may be there now to what the error promises."""

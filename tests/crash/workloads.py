@@ -52,8 +52,8 @@ class State(NamedTuple):
     chain: bytes
     root: bytes
     entries: Entries
-    staged: frozenset[int]
-    """Numbers of the staged transactions that have not ended."""
+    staged: frozenset[tuple[int, int]]
+    """The staged transactions that have not ended: number, and how many changes."""
     recoveries: int
     """Entries of kind recovery in the audit trail."""
     backup: Backup | None = None
@@ -98,8 +98,8 @@ PROFILES: Final = {
     ),
     "spill": Profile(7, {"put": 1, "big": 3, "reopen": 1}, cache_kib=48, large=3000),
     "readers": Profile(24, {"put": 4, "batch": 2, "hold": 2, "release": 1, "checkpoint": 2}, checkpoint_pages=16),
-    "sessions": Profile(16, {"put": 2, "reopen": 3, "peek": 1, "second": 1}),
-    "backup": Profile(10, {"put": 4, "batch": 1, "backup": 2, "reopen": 1}),
+    "sessions": Profile(18, {"put": 2, "reopen": 3, "peek": 2, "second": 1, "draft": 1}),
+    "backup": Profile(10, {"put": 3, "batch": 1, "backup": 3, "reopen": 1}),
 }
 
 
@@ -179,7 +179,7 @@ class Work:
         self.steps: list[Step] = []
         self.large = 200
         self.held: list[Any] = []
-        self.drafts: dict[int, dict[Name, str | bytes | None]] = {}
+        self.drafts: dict[int, list[tuple[Name, str | bytes]]] = {}
         self.intended: Entries = {}
         self._options = options
         self._rng = random.Random(seed)  # noqa: S311, no secret
@@ -220,7 +220,8 @@ class Work:
     def state(self) -> State:
         """Return what must be in the store; root, chain and number are those that it reports."""
         head = self.store.head()
-        staged, count = frozenset(self.drafts), recoveries(self.store)
+        staged = frozenset((txn, len(draft)) for txn, draft in self.drafts.items())
+        count = recoveries(self.store)
         return State(head.seq, head.chain, head.root, dict(self._entries), staged, count, self._backup)
 
     def entries(self) -> Entries:
@@ -284,18 +285,18 @@ class Work:
 
     def begin(self) -> None:
         with self.step("begin"):
-            self.drafts[self.store.wal.append("BEGIN", note="draft").txn] = {}
+            self.drafts[self.store.wal.append("BEGIN", note="draft").txn] = []
 
     def stage(self) -> None:
         if not self.drafts:
             self.begin()
         txn = self._rng.choice(sorted(self.drafts))
-        taken = {name for other, draft in self.drafts.items() if other != txn for name in draft}
+        taken = {name for other, draft in self.drafts.items() if other != txn for name, _ in draft}
         name, value = self._name(), self._value()
         if name in taken:
             name = ("draft", txn)
         with self.step("stage"):
-            self.drafts[txn][name] = stored(value)
+            self.drafts[txn].append((name, stored(value)))
             self.store.wal.append("PUT", txn=txn, collection=name[0], key=name[1], value=value)
 
     def commit(self) -> None:
@@ -305,11 +306,7 @@ class Work:
         txn = self._rng.choice(sorted(self.drafts))
         with self.step("commit"):
             entries, draft = dict(self._entries), self.drafts.pop(txn)
-            for name, value in draft.items():
-                if value is None:
-                    self._entries.pop(name, None)
-                else:
-                    self._entries[name] = value
+            self._entries.update(draft)
             try:
                 self.store.wal.mark_committed(txn)
             except sqlstate.Conflict:
@@ -340,14 +337,14 @@ class Work:
                 self.held.pop(0).__exit__(None, None, None)
 
     def peek(self) -> None:
-        """Another handle of the same process reads."""
-        with self.step("nothing"), sqlstate.open(self.path, **self._options) as other:
+        """Another handle of the same process reads; when it closes, the file is complete."""
+        with self.step("peek", clean=None), sqlstate.open(self.path, **self._options) as other:
             assert other.head().seq == self.steps[-1].after.seq
 
     def second(self) -> None:
         """Another handle of the same process writes, and closes."""
         name, value = self._name(), self._value()
-        with self.step("second"), sqlstate.open(self.path, **self._options) as other:
+        with self.step("second", clean=None), sqlstate.open(self.path, **self._options) as other:
             self._entries[name] = stored(value)
             other[name[0]][name[1]] = value
 

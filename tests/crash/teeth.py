@@ -1,0 +1,414 @@
+"""Campaign 4: do the other campaigns bite? Each is run on the package with a fault put into it, and must miss its bar.
+
+Method: a tooth is the name of a fault, the places in the package's source that it changes, and a small run of one
+campaign that must find it. The run is made in a process of its own, on a copy of the package; it ends with the
+first finding. The same runs must find nothing in the package as it is. A fault whose place is not in the source
+any more is a failure: put it where the code has gone.
+
+A case is the name of a fault, or that of a run, which then is made on the package as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+import sqlstate
+from tests.crash import journals, powercut, processes, rot, sequences, sweep
+from tests.crash.campaign import SEED, Plan, Result, campaign, merged, scratch, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT: Final = Path(__file__).parents[2]
+CAUGHT: Final = 86
+"""Exit code of a run that found something."""
+IMAGES: Final = 200
+SECONDS_MAX: Final = 120
+
+
+class Edit(NamedTuple):
+    """A change of one place in the package's source."""
+
+    module: str
+    old: str
+    new: str
+
+
+class Tooth(NamedTuple):
+    """A fault, and the run that must find it."""
+
+    fault: str
+    run: str
+    """Number of the campaign, and what `RUNS` makes a run of it from."""
+    edits: tuple[Edit, ...]
+
+
+# ---- The runs ----
+
+
+def images(text: str) -> Result:
+    """Crash images of one workload: its profile, its journal, and, if those of one kind are wanted, that."""
+    profile, journal, *kinds = text.split(":")
+    part = powercut.Part(profile, journal, SEED, IMAGES)
+    return powercut.run_part(part._replace(kinds=tuple(kinds)) if kinds else part)
+
+
+def nested(text: str) -> Result:
+    """Crashes during the recovery from a few crashes of one workload: its profile, its journal, and how many."""
+    profile, journal, first = text.split(":")
+    return powercut.run_nested(powercut.Part(profile, journal, SEED, int(first) * powercut.NESTED))
+
+
+def failing(text: str) -> Result:
+    """Every failing call of one kind in one script."""
+    script, journal, call, lasting = text.split(":")
+    return sweep.run_group(sweep.Group((sweep.Part(script, journal, call, False, lasting == "ever", SEED),)))
+
+
+def flipped(text: str) -> Result:
+    """A few flipped bits."""
+    return rot.flips((SEED, int(text), ""))
+
+
+def mixed(text: str) -> Result:
+    """A few mixtures of files; their cases."""
+    return merged(map(journals.one, text.split("+")))
+
+
+def short(text: str) -> Result:
+    """One sequence of operations."""
+    operations, journal = text.split(":")
+    return sequences.run_part(sequences.Part(tuple(operations.split("+")), journal, SEED))
+
+
+RUNS: Final[dict[str, Callable[[str], Result]]] = {
+    "1": images,
+    "2": images,
+    "3": nested,
+    "5": failing,
+    "6": processes.one_life,
+    "8": flipped,
+    "9": mixed,
+    "12": short,
+}
+
+# ---- The faults ----
+
+LEVELS: Final = '{"wal": 2, "delete": 3}'
+
+TEETH: Final = (
+    Tooth(
+        "SQLite's WAL with synchronous=NORMAL",
+        "1 puts:wal",
+        (Edit("connection", LEVELS, '{"wal": 1, "delete": 3}'),),
+    ),
+    Tooth(
+        "SQLite's WAL with synchronous=OFF",
+        "1 puts:wal",
+        (Edit("connection", LEVELS, '{"wal": 0, "delete": 3}'),),
+    ),
+    Tooth(
+        "a rollback journal with synchronous=FULL",
+        "2 puts:delete",
+        (Edit("connection", LEVELS, '{"wal": 2, "delete": 2}'),),
+    ),
+    Tooth(
+        "the tree is written in a transaction of its own",
+        "12 batch:wal",
+        (
+            Edit(
+                "commit",
+                "            tree.write(connection, plan)\n",
+                '            connection.run("COMMIT; BEGIN IMMEDIATE")\n            tree.write(connection, plan)\n',
+            ),
+        ),
+    ),
+    Tooth(
+        "the log is written in a transaction of its own",
+        "2 batches:delete",
+        (
+            Edit(
+                "commit",
+                "            self._write_log()\n            wal.write_commit(",
+                '            self._connection.run("COMMIT; BEGIN IMMEDIATE")\n'
+                "            self._write_log()\n            wal.write_commit(",
+            ),
+        ),
+    ),
+    Tooth(
+        "a commit is acknowledged before it is made",
+        "12 put+put:wal",
+        (
+            Edit(
+                "engine",
+                "            self.writer.commit()\n        except OutcomeUnknown as e:\n"
+                '            self._fail(f"commit',
+                '            pass\n        except OutcomeUnknown as e:\n            self._fail(f"commit',
+            ),
+            Edit(
+                "engine",
+                "                    writer.rollback()\n",
+                '                    writer.run("COMMIT") if writer.in_transaction() else None\n',
+            ),
+            Edit(
+                "connection",
+                '        self.run("BEGIN IMMEDIATE")',
+                '        self.run("COMMIT; BEGIN IMMEDIATE" if self._sqlite.in_transaction else "BEGIN IMMEDIATE")',
+            ),
+        ),
+    ),
+    Tooth(
+        "a staged PUT is acknowledged before it is durable",
+        "1 staged:wal",
+        (
+            Edit(
+                "staging",
+                "        writer = self._engine.writer\n        self._writer.marking.begin()\n",
+                "        writer = self._engine.writer\n"
+                '        writer.run(f"PRAGMA synchronous={int(kind is not Kind.PUT) * 2}")\n'
+                "        self._writer.marking.begin()\n",
+            ),
+            Edit(
+                "commit",
+                "        if begun is None:\n",
+                '        if begun is None:\n            self._connection.run("PRAGMA synchronous=2")\n',
+            ),
+        ),
+    ),
+    Tooth(
+        "the COMMIT of a staged transaction leaves it staged",
+        "12 staged:wal",
+        (Edit("commit", "wal.clear_staged(self._connection, self._txn)", "pass"),),
+    ),
+    Tooth(
+        "CommitOutcomeUnknown is turned into silence",
+        "5 puts:wal:sync:once",
+        (
+            Edit(
+                "engine",
+                "            raise CommitOutcomeUnknown(seq, str(e), chain) from e.__cause__\n",
+                '            self._failure = ""\n',
+            ),
+        ),
+    ),
+    Tooth(
+        "an error of a checkpoint is swallowed",
+        "5 puts:wal:sync:once",
+        (
+            Edit(
+                "engine",
+                "        except StoreError as e:\n            what = f",
+                "        except StoreError as e:\n            return 0, 0\n            what = f",
+            ),
+        ),
+    ),
+    Tooth(
+        "closing folds a -wal whose marker is open",
+        "5 puts:wal:sync:once",
+        (Edit("engine", 'fold=self._foldable or not self.size("-wal")', "fold=True"),),
+    ),
+    Tooth(
+        "the marker is never opened",
+        "9 missing-1",
+        (
+            Edit(
+                "marker",
+                "        if not marker.open:\n            self.renew()",
+                "        if marker.open:\n            self.renew()",
+            ),
+        ),
+    ),
+    Tooth(
+        "the open marker stays in SQLite's WAL when the commit is acknowledged",
+        "9 missing-1",
+        (Edit("marker", "        if not self._carried:\n", "        if not seq:\n"),),
+    ),
+    Tooth(
+        "a handle does not open the marker anew beside one that closed",
+        "1 sessions:wal",
+        (Edit("marker", "if connection.data_version() != self._seen:", "if self._seen < 0:"),),
+    ),
+    Tooth(
+        "the marker is put to rest without a checkpoint",
+        "1 sessions:wal:prefix",
+        (Edit("marker", "frames, carried = engine.checkpoint()", "frames, carried = 0, 0"),),
+    ),
+    Tooth(
+        "a -wal that was removed is not noticed",
+        "9 unlinked-1",
+        (
+            Edit("engine", "        return inode == self._wal_inode", "        return True"),
+            Edit(
+                "engine",
+                "        except OSError:\n            return False\n        if not self._wal_inode",
+                "        except OSError:\n            return True\n        if not self._wal_inode",
+            ),
+        ),
+    ),
+    Tooth(
+        "rot is ignored",
+        "8 8",
+        (Edit("inspection", "    if scan.rot:\n        raise", "    if scan.rot and not scan.frames:\n        raise"),),
+    ),
+    Tooth(
+        "a -wal of another file is merged",
+        "9 foreign-1+older_main-1+older_wal-1",
+        (
+            Edit(
+                "inspection",
+                "        found.damage, found.reason = e.damage, str(e)\n",
+                '        if e.damage not in ("foreign", "stale"):\n'
+                "            found.damage, found.reason = e.damage, str(e)\n",
+            ),
+        ),
+    ),
+    Tooth(
+        "a -wal is merged though what it changed last is not the file's",
+        "9 live_copy-1+live_copy-2+live_copy-4+live_copy-6",
+        (Edit("inspection", "            if not _is_reached(", "            if not engine and not _is_reached("),),
+    ),
+    Tooth(
+        "the audit entry of a recovery is written in a transaction of its own",
+        "3 staged:wal:4",
+        (
+            Edit(
+                "recovery",
+                "            report = replace(report, entry=_note(writer, report, how))\n",
+                '            connection.run("COMMIT; BEGIN IMMEDIATE")\n'
+                "            report = replace(report, entry=_note(writer, report, how))\n",
+            ),
+        ),
+    ),
+    Tooth(
+        "recovery rolls back what living sessions staged",
+        "12 draft+peek:wal",
+        (Edit("recovery", "        if not alive[session]:\n", "        if session in alive:\n"),),
+    ),
+    Tooth(
+        "a session file has no lock",
+        "12 draft+peek:wal",
+        (
+            Edit(
+                "files",
+                "        fcntl.flock(descriptor, fcntl.LOCK_EX)  #",
+                "        fcntl.flock(descriptor, fcntl.LOCK_UN)  #",
+            ),
+        ),
+    ),
+    Tooth(
+        "nothing is said to be in doubt",
+        "1 puts:wal",
+        (Edit("recovery", "in_doubt=found.after.seq or None if", "in_doubt=None if"),),
+    ),
+    Tooth(
+        "orphans are removed before an entry names them",
+        "3 backup:wal:8",
+        (
+            Edit(
+                "recovery",
+                "    connection.begin()\n    try:\n",
+                "    for name in orphans:\n"
+                "        files.remove_orphan(engine.folder, name, writer.meta.store_id)\n"
+                "    connection.begin()\n    try:\n",
+            ),
+        ),
+    ),
+    Tooth(
+        "the folder is not synced when a file was replaced",
+        "12 backup:wal",
+        (
+            Edit(
+                "files",
+                "        self.place(overwrite=overwrite)\n        sync_folder(os.path.dirname(self.target))\n",
+                "        self.place(overwrite=overwrite)\n",
+            ),
+        ),
+    ),
+    Tooth(
+        "a file is not synced before it takes another's place",
+        "1 backup:wal",
+        (Edit("files", "        _sync(self.descriptor)\n", "        pass\n"),),
+    ),
+)
+
+
+# ---- The campaign ----
+
+
+def copy(folder: Path, edits: tuple[Edit, ...]) -> str:
+    """Copy the package into *folder* and change it; return what cannot be done."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "sqlstate", folder / "sqlstate", ignore=ignore)
+    shutil.copytree(ROOT / "migrations", folder / "migrations")
+    for edit in edits:
+        path = folder / "sqlstate" / f"{edit.module}.py"
+        source = path.read_text("utf-8")
+        if source.count(edit.old) != 1:
+            return f"{source.count(edit.old)} places in {path.name} are\n{edit.old}"
+        path.write_text(source.replace(edit.old, edit.new), "utf-8")
+    return ""
+
+
+def bite(name: str) -> Result:
+    """Run on the package with the fault of that name, or, if it is the name of a run, on the package as it is."""
+    result = Result(runs=1)
+    tooth = next((tooth for tooth in TEETH if tooth.fault == name), Tooth("", name, ()))
+    with tempfile.TemporaryDirectory(prefix="sqlstate-teeth-", dir=scratch()) as folder:
+        if wrong := copy(Path(folder), tooth.edits):
+            result.miss(name, f"{name}: the fault has no place any more: {wrong}")
+            return result
+        # -P: not the folder of the project comes first, but the copy.
+        command = [sys.executable, "-P", "-m", "tests.crash.teeth", folder, *tooth.run.split()]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join((folder, str(ROOT)))}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+        )
+    said = (done.stdout + done.stderr).strip()
+    if done.returncode not in (0, CAUGHT):
+        result.miss(name, f"{name}: the run of {tooth.run} ended with {done.returncode}:\n{said[-2000:]}")
+    elif tooth.fault and done.returncode == 0:
+        result.miss(name, f"NOT CAUGHT: {name}, by a run of {tooth.run}")
+    elif not tooth.fault and done.returncode == CAUGHT:
+        result.miss(name, f"{name} misses its bar without a fault: {said}")
+    result.counts["caught"] += done.returncode == CAUGHT and bool(tooth.fault)
+    return result
+
+
+class Caught(BaseException):
+    """A run found something."""
+
+
+def child(folder: str, number: str, text: str) -> None:
+    """Make one run on the copy in *folder*; end with CAUGHT at its first finding."""
+    assert Path(sqlstate.__file__).is_relative_to(folder), f"{sqlstate.__file__} is not the copy"
+
+    def miss(_: Result, case: str, what: str) -> NoReturn:
+        raise Caught(f"{number} {case}: {what}")
+
+    Result.miss = miss  # type: ignore[assignment, method-assign]
+    try:
+        result = RUNS[number](text)
+    except Caught as e:
+        sys.stdout.write(f"{e}\n")
+        sys.exit(CAUGHT)
+    assert result.runs, "the run ran nothing"
+
+
+@campaign(4, "teeth: faults in our own code", bar="every one caught", ci=len(TEETH), long=len(TEETH))
+def teeth(plan: Plan) -> Result:
+    """Put faults into copies of the package; the count is theirs."""
+    chosen = TEETH[: plan.count]
+    names = [plan.case] if plan.case else [*(each.fault for each in chosen), *sorted({each.run for each in chosen})]
+    result = merged(spread(plan, bite, names))
+    result.found = f"{result.counts['caught']} of {len(chosen)} caught"
+    return result
+
+
+if __name__ == "__main__":
+    child(*sys.argv[1:])
