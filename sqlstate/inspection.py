@@ -285,7 +285,9 @@ def _is_reached(engine: Engine, connection: Connection, pages: Pages, written: s
 
 def _writes_log_alone(engine: Engine, connection: Connection, pages: Pages) -> bool:
     """Tell whether a -wal wrote where the log ends, and not the marker."""
-    roots = dict(connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE name IN ('wal', 'meta')"))
+    roots: dict[str, int] = dict(
+        connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE name IN ('wal', 'meta')")
+    )
     return roots["meta"] not in pages.offsets and _rightmost(engine, pages, roots["wal"]) in pages.offsets
 
 
