@@ -403,8 +403,8 @@ def scan_journal(data: Data) -> JournalScan:
         sized = _is_page_size(page_size) and 32 <= sector_size <= 65536 and not sector_size & sector_size - 1
         least = max(_SECTOR, sector_size if sized else 0)
         if magic != _JOURNAL_MAGIC or not sized or total < least:
-            # The count is written when the records are synced.
-            rot = count not in (0, _UNCOUNTED) and (magic == _JOURNAL_MAGIC or sized)
+            # The count is written when the records are synced, with the magic before it: a crash can tear the two.
+            rot = count not in (0, _UNCOUNTED) and (magic == _JOURNAL_MAGIC or (sized and _resembles_magic(magic)))
             return JournalScan(total, "short" if total < least else "damaged", torn_bytes=total, rot=rot)
         return _scan_records(view, nonce, initial_pages, (sector_size, page_size))
 
@@ -419,7 +419,7 @@ def _scan_records(view: memoryview, nonce: int, initial_pages: int, sizes: Pair)
         magic, count, own_nonce, _, *own_sizes = _JOURNAL_HEADER.unpack_from(view, at)
         if magic != _JOURNAL_MAGIC:
             # SQLite crosses out a header that a longer journal left there, with a first byte of 0.
-            was_one = view[at] != 0 and own_sizes == [sector_size, page_size]
+            was_one = view[at] != 0 and own_sizes == [sector_size, page_size] and _resembles_magic(magic)
             rot = rot or (was_one and count not in (0, _UNCOUNTED))
             break
         segments += 1
@@ -457,6 +457,11 @@ def _scan_records(view: memoryview, nonce: int, initial_pages: int, sizes: Pair)
         pages=pages,
         super_journal=_super_journal(view),
     )
+
+
+def _resembles_magic(found: bytes) -> bool:
+    """Tell whether *found* is the magic with a few bytes changed, as rot does, and not something else written there."""
+    return sum(map(int.__eq__, found, _JOURNAL_MAGIC)) >= len(_JOURNAL_MAGIC) // 2
 
 
 def _played_back(record: memoryview, page_size: int, nonce: int, initial_pages: int) -> int:
