@@ -10,7 +10,9 @@ The face is what this module exports; docs/reference/api.md describes it.
 
 from sqlstate.audit import AuditEntry
 from sqlstate.backup import BackupReport
+from sqlstate.batch import Batch
 from sqlstate.collection import Collection, CollectionView
+from sqlstate.counters import Counters
 from sqlstate.errors import (
     Busy,
     CannotOpen,
@@ -41,11 +43,14 @@ from sqlstate.errors import (
     StoreMissing,
     StoreUnusable,
     TransactionEnded,
+    WalPinned,
 )
+from sqlstate.group import Future
 from sqlstate.inspection import JournalReport
+from sqlstate.opening import open, restore  # noqa: A004, the word every Python programmer looks for
 from sqlstate.recovery import RecoveryReport
 from sqlstate.staging import StagedTransaction, Uncommitted, WriteAheadLog
-from sqlstate.store import Stats, Store, open, restore  # noqa: A004, the word every Python programmer looks for
+from sqlstate.store import Stats, Store
 from sqlstate.transaction import ABSENT, Snapshot, Transaction
 from sqlstate.wal import Head, Kind, Record
 
@@ -55,15 +60,18 @@ __all__ = [
     "ABSENT",
     "AuditEntry",
     "BackupReport",
+    "Batch",
     "Busy",
     "CannotOpen",
     "Collection",
     "CollectionView",
     "CommitOutcomeUnknown",
     "Conflict",
+    "Counters",
     "Damaged",
     "EntryNotFound",
     "FormatTooNew",
+    "Future",
     "Head",
     "ImportRejected",
     "InvalidInput",
@@ -97,6 +105,7 @@ __all__ = [
     "Transaction",
     "TransactionEnded",
     "Uncommitted",
+    "WalPinned",
     "WriteAheadLog",
     "open",
     "restore",

@@ -21,10 +21,12 @@ from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue
 from sqlstate.state import Span
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 D = TypeVar("D")
+R = TypeVar("R")
 
 _UNSET: Final[Any] = object()
 
@@ -58,10 +60,16 @@ class Writable(Reads, Protocol):
     def put_stored(self, name: Name, stored: Stored) -> None:
         """Put an entry: a transaction of its own, or part of the one that is open."""
 
-    def writing(self, *, several: bool = False) -> AbstractContextManager[Writes]:
+    def run(self, work: Callable[[Writes], R]) -> R:
+        """Return what *work* returns of one transaction, made for it, or of the one that is open.
+
+        It may be called in another thread. It changes nothing if it raises.
+        """
+
+    def writing(self) -> AbstractContextManager[Writes]:
         """Return a block whose writes are one transaction, or part of the one that is open.
 
-        With *several* writes, an exception in the block undoes those of the block alone.
+        An exception in the block undoes those of the block alone.
         """
 
 
@@ -241,10 +249,13 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
 
     def __delitem__(self, key: Key) -> None:
         name = make_name(self.name, key)
-        with self._access.writing() as txn:
+
+        def delete(txn: Writes) -> None:
             if txn.get_stored(name) is None:
                 raise EntryNotFound(self.name, key)
             txn.delete_stored(name)
+
+        self._access.run(delete)
 
     @overload
     def pop(self, key: Key, /) -> T: ...
@@ -257,7 +268,8 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             EntryNotFound: there is no such entry, and no default was given.
         """
         name = make_name(self.name, key)
-        with self._access.writing() as txn:
+
+        def pop(txn: Writes) -> Any:
             stored = txn.get_stored(name)
             if stored is None:
                 if default is _UNSET:
@@ -265,7 +277,9 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
                 return default
             value = self._decode(key, stored)
             txn.delete_stored(name)
-        return value
+            return value
+
+        return self._access.run(pop)
 
     def popitem(self) -> tuple[Key, T]:
         """Delete the entry with the greatest key and return (key, value).
@@ -273,22 +287,27 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         Raises:
             EntryNotFound: the collection is empty.
         """
-        with self._access.writing() as txn:
+
+        def popitem(txn: Writes) -> tuple[Key, T]:
             for key, stored in txn.scan(Span(self.name, reverse=True), values=True):
                 value = self._decode(key, stored)
                 txn.delete_stored(stored_name(self.name, key))
                 return key, value
             raise EntryNotFound(self.name, "(any)")
 
+        return self._access.run(popitem)
+
     def setdefault(self, key: Key, default: Any = None, /) -> T:
         """Return the value of *key*; put *default* first if there is none."""
         name, fresh = make_name(self.name, key), self._encode(key, default)
-        with self._access.writing() as txn:
+
+        def put_if_absent(txn: Writes) -> Stored:
             stored = txn.get_stored(name)
             if stored is None:
                 txn.put_stored(name, fresh)
-                stored = fresh
-        return self._decode(key, stored)
+            return fresh if stored is None else stored
+
+        return self._decode(key, self._access.run(put_if_absent))
 
     def update(self, other: Any = (), /, **more: T) -> None:
         """Put all entries of a mapping or of (key, value) pairs, in one transaction.
@@ -296,7 +315,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         An exception on the way, from the pairs or from a key or value that cannot be stored, undoes all.
         """
         pairs = other.items() if isinstance(other, Mapping) else _pairs(other)
-        with self._access.writing(several=True) as txn:
+        with self._access.writing() as txn:
             for key, value in pairs:
                 txn.put_stored(make_name(self.name, key), self._encode(key, value))
             for key, value in more.items():
@@ -305,7 +324,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def replace(self, other: Mapping[Any, T], /) -> None:
         """Make the collection equal to *other*, in one transaction that writes only what differs."""
         wanted = {make_name(self.name, key): self._encode(key, value) for key, value in other.items()}
-        with self._access.writing(several=True) as txn:
+        with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), values=False):
                 name = stored_name(self.name, key)
                 if name not in wanted:
@@ -315,7 +334,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
 
     def clear(self) -> None:
         """Delete all entries, in one transaction."""
-        with self._access.writing(several=True) as txn:
+        with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), values=False):
                 txn.delete_stored(stored_name(self.name, key))
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import state, tree, wal
 from sqlstate.encoding import name_bytes, same
+from sqlstate.errors import StoreFull, StoreIOError
 from sqlstate.marker import Marking
 from sqlstate.merkle import leaf, leaf_edit, rank
 from sqlstate.wal import Head, Kind
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from sqlstate.engine import Engine
     from sqlstate.meta import Meta
     from sqlstate.wal import Record
+
+
+# Writes are kept in memory up to this and applied together: sorted, each node of the tree once.
+BUFFER_ENTRIES: Final = 16_384
+BUFFER_BYTES: Final = 32 << 20
 
 
 def now() -> str:
@@ -53,6 +59,18 @@ class Mark(NamedTuple):
     root: bytes
     entries: int
     records: Any
+    transactions: int
+    closing: Any
+
+
+class _Pending(NamedTuple):
+    """An entry as transactions of a commit left it, and the tables do not have it yet."""
+
+    value: Stored | None
+    leaf: bytes | None
+    raw: bytes
+    before: bytes | None
+    """The leaf that is in the tree."""
 
 
 class Writer:
@@ -63,22 +81,47 @@ class Writer:
         meta: the store's facts.
     """
 
-    __slots__ = ("engine", "marking", "meta", "spine")
+    __slots__ = ("_newest", "engine", "marking", "meta", "spine")
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self.engine = engine
         self.meta = meta
         self.marking = Marking(engine, meta)
         self.spine = tree.Spine()
+        self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
 
-    def commit(self, head: Head) -> None:
-        """Commit the open transaction durably; it makes the commit *head*.
+    def begin(self) -> tuple[int, Head]:
+        """Begin a transaction on the writing connection; return the greatest LSN and the newest commit.
+
+        Raises:
+            Busy: another process held the writer's lock for the whole timeout.
+        """
+        if self.marking.begin() and self._newest is not None:
+            return self._newest
+        try:
+            return wal.last(self.engine.writer, self.meta)
+        except BaseException:
+            self.engine.writer.rollback()
+            raise
+
+    def commit(self, head: Head, lsn: int, transactions: int = 1) -> None:
+        """Commit the open transaction durably; it makes the commit *head*, which carries so many *transactions*.
+
+        *lsn* is the number of its last record.
 
         Raises:
             Busy, StoreFull: nothing was committed.
             CommitOutcomeUnknown, StoreIOError: as Engine.commit() and Marking.committed().
         """
-        self.engine.commit(head.seq, head.chain)
+        self._newest = None
+        try:
+            self.engine.commit(head.seq, head.chain)
+        except StoreFull:
+            # Without SQLite's WAL, cutting the file off comes after the commit, and can fail.
+            if self.engine.journal == "wal" or wal.last(self.engine.writer, self.meta)[1] != head:
+                raise
+        self._newest = lsn, head
+        self.engine.counters.committed(transactions)
         self.marking.committed(head.seq, head.chain)
 
     def commit_other(self, what: str) -> None:
@@ -88,6 +131,7 @@ class Writer:
             Busy, StoreFull: nothing was committed.
             StoreIOError: as Engine.commit_other() and Marking.committed().
         """
+        self._newest = None
         self.engine.commit_other(what)
         self.marking.committed()
 
@@ -99,12 +143,11 @@ class Writer:
         entry's, one digest a level.
         """
         connection = self.engine.writer
-        self.marking.begin()
+        lsn, base = self.begin()
         try:
-            lsn, base = wal.last(connection, self.meta)
-            before = state.get(connection, name[0], name[2])
+            before, found = self.spine.find(connection, name, base)
             if not same(before, after):
-                head = self._put(lsn, base, name, (before, after))
+                head = self._put(lsn, base, name, (before, after), found)
                 if head is not None:
                     return head
             commit = Commit(self, begun=(lsn, base))
@@ -115,33 +158,41 @@ class Writer:
                 connection.rollback()
             raise
 
-    def _put(self, lsn: int, base: Head, name: Name, values: tuple[Stored | None, Stored]) -> Head | None:
+    def _put(
+        self, lsn: int, base: Head, name: Name, values: tuple[Stored | None, Stored], found: tree.Leaves | None
+    ) -> Head | None:
         """Make the commit, or return None, with nothing written, if the shape of the tree changes."""
         connection, raw, (before, after) = self.engine.writer, name_bytes(name), values
         leaf_before, leaf_after = None if before is None else leaf(raw, before), leaf(raw, after)
         if leaf_before is not None:
-            root: bytes | None = self.spine.replace(connection, name, (leaf_before, leaf_after), base)
+            root: bytes | None = self.spine.replace(connection, name, (leaf_before, leaf_after), found, base)
+            state.replace(connection, name, after)
         else:
-            root = None if rank(raw) else self.spine.insert(connection, name, leaf_after, base)
-        if root is None:
-            return None
-        state.put(connection, name, after)
+            root = None if rank(raw) else self.spine.insert(connection, name, leaf_after, found, base)
+            if root is None:
+                return None
+            state.put(connection, name, after)
+        assert root is not None  # noqa: S101, for the type checker
         txn = lsn + 1
         facts = (base.seq + 1, root, base.count + (before is None), now())  # I4
         records = sha256(wal.short_bytes(txn, leaf_before, leaf_after)).digest()
         head = Head(*facts, wal.chain_next(base.chain, facts, records))
         wal.write_short(connection, txn, (Kind.PUT, name[0], name[2], after, before), head)
-        self.commit(head)
-        self.spine.chain = head.chain
+        self.commit(head, txn + 2)
+        self.spine.of = head.chain
         return head
 
 
 class Commit:
-    """One commit in the making, from BEGIN IMMEDIATE on.
+    """One commit in the making, from BEGIN IMMEDIATE on: one transaction, or several after each other.
+
+    Each transaction is made of add() or apply(), and end(). What is added is pending until carry() writes it to the
+    tables: all at once, sorted, each node of the tree once. Nothing of it is durable, or seen by others, before
+    finish().
 
     Args:
         writer: of the store; the caller holds the engine's writer lock.
-        note: the caller's words for the BEGIN record.
+        note: the caller's words for the BEGIN record of the first transaction.
         begun: the greatest LSN and the head, if BEGIN IMMEDIATE and wal.last() were run already.
 
     Raises:
@@ -149,32 +200,56 @@ class Commit:
     """
 
     __slots__ = (
-        "_connection", "_count", "_lsn", "_note", "_records", "_root", "_txn", "_unwritten", "_writer", "base",
+        "_bytes", "_connection", "_count", "_lsn", "_moment", "_note", "_pending", "_records", "_root", "_session",
+        "_tail", "_txn", "_unwritten", "_writer", "base", "failure", "head", "transactions",
     )  # fmt: skip
+
+    failure: BaseException | None
+    """What kept it from reaching the tables whole; it cannot be committed any more."""
+    head: Head | None
+    """The new head, from the moment on when the commit may be there."""
+    transactions: int
+    """How many have ended in it, those without effect not counted."""
 
     def __init__(self, writer: Writer, note: str = "", *, begun: tuple[int, Head] | None = None) -> None:
         self._writer = writer
         self._connection = writer.engine.writer
-        self._note = note
-        if begun is None:
-            writer.marking.begin()
-            try:
-                begun = wal.last(self._connection, writer.meta)
-            except BaseException:
-                self._connection.rollback()
-                raise
-        self._lsn, self.base = begun
-        self._txn = 0  # LSN of the BEGIN record; 0 until there is a change to log
+        self._lsn, self.base = writer.begin() if begun is None else begun
+        self.failure = None
+        self.head = None
+        self._moment: object = self.base.chain  # of which the spine may be
+        self.transactions = 0
         self._root = self.base.root
         self._count = self.base.count
         self._records = sha256()
-        self._unwritten: list[Change] = []  # the newest changes: their records are numbered, not yet in the table
+        self._tail = wal.Tail(self.base.seq + 1)
+        self._pending: dict[Name, _Pending] = {}
+        self._bytes = 0  # of the values that are pending
+        self._session: bytes | None = None
+        self._txn = 0
+        self.begin(note)
 
-    def apply(self, values: Mapping[Name, Stored | None]) -> None:
+    @property
+    def root(self) -> bytes:
+        """Root of the tree, once nothing is pending."""
+        return self._root
+
+    def begin(self, note: str) -> None:
+        """Begin the next transaction; *note* is for its BEGIN record."""
+        self._note = note
+        self._txn = 0  # LSN of the BEGIN record; 0 until there is a change to log
+        self._unwritten: list[Change] = []  # its newest changes, whose records are numbered but in no table
+
+    def get(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry as the newest transaction left it, or None."""
+        pending = self._pending.get(name)
+        return state.get(self._connection, name[0], name[2]) if pending is None else pending.value
+
+    def add(self, values: Mapping[Name, Stored | None]) -> None:
         """Put each of *values*, or delete the entry where it is None; what does not differ is left alone.
 
         Raises:
-            Damaged: an entry or a node on its path contradicts the tree. The caller must roll back.
+            StoreError: an entry could not be read; nothing was added.
         """
         changes = self._change(values)
         if not changes:
@@ -191,46 +266,164 @@ class Commit:
         )
         self._lsn += len(changes)
         self._unwritten += changes
-        if len(changes) > 1:
+
+    def apply(self, values: Mapping[Name, Stored | None]) -> None:
+        """Add *values*, and carry() them.
+
+        Raises:
+            Damaged: an entry or a node on its path contradicts the tree. The caller must roll back.
+        """
+        self.add(values)
+        self.carry()
+        if len(self._unwritten) > 1:
             self._write_log()
+
+    def add_puts(self, puts: Mapping[Name, Stored]) -> None:
+        """Make each of *puts* a transaction of its own, in this order, between two transactions.
+
+        Raises:
+            StoreError: an entry could not be read; nothing was added.
+        """
+        changes = self._change(puts)
+        if len(changes) > 1:
+            by_name = {change[0]: change for change in changes}
+            changes = [by_name[name] for name in puts if name in by_name]
+        lsn, short, parts = self._lsn + 1, self._tail.short, []
+        for name, before, after, leaf_before, leaf_after in changes:
+            parts.append(wal.short_bytes(lsn, leaf_before, leaf_after))  # type: ignore[arg-type]  # a put
+            short(lsn, (Kind.PUT, name[0], name[2], after, before))
+            lsn += 3
+        self._lsn = lsn - 1
+        self._records.update(b"".join(parts))
+        self.transactions += len(changes)
+        self._bound()
 
     def apply_staged(self, records: Sequence[Record], values: Mapping[Name, Stored | None]) -> None:
         """Apply the staged transaction with *records*, whose net effect is *values*."""
         if not self._change(values):
             return
-        self._txn = records[0].txn
+        self.carry()
+        self._txn, self._session = records[0].txn, records[0].session
         for record in records:
             self._records.update(wal.record_bytes(record))
 
-    def finish(self, session: bytes | None = None) -> Head | None:
-        """Commit durably and return the new head, or None if nothing changed and nothing was written.
+    def end(self) -> bool:
+        """End the transaction under way, and tell whether it changed anything; if not, it leaves no trace."""
+        txn, changes = self._txn, self._unwritten
+        if not txn:
+            return False
+        short = len(changes) == 1 and txn + 1 == self._lsn and not self._note and not self._session
+        self._lsn += 1
+        self._records.update(wal.commit_bytes(self._lsn, txn))
+        if short:
+            (collection, _, key), before, after, _, _ = changes[0]
+            kind = Kind.DELETE if after is None else Kind.PUT
+            self._tail.short(txn, (kind, collection, key, after, before))
+        else:
+            self._log_changes(self._lsn - 1)
+            self._tail.commit(self._lsn, txn, self._session)
+        self.transactions += 1
+        self.begin("")
+        self._bound()
+        return True
 
-        Args:
-            session: of the staged transaction that this commits, None if it is a direct one.
+    def carry(self) -> None:
+        """Write what is pending to state and tree.
 
         Raises:
-            Busy, StoreFull: nothing was changed.
+            Damaged: an entry or a node on its path contradicts the tree. The caller must roll back.
+        """
+        pending = self._pending
+        if not pending:
+            return
+        self._check()
+        values: dict[Name, Stored | None] = {}
+        changes: list[tree.Change] = []
+        moves = 0
+        for name in sorted(pending):
+            value, after, raw, before = pending[name]
+            if before != after:
+                values[name] = value
+                changes.append((name, before, after, raw))
+                if before is None or after is None:
+                    moves += 1
+                    self._count += 1 if before is None else -1
+        if changes:
+            try:
+                self._write(values, changes, spine=moves <= tree.SPINE_MOVES and len(changes) <= BUFFER_ENTRIES)
+            except BaseException as e:
+                self.failure = e
+                raise
+        pending.clear()
+        self._bytes = 0
+
+    def _write(self, values: dict[Name, Stored | None], changes: list[tree.Change], *, spine: bool) -> None:
+        """Write *changes*, sorted by name, to state and tree."""
+        connection, known = self._connection, self._writer.spine
+        if spine:
+            known.be_at(self._moment)
+            known.of = self._moment = self
+            self._root, left = known.rewrite(connection, changes, self._root)
+            if left:
+                later = {name: values.pop(name) for name, *_ in left}
+                state.write(connection, list(values.items()))
+                changes, values = left, later
+            else:
+                state.write(connection, list(values.items()))
+                return
+        known.of = None
+        plan = tree.plan(connection, [leaf_edit(name, raw, *leaves) for name, *leaves, raw in changes], self._root)
+        state.write(connection, list(values.items()))
+        tree.write(connection, plan)
+        self._root = plan.root
+
+    def finish(self) -> Head | None:
+        """End the transaction under way, commit durably and return the new head.
+
+        Returns None if nothing changed and nothing was written.
+
+        Raises:
+            Busy, StoreFull, Damaged: nothing was changed.
             CommitOutcomeUnknown: the commit may or may not be there.
+            StoreIOError: as Engine.commit() and Marking.committed().
         """
         base = self.base
-        if not self._txn or self._root == base.root:  # I10
-            self.roll_back()
-            return None
-        lsn = self._lsn + 1
-        self._records.update(wal.commit_bytes(lsn, self._txn))
-        seq, at = base.seq + 1, now()  # I4
-        facts = (seq, self._root, self._count, at)
-        head = Head(*facts, wal.chain_next(base.chain, facts, self._records.digest()))
         try:
-            self._write_log()
-            wal.write_commit(self._connection, lsn, self._txn, session, head)
-            if session is not None:
-                wal.clear_staged(self._connection, self._txn)
-            self._writer.commit(head)
+            self._check()
+            self.carry()
+            if not self.transactions and (not self._txn or self._root == base.root):  # I10
+                self.roll_back()
+                return None
+            txn = self._txn
+            self.end()
+            facts = (base.seq + 1, self._root, self._count, now())  # I4
+            self.head = Head(*facts, wal.chain_next(base.chain, facts, self._records.digest()))
+            self._tail.write(self._connection, self.head)
+            if self._session is not None:
+                wal.clear_staged(self._connection, txn)
+            self._writer.commit(self.head, self._lsn, self.transactions)
+            if self._writer.spine.of is self:
+                self._writer.spine.of = self.head.chain
         except BaseException:
             self.roll_back()
             raise
-        return head
+        return self.head
+
+    def _bound(self) -> None:
+        """Keep what is pending from filling the memory."""
+        if len(self._pending) >= BUFFER_ENTRIES or self._bytes >= BUFFER_BYTES:
+            self.carry()
+            self._write_log()
+
+    def _check(self) -> None:
+        """Raise if what was carried into the tables is not whole."""
+        if self.failure is not None:
+            raise self.failure
+        if not self._connection.in_transaction():
+            # After some errors, of a read too, SQLite rolls back by itself; what follows must not stand alone.
+            raise StoreIOError(
+                f"{self._connection.path}: after an error SQLite rolled back on its own; nothing was changed. Try again"
+            )
 
     def roll_back(self) -> None:
         """Undo everything since the beginning, unless the handle failed or is a parent's: then nothing is touched."""
@@ -239,56 +432,79 @@ class Commit:
 
     def mark(self) -> Mark:
         """Set a savepoint and return what restore() needs to go back to it."""
+        self.carry()
         self._write_log()
         self._connection.run("SAVEPOINT nested")
-        return Mark(self._lsn, self._txn, self._root, self._count, self._records.copy())
+        records, closing = self._records.copy(), self._tail.closing
+        return Mark(self._lsn, self._txn, self._root, self._count, records, self.transactions, closing)
 
     def restore(self, mark: Mark) -> None:
         """Go back to the newest savepoint, which *mark* describes, and remove it."""
         if not self._writer.engine.usable:
             return
-        self._unwritten.clear()
         if self._connection.in_transaction():
-            self._connection.run("ROLLBACK TO nested; RELEASE nested")
-        self._lsn, self._txn, self._root, self._count, self._records = mark
+            try:
+                self._connection.run("ROLLBACK TO nested; RELEASE nested")
+            except BaseException as e:
+                self.failure = e
+                raise
+        self._unwritten.clear()
+        self._pending.clear()
+        self._bytes = 0
+        self._writer.spine.of = None
+        self.failure = None  # what failed since then is undone
+        self._lsn, self._txn, self._root, self._count, self._records, self.transactions, closing = mark
+        self._tail.reset(closing)
 
     def release(self) -> None:
         """Keep what was done since the newest savepoint, and remove it."""
         self._connection.run("RELEASE nested")
 
     def _change(self, values: Mapping[Name, Stored | None]) -> list[Change]:
-        """Change state and tree; return what differs."""
-        connection = self._connection
+        """Make *values* pending; return what differs."""
+        pending = self._pending
         names = sorted(values)
+        if pending:
+            befores = iter(state.get_many(self._connection, [name for name in names if name not in pending]))
+        else:
+            befores = iter(state.get_many(self._connection, names))
         changes: list[Change] = []
-        edits = []
-        for name, before in zip(names, state.get_many(connection, names), strict=True):
+        changed: dict[Name, _Pending] = {}
+        size = 0
+        for name in names:
             after = values[name]
+            known = pending.get(name)
+            before = next(befores) if known is None else known.value
             if same(before, after):
                 continue
             raw = name_bytes(name)
-            leaf_before = None if before is None else leaf(raw, before)
             leaf_after = None if after is None else leaf(raw, after)
+            if known is None:
+                leaf_before = first = None if before is None else leaf(raw, before)
+            else:
+                leaf_before, first = known.leaf, known.before
             changes.append((name, before, after, leaf_before, leaf_after))
-            edits.append(leaf_edit(name, raw, leaf_before, leaf_after))
-        if changes:
-            plan = tree.plan(connection, edits, self._root)
-            state.write(connection, [(name, after) for name, _, after, _, _ in changes])
-            tree.write(connection, plan)
-            self._root = plan.root
-            self._count += sum((after is not None) - (before is not None) for _, before, after, _, _ in changes)
+            changed[name] = _Pending(after, leaf_after, raw, first)
+            size += len(after or "")
+        pending.update(changed)
+        self._bytes += size
         return changes
 
-    def _write_log(self) -> None:
+    def _log_changes(self, last: int) -> None:
+        """Hand the changes whose records are numbered up to *last*, and the BEGIN record if they are the first, on."""
         changes = self._unwritten
         if not changes:
             return
-        lsn = self._lsn - len(changes) + 1
+        lsn = last - len(changes) + 1
         if lsn == self._txn + 1:
-            wal.write_begin(self._connection, self._txn, self._note)
+            self._tail.begin(self._txn, self._note)
         rows = [
             (Kind.DELETE if after is None else Kind.PUT, collection, key, after, before)
             for (collection, _, key), before, after, _, _ in changes
         ]
-        wal.write_changes(self._connection, lsn, self._txn, rows)
+        self._tail.changes(lsn, self._txn, rows)
         changes.clear()
+
+    def _write_log(self) -> None:
+        self._log_changes(self._lsn)
+        self._tail.write(self._connection)

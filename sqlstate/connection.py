@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import apsw
 
+from sqlstate import holders
 from sqlstate.errors import (
     Busy,
     CannotOpen,
@@ -35,6 +36,8 @@ from sqlstate.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
+    from sqlstate.holders import Holder
+
 Journal = Literal["wal", "delete"]
 Row = tuple[Any, ...]
 
@@ -44,6 +47,7 @@ SQLITE_MIN: Final = (3, 51, 3)
 
 CACHE_KIB: Final = 32 * 1024
 HEADER_BYTES: Final = 100
+WAL_BYTES_MAX: Final = 64 << 20
 # A waiting writer sleeps a random time up to this, so that none of several is starved.
 BUSY_SLEEP_SECONDS: Final = 0.001
 
@@ -60,12 +64,13 @@ class Connection:
         vfs: name of the SQLite VFS that does the input and output; None is the system's.
     """
 
-    __slots__ = ("_refusal", "_sqlite", "_timeout", "_waiting_since", "path")
+    __slots__ = ("_holder", "_refusal", "_sqlite", "_timeout", "_waiting_since", "path")
 
     def __init__(self, path: str, timeout: float, *, read_only: bool = False, vfs: str | None = None) -> None:
         self.path = path
         self._timeout = timeout
         self._waiting_since = 0.0
+        self._holder: Holder | None = None
         self._refusal: StoreError | None = None
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         try:
@@ -93,6 +98,7 @@ class Connection:
             "mmap_size=0",
             "cell_size_check=1",
             "wal_autocheckpoint=0",
+            f"journal_size_limit={WAL_BYTES_MAX}",  # what a -wal has grown to, it would keep
             f"query_only={int(read_only)}",
         ]
         if sys.platform == "darwin":
@@ -224,6 +230,31 @@ class Connection:
         except apsw.Error as e:
             raise self._error(e) from e
 
+    def free_wal(self, patience: float) -> bool:
+        """Move SQLite's WAL into the main file, and wait until nobody reads from it: the next write begins it anew.
+
+        Args:
+            patience: seconds to keep other writers waiting for those who read now. Nobody waits to begin reading.
+
+        Returns whether it was done.
+        """
+        until = time.monotonic() + patience
+
+        def wait(_calls: int) -> bool:
+            time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+            return time.monotonic() < until
+
+        self._sqlite.set_busy_handler(wait)
+        try:
+            self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        except apsw.BusyError:
+            return False
+        except apsw.Error as e:
+            raise self._error(e) from e
+        finally:
+            self._sqlite.set_busy_handler(self._wait)
+        return True
+
     def empty_wal(self) -> None:
         """Move SQLite's WAL into the main file and empty it.
 
@@ -241,6 +272,10 @@ class Connection:
             return self._sqlite.wal_checkpoint(mode=_CHECKPOINT_NOOP)[0]
         except apsw.Error as e:
             raise self._error(e) from e
+
+    def pages_written(self) -> int:
+        """Return how many pages this connection has written so far: to SQLite's WAL, or to a file without it."""
+        return self._sqlite.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
 
     def data_version(self) -> int:
         """Return a number that changes when any connection has committed; read it inside a transaction."""
@@ -339,11 +374,19 @@ class Connection:
         if calls == 0:
             self._waiting_since = now
         if now - self._waiting_since >= self._timeout:
+            self._holder = holders.of_writing(self.path)
             return False
         time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
         return True
 
     def _error(self, e: Exception) -> StoreError:
+        holder, self._holder = self._holder, None
+        if holder is not None and isinstance(e, apsw.BusyError):
+            return Busy(
+                f"{self.path}: {holder} had the lock, which was not free for {self._timeout:g} s; nothing was changed. "
+                "Try again, or open with a longer timeout",
+                holder.pid,
+            )
         return _translated(e, self.path, self._timeout)
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
+import warnings
 import weakref
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sqlstate import holders
 from sqlstate.connection import (
     HEADER_BYTES,
     SYNCHRONOUS,
+    WAL_BYTES_MAX,
     Connection,
     Journal,
     OutcomeUnknown,
@@ -20,6 +25,7 @@ from sqlstate.connection import (
     check_vfs,
     read_at,
 )
+from sqlstate.counters import Counting
 from sqlstate.errors import (
     Busy,
     CannotOpen,
@@ -33,13 +39,28 @@ from sqlstate.errors import (
     StoreIOError,
     StoreMissing,
     StoreUnusable,
+    WalPinned,
 )
+from sqlstate.turn import Turn, thread_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# Smaller ones would meet one commit in a hundred; larger ones take longer, and leave more to recover.
 CHECKPOINT_PAGES: Final = 4096
+# So long does a commit wait for readers, seldom, where SQLite's WAL would grow and grow: readers that overlap
+# keep it from being begun anew for ever, however short each of them is.
+PATIENCE_SECONDS: Final = 0.1
 READERS_KEPT: Final = 8
+SYNCS_WITHOUT_WAL: Final = 5  # the journal twice, its folder twice, the file
+
+
+class Lent(NamedTuple):
+    """What a connection was lent for."""
+
+    use: str
+    since: float
+    thread: int
 
 
 class Engine:
@@ -73,18 +94,29 @@ class Engine:
         self.journal: Journal = "delete"
         self.wal_pages = 0
         self.recovered_frames = 0
-        self._timeout = timeout
+        self.counters = Counting()
+        self.watchers: set[threading.Event] = set()
+        """Set when a commit of this handle was made, and when the handle is closed."""
+        self.looking = threading.Lock()
+        """Held by a watcher while it reads, so that close() finds none in the midst of it and leaves one file."""
+        self._written = 0
+        self._first_sync = True
+        self._pages_seen = 0
+        self._carried = 0  # frames of SQLite's WAL that the newest checkpoint found in the main file
+        self._retry_at = 0  # pages of SQLite's WAL at which the next checkpoint is due; 0 before the first
+        self._warned = False
+        self.timeout = timeout
         self.vfs = vfs
         self._foldable = False
         self._last: Callable[[], bool] | None = None
         self._closed = False
         self._forked = False
         self._failure = ""
-        self._write_lock = threading.Lock()
+        self.turn = Turn()
+        self.before_turn: Callable[[], None] | None = None
         self._closing = threading.Lock()
-        self._owner = 0
         self._readers: list[Connection] = []
-        self._lent: set[Connection] = set()
+        self._lent: dict[Connection, Lent | None] = {}  # None: for a moment
         self.real_path = os.path.realpath(self.path)  # SQLite names the files beside after what a link leads to
         self._wal_path = self.real_path + "-wal"
         self._wal_inode = 0
@@ -136,6 +168,7 @@ class Engine:
         except BaseException:
             self.give_reader(connection)
             raise
+        self._lent[connection] = Lent("a snapshot", time.monotonic(), threading.get_ident())
         return connection
 
     def end_read(self, connection: Connection) -> None:
@@ -151,6 +184,7 @@ class Engine:
     def lending(self) -> Iterator[Connection]:
         """Lend a connection for one statement, which sees one committed state by itself."""
         connection = self.take_reader()
+        self._lent[connection] = Lent("a scan", time.monotonic(), threading.get_ident())
         try:
             yield connection
         finally:
@@ -164,12 +198,12 @@ class Engine:
         except IndexError:
             connection = self._connect()
             connection.settle(self.journal, read_only=True)
-        self._lent.add(connection)
+        self._lent[connection] = None
         return connection
 
     def give_reader(self, connection: Connection) -> None:
         """Take back a connection from take_reader()."""
-        self._lent.discard(connection)
+        self._lent.pop(connection, None)
         if self._forked:
             return
         if self._closed:
@@ -180,6 +214,11 @@ class Engine:
             self._close(connection)
         else:
             self._readers.append(connection)
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._closed
 
     @property
     def usable(self) -> bool:
@@ -195,26 +234,43 @@ class Engine:
         if self._failure:
             raise StoreClosed(f"{self.path}: {self._failure}; this handle refuses further work. Open the store again")
 
-    def lock_writer(self) -> None:
+    def check_writable(self) -> None:
+        """Raise if the store cannot be used, or was opened for reading."""
+        self.check_usable()
+        if self.read_only:
+            raise ReadOnly(f"{self.path} was opened with read_only=True; nothing was changed")
+
+    def lock_writer(self, *, joining: bool = False) -> None:
         """Wait until no other thread of this process uses the writing connection.
+
+        Args:
+            joining: leave a transaction open that other threads left for the next to go on with.
 
         Raises:
             Busy: another thread had it for the whole timeout.
             StoreUnusable: this thread has a transaction open.
             ReadOnly: the store was opened for reading.
         """
-        self.check_usable()
-        if self.read_only:
-            raise ReadOnly(f"{self.path} was opened with read_only=True; nothing was changed")
+        self.check_writable()
         self._wait_for_writer()
-        if not self.usable:  # it was closed, or failed, while this thread waited
+        try:
+            self.check_usable()  # it may have been closed, or failed, while this thread waited
+            if self.before_turn is not None and not joining:
+                self.before_turn()
+        except BaseException:
             self.unlock_writer()
-            self.check_usable()
+            raise
+
+    def busy_message(self) -> str:
+        """Return what to say of a writer's lock that another thread had for the whole timeout."""
+        return (
+            f"{self.path}: a transaction of another thread ({thread_name(self.turn.owner)}) was open for "
+            f"{self.timeout:g} s; nothing was changed. Try again, or open with a longer timeout"
+        )
 
     def unlock_writer(self) -> None:
         """Let the next thread use the writing connection."""
-        self._owner = 0
-        self._write_lock.release()
+        self.turn.give()
 
     def commit(self, seq: int, chain: bytes) -> None:
         """Commit the open transaction, which makes commit *seq* with *chain*, and checkpoint when that is due.
@@ -229,16 +285,20 @@ class Engine:
         except OutcomeUnknown as e:
             self._fail(f"commit {seq} failed with an error and may or may not be there")
             raise CommitOutcomeUnknown(seq, str(e), chain) from e.__cause__
+        self._count_commit()
+        if self.watchers:
+            self._wake_watchers()
         # Done here, not in SQLite's hook, so that an error is seen instead of swallowed.
-        if self.wal_pages >= CHECKPOINT_PAGES:
+        if self.wal_pages >= max(CHECKPOINT_PAGES, self._retry_at):
             with suppress(Busy):  # another process is at it; the next commit looks again
-                self.checkpoint(seq)
+                self._bound_wal(seq)
 
-    def checkpoint(self, seq: int = 0) -> tuple[int, int]:
+    def checkpoint(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
         """Move SQLite's WAL into the main file as far as readers allow.
 
         Args:
             seq: number of the commit that was made just before, if it was a numbered one.
+            patience: seconds to wait for readers to end, so that SQLite can begin its WAL anew.
 
         Returns the frames in SQLite's WAL, and how many of them are in the main file now.
 
@@ -246,8 +306,11 @@ class Engine:
             Busy: another connection is doing it.
             StoreIOError: the operating system refused; the handle refuses further work.
         """
+        began = time.perf_counter()
         try:
-            return self.writer.checkpoint()
+            if patience:
+                self.writer.free_wal(patience)
+            frames, carried = self.writer.checkpoint()
         except Busy:
             raise
         except StoreError as e:
@@ -258,6 +321,15 @@ class Engine:
                 "refuses further work; open the store again",
                 durable=seq or None,
             ) from e
+        self.counters.checkpointed(time.perf_counter() - began)
+        if carried > self._carried:
+            self.counters.syncs += 2 if carried == frames else 1
+        self._carried = carried
+        return frames, carried
+
+    def count_anew(self) -> None:
+        """Begin to count: what was before is not this handle's user's."""
+        self.counters = Counting()
 
     def wal_in_place(self) -> bool:
         """Tell whether SQLite's -wal still is where it was; what is written to an unlinked one dies with us."""
@@ -288,6 +360,7 @@ class Engine:
                 f"{self.path}: {what} may or may not have reached the disk ({e}); this handle refuses further work. "
                 "Open the store again and look"
             ) from e.__cause__
+        self._count_commit()
 
     def disconnect(self) -> None:
         """Close the writing connection, so that connect() can begin again."""
@@ -315,7 +388,9 @@ class Engine:
         try:
             if self._closed:  # by another thread, meanwhile
                 return
-            self._closed = True
+            with self.looking:
+                self._closed = True
+            self._wake_watchers()
             for connection in list(self._lent):
                 connection.refuse(self._closed_error())
             while self._readers:
@@ -341,7 +416,7 @@ class Engine:
     @contextmanager
     def alone(self) -> Iterator[bool | None]:
         """Keep others from the file during the block, if nobody has it open; as connection.alone()."""
-        with alone(self.real_path, self.vfs, self._timeout) as is_alone:
+        with alone(self.real_path, self.vfs, self.timeout) as is_alone:
             yield is_alone
 
     def sidecar(self, suffix: str) -> bytes:
@@ -381,6 +456,7 @@ class Engine:
         """Give up the connections in the child of a fork, without closing them."""
         self._forked = True
         self._closing = threading.Lock()
+        self.looking = threading.Lock()
         writers = [self.writer] if hasattr(self, "writer") else []
         for connection in (*writers, *self._readers, *self._lent):
             connection.abandon(self._forked_error())
@@ -412,7 +488,7 @@ class Engine:
         # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
         # be rolled back must wait longer if this store is opened for reading.
         waits = self.read_only and self.size("-journal") > 0
-        return Connection(self.path, self._timeout, read_only=waits, vfs=self.vfs)
+        return Connection(self.path, self.timeout, read_only=waits, vfs=self.vfs)
 
     def _close(self, connection: Connection) -> None:
         # A -wal that the marker speaks of is never removed, whatever closes last; an empty one is in any case.
@@ -439,17 +515,12 @@ class Engine:
             self.writer.rollback()
 
     def _wait_for_writer(self) -> None:
-        me = threading.get_ident()
-        if self._owner == me:
+        if self.turn.owner == threading.get_ident():
             raise StoreUnusable(
                 f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
             )
-        if not self._write_lock.acquire(timeout=self._timeout):
-            raise Busy(
-                f"{self.path}: a transaction of another thread was open for {self._timeout:g} s; nothing was changed. "
-                "Try again, or open with a longer timeout"
-            )
-        self._owner = me
+        if not self.turn.take(self.timeout):
+            raise Busy(self.busy_message())
 
     def _closed_error(self) -> StoreClosed:
         return StoreClosed(f"{self.path}: the store is closed")
@@ -463,6 +534,73 @@ class Engine:
     def _seen_wal(self, _connection: object, _schema: str, pages: int) -> int:
         self.wal_pages = pages
         return 0
+
+    def _wake_watchers(self) -> None:
+        for watcher in list(self.watchers):  # others come and go meanwhile
+            watcher.set()
+
+    def _count_commit(self) -> None:
+        written = self.writer.pages_written()
+        frames = written - self._written
+        self._written = written
+        self.counters.frames += frames
+        if self.journal != "wal":
+            self.counters.syncs += SYNCS_WITHOUT_WAL
+            return
+        anew = frames >= self.wal_pages  # nothing else is in it
+        if anew or self.wal_pages < self._pages_seen:  # by this process, or by another
+            self._carried = self._retry_at = 0
+            self._warned = False
+        self._pages_seen = self.wal_pages
+        self.counters.syncs += 1 + anew  # of its header
+        if self._first_sync:
+            self._first_sync = False
+            self.counters.syncs += 1  # of the folder
+
+    def _bound_wal(self, seq: int) -> None:
+        """Checkpoint. If SQLite did not begin its WAL anew after the one before: wait for readers, or tell of them."""
+        pages, earlier = self.wal_pages, self._retry_at
+        # While a reader keeps it there is little to gain by trying at each commit, and time to lose.
+        self._retry_at = pages + max(1, CHECKPOINT_PAGES // 4)
+        patience = 0.0
+        if earlier:
+            if self.size("-wal") > WAL_BYTES_MAX:
+                self._tell_pinned()
+            if pages >= 2 * CHECKPOINT_PAGES and not self._read_for_long():
+                patience = PATIENCE_SECONDS
+                self._retry_at = pages * 3 // 2  # another process may be reading for hours
+        self.checkpoint(seq, patience=patience)
+
+    def _read_for_long(self) -> bool:
+        """Tell whether waiting for this handle's readers is in vain."""
+        me, long_ago = threading.get_ident(), time.monotonic() - PATIENCE_SECONDS
+        lent = list(self._lent.values())
+        return any(each is not None and (each.thread == me or each.since < long_ago) for each in lent)
+
+    def _tell_pinned(self) -> None:
+        self.counters.pinned += 1
+        if self._warned:
+            return
+        self._warned = True
+        with suppress(WalPinned):  # even if the user made it an error: what was committed is durable
+            warnings.warn(
+                f"{self._wal_path} has grown to {self.size('-wal') >> 20} MB, and grows on until a reader ends: "
+                f"{self._oldest_readers()}. Nothing is lost; end what reads for long",
+                WalPinned,
+                stacklevel=2,
+            )
+
+    def _oldest_readers(self) -> str:
+        """Name the oldest reader of this handle, and other processes that read at this moment."""
+        found = []
+        own = [lent for lent in list(self._lent.values()) if lent is not None]
+        if own:
+            use, since, thread = min(own, key=attrgetter("since"))
+            age = time.monotonic() - since
+            found.append(f"{use} of this handle, begun {age:.1f} s ago by thread {thread_name(thread)!r}")
+        readers = holders.of_reading(self.path)
+        found += [str(each) for each in readers if each.pid != os.getpid() or not own]
+        return ", ".join(found) or "one of another process, or one that has just ended"
 
 
 _opening = threading.Lock()

@@ -30,6 +30,8 @@
     ├── StoreIOError            the operating system refused to read or write
     └── CommitOutcomeUnknown    an error at COMMIT: the commit may or may not be there
 
+Beside them there is one warning, WalPinned (RuntimeWarning).
+
 A message says what happened, what it means for the data, and what to do. The facts in it are also
 attributes of the exception. The page docs/reference/errors.md lists them with their exit codes.
 """
@@ -106,7 +108,18 @@ class ReadOnly(StoreError):
 
 
 class Busy(StoreError):
-    """Another writer held the lock for the whole timeout. Nothing was changed; try again."""
+    """Another writer held the lock for the whole timeout. Nothing was changed; try again.
+
+    Attributes:
+        holder: id of the process that had the lock at the end, if the system tells; else None.
+    """
+
+    def __init__(self, message: str, holder: int | None = None) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.holder)
 
 
 class Conflict(StoreError):
@@ -299,6 +312,14 @@ class CommitOutcomeUnknown(StoreError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.seq, self.cause, self.chain)
+
+
+class WalPinned(RuntimeWarning):
+    """SQLite's WAL has grown beyond its bound, and cannot be emptied while a reader needs what is in it.
+
+    Given once for each time that it happens, never raised: what was committed is durable. The message names the
+    oldest reader.
+    """
 
 
 def _short(value: object) -> str:

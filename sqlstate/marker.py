@@ -39,16 +39,21 @@ class Marking:
         self._nonce = b""  # of the marker that this handle saw last
         self._carried = False  # it is open, with that nonce, in the main file too
 
-    def begin(self) -> None:
-        """Begin a transaction on the writing connection, with the marker open in it."""
+    def begin(self) -> bool:
+        """Begin a transaction on the writing connection, with the marker open in it.
+
+        Returns whether this handle's last commit is the newest that anybody made.
+        """
         connection = self._engine.writer
         connection.begin()
-        if connection.data_version() != self._seen:
-            try:
-                self.ensure_open()
-            except BaseException:
-                connection.rollback()
-                raise
+        if connection.data_version() == self._seen:
+            return True
+        try:
+            self.ensure_open()
+        except BaseException:
+            connection.rollback()
+            raise
+        return False
 
     def ensure_open(self) -> None:
         """Open the marker, if it is at rest, inside the open transaction."""

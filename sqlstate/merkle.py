@@ -262,10 +262,8 @@ class LevelRewriter:
         return name, None if kept else rank(name_bytes(name)), child
 
 
-def replace_child(level: int, children: bytes, old: bytes, new: bytes, added: int = 0) -> tuple[bytes, bytes]:
-    """Replace the digest of one child of a node, and count *added* entries more in it.
-
-    Returns the node's new children and its new digest.
+def splice_child(children: bytes, old: bytes, new: bytes, added: int = 0) -> bytes:
+    """Return the children of a node with the digest of one replaced, and *added* entries more counted in it.
 
     Raises:
         Damaged: there is no such child.
@@ -277,18 +275,35 @@ def replace_child(level: int, children: bytes, old: bytes, new: bytes, added: in
     if added:
         start = at - fmt.COUNT_BYTES
         before = children[:start] + (int.from_bytes(children[start:at]) + added).to_bytes(fmt.COUNT_BYTES)
-    changed = before + new + after
+    return before + new + after
+
+
+def replace_child(level: int, children: bytes, old: bytes, new: bytes, added: int = 0) -> tuple[bytes, bytes]:
+    """Replace the digest of one child of a node, and count *added* entries more in it.
+
+    Returns the node's new children and its new digest.
+
+    Raises:
+        Damaged: there is no such child.
+    """
+    changed = splice_child(children, old, new, added)
     return changed, sha256(_NODE_TAG[level] + changed).digest()
 
 
-def insert_leaf(children: bytes, place: int, digest: bytes) -> tuple[bytes, bytes]:
-    """Insert a leaf that starts no run of its own before number *place* of a node's children.
+def delete_leaf(children: bytes, digest: bytes) -> bytes:
+    """Return the children of a node of level 1 without the leaf *digest*.
 
-    Returns the node's new children and its new digest.
+    Raises:
+        Damaged: there is no such leaf.
     """
+    at = child_at(children, digest)
+    return children[:at] + children[at + fmt.CHILD_BYTES :]
+
+
+def insert_leaf(children: bytes, place: int, digest: bytes) -> bytes:
+    """Return the children of a node of level 1 with a leaf, which starts no run of its own, before number *place*."""
     at = place * fmt.CHILD_BYTES
-    changed = children[:at] + _LEAF_COUNT + digest + children[at:]
-    return changed, sha256(_NODE_TAG[1] + changed).digest()
+    return children[:at] + _LEAF_COUNT + digest + children[at:]
 
 
 def leaf_edit(name: Name, raw: bytes, before: bytes | None, after: bytes | None) -> Edit:

@@ -10,9 +10,9 @@ from sqlstate import audit, state, wal
 from sqlstate import format as fmt
 from sqlstate.commit import Commit, now
 from sqlstate.encoding import check_collection, check_number, make_name, same, stored_name
-from sqlstate.errors import Conflict, Damaged, InvalidRecord, InvalidValue, StoreError
+from sqlstate.errors import Conflict, Damaged, InvalidRecord, StoreError
 from sqlstate.files import SessionFile, session_alive
-from sqlstate.transaction import ABSENT, JSON, check_note
+from sqlstate.transaction import ABSENT, JSON, check_note, encode
 from sqlstate.wal import Kind, Record
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class WriteAheadLog:
         if note is not None and what is not Kind.BEGIN:
             raise InvalidRecord(f"a {what} record has no note; BEGIN has")
         name = None if collection is None or key is None else make_name(check_collection(collection), key)
-        stored = None if name is None or value is ABSENT else self._encode(name, value)
+        stored = None if name is None or value is ABSENT else encode(name, value)
         note = check_note(note or "")
         self._engine.lock_writer()
         try:
@@ -207,7 +207,7 @@ class WriteAheadLog:
                 records = _uncommitted(self._engine.writer, txn).records
                 values = self._net(records)
                 commit.apply_staged(records, values)
-                head = commit.finish(records[0].session)
+                head = commit.finish()
             except BaseException:
                 commit.roll_back()
                 raise
@@ -280,12 +280,6 @@ class WriteAheadLog:
         if session is None:
             raise InvalidRecord(f"{txn!r} is not a staged transaction, or it has ended; uncommitted() lists them")
         return session
-
-    def _encode(self, name: Name, value: Any) -> Stored:
-        try:
-            return JSON.encode(value)
-        except InvalidValue as e:
-            raise e.located(name[0], name[2]) from None
 
 
 class StagedTransaction:

@@ -18,11 +18,14 @@ _SPAN_NAMES = 8
 _COUNTED_NAMES = 3
 
 _GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
-_GET_OR_NULL = "SELECT (SELECT value FROM state WHERE collection = ? AND key = ?)"
+VALUE = "(SELECT value FROM state WHERE collection = ?1 AND key = ?2)"
+"""The value of entry (?1, ?2), NULL if there is none, as a part of a statement."""
+_GET_OR_NULL = f"SELECT {VALUE}"
 _PUT = (
     "INSERT INTO state (collection, key, value) VALUES (?, ?, ?) "
     "ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value"
 )
+_REPLACE = "UPDATE state SET value = ? WHERE collection = ? AND key = ?"
 _DELETE = "DELETE FROM state WHERE collection = ? AND key = ?"
 _SPAN = "SELECT 1 FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) LIMIT 1"
 _NAMES = (
@@ -82,6 +85,11 @@ def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[i
 def put(connection: Connection, name: Name, value: Stored) -> None:
     """Put one entry."""
     connection.run(_PUT, (name[0], name[2], value))
+
+
+def replace(connection: Connection, name: Name, value: Stored) -> None:
+    """Put a new value for an entry that is there."""
+    connection.run(_REPLACE, (value, name[0], name[2]))
 
 
 def write(connection: Connection, changes: Sequence[tuple[Name, Stored | None]]) -> None:

@@ -1,43 +1,40 @@
-"""The face of sqlstate: open a store, read and write its collections."""
+"""The face of an open store: its collections, transactions, batches and snapshots."""
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
-from sqlstate import audit, backup, migrate, recovery, state, trail, tree, wal
+from sqlstate import audit, backup, state, trail, tree, wal, watching
 from sqlstate import format as fmt
-from sqlstate import meta as metadata
+from sqlstate.batch import Batch
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, check_number
-from sqlstate.engine import Engine
-from sqlstate.errors import InvalidOption, ReadOnly
-from sqlstate.inspection import inspect, read_header, undoes_making
+from sqlstate.errors import InvalidOption, StoreUnusable
+from sqlstate.group import GroupCommit
 from sqlstate.staging import StagedTransaction, WriteAheadLog
 from sqlstate.transaction import JSON, Snapshot, Transaction, check_note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    import os
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlstate.audit import AuditEntry
     from sqlstate.backup import BackupReport, Progress
-    from sqlstate.connection import Journal
+    from sqlstate.counters import Counters
     from sqlstate.errors import CommitOutcomeUnknown
-    from sqlstate.inspection import Inspection
-    from sqlstate.meta import Meta
-    from sqlstate.recovery import Recover, RecoveryReport
+    from sqlstate.group import Future, Request
+    from sqlstate.recovery import RecoveryReport
     from sqlstate.staging import Uncommitted
     from sqlstate.state import Span
     from sqlstate.wal import Head
 
 T = TypeVar("T")
-Mode = Literal["full"]
+Mode = Literal["full", "group"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,159 +63,14 @@ class Stats:
     synchronous: str
     sqlite: str
     """Version of the SQLite library."""
+    counters: Counters
+    """What this handle did since it was opened."""
 
 
-def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
-    path: str | os.PathLike[str],
-    *,
-    mode: Mode = "full",
-    journal: Journal = "wal",
-    read_only: bool = False,
-    create: bool = True,
-    timeout: float = 5.0,
-    recover: Recover = "rollback",
-    vfs: str | None = None,
-) -> Store:
-    """Open the store at *path*, making it if there is none, and return it. Use it in a `with` block.
-
-    Args:
-        path: a file in an existing folder. A new one gets mode 0600, its owner's alone.
-        mode: `"full"`: when a write returns, it survives a power cut.
-        journal: how SQLite keeps transactions of a new store atomic; a store that is there keeps its own.
-            `"wal"` with synchronous=FULL: one sync a commit, readers never wait. `"delete"` with
-            synchronous=EXTRA: a rollback journal, for file systems without shared memory; five syncs a
-            commit, and readers and writers wait for each other.
-        read_only: refuse every write, and change nothing about the file.
-        create: make the file if there is none.
-        timeout: seconds that a write waits before Busy: for other threads, and then again for other processes.
-        recover: what to do if the last close was not clean; `store.recovery` says what was found and done.
-            `"rollback"`: recover, and roll back staged transactions that a dead process left. `"resume"`: the
-            same, but leave those for store.pending() and store.resume(). `"refuse"`: raise, and touch nothing.
-            `"accept"`: go on even if SQLite's journal is damaged, with what can be proven.
-        vfs: name of a registered SQLite VFS that does the input and output; None is the system's.
-
-    Raises:
-        JournalDamaged: SQLite's -wal or -journal is lost, damaged, or of another file. Nothing was merged.
-        RecoveryDue: the last close was not clean, and *recover* is `"refuse"`.
-        StoreMissing: no such folder; or no such file, and *create* is False or *read_only* True.
-        NotAStore: a folder, or a file of another program.
-        FormatTooNew, MigrationMismatch: the file belongs to another version of sqlstate.
-        SQLiteTooOld: the SQLite library could lose committed data.
-        InvalidOption: an argument is outside what it may be.
-        CannotOpen: the system does not let us look at the file, or make it.
-        Damaged: the file contradicts itself.
-        Busy: others had the file locked for the whole timeout.
-    """
-    _check_options(mode, journal, timeout, recover)
-    migrate.shipped()  # before a file is made that could not be filled
-    engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs)
-    try:
-        read_header(engine)
-        new = migrate.is_new(engine.path, engine.header, undone=undoes_making(engine))
-        if new and (read_only or not create):
-            raise migrate.empty_file(engine.path)
-        found = inspect(engine)
-        evidence = recovery.admit(engine, found, recover)
-        meta = _connect(engine, journal)
-        if _is_suspect(engine, found):
-            engine.disconnect()
-            found = inspect(engine, thoroughly=True)
-            evidence = recovery.admit(engine, found, recover)
-            meta = _connect(engine, journal)
-        writer = Writer(engine, meta)
-        report = recovery.recover(writer, found, recover, evidence)
-    except BaseException:
-        engine.close()
-        raise
-    return Store(writer, report)
-
-
-def restore(
-    source: str | os.PathLike[str],
-    dest: str | os.PathLike[str],
-    *,
-    replace: bool = False,
-    progress: Progress | None = None,
-) -> BackupReport:
-    """Make the store *dest* from a backup, whole or not at all; its audit trail says so.
-
-    Args:
-        source: a closed store. It is checked whole before, and the copy again before it gets its name.
-        dest: a path where no file is yet.
-        replace: replace the store that is there.
-        progress: called with pages copied and entries checked, and how many there are of both.
-
-    Raises:
-        RestoreRejected: *source* is damaged, is not a store, or is in use; *dest* is as it was.
-        InvalidOption: *dest* is there, or a -wal or -journal lies beside it; it is as it was.
-        Busy: *dest* is in use.
-        StoreFull, StoreIOError: *dest* could not be written; it is as it was.
-    """
-    done = backup.restore(source, dest, replace=replace, progress=progress)
-    with open(done.path) as store:
-        detail = {"file": os.path.basename(source), "bytes": done.bytes, "seq": done.head.seq}
-        store.record("restore", detail | {"root": done.head.root.hex()})
-    return done
-
-
-def _connect(engine: Engine, journal: Journal) -> Meta:
-    """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
-    engine.connect()
-    engine.settle()
-    if not migrate.check_header(engine.writer) or migrate.pending(engine.writer, migrate.shipped()):
-        _migrate(engine, journal)
-    migrate.check_schema(engine.writer)
-    meta = metadata.read(engine.writer)
-    if engine.journal != meta.journal and not engine.read_only:
-        engine.writer.set_journal(meta.journal)
-        engine.settle()
-    return meta
-
-
-def _is_suspect(engine: Engine, found: Inspection) -> bool:
-    """Tell whether the marker is open where there was no -wal to look at: it is lost, or somebody just came."""
-    if engine.journal != "wal" or found.shared or found.marker is not None or found.damage:
-        return False
-    return metadata.read_marker(engine.writer).open
-
-
-def _check_options(mode: str, journal: str, timeout: float, recover: str) -> None:
-    if mode != "full":
-        raise InvalidOption(f"mode={mode!r} is not a mode; this version has 'full'")
-    if journal not in ("wal", "delete"):
-        raise InvalidOption(f"journal={journal!r} is not 'wal' or 'delete'")
-    if recover not in recovery.WAYS:
-        raise InvalidOption(f"recover={recover!r} is not {', '.join(map(repr, recovery.WAYS[:-1]))} or 'accept'")
+def check_timeout(timeout: float) -> None:
+    """Raise InvalidOption if *timeout* is not a number of seconds to wait."""
     if not isinstance(timeout, int | float) or not 0 <= timeout < threading.TIMEOUT_MAX:
         raise InvalidOption(f"timeout={timeout!r} is not a number of seconds, 0 or more")
-
-
-def _migrate(engine: Engine, journal: Journal) -> None:
-    """Bring the file to this version's format; of several processes that try at once, one does.
-
-    A new file gets its tables through a rollback journal, so that its first page says from the beginning what
-    it is. The journal mode that was asked for comes after, and is made good by the next open if not.
-    """
-    if engine.read_only:
-        raise ReadOnly(f"{engine.path} must be migrated before this version can read it; open it for writing once")
-    at = now()
-    writer = engine.writer
-    writer.begin()
-    try:
-        is_store = migrate.check_header(writer)
-        pending = migrate.pending(writer, migrate.shipped()) if is_store else migrate.shipped()
-        if pending:
-            migrate.apply(writer, pending, at)
-        if not is_store:
-            metadata.write(writer, metadata.Meta(secrets.token_bytes(fmt.STORE_ID_BYTES), journal, at))
-        meta = metadata.read(writer)
-        for migration in pending:
-            detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}
-            audit.append(writer, meta.store_id, wal.last(writer, meta)[1], at, ("migration", detail))
-        engine.commit_other("bringing the file to this version's format")
-    except BaseException:
-        writer.rollback()
-        raise
 
 
 class Store:
@@ -229,12 +81,14 @@ class Store:
     All threads of a process can share one Store.
     """
 
-    def __init__(self, writer: Writer, recovery: RecoveryReport) -> None:
+    def __init__(self, writer: Writer, recovery: RecoveryReport, limits: tuple[int, float]) -> None:
         self._engine = writer.engine
+        self._engine.count_anew()
         self._meta = writer.meta
-        self._txn: Transaction | None = None
+        self._txn: Transaction | Batch | None = None
         self._txn_thread = 0
         self._writer = writer
+        self._group = GroupCommit(writer, self._enter, *limits)
         self._wal = WriteAheadLog(writer)
         self._recovery = recovery
 
@@ -317,26 +171,104 @@ class Store:
         """
         check_note(note)
         txn = self._own()
-        if txn is not None:
+        if isinstance(txn, Transaction):
             if note:
                 raise InvalidOption("a nested transaction has no note of its own; give it to the outermost")
-            with txn.writing(several=True):
+            with txn.writing():
                 yield txn
-            return
+        else:
+            with self._group.block(note) if txn is None else txn.transaction(note) as own:
+                yield own
+
+    def run(self, work: Callable[[Transaction], T], note: str = "") -> T:
+        """Call *work* with a transaction of its own, and return its result once that is durable.
+
+        With `mode="group"` it may be called in the store's own thread, as submit() does. Inside a transaction of
+        this thread, it is called with that one; inside a batch, with the next of that.
+
+        Args:
+            work: a function of the transaction; an exception undoes what it did, and is raised here.
+            note: text of at most 4,096 bytes for the log.
+
+        Raises:
+            Busy, Conflict, StoreFull, CommitOutcomeUnknown, ReadOnly: as transaction().
+        """
+        if self._own() is not None:
+            with self.transaction(note) as txn:
+                return work(txn)
+        return self._group.run(work, check_note(note))
+
+    def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
+        """Have *work* called in its turn with a transaction of its own, and return at once.
+
+        Args:
+            work: a function of the transaction, called once, in a thread of the store's own. An exception undoes what
+                it did.
+            note: text of at most 4,096 bytes for the log.
+
+        Returns a future with the function's result, once it is durable. Nothing bounds how many wait: call barrier(),
+        or wait for a future, now and then. close() waits for all.
+
+        Raises:
+            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
+            ReadOnly: the store was opened with read_only=True.
+        """
+        self._refuse_inside("submit")
+        return self._group.submit(work, check_note(note))
+
+    def barrier(self) -> Head:
+        """Wait until everything that was submitted before is done, and return the newest commit.
+
+        Raises:
+            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
+            Busy, CommitOutcomeUnknown: what it waited for met that.
+        """
+        self._refuse_inside("barrier")
+        self._group.barrier()
+        return self.head()
+
+    def enqueue(self, request: Request) -> None:
+        """Have the store's own thread see to *request*. For this package's own modules.
+
+        Raises:
+            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
+            ReadOnly: the store was opened with read_only=True.
+        """
+        self._refuse_inside("enqueue")
+        self._group.enqueue(request)
+
+    @property
+    def durable(self) -> int:
+        """Number of the newest durable commit. Nobody ever sees a commit before it is durable."""
+        return self.head().seq
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Begin a batch: many transactions that become durable together, with one sync.
+
+        The end of the block makes them durable; an exception undoes what was not flushed. A crash loses that, as a
+        whole. Nobody else sees it before. Everything that this thread does with the store inside the block is part
+        of the batch. From its first write to its end or flush(), writers of other processes wait; those of other
+        threads wait for the end.
+
+        Raises:
+            StoreUnusable: a transaction or batch of this thread is open.
+            Busy, StoreFull, CommitOutcomeUnknown, ReadOnly: as transaction().
+        """
         self._engine.lock_writer()
         try:
-            txn = Transaction(self._writer, note)
-            self._txn, self._txn_thread = txn, threading.get_ident()
+            batch = Batch(self._writer, self._enter)
+            self._enter(batch)
             try:
-                yield txn
+                yield batch
             except BaseException:
-                self._txn = None
-                txn.abandon()
+                self._enter(None)
+                batch.end(keep=False)
                 raise
-            self._txn = None
-            txn.finish()
+            self._enter(None)
+            batch.end(keep=True)
         finally:
-            self._txn = None
+            self._enter(None)
             self._engine.unlock_writer()
 
     def snapshot(self) -> Snapshot:
@@ -357,6 +289,26 @@ class Store:
         check_number("first", first)
         with self._engine.lending() as connection:
             yield from wal.commits(connection, first)
+
+    def watch(self, after: int | None = None, timeout: float | None = None) -> Iterator[Head]:
+        """Yield the commits after number *after*, in order, each once, as they come: of this and other processes.
+
+        It ends when the store is closed. Those of this handle are seen at once, others' within 20 ms. It keeps no
+        writer waiting, and nothing from being moved out of SQLite's WAL, however long the caller takes for each.
+
+        Args:
+            after: a commit's number; None for the newest there is at the call.
+            timeout: seconds after the newest commit that it has seen when it ends; 0 ends it once it has caught up.
+
+        Raises:
+            InvalidOption: *after* is not a number from 0 to 2^63-1, or *timeout* not a number of seconds.
+        """
+        if after is not None:
+            check_number("after", after)
+        if timeout is not None:
+            check_timeout(timeout)
+        newest = self.head().seq
+        return watching.follow(self._engine, self._meta, newest if after is None else after, timeout)
 
     def committed(self, error: CommitOutcomeUnknown) -> bool:
         """Tell whether the very commit that *error* could not tell about is there. Ask a handle opened since.
@@ -484,6 +436,7 @@ class Store:
             journal=engine.journal,
             synchronous=synchronous,
             sqlite=engine.sqlite_version,
+            counters=engine.counters.read(),
         )
 
     def close(self) -> None:
@@ -496,7 +449,13 @@ class Store:
             Busy: a transaction of another thread was open for the whole timeout.
             StoreIOError: SQLite's WAL could not be moved into the file. Nothing is lost: the next open recovers.
         """
-        self._engine.close(self._writer.marking.rest)
+        self._refuse_inside("close")
+        self._group.close(self._engine.timeout)
+        try:
+            self._engine.close(self._writer.marking.rest)
+        except BaseException:
+            self._group.reopen()  # if Busy: the store stays open
+            raise
         self._wal.release()
 
     def __enter__(self) -> Self:
@@ -527,12 +486,8 @@ class Store:
         txn = self._own()
         if txn is not None:
             txn.put_stored(name, stored)
-            return
-        self._engine.lock_writer()
-        try:
-            self._writer.put(name, stored)
-        finally:
-            self._engine.unlock_writer()
+        else:
+            self._group.put(name, stored)
 
     def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
         """Yield (key, stored value) in order."""
@@ -552,17 +507,23 @@ class Store:
             return tree.count_before(connection, stop) - tree.count_before(connection, start)
 
     @contextmanager
-    def writing(self, *, several: bool = False) -> Iterator[Transaction]:
+    def writing(self) -> Iterator[Transaction]:
         """Return a block whose writes are one transaction, or part of the one that this thread has open."""
-        txn = self._own()
-        if txn is None:
-            with self.transaction() as own:
-                yield own
-        else:
-            with txn.writing(several=several):
-                yield txn
+        with self.transaction() as txn:
+            yield txn
 
-    def _own(self) -> Transaction | None:
-        """Return the transaction that this thread has open, if any."""
+    def _own(self) -> Transaction | Batch | None:
+        """Return the transaction or batch that this thread has open, if any."""
         txn = self._txn
         return txn if txn is not None and self._txn_thread == threading.get_ident() else None
+
+    def _enter(self, txn: Transaction | Batch | None) -> None:
+        """Note what this thread, which holds the writer's lock, has open."""
+        self._txn, self._txn_thread = txn, threading.get_ident()
+
+    def _refuse_inside(self, what: str) -> None:
+        if self._own() is not None:
+            raise StoreUnusable(
+                f"{self._engine.path}: {what}() cannot be called inside a transaction or batch of the same thread; "
+                "leave its block first. Nothing was changed"
+            )

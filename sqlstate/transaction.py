@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 from sqlstate import format as fmt
 from sqlstate import state, tree, wal
 from sqlstate.collection import Collection, CollectionView
-from sqlstate.commit import Commit, Mark
+from sqlstate.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, make_name, same, stored_name
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlstate.commit import Writer
     from sqlstate.connection import Connection
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
     from sqlstate.wal import Head
 
 T = TypeVar("T")
-
-# Writes are kept in memory up to this and applied together: sorted, each node of the tree once.
-BUFFER_ENTRIES: Final = 16_384
-BUFFER_BYTES: Final = 32 << 20
+R = TypeVar("R")
 
 
 class Absent:
@@ -46,6 +43,18 @@ ABSENT: Final = Absent()
 
 JSON: Final[Codec[Any]] = Codec()
 """Values without a type: bytes, or a JSON document."""
+
+
+def encode(name: Name, value: Any) -> Stored:
+    """Return *value* as it is stored.
+
+    Raises:
+        InvalidValue: it would not read back exactly; the error names the entry.
+    """
+    try:
+        return JSON.encode(value)
+    except InvalidValue as e:
+        raise e.located(name[0], name[2]) from None
 
 
 def check_note(note: str) -> str:
@@ -71,10 +80,20 @@ class Transaction:
     that began it, and ends with its block.
     """
 
-    __slots__ = ("_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_engine", "_marks", "_thread")
+    __slots__ = (
+        "_applied", "_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_engine", "_marks", "_outer",
+        "_shared", "_thread",
+    )  # fmt: skip
 
-    def __init__(self, writer: Writer, note: str) -> None:
-        self._commit = Commit(writer, note)
+    def __init__(self, writer: Writer, note: str, commit: Commit | None = None) -> None:
+        if commit is None:
+            commit = Commit(writer, note)
+        else:
+            commit.begin(note)
+        self._commit = commit
+        self._applied = False
+        self._shared = commit.transactions > 0  # with others, who must not be undone with this one
+        self._outer: Mark | None = None  # before the first write of a shared one that reached the tables
         self._engine = writer.engine
         self._connection = writer.engine.writer
         self._buffer: dict[Name, Stored | None] = {}
@@ -96,7 +115,7 @@ class Transaction:
             InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
         """
         name = make_name(check_collection(collection), key)
-        self.put_stored(name, self._encode(name, value))
+        self.put_stored(name, encode(name, value))
 
     @overload
     def get(self, collection: str, key: Key) -> Any: ...
@@ -123,7 +142,7 @@ class Transaction:
             Conflict: it is not; leaving the block with it undoes the transaction.
         """
         name = make_name(check_collection(collection), key)
-        expected = None if value is ABSENT else self._encode(name, value)
+        expected = None if value is ABSENT else encode(name, value)
         actual = self.get_stored(name)
         if not same(actual, expected):
             raise Conflict(collection, key, value, ABSENT if actual is None else JSON.decode(actual))
@@ -153,7 +172,7 @@ class Transaction:
         try:
             return self._buffer[name]
         except KeyError:
-            return state.get(self._connection, name[0], name[2])
+            return self._commit.get(name)
 
     def put_stored(self, name: Name, stored: Stored) -> None:
         """Put an entry."""
@@ -195,13 +214,14 @@ class Transaction:
         self.apply()
         return tree.count_before(self._connection, stop) - tree.count_before(self._connection, start)
 
+    def run(self, work: Callable[[Transaction], R]) -> R:
+        """Return what *work* returns of this transaction."""
+        return work(self)
+
     @contextmanager
-    def writing(self, *, several: bool = False) -> Iterator[Transaction]:
-        """Return a block that is part of this transaction; with *several* writes, all or nothing by itself."""
+    def writing(self) -> Iterator[Transaction]:
+        """Return a block that is part of this transaction, all or nothing by itself."""
         self._check()
-        if not several:
-            yield self
-            return
         self.enter_nested()
         try:
             yield self
@@ -219,8 +239,13 @@ class Transaction:
             # After some errors, of a read too, SQLite rolls back by itself; what follows must not stand alone.
             self._broken = True
             self._check()
+        if self._shared and self._outer is None:
+            self._broken = self._applied = True
+            self._outer = self._commit.mark()
+            self._broken = False
         if not self._buffer:
             return
+        self._applied = True
         values, self._buffer, self._bytes = self._buffer, {}, 0
         self._broken = True  # until it is done: half-applied writes must never be committed
         self._commit.apply(values)
@@ -253,16 +278,34 @@ class Transaction:
         finally:
             self._ended = True
 
-    def abandon(self) -> None:
-        """Undo everything. The transaction has ended."""
-        self._ended = True
-        self._commit.roll_back()
-
-    def _encode(self, name: Name, value: Any) -> Stored:
+    def end(self) -> bool:
+        """End it without a commit of its own, and tell whether it changed anything. If it fails, it is undone."""
         try:
-            return JSON.encode(value)
-        except InvalidValue as e:
-            raise e.located(name[0], name[2]) from None
+            self._check()
+            commit = self._commit
+            if not self._applied:  # no need to reach the tables by itself, or for a savepoint
+                commit.add(self._buffer)
+            else:
+                self.apply()
+                if commit.root == (commit.base.root if self._outer is None else self._outer.root):  # I10
+                    self.abandon()
+                    return False
+                if self._outer is not None:
+                    commit.release()
+            changed = commit.end()
+        except BaseException:
+            self.abandon()
+            raise
+        self._ended = True
+        return changed
+
+    def abandon(self) -> None:
+        """Undo everything that it did, and nothing that others did before it. The transaction has ended."""
+        self._ended = True
+        if not self._shared:
+            self._commit.roll_back()
+        elif self._outer is not None:
+            self._commit.restore(self._outer)
 
     def _check(self) -> None:
         if not self._engine.usable:

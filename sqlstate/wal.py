@@ -17,7 +17,7 @@ from sqlstate.errors import Damaged
 from sqlstate.merkle import EMPTY_ROOT, leaf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlstate.connection import Connection, Row
     from sqlstate.meta import Meta
@@ -85,6 +85,7 @@ INSERT INTO wal (lsn, txn, kind, collection, key, value, before, seq, root, coun
 (?1 + 1, ?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL, NULL, NULL, NULL, NULL),
 (?1 + 2, ?1, 'COMMIT', NULL, NULL, NULL, NULL, ?7, ?8, ?9, ?10, ?11, NULL)
 """
+_INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)"
 _HEAD = "seq, root, count, at, chain"
 _LAST = f"SELECT lsn, {_HEAD} FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST = f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
@@ -162,19 +163,78 @@ def write(connection: Connection, record: Record) -> None:
     connection.run(_INSERT, record)
 
 
-def write_begin(connection: Connection, lsn: int, note: str) -> None:
-    """Append the BEGIN record of a direct transaction."""
-    connection.run("INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)", (lsn, note))
+class Tail:
+    """The newest records of a commit in the making, in order, that are not in the table yet.
 
+    Of several transactions, only the last one's COMMIT record carries the head. Which one that is comes out at the
+    end, so the newest COMMIT record is kept back until another follows it.
 
-def write_changes(connection: Connection, lsn: int, txn: int, changes: Iterable[ChangeRow]) -> None:
-    """Append PUT and DELETE records of a direct transaction, numbered from *lsn* on."""
-    connection.run_many(_INSERT_CHANGE, ((each, txn, *change) for each, change in enumerate(changes, lsn)))
+    Args:
+        seq: number of the commit.
+    """
 
+    __slots__ = ("_closing", "_no_head", "_rows")
 
-def write_commit(connection: Connection, lsn: int, txn: int, session: bytes | None, head: Head) -> None:
-    """Append the COMMIT record that closes a commit."""
-    connection.run(_INSERT_COMMIT, (lsn, txn, session, *head))
+    def __init__(self, seq: int) -> None:
+        self._no_head = (seq, None, None, None, None)
+        self._rows: list[tuple[str, list[Sequence[Any]]]] = []  # a statement, and what it is run with
+        self._closing: tuple[str, tuple[Any, ...]] | None = None  # the newest COMMIT record, without its head
+
+    @property
+    def closing(self) -> tuple[str, tuple[Any, ...]] | None:
+        """The COMMIT record that is kept back, to be given to reset()."""
+        return self._closing
+
+    def begin(self, lsn: int, note: str) -> None:
+        """Add the BEGIN record of a direct transaction."""
+        self._add(_INSERT_BEGIN, (lsn, note))
+
+    def changes(self, lsn: int, txn: int, changes: Iterable[ChangeRow]) -> None:
+        """Add PUT and DELETE records of a direct transaction, numbered from *lsn* on."""
+        self._let_go()
+        rows: list[Sequence[Any]] = [(each, txn, *change) for each, change in enumerate(changes, lsn)]
+        self._rows.append((_INSERT_CHANGE, rows))
+
+    def commit(self, lsn: int, txn: int, session: bytes | None) -> None:
+        """Add the COMMIT record of a transaction."""
+        self._let_go()
+        self._closing = _INSERT_COMMIT, (lsn, txn, session)
+
+    def short(self, lsn: int, change: ChangeRow) -> None:
+        """Add BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*."""
+        self._let_go()
+        self._closing = _INSERT_SHORT, (lsn, *change)
+
+    def reset(self, closing: tuple[str, tuple[Any, ...]] | None) -> None:
+        """Forget all, and keep *closing* back as before."""
+        self._rows.clear()
+        self._closing = closing
+
+    def write(self, connection: Connection, head: Head | None = None) -> None:
+        """Append them to the table, inside the caller's transaction; with *head*, the last record too, closing it."""
+        if head is not None and self._closing is not None:
+            sql, row = self._closing
+            self._closing = None
+            self._add(sql, row + head)
+        for sql, rows in self._rows:
+            if len(rows) == 1:
+                connection.run(sql, rows[0])
+            else:
+                connection.run_many(sql, rows)
+        self._rows.clear()
+
+    def _let_go(self) -> None:
+        if self._closing is not None:
+            sql, row = self._closing
+            self._closing = None
+            self._add(sql, row + self._no_head)
+
+    def _add(self, sql: str, row: Sequence[Any]) -> None:
+        self._let_go()
+        if self._rows and self._rows[-1][0] is sql:
+            self._rows[-1][1].append(row)
+        else:
+            self._rows.append((sql, [row]))
 
 
 def write_short(connection: Connection, lsn: int, change: ChangeRow, head: Head) -> None:

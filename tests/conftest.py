@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 import sqlstate
+from sqlstate import aio
 from tests.reference import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator
     from pathlib import Path
 
 
@@ -22,6 +23,13 @@ class OpenStore(Protocol):
     """Opens a store that is closed and judged when the test ends."""
 
     def __call__(self, at: Path | None = None, /, **options: Any) -> sqlstate.Store:
+        """Open the store at *at*; the test's own file without one."""
+
+
+class OpenAsyncStore(Protocol):
+    """Opens a store in the test's event loop that is closed and judged when the test ends."""
+
+    def __call__(self, at: Path | None = None, /, **options: Any) -> Awaitable[aio.AsyncStore]:
         """Open the store at *at*; the test's own file without one."""
 
 
@@ -52,3 +60,26 @@ def open_store(path: Path) -> Iterator[OpenStore]:
 def store(open_store: OpenStore) -> sqlstate.Store:
     """A new, empty store."""
     return open_store()
+
+
+@pytest.fixture
+async def opens(path: Path) -> AsyncIterator[OpenAsyncStore]:
+    """Opens stores that are closed and judged when the test ends."""
+    stores: list[aio.AsyncStore] = []
+
+    async def open_(at: Path | None = None, /, **options: Any) -> aio.AsyncStore:
+        opened = await aio.open(path if at is None else at, **options)
+        stores.append(opened)
+        return opened
+
+    yield open_
+    for each in stores:
+        await each.close()
+    for file in {each.path for each in stores}:
+        assert plain.judge(file).findings == ()
+
+
+@pytest.fixture
+async def aiostore(opens: OpenAsyncStore) -> aio.AsyncStore:
+    """A new, empty store."""
+    return await opens()

@@ -27,10 +27,12 @@ import pytest
 
 import sqlstate
 from sqlstate import migrate
+from sqlstate.turn import Turn
 from tests.reference import plain
 from tests.support import calls
 from tests.support.child import Child
 from tests.support.images import folder_image, image
+from tests.support.lines import line_of_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -935,8 +937,9 @@ def test_every_class_that_can_be_used_is_in_the_calls() -> None:
     """Otherwise its methods would be nowhere in the tests above."""
     usable = {getattr(sqlstate, name) for name in sqlstate.__all__ if isinstance(getattr(sqlstate, name), type)}
     facts = (
-        sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.Head, sqlstate.JournalReport, sqlstate.Kind,
-        sqlstate.Record, sqlstate.RecoveryReport, sqlstate.Stats, sqlstate.Uncommitted,
+        sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.Counters, sqlstate.Future, sqlstate.Head,
+        sqlstate.JournalReport, sqlstate.Kind, sqlstate.Record, sqlstate.RecoveryReport, sqlstate.Stats,
+        sqlstate.Uncommitted,
     )  # fmt: skip
     assert {cls for cls in usable if not issubclass(cls, Exception)} - set(facts) == set(calls.CALLS)
     for cls, reasons in calls.EXEMPT.items():
@@ -1017,25 +1020,12 @@ def test_closing_while_another_thread_has_a_transaction_waits_and_then_says_busy
 
 def test_threads_that_close_at_once_close_it_once(path: Path) -> None:
     store = sqlstate.open(path, timeout=30)
-    lock = store._engine._write_lock
-    waiting = threading.Semaphore(0)
-
-    class Counted:
-        """The lock, which lets the test know who has come to it."""
-
-        def acquire(self, timeout: float) -> bool:
-            waiting.release()
-            return lock.acquire(timeout=timeout)
-
-        release = staticmethod(lock.release)
-
+    waiting = line_of_turns(store)
     with ThreadPoolExecutor(4) as pool:
         with store.transaction() as txn:
             txn.put("c", "k", 1)
-            store._engine._write_lock = Counted()  # type: ignore[assignment]
             closings = [pool.submit(store.close) for _ in range(4)]
-            for _ in closings:
-                assert waiting.acquire(timeout=30)
+            waiting.came(len(closings))
         for each in closings:
             each.result()
     assert names(path.parent) == ["test.db"]
@@ -1045,20 +1035,17 @@ def test_threads_that_close_at_once_close_it_once(path: Path) -> None:
 def test_a_write_that_waited_while_the_store_was_closed_says_so(path: Path) -> None:
     store = sqlstate.open(path, timeout=30)
     come, go = threading.Event(), threading.Event()
-    lock = store._engine._write_lock
 
-    class Late:
-        """The lock, which a writer gets only after the store was closed."""
+    class Late(Turn):
+        """A turn that a writer gets only after the store was closed."""
 
-        def acquire(self, timeout: float) -> bool:
+        def take(self, timeout: float = -1) -> bool:
             if threading.current_thread() is not threading.main_thread():
                 come.set()
                 assert go.wait(30)
-            return lock.acquire(timeout=timeout)
+            return super().take(timeout)
 
-        release = staticmethod(lock.release)
-
-    store._engine._write_lock = Late()  # type: ignore[assignment]
+    store._engine.turn = Late()
     with ThreadPoolExecutor(1) as pool:
         put = pool.submit(store["c"].__setitem__, "k", 1)
         assert come.wait(30)

@@ -472,7 +472,7 @@ def test_who_was_slower_than_another_between_its_look_and_its_recovery_says_noth
 
     with ExitStack() as stack:
         with monkeypatch.context() as patch:
-            patch.setattr("sqlstate.store.inspect", inspect_and_wait)
+            patch.setattr("sqlstate.opening.inspect", inspect_and_wait)
             store = open_store()
         assert faster, "nobody was faster"
         report = store.recovery

@@ -135,5 +135,7 @@ def _record_cells(record: Record) -> tuple[str, ...]:
 def stats(settings: Settings, /, *, file: str) -> int:
     """Print sizes and settings. Counts the records of the log and the nodes of the tree one by one."""
     with settings.read(file) as store:
-        write_object(asdict(store.stats()), settings.object_form)
+        found = asdict(store.stats())
+    del found["counters"]  # of a handle that has just been opened
+    write_object(found, settings.object_form)
     return Exit.OK

@@ -13,7 +13,7 @@ from sqlstate.drill.ledger import Ledger, Replay
 from sqlstate.drill.report import DrillReport
 from sqlstate.drill.writer import ACCOUNTS, BALANCE, COLLECTIONS, NAMES, WRITERS, WriterProcess, command_of
 from sqlstate.errors import InvalidOption, StoreError
-from sqlstate.store import open as open_store
+from sqlstate.opening import open as open_store
 from sqlstate.wal import Kind
 
 if TYPE_CHECKING:

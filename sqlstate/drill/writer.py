@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.store import open as open_store
+from sqlstate.opening import open as open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

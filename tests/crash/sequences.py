@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.crash.images import Files
     from tests.crash.workloads import State, Step
 
-OPERATIONS: Final = ("put", "delete", "batch", "staged", "draft", "checkpoint", "backup")
+OPERATIONS: Final = ("put", "delete", "many", "staged", "draft", "checkpoint", "backup")
 SMALL: Final = Profile(0, {}, checkpoint_pages=1000)
 
 
@@ -64,7 +64,7 @@ def _straight(part: Part, folder: Path, place: Path, judge: Judge, result: Resul
     vfs = RecordingVFS(trace)
     with deterministic(part.case), watching_os(trace):
         work = Work(folder / STORE, part.case, trace.where, vfs=vfs.name, journal=part.journal)
-        work.do("batch")
+        work.do("many")
         for operation in part.operations:
             begin = trace.where()
             work.do(operation)
@@ -96,7 +96,7 @@ def _one_by_one(part: Part, folder: Path, place: Path, judge: Judge, result: Res
     """Crash after each operation, and go on with what the recovery left."""
     files: Files = {}
     state: State | None = None
-    for number, operation in enumerate(("batch", *part.operations)):
+    for number, operation in enumerate(("many", *part.operations)):
         seed = f"{part.case}:{number}"
         put_files(folder, files)
         try:

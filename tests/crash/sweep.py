@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from unittest import mock
 
 import sqlstate
@@ -14,6 +14,7 @@ from tests.crash.images import digest
 from tests.crash.judge import Expectation, Judge
 from tests.crash.vfs import FailingVFS, Fault
 from tests.crash.workloads import (
+    SECONDS_MAX,
     STORE,
     Backup,
     Profile,
@@ -39,9 +40,14 @@ LOUD: Final = ("write", "sync")
 SMALL: Final = Profile(0, {}, checkpoint_pages=12, large=1000)
 # SQLite's cache holds a few pages: a transaction reaches the files before its end.
 TINY: Final = SMALL._replace(cache_kib=40, large=400)
+SHARED: Final = SMALL._replace(mode="group")
+PROFILES: Final = {"spill": TINY, "groups": SHARED, "spilling groups": SHARED._replace(cache_kib=8, large=2000)}
 SCRIPTS: Final = {
     "puts": ("put", "put", "delete", "put", "reopen", "put", "close"),
-    "batches": ("batch", "nested", "checkpoint", "delete", "reopen", "batch", "close"),
+    "transactions": ("many", "nested", "checkpoint", "delete", "reopen", "many", "close"),
+    "batches": ("put", "batch", "unflushed", "batch", "put", "close"),
+    "groups": ("put", "group", "group", "put", "close"),
+    "spilling groups": ("group", "group", "put", "close"),
     "spill": ("put", "big", "close"),
     "staged": ("begin", "stage", "put", "commit", "stage", "undo", "stage", "reopen", "put"),
     "backup": ("put", "backup", "put", "backup", "close"),
@@ -86,7 +92,7 @@ class Sweep:
         self.folder = folder
         self.vfs = FailingVFS(fault)
         self.findings: list[str] = []
-        self._profile = TINY if part.script == "spill" else SMALL
+        self._profile = PROFILES.get(part.script, SMALL)
         self.kills: list[tuple[str, Files, Expectation]] = []
         self.work: Blind | None = None
         self.unknown: list[sqlstate.CommitOutcomeUnknown] = []
@@ -111,7 +117,8 @@ class Sweep:
                 except sqlstate.StoreError:
                     self._raised = True
             self._keep("closed")
-        if self.vfs.fired and self.part.call in LOUD and not self._raised:
+        told = self._raised or (self.work is not None and self.work.told)
+        if self.vfs.fired and self.part.call in LOUD and not told:
             self.findings.append(f"SILENT: a {self.part.call} failed, and nobody was told")
 
     def _do(self, what: str) -> bool:
@@ -130,8 +137,14 @@ class Sweep:
 
     def _step(self, what: str) -> None:
         if self.work is None:
-            path = self.folder / STORE
-            self.work = Blind(path, str(self.part.seed), lambda: 0, vfs=self.vfs.name, journal=self.part.journal)
+            path, mode = self.folder / STORE, self._profile.mode
+            options: dict[str, Any] = {
+                "vfs": self.vfs.name,
+                "journal": self.part.journal,
+                "mode": mode,
+                "group_wait": SECONDS_MAX,
+            }
+            self.work = Blind(path, str(self.part.seed), lambda: 0, **options)
             self.work.large = self._profile.large
         else:
             self.work.do(what)
@@ -154,7 +167,9 @@ class Sweep:
         """Narrow what may be there now to what the error promises."""
         if self.work is None:
             return
-        before, intended = self._allowed[0], self.work.intended
+        newest = self.work.steps[-1].after  # of several steps of one call, the first may have been made
+        self._allowed, self._seq = [newest.entries], newest.seq
+        before, intended = newest.entries, self.work.intended
         if isinstance(e, sqlstate.CommitOutcomeUnknown):
             self._allowed = [before, intended]
             self.unknown.append(e)
@@ -178,7 +193,9 @@ class Sweep:
                 with suppress(sqlstate.StoreError):
                     self.work.store.close()
                 self.work.drafts.clear()  # a record of them may be there or not
-                self.work.store = sqlstate.open(self.work.path, vfs=self.vfs.name)
+                self.work.store = sqlstate.open(
+                    self.work.path, vfs=self.vfs.name, mode=self._profile.mode, group_wait=SECONDS_MAX
+                )
                 self._look(self.work.store)
         except sqlstate.StoreError:
             return False

@@ -120,24 +120,25 @@ TEETH: Final = (
     ),
     Tooth(
         "the tree is written in a transaction of its own",
-        "12 batch:wal",
+        "12 many:wal",
         (
             Edit(
                 "commit",
-                "            tree.write(connection, plan)\n",
-                '            connection.run("COMMIT; BEGIN IMMEDIATE")\n            tree.write(connection, plan)\n',
+                "            self._root, left = known.rewrite(connection, changes, self._root)\n",
+                "            self._root, left = known.rewrite(connection, changes, self._root)\n"
+                '            connection.run("COMMIT; BEGIN IMMEDIATE")\n',
             ),
         ),
     ),
     Tooth(
         "the log is written in a transaction of its own",
-        "2 batches:delete",
+        "2 transactions:delete",
         (
             Edit(
                 "commit",
-                "            self._write_log()\n            wal.write_commit(",
+                "            self._tail.write(self._connection, self.head)\n",
                 '            self._connection.run("COMMIT; BEGIN IMMEDIATE")\n'
-                "            self._write_log()\n            wal.write_commit(",
+                "            self._tail.write(self._connection, self.head)\n",
             ),
         ),
     ),
@@ -176,15 +177,48 @@ TEETH: Final = (
             ),
             Edit(
                 "commit",
-                "        if begun is None:\n",
-                '        if begun is None:\n            self._connection.run("PRAGMA synchronous=2")\n',
+                "        self._lsn, self.base = writer.begin()",
+                '        self._connection.run("PRAGMA synchronous=2")\n        self._lsn, self.base = writer.begin()',
             ),
         ),
     ),
     Tooth(
         "the COMMIT of a staged transaction leaves it staged",
         "12 staged:wal",
-        (Edit("commit", "wal.clear_staged(self._connection, self._txn)", "pass"),),
+        (Edit("commit", "wal.clear_staged(self._connection, txn)", "pass"),),
+    ),
+    Tooth(
+        "a group whose COMMIT failed is told that it is durable",
+        "5 groups:wal:sync:once",
+        (
+            Edit(
+                "group",
+                "        except BaseException as e:  # noqa: BLE001, it is delivered to those who wait\n"
+                "            error = e\n",
+                "        except BaseException:\n            error = None\n",
+            ),
+        ),
+    ),
+    Tooth(
+        "the log keeps the records of a transaction of a group that failed",
+        "1 groups:wal",
+        (Edit("commit", "        self._tail.reset(closing)\n", ""),),
+    ),
+    Tooth(
+        "every transaction of a group closes the commit",
+        "1 groups:wal",
+        (
+            Edit(
+                "wal",
+                "            self._add(sql, row + self._no_head)",
+                "            self._add(sql, row + (self._no_head[0], bytes(32), 0, '', bytes(32)))",
+            ),
+        ),
+    ),
+    Tooth(
+        "a flush of a batch returns without its COMMIT",
+        "1 batches:wal",
+        (Edit("batch", "commit is None else commit.finish()", "commit is None else commit.base"),),
     ),
     Tooth(
         "CommitOutcomeUnknown is turned into silence",
@@ -232,7 +266,7 @@ TEETH: Final = (
     Tooth(
         "a handle does not open the marker anew beside one that closed",
         "1 sessions:wal",
-        (Edit("marker", "if connection.data_version() != self._seen:", "if self._seen < 0:"),),
+        (Edit("marker", "if connection.data_version() == self._seen:", "if self._seen >= 0:"),),
     ),
     Tooth(
         "the marker is put to rest without a checkpoint",

@@ -13,13 +13,16 @@ import random
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 from unittest import mock
 
 import sqlstate
+from sqlstate import batch as batch_module
+from sqlstate import commit as commit_module
 from sqlstate import connection as connection_module
 from sqlstate import engine as engine_module
 from sqlstate import transaction as transaction_module
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 Name: TypeAlias = tuple[str, "int | str | bytes"]
 Entries: TypeAlias = "dict[Name, str | bytes]"
 
+SECONDS_MAX: Final = 20
+"""A request that has no outcome by then never gets one."""
 STORE: Final = "s.db"
 BACKUP: Final = "backup.db"
 
@@ -88,18 +93,21 @@ class Profile(NamedTuple):
     cache_kib: int = 32 * 1024
     large: int = 200
     """Most bytes of a value."""
+    mode: Literal["full", "group"] = "full"
 
 
 PROFILES: Final = {
     "puts": Profile(24, {"put": 8, "delete": 2, "reopen": 1}, checkpoint_pages=24),
-    "batches": Profile(16, {"put": 1, "batch": 6, "nested": 4, "undone": 1, "reopen": 1}),
+    "transactions": Profile(16, {"put": 1, "many": 6, "nested": 4, "undone": 1, "reopen": 1}),
+    "groups": Profile(13, {"put": 2, "group": 8, "many": 1, "reopen": 1}, checkpoint_pages=30, mode="group"),
+    "batches": Profile(11, {"put": 1, "batch": 6, "unflushed": 2, "reopen": 1}, checkpoint_pages=40),
     "staged": Profile(
         20, {"put": 2, "begin": 3, "stage": 7, "commit": 3, "undo": 1, "reopen": 1, "abandon": 1}, checkpoint_pages=30
     ),
     "spill": Profile(7, {"put": 1, "big": 3, "reopen": 1}, cache_kib=48, large=3000),
-    "readers": Profile(24, {"put": 4, "batch": 2, "hold": 2, "release": 1, "checkpoint": 2}, checkpoint_pages=16),
+    "readers": Profile(24, {"put": 4, "many": 2, "hold": 2, "release": 1, "checkpoint": 2}, checkpoint_pages=16),
     "sessions": Profile(18, {"put": 2, "reopen": 3, "peek": 2, "second": 1, "draft": 1}),
-    "backup": Profile(10, {"put": 3, "batch": 1, "backup": 3, "reopen": 1}),
+    "backup": Profile(10, {"put": 3, "many": 1, "backup": 3, "reopen": 1}),
 }
 
 
@@ -131,6 +139,8 @@ def tuned(profile: Profile) -> Iterator[None]:
             (engine_module, "CHECKPOINT_PAGES", profile.checkpoint_pages),
             (connection_module, "CACHE_KIB", profile.cache_kib),
             (transaction_module, "BUFFER_ENTRIES", 16),
+            (commit_module, "BUFFER_ENTRIES", 16),
+            (batch_module, "PUTS_AT_ONCE", 4),
         ):
             stack.enter_context(mock.patch.object(module, name, value))
         yield
@@ -180,6 +190,8 @@ class Work:
         self.large = 200
         self.held: list[Any] = []
         self.drafts: dict[int, list[tuple[Name, str | bytes]]] = {}
+        self.told: list[BaseException] = []
+        """Errors of single transactions in a group that others survived."""
         self.intended: Entries = {}
         self._options = options
         self._rng = random.Random(seed)  # noqa: S311, no secret
@@ -255,7 +267,7 @@ class Work:
             del self._entries[name]
             del self.store[name[0]][name[1]]
 
-    def batch(self) -> None:
+    def many(self) -> None:
         self._many(self._rng.randrange(2, 9))
 
     def big(self) -> None:
@@ -280,6 +292,51 @@ class Work:
         with self.step("nothing"):
             with suppress(LookupError), self.store.transaction() as txn:
                 self._write(txn, 20)
+                raise LookupError
+            self._entries = before
+
+    def group(self) -> None:
+        """Transactions that share one commit: a block, and functions that are submitted while it is open."""
+        asked = [self._asked() for _ in range(self._rng.randrange(2, 7))]
+        before, error = dict(self._entries), None
+        with self.step("group"):
+            try:
+                with self.store.transaction("group") as txn:
+                    self._write_new(txn, "group")
+                    self._write(txn, 2)
+                    own = dict(self._entries)
+                    in_thread(lambda: [each.submit(self.store) for each in asked])
+            except sqlstate.StoreError as e:
+                error = e
+            asked = [each for each in asked if each.future]
+            outcomes = [error, *(each.outcome() for each in asked)]
+            wait_until_idle(self.store)
+            check_outcomes(outcomes)
+            self._entries = dict(before) if error and not is_unknown(error) else own
+            for each, outcome in zip(asked, outcomes[1:], strict=True):
+                if outcome is None or is_unknown(outcome):
+                    each.apply(self._entries)
+            self.told += [outcome for outcome in outcomes if isinstance(outcome, sqlstate.StoreError)]
+            if error and (is_unknown(error) or self._entries == before):
+                raise error
+
+    def batch(self) -> None:
+        """A batch: transactions, a flush, and more transactions."""
+        with ExitStack() as stack:
+            with self.step("flush"):
+                batch = stack.enter_context(self.store.batch())
+                self._fill(batch)
+                batch.flush()
+            with self.step("batch"):
+                self._fill(batch)
+                stack.close()
+
+    def unflushed(self) -> None:
+        """A batch that is undone."""
+        before = dict(self._entries)
+        with self.step("nothing"):
+            with suppress(LookupError), self.store.batch() as batch:
+                self._fill(batch)
                 raise LookupError
             self._entries = before
 
@@ -390,8 +447,37 @@ class Work:
             self.store.close()
 
     def _many(self, number: int) -> None:
-        with self.step("batch"), self.store.transaction("many") as txn:
+        with self.step("many"), self.store.transaction("many") as txn:
             self._write(txn, number)
+
+    def _fill(self, batch: Any) -> None:
+        """Make transactions of a batch: single entries, several, and one that is undone."""
+        self._write_new(batch, "batch")
+        for what in self._rng.choices(("put", "many", "undone"), (5, 2, 1), k=self._rng.randrange(4, 9)):
+            before = dict(self._entries)
+            if what == "put":
+                self._write(batch, 1)
+                continue
+            with suppress(LookupError), batch.transaction(self._rng.choice(("", "note"))) as txn:
+                self._write(txn, self._rng.randrange(1, 6))
+                if self._rng.random() < 0.5:
+                    len(txn["a"])  # so it reaches the tables
+                    self._write(txn, 2)
+                if what == "undone":
+                    self._entries = before
+                    raise LookupError
+
+    def _write_new(self, txn: Any, collection: str) -> None:
+        """Put an entry that was not there: so there is a commit."""
+        number = len(self.steps)
+        self._entries[collection, number] = stored(number)
+        txn.put(collection, number, number)
+
+    def _asked(self) -> Asked:
+        """Return a transaction to be submitted; the model does not have it yet."""
+        changes = [(self._name(), None if self._rng.random() < 0.3 else self._value()) for _ in range(4)]
+        how = self._rng.choice(("", "", "", "reading", "failing", "failing reading", "nothing"))
+        return Asked(how, changes[: self._rng.randrange(1, 5)])
 
     def _write(self, txn: Any, number: int) -> None:
         for _ in range(number):
@@ -419,6 +505,85 @@ class Work:
         return {"number": self._rng.randrange(1000), "text": "x" * size}
 
 
+class Asked:
+    """A transaction that is submitted.
+
+    Args:
+        how: `reading`: it reaches the tables before its end; `failing`: it is undone; `nothing`: it only reads.
+        changes: names and values, None to delete.
+    """
+
+    def __init__(self, how: str, changes: list[tuple[Name, Any]]) -> None:
+        self.future: Any = None
+        self._how = how
+        self._changes = changes
+
+    def submit(self, store: sqlstate.Store) -> None:
+        with suppress(sqlstate.StoreError):  # the handle failed
+            self.future = store.submit(self._work, note=self._how)
+
+    def outcome(self) -> BaseException | None:
+        """Wait for the end; return its exception."""
+        error: BaseException | None = self.future.exception(timeout=SECONDS_MAX)
+        if isinstance(error, LookupError) and "failing" not in self._how:
+            raise AssertionError("it failed though nothing was the matter") from error
+        assert error or "failing" not in self._how, "the exception of a transaction was lost"
+        return error
+
+    def apply(self, entries: Entries) -> None:
+        """Make the changes in a model."""
+        if self._how == "nothing":
+            return
+        for name, value in self._changes:
+            if value is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = stored(value)
+
+    def _work(self, txn: sqlstate.Transaction) -> None:
+        if self._how == "nothing":
+            len(txn["a"])
+            return
+        for name, value in self._changes:
+            if value is None:
+                txn.delete(*name)
+            else:
+                txn.put(*name, value)
+            if "reading" in self._how:
+                len(txn["a"])
+        if "failing" in self._how:
+            raise LookupError
+
+
+def check_outcomes(outcomes: Iterable[BaseException | None]) -> None:
+    """Check that what the requests of one group were told agrees."""
+    every = list(outcomes)
+    unknown = [each for each in every if isinstance(each, sqlstate.CommitOutcomeUnknown)]
+    assert not unknown or None not in every, f"one knows what others do not: {every}"
+    assert len({each.chain for each in unknown}) <= 1, f"one group, several commits: {unknown}"
+    errors = [id(each) for each in every if each is not None]
+    assert len(set(errors)) == len(errors), "threads share one exception"
+
+
+def is_unknown(error: BaseException) -> bool:
+    return isinstance(error, sqlstate.CommitOutcomeUnknown)
+
+
+def in_thread(work: Callable[[], object]) -> None:
+    """Do something in another thread, and wait for its end."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def wait_until_idle(store: sqlstate.Store) -> None:
+    """Wait until the store's own thread sleeps, so that what comes next does not depend on how fast it was."""
+    until = time.monotonic() + SECONDS_MAX
+    while store._group._working:
+        assert time.monotonic() < until, "the store's own thread does not come to rest"
+        time.sleep(0)
+
+
 # Whether this version rolls back what dead sessions staged.
 RECOVERS: Final = hasattr(sqlstate, "RecoveryReport")
 
@@ -431,7 +596,9 @@ def record(folder: Path, profile: str, journal: str, seed: str) -> Recording:
     rng = random.Random(f"{seed}:steps")  # noqa: S311, no secret
     kinds: Iterable[str] = rng.choices(list(mix.weights), list(mix.weights.values()), k=mix.steps)
     with deterministic(seed), tuned(mix), watching_os(trace):
-        work = Work(folder / STORE, seed, trace.where, vfs=vfs.name, journal=journal)
+        work = Work(
+            folder / STORE, seed, trace.where, vfs=vfs.name, journal=journal, mode=mix.mode, group_wait=SECONDS_MAX
+        )
         work.large = mix.large
         try:
             for kind in kinds:

@@ -444,7 +444,7 @@ def fork_uses(path: str, journal: str) -> None:
     handles = Handles(store, store["c"], snapshot["c"], snapshot, store.wal, staged=staged)
     scan = iter(store["c"].items())
     next(scan)
-    classes = [cls for cls in CALLS if cls is not sqlstate.Transaction]
+    classes = [cls for cls in CALLS if cls not in (sqlstate.Transaction, sqlstate.Batch)]
 
     def child() -> None:
         found = refusals(handles, classes)

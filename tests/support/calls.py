@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import Any, Final, NamedTuple
 
 import sqlstate
+from sqlstate import group
 from sqlstate.state import Span
 
 NAME: Final = ("c", 1, "k")
@@ -33,6 +34,16 @@ class Handles(NamedTuple):
     wal: Any
     txn: Any = None
     staged: Any = None
+    batch: Any = None
+
+
+class Asked(group.Call):
+    """A function to be called with a transaction, whose outcome nobody waits for."""
+
+    __slots__ = ()
+
+    def resolve(self) -> None:
+        """Tell nobody."""
 
 
 Call = Callable[[Any], object]
@@ -43,22 +54,29 @@ STORE: Final[dict[str, Call]] = {
     "__iter__": lambda store: iter(store),
     "audit": lambda store: store.audit(),
     "backup": lambda store: store.backup(store.path.with_name("backup.db")),
+    "barrier": lambda store: store.barrier(),
+    "batch": lambda store: store.batch(),
     "check_audit": lambda store: store.check_audit(),
     "collections": lambda store: store.collections(),
     "commits": lambda store: store.commits(),
     "committed": lambda store: store.committed(sqlstate.CommitOutcomeUnknown(1, "")),
     "count": lambda store: store.count(NAME, NEXT),
+    "durable": lambda store: store.durable,
+    "enqueue": lambda store: store.enqueue(Asked(lambda _: None)),
     "get_stored": lambda store: store.get_stored(NAME),
     "head": lambda store: store.head(),
     "pending": lambda store: store.pending(),
     "put_stored": lambda store: store.put_stored(NAME, "1"),
     "record": lambda store: store.record("check", {}),
     "resume": lambda store: store.resume(1),
+    "run": lambda store: store.run(lambda txn: txn.put("c", "k", 2)),
     "scan": lambda store: store.scan(SPAN, values=True),
     "snapshot": lambda store: store.snapshot(),
     "stage": lambda store: store.stage(),
     "stats": lambda store: store.stats(),
+    "submit": lambda store: store.submit(lambda txn: txn.put("c", "k", 2)).result(),
     "transaction": lambda store: store.transaction(),
+    "watch": lambda store: store.watch(timeout=0),
     "writing": lambda store: store.writing(),
 }
 
@@ -114,6 +132,7 @@ TRANSACTION: Final[dict[str, Call]] = {
     "get_stored": lambda txn: txn.get_stored(NAME),
     "put": lambda txn: txn.put("c", "k", 2),
     "put_stored": lambda txn: txn.put_stored(NAME, "2"),
+    "run": lambda txn: txn.run(lambda same: same.put("c", "k", 2)),
     "scan": lambda txn: txn.scan(SPAN, values=True),
     "writing": lambda txn: txn.writing(),
 }
@@ -124,6 +143,21 @@ STAGED: Final[dict[str, Call]] = {
     "get": lambda staged: staged.get("c", "k"),
     "put": lambda staged: staged.put("c", "k", 2),
     "rollback": lambda staged: staged.rollback(),
+}
+
+BATCH: Final[dict[str, Call]] = {
+    "collections": lambda batch: batch.collections(),
+    "count": lambda batch: batch.count(NAME, NEXT),
+    "delete": lambda batch: batch.delete("c", "k"),
+    "flush": lambda batch: batch.flush(),
+    "get": lambda batch: batch.get("c", "k"),
+    "get_stored": lambda batch: batch.get_stored(NAME),
+    "put": lambda batch: batch.put("c", "k", 2),
+    "put_stored": lambda batch: batch.put_stored(NAME, "2"),
+    "run": lambda batch: batch.run(lambda txn: txn.put("c", "k", 2)),
+    "scan": lambda batch: batch.scan(SPAN, values=True),
+    "transaction": lambda batch: batch.transaction(),
+    "writing": lambda batch: batch.writing(),
 }
 
 _HANDLE = "makes a handle without asking the file; every method of the handle refuses"
@@ -150,11 +184,13 @@ EXEMPT: Final[dict[type, dict[str, str]]] = {
         "abandon": _STORE_ONLY,
         "apply": _STORE_ONLY,
         "collection": _HANDLE,
+        "end": _STORE_ONLY,
         "enter_nested": _STORE_ONLY,
         "finish": _STORE_ONLY,
         "leave_nested": _STORE_ONLY,
     },
     sqlstate.StagedTransaction: {"__enter__": _HANDLE},
+    sqlstate.Batch: {"__getitem__": _HANDLE, "collection": _HANDLE, "end": _STORE_ONLY},
 }
 
 CALLS: Final[dict[type, dict[str, Call]]] = {
@@ -165,9 +201,12 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
     sqlstate.Snapshot: SNAPSHOT,
     sqlstate.Transaction: TRANSACTION,
     sqlstate.StagedTransaction: STAGED,
+    sqlstate.Batch: BATCH,
 }
 
-STORE_WRITES: Final = ("put_stored", "record", "resume", "stage", "transaction", "writing")
+STORE_WRITES: Final = (
+    "barrier", "batch", "enqueue", "put_stored", "record", "resume", "run", "stage", "submit", "transaction", "writing",
+)  # fmt: skip
 
 # Each changes something; on a store for reading each is refused with ReadOnly.
 WRITES: Final[dict[type, dict[str, Call]]] = {
@@ -213,6 +252,7 @@ def handle_of(cls: type, handles: Handles) -> Any:
         sqlstate.Snapshot: handles.snapshot,
         sqlstate.Transaction: handles.txn,
         sqlstate.StagedTransaction: handles.staged,
+        sqlstate.Batch: handles.batch,
     }[cls]
 
 

@@ -28,6 +28,11 @@ class Child:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def says(self) -> Any:
         """Return the next line that it says.
 

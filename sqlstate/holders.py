@@ -1,0 +1,83 @@
+"""Tells which process has one of SQLite's locks, where the system says so: Linux does, in /proc/locks.
+
+The files are never opened for it: closing a descriptor of a locked file drops this process's own locks on it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOCKS: Final = "/proc/locks"
+# Bytes that SQLite locks: of the -shm, see walformat.html in SQLite's documentation; of the main file, os.h.
+WAL_WRITE: Final = 120
+WAL_READ: Final = range(123, 128)
+MAIN: Final = range(0x40000000, 0x40000000 + 512)
+
+
+class Holder(NamedTuple):
+    """A process that has a lock."""
+
+    pid: int
+    name: str
+    """As the system shows it; empty if the process has ended."""
+
+    def __str__(self) -> str:
+        if self.pid == os.getpid():
+            return "another handle, a snapshot or a scan of this process"
+        return f"process {self.pid}{f' ({self.name})' if self.name else ''}"
+
+
+def of_writing(path: str) -> Holder | None:
+    """Return who has the lock that a write to a store waits for, or None if that cannot be known.
+
+    Args:
+        path: the main file.
+    """
+    path = os.path.realpath(path)
+    in_wal = next(_locks(path + "-shm", range(WAL_WRITE, WAL_WRITE + 1), shared=False), None)
+    if in_wal is not None:
+        return _named(in_wal)
+    # In WAL mode whoever has the file open shares it, and keeps nobody waiting.
+    shared = not os.path.exists(path + "-shm")
+    found = [*_locks(path, MAIN, shared=False), *(_locks(path, MAIN, shared=True) if shared else ())]
+    # A COMMIT that waits for readers has locks itself.
+    return next((_named(pid) for pid in found if pid != os.getpid()), _named(found[0]) if found else None)
+
+
+def of_reading(path: str) -> list[Holder]:
+    """Return the processes that read a store in WAL mode at this moment; none if that cannot be known.
+
+    Args:
+        path: the main file.
+    """
+    return [_named(pid) for pid in sorted(set(_locks(os.path.realpath(path) + "-shm", WAL_READ, shared=True)))]
+
+
+def _locks(path: str, wanted: range, *, shared: bool) -> Iterator[int]:
+    """Yield the processes that have a lock, exclusive or shared, on one of the bytes *wanted* of a file."""
+    try:
+        status = os.stat(path)
+        with open(LOCKS, encoding="ascii") as file:
+            lines = file.read().splitlines()
+    except (OSError, ValueError):
+        return
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    kind = "READ" if shared else "WRITE"
+    for line in lines:
+        match line.split():
+            case [_, "POSIX", _, found, pid, at, first, last] if (found, at) == (kind, place):
+                end = wanted[-1] if last == "EOF" else int(last)
+                if int(pid) > 0 and int(first) <= wanted[-1] and end >= wanted[0]:
+                    yield int(pid)
+
+
+def _named(pid: int) -> Holder:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return Holder(pid, file.read().strip())
+    except OSError:
+        return Holder(pid, "")
