@@ -1,0 +1,37 @@
+"""sqlstate for asyncio and trio: the same store, awaited.
+
+    from sqlstate import aio
+
+    async with aio.open("app.db") as store:
+        await store.put("settings", "theme", {"name": "dark"})
+
+Writes of many tasks share one commit; each is durable when it returns. It needs anyio, which
+`pip install 'sqlstate-store[aio]'` brings. docs/reference/api.md describes it.
+"""
+
+try:
+    import anyio  # noqa: F401, asked for here so that one clear sentence says what is missing
+except ImportError as e:
+    raise ImportError("sqlstate.aio needs anyio: pip install 'sqlstate-store[aio]'", name=e.name) from e
+
+from sqlstate.aio.collection import AsyncCollection, AsyncCollectionView, BufferedCollection
+from sqlstate.aio.scan import AsyncScan
+from sqlstate.aio.snapshot import AsyncSnapshot
+from sqlstate.aio.store import AsyncStore, Opening, open  # noqa: A004, the word every Python programmer looks for
+from sqlstate.aio.tickets import Ticket
+from sqlstate.aio.transaction import AsyncTransaction
+from sqlstate.aio.watching import AsyncWatch
+
+__all__ = [
+    "AsyncCollection",
+    "AsyncCollectionView",
+    "AsyncScan",
+    "AsyncSnapshot",
+    "AsyncStore",
+    "AsyncTransaction",
+    "AsyncWatch",
+    "BufferedCollection",
+    "Opening",
+    "Ticket",
+    "open",
+]

@@ -1,0 +1,219 @@
+"""How a task waits for what another thread does, under asyncio and under trio.
+
+A *job* is done by another thread, which then delivers it to the event loop. The loop is woken once for all jobs
+that were delivered before it gets to run, as a rule those of one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from sqlstate.errors import StoreForked, StoreUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Job(Protocol):
+    """What a task waits for. `waiter` and `settled` belong to the loop, and change in its thread alone."""
+
+    waiter: Any
+    """The task or future that waits for it, if any."""
+    settled: bool
+    """Whether its outcome is known to the loop."""
+
+    def withdraw(self) -> bool:
+        """Tell whether the task need not wait: it never begins, or nobody is interested in how it ends."""
+
+    def rung(self) -> None:
+        """Let go on who waits for it. Called once, in the loop, after it was settled."""
+
+    def says(self) -> str:
+        """Return what became of it, for whoever was cancelled while waiting; `""` for nothing."""
+
+
+class Loop(ABC):
+    """The event loop that a store was opened in."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._delivered: deque[Job] = deque()
+        self._woken = False
+        self.watchers: set[anyio.Event] = set()
+
+    def check(self) -> None:
+        """Raise unless this is called inside the loop.
+
+        Raises:
+            StoreForked: this is the child of a fork.
+            StoreUnusable: another event loop runs here, or none.
+        """
+        if os.getpid() != self._pid:
+            raise StoreForked("the store was opened by a parent process; open it in the child, in an event loop there")
+        if not self._is_here():
+            raise StoreUnusable(
+                "the store belongs to the event loop in which it was opened, and was used outside of it; nothing was "
+                "changed. Open it again in this loop, or share a sqlstate.open() store between threads"
+            )
+
+    def deliver(self, job: Job) -> None:
+        """Tell the loop, from any thread, that *job* is done."""
+        self._delivered.append(job)
+        # The flag is cleared before the queue is emptied: who sees it set is served by the wake-up that set it.
+        if not self._woken:
+            self._woken = True
+            self._wake()
+
+    def committed(self) -> None:
+        """Wake the tasks that watch for commits. Called in the loop."""
+        for event in self.watchers:
+            event.set()
+        self.watchers.clear()
+
+    @abstractmethod
+    async def wait(self, job: Job) -> None:
+        """Wait until *job* is settled.
+
+        Cancelled meanwhile: a job that can be withdrawn is; another one is waited for all the same. What is raised
+        says what became of it.
+        """
+
+    @abstractmethod
+    def release(self, waiter: Any) -> None:
+        """Let *waiter*, which wait() made, go on."""
+
+    @abstractmethod
+    def _is_here(self) -> bool: ...
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Have _settle() called in the loop; never raises: if the loop has ended, nobody waits any more."""
+
+    def _settle(self) -> None:
+        self._woken = False
+        delivered = self._delivered
+        while delivered:
+            job = delivered.popleft()
+            job.settled = True
+            job.rung()
+
+
+class AsyncioLoop(Loop):
+    """A loop of asyncio, or of another library that stands in for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+
+    async def wait(self, job: Job) -> None:
+        """Wait until *job* is settled."""
+        job.waiter = self._loop.create_future()
+        try:
+            await job.waiter
+        except asyncio.CancelledError as cancelled:
+            if not job.withdraw():
+                await self._wait_out(job)
+            job.waiter = None
+            _note(cancelled, job)
+            raise
+
+    def release(self, waiter: asyncio.Future[None]) -> None:
+        """Let the task that awaits *waiter* go on."""
+        if not waiter.done():
+            waiter.set_result(None)
+
+    async def _wait_out(self, job: Job) -> None:
+        # The scope keeps off anyio's cancellations, which come again and again; asyncio's come once each.
+        with anyio.CancelScope(shield=True):
+            while not job.settled:
+                job.waiter = self._loop.create_future()
+                with suppress(asyncio.CancelledError):  # the first one is raised again when it is over
+                    await job.waiter
+
+    def _is_here(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._settle)
+
+
+class TrioLoop(Loop):
+    """A run of trio."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import trio.lowlevel  # noqa: PLC0415, who is here has imported it
+
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
+
+    async def wait(self, job: Job) -> None:
+        """Wait until *job* is settled."""
+        low = self._trio.lowlevel
+        cancelled: Callable[[], Any] | None = None
+
+        def abort(raise_cancel: Callable[[], Any]) -> Any:
+            nonlocal cancelled
+            if job.withdraw():
+                job.waiter = None
+                return low.Abort.SUCCEEDED
+            cancelled = raise_cancel
+            return low.Abort.FAILED
+
+        job.waiter = low.current_task()
+        try:
+            await low.wait_task_rescheduled(abort)
+            if cancelled is not None:
+                cancelled()
+        except BaseException as e:
+            _note(e, job)
+            raise
+
+    def release(self, waiter: Any) -> None:
+        """Let the task *waiter* go on."""
+        self._trio.lowlevel.reschedule(waiter)
+
+    def _is_here(self) -> bool:
+        try:
+            return self._trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:
+            return False
+
+    def _wake(self) -> None:
+        with suppress(self._trio.RunFinishedError):
+            self._token.run_sync_soon(self._settle)
+
+
+def running_loop() -> Loop:
+    """Return the event loop that runs in this thread.
+
+    Raises:
+        StoreUnusable: none does.
+    """
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return TrioLoop()
+    try:
+        return AsyncioLoop()
+    except RuntimeError:
+        raise StoreUnusable(
+            "no event loop runs here: await sqlstate.aio.open() in a coroutine, or use sqlstate.open()"
+        ) from None
+
+
+def _note(cancelled: BaseException, job: Job) -> None:
+    said = job.says()
+    if said:
+        cancelled.add_note(f"sqlstate: {said}")

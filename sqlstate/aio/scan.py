@@ -1,0 +1,236 @@
+"""Scans: `async for` over entries, fetched in chunks, one hop to a thread for each."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self, TypeVar, cast
+
+from sqlstate.errors import StoreUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from sqlstate.aio.threads import Threads
+    from sqlstate.encoding import Key, Stored
+
+R = TypeVar("R")
+Row = tuple["Key", "Stored"]
+Lock = AbstractContextManager[object]
+
+# Rows of the first chunk, and of the greatest; a chunk that has so many bytes is full as well.
+ROWS_FIRST: Final = 1000
+ROWS_MAX: Final = 8000
+BYTES_MAX: Final = 1 << 20
+
+
+class Rows(Protocol):
+    """Where a scan gets its rows."""
+
+    async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
+        """Return the next rows, at most so many, and whether there are no more behind them.
+
+        Args:
+            most: greatest number of rows.
+            final: if there are so many, no more are wanted: nothing need be held for the next.
+        """
+
+    def begun(self, scan: AsyncScan[Any]) -> None:
+        """Hear of the scan that takes the rows."""
+
+    def drop(self) -> None:
+        """Let go of what is held, soon, without waiting for it. Twice does nothing."""
+
+    async def aclose(self) -> None:
+        """Let go of what is held."""
+
+
+class StoredRows:
+    """Rows of one committed state: a statement that runs on from chunk to chunk.
+
+    One thread steps it at a time, and none while it is closed.
+
+    Args:
+        threads: of the store.
+        begin: starts the statement; called in a thread, when the first row is wanted.
+        check: raises if what the statement reads has ended; called before each chunk.
+        lock: held while the statement runs, by all that share its connection.
+    """
+
+    __slots__ = ("_begin", "_check", "_ended", "_lock", "_rows", "_threads")
+
+    def __init__(
+        self,
+        threads: Threads,
+        begin: Callable[[], Iterator[Row]],
+        check: Callable[[], object] | None = None,
+        lock: Lock | None = None,
+    ) -> None:
+        self._threads = threads
+        self._begin = begin
+        self._check = check
+        self._lock = lock or threading.RLock()
+        self._rows: Generator[Row] | None = None
+        self._ended = False
+
+    async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
+        """Return the next rows, at most so many, and whether there are no more behind them."""
+        return await self._threads.run(lambda: self._step(most, final=final))
+
+    def begun(self, scan: AsyncScan[Any]) -> None:
+        """Nothing depends on how far it gets."""
+
+    def drop(self) -> None:
+        """Let go of the statement, soon, without waiting for it."""
+        if not self._ended:
+            self._threads.send(self.close)
+
+    async def aclose(self) -> None:
+        """Let go of the statement."""
+        if not self._ended:
+            await self._threads.run(self.close, whole=True)
+
+    def close(self) -> None:
+        """Let go of the statement, in a thread."""
+        with self._lock:
+            self._end()
+
+    def __del__(self) -> None:
+        # A scan that was left in the middle must not hold SQLite's WAL for ever.
+        if self._rows is not None and not self._ended:
+            self._threads.send(partial(_close, self._rows, self._lock))
+
+    def _step(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
+        rows: list[Row] = []
+        size = 0
+        with self._lock:
+            if self._ended:
+                return [], True
+            try:
+                if self._check is not None:
+                    self._check()
+                if self._rows is None:
+                    self._rows = cast("Generator[Row]", self._begin())
+                for row in self._rows:
+                    rows.append(row)
+                    size += len(row[1])
+                    if len(rows) >= most:
+                        if final:
+                            self._end()
+                        return rows, False
+                    if size >= BYTES_MAX:
+                        return rows, False
+            except BaseException:
+                self._end()
+                raise
+            self._end()
+        return rows, True
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._rows is not None:
+            self._rows.close()
+
+
+def _close(rows: Generator[Row], lock: Lock) -> None:
+    with lock:
+        rows.close()
+
+
+class AsyncScan(Generic[R]):
+    """A scan of a collection, to be iterated once with `async for`.
+
+    All of it sees one committed state, which is held from the first row until the scan ends, is closed, fails, is
+    cancelled or dropped. Leaving the loop early drops it; `contextlib.aclosing()` closes it for certain.
+    """
+
+    __slots__ = ("_at", "_busy", "_chunk", "_fetched", "_last", "_left", "_make", "_rows", "_source", "ended")
+
+    ended: bool
+    """Whether it came to its end, and not only to its limit."""
+
+    def __init__(self, source: Rows, make: Callable[[Key, Stored], R], limit: int | None) -> None:
+        self._source: Rows | None = source
+        self._make = make
+        self._left = limit
+        self._chunk = ROWS_FIRST
+        self._rows: list[Row] = []
+        self._at = 0
+        self._last = False
+        self._busy = False
+        self._fetched = 0
+        self.ended = False
+        source.begun(self)
+
+    @property
+    def passed(self) -> int:
+        """How many rows were taken from it."""
+        return self._fetched - len(self._rows) + self._at
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> R:
+        """Return the next.
+
+        Raises:
+            StopAsyncIteration: there is none.
+            StoreUnusable: another task waits for it already.
+            InvalidValue: the stored document does not fit the collection's type.
+        """
+        if self._at >= len(self._rows):
+            await self._fetch()
+        key, stored = self._rows[self._at]
+        self._at += 1
+        try:
+            return self._make(key, stored)
+        except BaseException:
+            self._drop()
+            raise
+
+    async def aclose(self) -> None:
+        """End the scan, and let go of the state that it sees."""
+        source = self._let_go()
+        if source is not None:
+            await source.aclose()
+
+    async def _fetch(self) -> None:
+        if self._busy:
+            raise StoreUnusable("another task waits for the next row of this scan; give each task a scan of its own")
+        if self._source is None:
+            raise StopAsyncIteration
+        if self._last or self._left == 0:
+            await self._finish()
+        most = self._chunk if self._left is None else min(self._chunk, self._left)
+        self._busy = True
+        try:
+            self._rows, self._last = await self._source.chunk(most, final=most == self._left)
+        except BaseException:
+            self._drop()
+            raise
+        finally:
+            self._busy = False
+        self._at = 0
+        self._fetched += len(self._rows)
+        self._chunk = min(2 * self._chunk, ROWS_MAX)
+        if self._left is not None:
+            self._left -= len(self._rows)
+        if not self._rows:
+            await self._finish()
+
+    async def _finish(self) -> NoReturn:
+        self.ended = self._last
+        await self.aclose()
+        raise StopAsyncIteration
+
+    def _drop(self) -> None:
+        source = self._let_go()
+        if source is not None:
+            source.drop()
+
+    def _let_go(self) -> Rows | None:
+        source, self._source = self._source, None
+        self._fetched = self.passed
+        self._rows, self._at = [], 0
+        return source

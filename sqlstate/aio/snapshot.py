@@ -1,0 +1,140 @@
+"""Snapshots for tasks: one commit, read from threads, one at a time."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
+
+from sqlstate.aio.collection import AsyncCollectionView, Entries
+from sqlstate.aio.scan import StoredRows
+from sqlstate.encoding import Codec, check_collection
+from sqlstate.errors import TransactionEnded
+from sqlstate.transaction import JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from sqlstate.aio.scan import Row
+    from sqlstate.aio.threads import Threads
+    from sqlstate.encoding import Name, Stored
+    from sqlstate.state import Span
+    from sqlstate.store import Store
+    from sqlstate.transaction import Snapshot
+    from sqlstate.wal import Head
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Frozen:
+    """One commit: the newest when it is first read. One thread reads it at a time."""
+
+    __slots__ = ("_ended", "_lock", "_scans", "_snapshot", "_store", "_threads", "_used")
+
+    def __init__(self, store: Store, threads: Threads) -> None:
+        self._store = store
+        self._threads = threads
+        self._lock = threading.RLock()
+        self._snapshot: Snapshot | None = None
+        self._scans: weakref.WeakSet[Iterator[Row]] = weakref.WeakSet()
+        self._used = False
+        self._ended = False
+
+    async def ask(self, fn: Callable[[Snapshot], R]) -> R:
+        """Return what *fn* returns of it, in a thread."""
+        self._used = True
+        return await self._threads.run(lambda: self._asked(fn))
+
+    def rows(self, span: Span, *, values: bool) -> StoredRows:
+        """Return the rows of a scan."""
+        self._used = True
+        return StoredRows(self._threads, lambda: self._begin(span, values=values), self._check, self._lock)
+
+    def drop(self) -> None:
+        """Let go of it, soon, without waiting for that."""
+        self._ended = True
+        if self._used:
+            self._threads.send(self._close)
+
+    def _asked(self, fn: Callable[[Snapshot], R]) -> R:
+        with self._lock:
+            return fn(self._taken())
+
+    def _begin(self, span: Span, *, values: bool) -> Iterator[Row]:
+        rows = self._taken().scan(span, values=values)
+        self._scans.add(rows)
+        return rows
+
+    def _check(self) -> None:
+        if self._ended:
+            raise TransactionEnded("the transaction or snapshot has ended; begin another one")
+
+    def _taken(self) -> Snapshot:
+        self._check()
+        if self._snapshot is None:
+            self._snapshot = self._store.snapshot()
+        return self._snapshot
+
+    def _close(self) -> None:
+        with self._lock:
+            # First, also those that nobody has any more: a statement under way would go on in the connection.
+            for rows in list(self._scans):
+                cast("Generator[Row]", rows).close()
+            if self._snapshot is not None:
+                self._snapshot.close()
+
+
+class AsyncSnapshot(Entries):
+    """The store as one commit left it, for `async with`. Made by `store.snapshot()`.
+
+    `view["users"]` can be read; `view.head` is the commit. While it is open, SQLite's WAL cannot be folded beyond it:
+    keep it short.
+    """
+
+    __slots__ = ("_commit", "head")
+
+    head: Head
+    """The commit that is seen; set at the beginning of the block."""
+
+    def __init__(self, store: Store, threads: Threads) -> None:
+        self._commit = Frozen(store, threads)
+
+    def __getitem__(self, collection: str) -> AsyncCollectionView[Any]:
+        """Return a collection as it was."""
+        return self.collection(collection)
+
+    @overload
+    def collection(self, name: str) -> AsyncCollectionView[Any]: ...
+    @overload
+    def collection(self, name: str, *, type: type[T]) -> AsyncCollectionView[T]: ...
+    def collection(self, name: str, *, type: Any = None) -> AsyncCollectionView[Any]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*, as it was."""
+        return AsyncCollectionView(self, check_collection(name), JSON if type is None else Codec(type))
+
+    async def collections(self) -> list[str]:
+        """Return the names of all collections that had entries, in order."""
+        return await self._commit.ask(lambda view: view.collections())
+
+    async def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+        return await self._commit.ask(lambda view: view.get_stored(name))
+
+    async def has_stored(self, name: Name) -> bool:
+        """Tell whether there is an entry."""
+        return await self.get_stored(name) is not None
+
+    async def count_names(self, start: Name, stop: Name) -> int:
+        """Return the number of entries in [start, stop)."""
+        return await self._commit.ask(lambda view: view.count(start, stop))
+
+    def rows(self, span: Span, *, values: bool) -> StoredRows:
+        """Return the rows of a scan."""
+        return self._commit.rows(span, values=values)
+
+    async def __aenter__(self) -> Self:
+        self.head = await self._commit.ask(lambda view: view.head)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._commit.drop()
