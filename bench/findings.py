@@ -7,8 +7,8 @@ from typing import Final
 
 import apsw
 
+from bench.entries import key
 from bench.measure import Side, Timing, compare
-from bench.run import key
 
 _NODES: Final = 6_000  # as many as level 1 of a tree over 100,000 entries has
 _SEEKS: Final = 40_000

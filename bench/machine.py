@@ -12,6 +12,7 @@ from typing import Final
 import apsw
 
 import sqlstate
+from bench.baselines import BASELINES
 
 _IN_MEMORY: Final = ("tmpfs", "ramfs")
 
@@ -26,6 +27,7 @@ def facts(folder: Path) -> dict[str, str]:
         "disk": f"{kind}, kernel {platform.release()}, fdatasync of one overwritten 4 KiB page {_sync_cost(folder)}",
         "versions": f"Python {platform.python_version()}, apsw {apsw.apsw_version()}, "
         f"SQLite {apsw.sqlite_lib_version()}, sqlstate {sqlstate.__version__}",
+        "peers": ", ".join(dict.fromkeys(kind.version for kind in BASELINES.values() if kind.package)),
         "page cache": "warm: all files were written moments before and stay in memory, so no read waits for the disk",
     }
 

@@ -1,4 +1,4 @@
-"""One run of the benchmark: its scale, and the stores that its workloads share."""
+"""One run of the benchmark: its scale, and the pairs of stores that its workloads share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from bench.baselines import RawSQLite, Sqlstate
+from bench.entries import batches, entries_of, key
+from bench.fleet import Fleet
 from bench.report import Goal
 from sqlstate.engine import CHECKPOINT_PAGES
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 
     from bench.baselines import Baseline, Entry
 
-VALUE_BYTES: Final = 100
-
 _WAL_HEADER_BYTES: Final = 32
 _FRAME_HEADER_BYTES: Final = 24
 
@@ -26,21 +26,38 @@ _FRAME_HEADER_BYTES: Final = 24
 class Scale:
     """How much a run does."""
 
-    tiny: int
+    tiny: int = 1_000
     """Entries of the store that opening a large one is compared with."""
-    small: int
+    small: int = 10_000
     """Entries of the store that a put in a large one is compared with."""
-    reference: int
+    reference: int = 100_000
     """Entries of the stores that most figures are of."""
-    large: int
-    bulk: int
+    large: int = 1_000_000
+    bulk: int = 200_000
     """Entries of a bulk load."""
-    batch: int
+    batch: int = 10_000
     """Entries of one of its transactions."""
-    operations: int
-    """Durable writes of each side for one figure."""
-    passes: int
+    operations: int = 12_000
+    """Durable writes of each side for one figure beside raw SQLite."""
+    passes: int = 4
     """Repetitions of a bulk load."""
+    loads: int = 10
+    """Transactions in which all kinds of store are loaded."""
+    rounds: int = 15
+    """Turns of each store, where many are compared."""
+    puts: int = 200
+    """Puts of one turn, at most."""
+    turn: float = 0.5
+    """Seconds of one turn, at most."""
+    burst: float = 0.5
+    """Seconds that a number of threads put."""
+    threads: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    tail: int = 20_000
+    """Puts that percentiles are of."""
+    increments: int = 2_000
+    """Transactions of each of several processes."""
+    kills: int = 9
+    """Times that a store is opened after a kill."""
     goals: bool = True
     """Whether the goals hold: they are for the sizes of FULL and QUICK."""
 
@@ -53,26 +70,18 @@ class Scale:
     def custom(cls, entries: int, operations: int) -> Scale:
         """Return the scale of a trial run; its figures are not held to the goals."""
         small = max(entries // 10, 1)
-        return cls(small, small, entries, entries, 2 * entries, entries, operations, 1, goals=False)
+        return cls(
+            small, small, entries, entries, 2 * entries, entries, operations, passes=1, loads=2, rounds=2,
+            puts=operations // 2 or 1,
+            burst=0.02, threads=(1, 4), tail=operations, increments=operations, kills=1, goals=False,
+        )  # fmt: skip
 
 
-FULL: Final = Scale(1_000, 10_000, 100_000, 1_000_000, 200_000, 10_000, operations=12_000, passes=4)
-QUICK: Final = Scale(1_000, 10_000, 100_000, 100_000, 200_000, 10_000, operations=2_000, passes=1)
-
-
-def key(number: int) -> str:
-    """Return the key of entry *number*: they sort as numbers do."""
-    return f"key{number:08d}"
-
-
-def entries_of(numbers: Sequence[int], rng: random.Random) -> list[Entry]:
-    """Return entries with these numbers and new random values."""
-    return [(key(number), rng.randbytes(VALUE_BYTES)) for number in numbers]
-
-
-def batches(numbers: Sequence[int], batch: int, rng: random.Random) -> list[tuple[list[Entry]]]:
-    """Return the arguments of one bulk() for each *batch* of numbers."""
-    return [(entries_of(numbers[start : start + batch], rng),) for start in range(0, len(numbers), batch)]
+FULL: Final = Scale()
+QUICK: Final = Scale(
+    large=100_000, operations=2_000, passes=1, loads=1, rounds=4, puts=100, turn=0.06, burst=0.1,
+    threads=(1, 4, 16, 64), kills=1,
+)  # fmt: skip
 
 
 def wal_pages(path: Path) -> int:
@@ -187,19 +196,36 @@ class Run:
     def __init__(self, folder: Path, scale: Scale) -> None:
         self.folder = folder
         self.scale = scale
+        self.rng = random.Random(4)
         self._pairs: dict[int, Pair] = {}
+        self._fleets: dict[int, Fleet] = {}
 
     def pair(self, entries: int) -> Pair:
-        """Return the stores with *entries* entries; they are made once."""
+        """Return the two stores with *entries* entries; they are made once."""
+        for fleet in self._fleets.values():
+            fleet.close()
         if entries not in self._pairs:
             self._pairs[entries] = Pair(self.folder, entries, self.scale.batch)
         return self._pairs[entries]
 
-    def goal(self, limit: float, of: Literal["ratio", "figure"] = "ratio") -> Goal | None:
+    def fleet(self, entries: int) -> Fleet:
+        """Return one store of each kind with *entries* entries; they are made once."""
+        self._close(but=entries)
+        if entries not in self._fleets:
+            self._fleets[entries] = Fleet(self.folder, entries, self.scale.loads)
+        return self._fleets[entries]
+
+    def goal(self, limit: float, of: Literal["ratio", "figure"] = "ratio", *, least: bool = False) -> Goal | None:
         """Return a goal, if the scale is one that goals are meant for."""
-        return Goal(limit, of) if self.scale.goals else None
+        return Goal(limit, of, least) if self.scale.goals else None
 
     def close(self) -> None:
         """Close all stores."""
+        self._close(but=None)
+
+    def _close(self, but: int | None) -> None:
         for pair in self._pairs.values():
             pair.close()
+        for entries, fleet in self._fleets.items():
+            if entries != but:
+                fleet.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,10 +15,12 @@ import pytest
 
 from bench import __main__ as program
 from bench import findings, machine, report
-from bench.baselines import BASELINES, RawSQLite
+from bench.baselines import BASELINES, Baseline, RawSQLite
+from bench.baselines.custom import CustomWal
 from bench.measure import Side, Spread, Timing, compare
-from bench.report import Goal, Row
+from bench.report import Goal, Row, Sheet
 from bench.run import FULL, QUICK, Pair, Run, Scale, wal_pages
+from bench.tracing import syncs_of_a_put
 from bench.workloads import WORKLOADS
 from bench.workloads.sync import sync
 from sqlstate.connection import CACHE_KIB
@@ -28,11 +31,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
+WORKLOADS_TRIED = ["put", "bulk", "get", "scan", "open", "space", "original", "batch"]
 ROWS = [
     "put/200", "put/2000", "put/mean", "put/growing", "put/frames", "put/frames-mean", "put/size", "put/insert",
-    "put/delete", "sync/put", "bulk/ordered", "bulk/random", "get/2000", "scan/items", "scan/len", "open/close",
-    "open/read", "space/entry", "space/put",
+    "put/delete", "bulk/ordered", "bulk/random", "get/2000", "scan/items", "scan/len", "open/close", "open/read",
+    "space/entry", "space/put", "batch/sqlstate", "batch/batch",
 ]  # fmt: skip
+PAGE = (
+    "# Before\n<!-- bench:begin rows -->\nold\n<!-- bench:end -->\nbetween\n"
+    "<!-- bench:begin original -->\n<!-- bench:end -->\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +48,10 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     """What a small run prints, its JSON, and a page that it wrote."""
     folder = tmp_path_factory.mktemp("trial")
     page = folder / "page.md"
-    page.write_text(f"# Before\n{report.BEGIN}\nold table\n{report.END}\nafter\n")
+    page.write_text(PAGE)
     options = ["--entries", "2000", "--operations", "20", "--dir", str(folder)]
     options += ["--json", str(folder / "figures.json"), "--write", str(page)]
+    options += [word for name in WORKLOADS_TRIED for word in ("--only", name)]
     command = [sys.executable, "-m", "bench", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -53,13 +62,29 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
 def test_every_row_is_printed_and_in_the_json(trial: tuple[str, dict[str, Any], Path]) -> None:
     printed, figures, _ = trial
     assert [row["name"] for row in figures["rows"]] == ROWS
-    lines = [line for line in printed.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + len(ROWS)
+    lines = [line for line in printed.splitlines() if line.startswith("|")][: 2 + len(ROWS)]
     assert len({len(line) for line in lines}) == 1, "the table is not aligned"
     for row, line in zip(figures["rows"], lines[2:], strict=True):
         assert line.startswith(f"| {row['what']} ")
-        if row["name"] != "sync/put":  # strace may not be there
-            assert row["ours"] > 0
+        assert row["ours"] > 0
+
+
+def test_every_kind_of_store_has_a_line_also_one_that_is_missing(trial: tuple[str, dict[str, Any], Path]) -> None:
+    _, figures, _ = trial
+    lines = {sheet["name"]: sheet["lines"] for sheet in figures["sheets"]}["original"]
+    assert list(lines) == [kind.title for kind in BASELINES.values()]
+    for kind in BASELINES.values():
+        first = lines[kind.title][0]["value"]
+        assert first == "missing" if kind.missing else first > 0
+
+
+def test_figures_of_an_earlier_run_are_shown_from_its_json(
+    trial: tuple[str, dict[str, Any], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed, figures, _ = trial
+    (tmp_path / "figures.json").write_text(json.dumps(figures))
+    program.main(["--read", str(tmp_path / "figures.json")])
+    assert capsys.readouterr().out == printed
 
 
 def test_a_trial_is_not_held_to_the_goals(trial: tuple[str, dict[str, Any], Path]) -> None:
@@ -69,21 +94,28 @@ def test_a_trial_is_not_held_to_the_goals(trial: tuple[str, dict[str, Any], Path
 
 def test_header_says_where_and_with_what(trial: tuple[str, dict[str, Any], Path]) -> None:
     printed, figures, _ = trial
-    assert list(figures["facts"]) == ["command", "machine", "disk", "versions", "page cache", "load average"]
+    assert list(figures["facts"]) == [
+        "command", "machine", "disk", "versions", "peers", "page cache", "load average",
+    ]  # fmt: skip
+    for kind in BASELINES.values():
+        assert not kind.package or kind.version in figures["facts"]["peers"]
     for fact, value in figures["facts"].items():
         assert f"* {fact}: {value}\n" in printed
     assert apsw.sqlite_lib_version() in figures["facts"]["versions"]
 
 
 def test_page_is_rewritten_between_its_markers(trial: tuple[str, dict[str, Any], Path]) -> None:
-    printed, _, page = trial
-    assert page.read_text() == f"# Before\n{report.BEGIN}\n{printed}{report.END}\nafter\n"
+    _, figures, page = trial
+    result = report.Result.from_dict(figures)
+    assert page.read_text() == PAGE.replace(
+        "<!-- bench:begin rows -->\nold\n", f"<!-- bench:begin rows -->\n{result.block('rows', '')}\n"
+    ).replace("<!-- bench:begin original -->\n", f"<!-- bench:begin original -->\n{result.block('original', '')}\n")
 
 
 def test_page_without_markers_is_refused_before_the_run(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("no markers")
-    with pytest.raises(ValueError, match="bench:begin"):
+    with pytest.raises(ValueError, match="the page needs blocks"):
         program.main(["--write", str(page), "--dir", str(tmp_path)])
     assert page.read_text() == "no markers"
 
@@ -104,10 +136,10 @@ def test_scales(
 ) -> None:
     seen: list[Scale] = []
 
-    def measure(_folder: Path, scale: Scale, names: Sequence[str]) -> list[Row]:
+    def measure(_folder: Path, scale: Scale, names: Sequence[str]) -> tuple[list[Row], list[Sheet]]:
         assert list(names) == list(WORKLOADS)
         seen.append(scale)
-        return []
+        return [], []
 
     monkeypatch.setattr(program, "_measure", measure)
     monkeypatch.setattr(machine, "in_memory", lambda _: memory)
@@ -126,6 +158,8 @@ def row(ratio: float | None, ours: float | None = 1000.0, goal: Goal | None = No
         (row(1.6, goal=Goal(1.6)), True),
         (row(1.601, goal=Goal(1.6)), False),
         (row(9.9), None),
+        (row(3.0, goal=Goal(3, least=True)), True),
+        (row(2.9, goal=Goal(3, least=True)), False),
         (row(9.9, ours=6, goal=Goal(6, "figure")), True),
         (row(0.1, ours=7, goal=Goal(6, "figure")), False),
         (row(None, ours=None, goal=Goal(1, "figure")), None),
@@ -163,19 +197,92 @@ def test_sides_take_turns_and_the_warmup_is_not_counted() -> None:
     assert len(timing.ours) == len(timing.theirs) == 3
 
 
+def made(name: str, path: Path) -> Baseline:
+    kind = BASELINES[name]
+    if kind.missing:
+        pytest.skip(f"{kind.package} is not installed")
+    return kind.make(path)
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_baseline_does_what_the_protocol_says(name: str, tmp_path: Path) -> None:
-    store = BASELINES[name](tmp_path / "test.db")
-    assert store.name == name
+    store: Any = made(name, tmp_path / "test.db")
     store.open()
     store.bulk([("b", b"2"), ("a", b"1"), ("c", b"3")])
     store.put("b", b"two")
-    store.delete("c")
     store.close()
     store.open()
-    assert (store.get("a"), store.get("b")) == (b"1", b"two")
-    assert store.scan() == store.count() == 2
+    if name != "append":  # which is no store
+        assert (store.get("a"), store.get("b")) == (b"1", b"two")
+        assert store.scan() == 3
+    if hasattr(store, "delete"):
+        store.delete("c")
+        assert store.scan() == store.count() == 2
     store.close()
+
+
+@pytest.mark.parametrize("name", [name for name, kind in BASELINES.items() if name != "append"])
+def test_a_baseline_whose_process_was_killed_has_what_it_promised(name: str, tmp_path: Path) -> None:
+    """A kill is what every one of them survives; what a power cut does, the syncs say."""
+    store = made(name, tmp_path / "test.db")
+    program = f"""
+import os, signal
+from pathlib import Path
+from bench.baselines import BASELINES
+store = BASELINES[{name!r}].make(Path({str(store.path)!r}))
+store.open()
+for number in range(20):
+    store.put(f"key{{number % 7}}", b"%d" % number)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    store.open()
+    assert {key: store.get(f"key{key}") for key in range(7)} == {n % 7: b"%d" % n for n in range(13, 20)}
+    store.close()
+
+
+@pytest.mark.parametrize("step", ["log", "half of the log", "temporary", "renamed"])
+def test_the_custom_wal_recovers_from_a_kill_at_each_of_its_steps(step: str, tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from bench.baselines.custom import CustomWal
+store = CustomWal(Path({str(tmp_path / "store")!r}))
+store.open()
+store.put("a", b"1")
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+step, real, write = {step!r}, os.pwrite, CustomWal._write
+if step == "log":
+    store._save = die
+elif step == "half of the log":
+    os.pwrite = lambda log, record, at: (real(log, record[:-1], at), die())
+elif step == "temporary":
+    store._write = lambda file, content: (write(store, file, content[:-1]), die())
+else:
+    fsync = os.fsync
+    os.fsync = lambda descriptor: die() if descriptor == store._folder else fsync(descriptor)
+store.put("a", b"2")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    store = CustomWal(tmp_path / "store")
+    store.open()
+    assert store.get("a") == (b"1" if step == "half of the log" else b"2")
+    store.put("a", b"3")
+    store.close()
+    store.open()
+    assert store.get("a") == b"3"
+    store.close()
+
+
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "sqlstate-group"])
+def test_a_durable_put_syncs_and_another_does_not(name: str, tmp_path: Path) -> None:
+    made(name, tmp_path / "test.db")
+    syncs = syncs_of_a_put(tmp_path, name)
+    if syncs is None:
+        pytest.skip("strace is not there, or may not trace")
+    assert syncs >= 1 if BASELINES[name].durable else syncs < 0.5
 
 
 @pytest.mark.parametrize(
@@ -217,7 +324,8 @@ def test_pair_is_worn_in_before_it_is_measured(tmp_path: Path) -> None:
 
 def test_syncs_without_strace_are_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    (only,) = sync(Run(tmp_path, QUICK))
+    only, _ = sync(Run(tmp_path, QUICK))
+    assert isinstance(only, Row)
     assert only.ours is None
     assert only.met is None
 

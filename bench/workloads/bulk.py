@@ -6,9 +6,9 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from bench.baselines import RawSQLite, Sqlstate
+from bench.entries import batches
 from bench.measure import Side, Timing, compare
 from bench.report import Row
-from bench.run import batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.baselines import Sqlstate
+from bench.entries import key
 from bench.measure import Side, compare
 from bench.report import timed
-from bench.run import key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

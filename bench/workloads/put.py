@@ -25,7 +25,7 @@ def put(run: Run) -> Iterator[Row]:
     """Put a changed value, at several sizes; insert and delete; pages written; cost against size."""
     for size in run.scale.sizes:
         timing = _at(run, size)
-        goal = run.goal(1.6) if size == run.scale.reference else None
+        goal = run.goal(1.5) if size == run.scale.reference else None
         yield timed(f"put/{size}", f"put a changed value, {size:,} entries", timing, goal=goal)
         if size == run.scale.reference:
             ours, theirs = timing.means
