@@ -115,6 +115,7 @@ class Engine:
         self.turn = Turn()
         self.before_turn: Callable[[], None] | None = None
         self._closing = threading.Lock()
+        self._connecting = threading.Lock()
         self._readers: list[Connection] = []
         self._lent: dict[Connection, Lent | None] = {}  # None: for a moment
         self.real_path = os.path.realpath(self.path)  # SQLite names the files beside after what a link leads to
@@ -196,9 +197,16 @@ class Engine:
         try:
             connection = self._readers.pop()
         except IndexError:
-            connection = self._connect()
-            connection.settle(self.journal, read_only=True)
+            with self._connecting:  # what close() does not know of could keep the -wal from going
+                self.check_usable()
+                connection = self._connect()
+                connection.settle(self.journal, read_only=True)
+                self._lent[connection] = None
+            return connection
         self._lent[connection] = None
+        if self._closed:  # meanwhile
+            self.give_reader(connection)
+            self.check_usable()
         return connection
 
     def give_reader(self, connection: Connection) -> None:
@@ -290,7 +298,7 @@ class Engine:
             self._wake_watchers()
         # Done here, not in SQLite's hook, so that an error is seen instead of swallowed.
         if self.wal_pages >= max(CHECKPOINT_PAGES, self._retry_at):
-            with suppress(Busy):  # another process is at it; the next commit looks again
+            with suppress(Busy):  # another process is at it; a later commit looks again
                 self._bound_wal(seq)
 
     def checkpoint(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
@@ -388,7 +396,7 @@ class Engine:
         try:
             if self._closed:  # by another thread, meanwhile
                 return
-            with self.looking:
+            with self.looking, self._connecting:
                 self._closed = True
             self._wake_watchers()
             for connection in list(self._lent):
@@ -456,6 +464,7 @@ class Engine:
         """Give up the connections in the child of a fork, without closing them."""
         self._forked = True
         self._closing = threading.Lock()
+        self._connecting = threading.Lock()
         self.looking = threading.Lock()
         writers = [self.writer] if hasattr(self, "writer") else []
         for connection in (*writers, *self._readers, *self._lent):
