@@ -30,7 +30,8 @@ from sqlstate.engine import Engine
 
 path, point, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = sqlstate.open(path, mode="group", timeout=60)
-real, made, ended = Engine.commit, 0, Commit.end
+real, ended = Engine.commit, Commit.end
+made = endings = 0
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -46,10 +47,10 @@ def commit(engine, seq, chain):
         die()
 
 def end(transaction):
-    global made
+    global endings
     done = ended(transaction)
-    made += point == "after a transaction"
-    if point == "after a transaction" and made == at:
+    endings += 1
+    if point == "after a transaction" and endings == at:
         die()
     return done
 

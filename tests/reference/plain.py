@@ -339,8 +339,10 @@ def _connect(path: str | Path, how: str) -> sqlite3.Connection:
 
 
 def _is_beside(path: str | Path, suffix: str) -> bool:
-    sidecar = Path(f"{path}{suffix}")
-    return sidecar.exists() and sidecar.stat().st_size > 0
+    try:
+        return Path(f"{path}{suffix}").stat().st_size > 0
+    except FileNotFoundError:  # asked once: another process may remove it between two questions
+        return False
 
 
 def _read(path: str | Path) -> _File:
