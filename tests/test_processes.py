@@ -55,9 +55,9 @@ def beside(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
-def test_six_processes_that_make_one_file_at_one_moment_agree_on_it(tmp_path: Path, journal: str) -> None:
+def test_eight_processes_that_make_one_file_at_one_moment_agree_on_it(tmp_path: Path, journal: str) -> None:
     with ExitStack() as stack:
-        children = [stack.enter_context(Child("opens", journal)) for _ in range(6)]
+        children = [stack.enter_context(Child("opens", journal)) for _ in range(8)]
         for child in children:
             child.expects("ready")
         for attempt in range(4):
@@ -72,7 +72,7 @@ def test_six_processes_that_make_one_file_at_one_moment_agree_on_it(tmp_path: Pa
             assert len(ids) == 1, "two stores were made of one file"
             judgement = judged(path)
             assert {judgement.store_id.hex()} == ids
-            assert (judgement.seq, judgement.count) == (6, 6)
+            assert (judgement.seq, judgement.count) == (8, 8)
             with plain.connect(path) as connection:
                 rows = connection.execute("SELECT number, name FROM schema_migrations").fetchall()
                 journals = connection.execute("SELECT value FROM meta WHERE name = 'journal'").fetchall()
@@ -83,11 +83,11 @@ def test_six_processes_that_make_one_file_at_one_moment_agree_on_it(tmp_path: Pa
             child.ends()
 
 
-@pytest.mark.parametrize(("journal", "times"), [("wal", 200), ("delete", 40)])
-def test_increments_of_three_processes_add_up(path: Path, journal: str, times: int) -> None:
+@pytest.mark.parametrize(("journal", "times"), [("wal", 150), ("delete", 30)])
+def test_increments_of_four_processes_add_up(path: Path, journal: str, times: int) -> None:
     sqlstate.open(path, journal=journal).close()  # type: ignore[arg-type]
     with ExitStack() as stack:
-        children = [stack.enter_context(Child("increments", path, times)) for _ in range(3)]
+        children = [stack.enter_context(Child("increments", path, times)) for _ in range(4)]
         for child in children:
             child.expects("ready")
         for child in children:
@@ -97,8 +97,8 @@ def test_increments_of_three_processes_add_up(path: Path, journal: str, times: i
         for child in children:
             child.ends()
     judgement = judged(path)  # that seq has no holes is I4
-    assert judgement.seq == 3 * times
-    assert read_all(path) == {"c": {"counter": 3 * times}}
+    assert judgement.seq == 4 * times
+    assert read_all(path) == {"c": {"counter": 4 * times}}
 
 
 # ---- What others see ----
@@ -110,7 +110,7 @@ def fill(store: sqlstate.Store) -> None:
         txn["right"].update(dict.fromkeys(range(7), 0))
 
 
-def total(view: sqlstate.Snapshot) -> int:
+def total(view: sqlstate.Snapshot | sqlstate.Store) -> int:
     return sum([*view["left"].values(), *view["right"].values()])
 
 
@@ -148,6 +148,24 @@ def test_a_transaction_of_another_process_is_seen_when_it_has_committed_and_not_
             assert (store["left"][0], store["right"][0], store.head().seq) == (99, 1, 2)
             # The snapshot still is of the commit before.
             assert (total(before), before["left"][0], before.head.seq) == (1000, 100, 1)
+        child.tell()
+        child.ends()
+
+
+def test_reading_never_waits_for_a_writer_of_another_process(path: Path, open_store: OpenStore) -> None:
+    store = open_store(timeout=0)
+    fill(store)
+    with Child("holds", path) as child, open_store(timeout=0, read_only=True) as reader:
+        child.expects("holding")
+        with pytest.raises(sqlstate.Busy):
+            store["c"]["k"] = 1
+        for each in (store, reader):
+            assert (total(each), each.head().seq, len(each["left"])) == (1000, 1, 10)
+            assert [head.seq for head in each.watch(after=0, timeout=0)] == [1]
+            with each.snapshot() as view:
+                assert total(view) == 1000
+        child.tell()
+        child.expects("committed")
         child.tell()
         child.ends()
 
