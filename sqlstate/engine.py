@@ -428,7 +428,9 @@ class Engine:
             yield is_alone
 
     def sidecar(self, suffix: str) -> bytes:
-        """Return the content of SQLite's -wal or -journal; the caller is alone with the file.
+        """Return the content of SQLite's -wal or -journal, nothing if there is none.
+
+        Only who is alone with the file knows that it stays so.
 
         Raises:
             CannotOpen: it cannot be read.
@@ -437,6 +439,8 @@ class Engine:
             # Neither of the two carries locks, so a descriptor of our own does no harm.
             with open(self.real_path + suffix, "rb") as file:
                 return file.read()
+        except FileNotFoundError:
+            return b""
         except OSError as e:
             raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {e}; look at the permissions") from e
 

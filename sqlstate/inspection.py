@@ -50,7 +50,7 @@ _FRAME: Final = Struct(">2I")  # page; size of the database after a commit, or 0
 _INTERIOR: Final = (2, 5)
 _RIGHTMOST: Final = 8
 _DEPTH_MAX: Final = 20
-_GROWING: Final = ("wal", "audit")  # tables of which each of our transactions makes one longer
+_GROWING: Final = ("wal", "audit", "log_blocks")  # tables of which each of our transactions makes one longer
 _INDEX_BYTES: Final = 136
 _PAGE_SIZE: Final = 4096
 _NEW_PAGES: Final = 64  # a store has far fewer when it is made
@@ -159,9 +159,10 @@ def undoes_making(engine: Engine) -> bool:
 
     Until then its first page can be anything.
     """
-    if not engine.size("-journal"):
+    journal = engine.sidecar("-journal")
+    if not journal:  # or not any more: others may be at work
         return False
-    scan = scan_journal(engine.sidecar("-journal"))
+    scan = scan_journal(journal)
     small = engine.size() <= _NEW_PAGES * (scan.page_size or _PAGE_SIZE)
     return small and not scan.records and not scan.initial_pages and (scan.header == "valid" or not any(engine.header))
 
@@ -273,8 +274,8 @@ def _last_pages(data: bytes, scan: WalScan) -> set[int]:
 def _is_reached(engine: Engine, connection: Connection, pages: Pages, written: set[int]) -> bool:
     """Tell whether the file leads to what a transaction wrote last.
 
-    Ours write to the end of the log or of the audit trail, or the marker alone; those of other tools in tables of
-    their own. If the file leads to none of these pages, it is another one.
+    Ours write to the end of the log, of the audit trail or of log_blocks, or the marker alone; those of other tools
+    in tables of their own. If the file leads to none of these pages, it is another one.
     """
     rows = connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")
     grown = {root for name, root in rows if name in _GROWING or name not in migrate.tables()}
