@@ -24,6 +24,7 @@
     ├── EntryNotFound (KeyError)
     ├── ImportRejected          a source file could not be imported; nothing of the batch was
     ├── RestoreRejected         a backup could not be restored; nothing was changed
+    ├── ProofInvalid            a proof or a signed head does not prove what it was asked to
     ├── Damaged                 stored bytes contradict each other
     │   └── JournalDamaged      SQLite's -wal or -journal is lost, damaged, or of another file
     ├── StoreFull               the disk is full; the transaction was rolled back
@@ -245,6 +246,10 @@ class RestoreRejected(StoreError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.source, self.reason)
+
+
+class ProofInvalid(StoreError):
+    """A proof, a signature or a signed head does not prove what it was asked to. It says nothing about the contrary."""
 
 
 class Damaged(StoreError):

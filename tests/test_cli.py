@@ -454,6 +454,7 @@ def test_each_error_has_its_exit_code(kind: type[errors.StoreError]) -> None:
     families: list[tuple[type[BaseException], Exit]] = [
         (errors.EntryNotFound, Exit.NO),
         (errors.Conflict, Exit.NO),
+        (errors.ProofInvalid, Exit.NO),
         (errors.InvalidInput, Exit.USAGE),
         (errors.ImportRejected, Exit.USAGE),
         (errors.RestoreRejected, Exit.USAGE),

@@ -1,0 +1,507 @@
+"""The log over the commits, and signed heads: proofs about commits, and their verifier. Runs without SQLite.
+
+The log is that of RFC 6962 over the digests of the commit chain (docs/reference/file-format.md, section 7.1). Its
+head is signed as a C2SP signed note that is a C2SP tlog-checkpoint (docs/reference/proofs.md): Ed25519, by the
+package `cryptography`. Origin and key always come from the caller, never from what is verified.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
+
+from sqlstate import format as fmt
+from sqlstate.errors import InvalidOption, ProofInvalid
+from sqlstate.proof import Proof
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+EMPTY: Final = sha256(b"").digest()
+"""Root of the log of no commits."""
+
+NOTE_BYTES_MAX: Final = 1 << 16
+SIGNATURES_MAX: Final = 16
+ORIGIN_BYTES_MAX: Final = 255
+
+_LEAF: Final = b"\x00"
+_NODE: Final = b"\x01"
+_ED25519: Final = b"\x01"
+_KEY_ID_BYTES: Final = 4
+_SIGNATURE_BYTES: Final = 64
+_PRIVATE: Final = "PRIVATE+KEY+"
+_SIGNED: Final = "\u2014 "  # begins each line of a signature
+_TEXT: Final = re.compile(
+    r"(?P<origin>[^\n]+)\n(?P<seq>0|[1-9][0-9]{0,18})\n(?P<log_root>[A-Za-z0-9+/]{43}=)\n"
+    r"root (?P<root>[0-9a-f]{64})\ncount (?P<count>0|[1-9][0-9]{0,18})\n"
+    r"at (?P<at>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z)\n"
+)
+
+Subtree = Callable[[int, int], bytes]
+"""Gives the tree hash of the leaves [start, stop)."""
+
+
+# ---- The log ----
+
+
+def leaf_hash(chain: bytes) -> bytes:
+    """Return the log's leaf for a commit with this digest of the chain."""
+    return sha256(_LEAF + chain).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Return the digest over two subtrees."""
+    return sha256(_NODE + left + right).digest()
+
+
+def tree_hash(leaves: Sequence[bytes]) -> bytes:
+    """Return the root of the log with these leaves, each as leaf_hash() gives it."""
+    # Pairs are joined level by level; an odd one goes up as it is, which is where RFC 6962 cuts.
+    level = list(leaves)
+    while len(level) > 1:
+        joined = [node_hash(*level[at : at + 2]) for at in range(0, len(level) - 1, 2)]
+        level = [*joined, level[-1]] if len(level) % 2 else joined
+    return level[0] if level else EMPTY
+
+
+def inclusion_path(subtree: Subtree, index: int, size: int) -> list[bytes]:
+    """Return the path that leads from leaf *index* to the root of the log of *size* leaves (RFC 6962, 2.1.1).
+
+    Args:
+        subtree: gives the tree hash of any span of leaves that the path needs.
+        index: from 0 to *size* - 1.
+        size: 1 or more.
+    """
+    path: list[bytes] = []
+    start, stop = 0, size
+    while stop - start > 1:
+        middle = start + _cut(stop - start)
+        if index < middle:
+            path.append(subtree(middle, stop))
+            stop = middle
+        else:
+            path.append(subtree(start, middle))
+            start = middle
+    return path[::-1]
+
+
+def consistency_path(subtree: Subtree, old: int, new: int) -> list[bytes]:
+    """Return what shows that the log of *new* leaves begins with that of *old* leaves (RFC 6962, 2.1.2).
+
+    Args:
+        subtree: gives the tree hash of any span of leaves that the path needs.
+        old: from 1 to *new*.
+        new: 1 or more.
+    """
+    path: list[bytes] = []
+    start, stop = 0, new
+    while stop != old:
+        middle = start + _cut(stop - start)
+        if old <= middle:
+            path.append(subtree(middle, stop))
+            stop = middle
+        else:
+            path.append(subtree(start, middle))
+            start = middle
+    if start:  # else it is the old root, which the verifier has
+        path.append(subtree(start, stop))
+    return path[::-1]
+
+
+def _cut(leaves: int) -> int:
+    """Return the greatest power of two below a number of leaves: where RFC 6962 cuts them."""
+    return 1 << (leaves - 1).bit_length() - 1
+
+
+def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
+    """Return the root that *path* leads to from a leaf (RFC 9162, 2.1.3.2).
+
+    Raises:
+        ProofInvalid: the path is longer or shorter than it must be.
+    """
+    digest, left, right = leaf, index, size - 1
+    for step in path:
+        if not right:
+            raise ProofInvalid("the path of the proof is longer than the log is deep")
+        if left & 1 or left == right:
+            digest = node_hash(step, digest)
+            while left and not left & 1:
+                left, right = left >> 1, right >> 1
+        else:
+            digest = node_hash(digest, step)
+        left, right = left >> 1, right >> 1
+    if right:
+        raise ProofInvalid("the path of the proof does not reach the root of the log")
+    return digest
+
+
+def check_consistency(old: tuple[int, bytes], new: tuple[int, bytes], path: Sequence[bytes]) -> None:
+    """Check that the log *new* begins with the log *old*, each given as size and root (RFC 9162, 2.1.4.2).
+
+    Raises:
+        ProofInvalid: the path does not show it.
+    """
+    (first, old_root), (second, new_root) = old, new
+    if first > second:
+        raise ProofInvalid(f"the later head has {second} commits and the earlier one {first}: history was cut off")
+    if first in (0, second):
+        if path or (not first and old_root != EMPTY) or (first == second and old_root != new_root):
+            raise ProofInvalid("the two heads do not belong to one history, or the proof is for other heads")
+        return
+    left, right = first - 1, second - 1
+    while left & 1:
+        left, right = left >> 1, right >> 1
+    steps = iter(path)
+    before = after = old_root if not first & (first - 1) else next(steps, b"")
+    for step in steps:
+        if not right:
+            raise ProofInvalid("the path of the proof is longer than the log is deep")
+        if left & 1 or left == right:
+            before, after = node_hash(step, before), node_hash(step, after)
+            while left and not left & 1:
+                left, right = left >> 1, right >> 1
+        else:
+            after = node_hash(after, step)
+        left, right = left >> 1, right >> 1
+    if right or before != old_root or after != new_root:
+        raise ProofInvalid(
+            "the proof does not show that the later history begins with the earlier one: it was changed, or the proof "
+            "is for other heads"
+        )
+
+
+# ---- Keys ----
+
+
+class Signer:
+    """A private key and the origin that it signs for: the name of a store, chosen by who keeps it.
+
+    Args:
+        text: the private key, as `text` has it and `sqlstate keygen` writes it; white space around it is let go.
+
+    Raises:
+        InvalidOption: it is none, or the package `cryptography` is not there.
+    """
+
+    __slots__ = ("_key", "_seed", "origin")
+
+    def __init__(self, text: str) -> None:
+        parts = text.strip().removeprefix(_PRIVATE).split("+", 2) if isinstance(text, str) else []
+        seed = _key_bytes(parts[2]) if len(parts) == 3 and text.strip().startswith(_PRIVATE) else None
+        if seed is None:
+            raise InvalidOption("this is no private key: it begins with PRIVATE+KEY+ and is one line")
+        self.origin = check_origin(parts[0])
+        self._seed = seed
+        self._key: Ed25519PrivateKey = _ed25519().Ed25519PrivateKey.from_private_bytes(seed)
+        if parts[1] != _key_id(self.origin, self._public).hex():
+            raise InvalidOption("this is no private key: its parts do not belong together")
+
+    @classmethod
+    def generate(cls, origin: str) -> Self:
+        """Return a new key.
+
+        Args:
+            origin: what it signs for, such as `example.com/orders`: printable text without spaces and plus signs.
+
+        Raises:
+            InvalidOption: the origin cannot be one, or the package `cryptography` is not there.
+        """
+        key = _ed25519().Ed25519PrivateKey.generate()
+        head = f"{_PRIVATE}{check_origin(origin)}+{_key_id(origin, key.public_key().public_bytes_raw()).hex()}+"
+        return cls(head + _encoded(_ED25519 + key.private_bytes_raw()))
+
+    @property
+    def text(self) -> str:
+        """The private key as one line. Whoever has it can sign in the origin's name."""
+        return f"{_PRIVATE}{self.origin}+{self._id.hex()}+{_encoded(_ED25519 + self._seed)}"
+
+    @property
+    def public(self) -> str:
+        """The public key as one line: what a verifier needs."""
+        return f"{self.origin}+{self._id.hex()}+{_encoded(_ED25519 + self._public)}"
+
+    def sign(self, text: str) -> str:
+        """Return the signed note of *text*, which ends with a line end."""
+        return f"{text}\n{_SIGNED}{self.origin} {_encoded(self._id + self._key.sign(text.encode()))}\n"
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.Signer {self.public!r}>"
+
+    @property
+    def _public(self) -> bytes:
+        return self._key.public_key().public_bytes_raw()
+
+    @property
+    def _id(self) -> bytes:
+        return _key_id(self.origin, self._public)
+
+
+def check_origin(origin: str) -> str:
+    """Return *origin* if a key can sign for it.
+
+    Raises:
+        InvalidOption: it is not printable text of 1 to 255 bytes without spaces and plus signs.
+    """
+    printable = isinstance(origin, str) and origin.isprintable() and not re.search(r"[\s+]", origin)
+    if not printable or not 1 <= len(origin.encode()) <= ORIGIN_BYTES_MAX:
+        raise InvalidOption(
+            f"origin={origin!r} is not printable text of 1 to {ORIGIN_BYTES_MAX} bytes without spaces and plus signs"
+        )
+    return origin
+
+
+def _public_key(text: str) -> tuple[str, bytes, bytes]:
+    """Return origin, key id and public key that *text* writes."""
+    parts = text.strip().split("+", 2) if isinstance(text, str) else []
+    public = _key_bytes(parts[2]) if len(parts) == 3 else None
+    if public is None:
+        raise InvalidOption("this is no public key: it is one line, ORIGIN+HEX+BASE64, as `sqlstate keygen` writes it")
+    origin = check_origin(parts[0])
+    if parts[1] != _key_id(origin, public).hex():
+        raise InvalidOption("this is no public key: its parts do not belong together")
+    return origin, _key_id(origin, public), public
+
+
+def _key_id(origin: str, public: bytes) -> bytes:
+    return sha256(origin.encode() + b"\n" + _ED25519 + public).digest()[:_KEY_ID_BYTES]
+
+
+def _key_bytes(text: str) -> bytes | None:
+    """Return the 32 bytes of an Ed25519 key, None if *text* is none."""
+    raw = _decoded(text)
+    return raw[1:] if raw is not None and raw[:1] == _ED25519 and len(raw) == 1 + fmt.DIGEST_BYTES else None
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _decoded(text: str) -> bytes | None:
+    """Return what *text* is the base64 of, None if it is not in its one form."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return data if _encoded(data) == text else None
+
+
+def _ed25519() -> Any:
+    try:
+        from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415, an extra
+    except ImportError:
+        raise InvalidOption("signing needs the package cryptography: pip install 'sqlstate-store[sign]'") from None
+    return ed25519
+
+
+# ---- Signed heads ----
+
+
+class HeadFacts(Protocol):
+    """What a head is signed of; a `sqlstate.Head` is one."""
+
+    @property
+    def seq(self) -> int:
+        """Number of the commit."""
+
+    @property
+    def root(self) -> bytes:
+        """Root of the Merkle tree."""
+
+    @property
+    def count(self) -> int:
+        """Number of entries."""
+
+    @property
+    def at(self) -> str:
+        """When it was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """One commit, and with it all before, as somebody signed it. Made by `store.signed_head()` and verify_head()."""
+
+    origin: str
+    seq: int
+    """Number of the commit: how many leaves the log has."""
+    log_root: bytes
+    """Root of the log, 32 bytes."""
+    root: bytes
+    """Root of the Merkle tree, 32 bytes."""
+    count: int
+    """Number of entries."""
+    at: str
+    """When it was committed."""
+    text: str = field(repr=False)
+    """The whole note, with its signatures: what is kept elsewhere."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return what a note says. Whether anybody signed it is verify_head()'s matter.
+
+        Raises:
+            ProofInvalid: it is no signed head.
+        """
+        body, _, _ = _split(text)
+        found = _TEXT.fullmatch(body)
+        if found is None or _decoded(found["log_root"]) is None:
+            raise ProofInvalid("the note is no signed head of sqlstate")
+        seq, count = int(found["seq"]), int(found["count"])
+        if max(seq, count) > fmt.INT_MAX:
+            raise ProofInvalid("the note has a number that no store can have")
+        log_root = base64.b64decode(found["log_root"])
+        return cls(found["origin"], seq, log_root, bytes.fromhex(found["root"]), count, found["at"], text)
+
+
+def sign_head(signer: Signer, head: HeadFacts, log_root: bytes) -> SignedHead:
+    """Return the signed head of a commit.
+
+    Args:
+        signer: the key.
+        head: the commit.
+        log_root: root of the log of as many commits.
+    """
+    text = (
+        f"{signer.origin}\n{head.seq}\n{_encoded(log_root)}\nroot {head.root.hex()}\ncount {head.count}\nat {head.at}\n"
+    )
+    return SignedHead.parse(signer.sign(text))
+
+
+def verify_head(note: str, key: str) -> SignedHead:
+    """Return what a signed head says, once it is shown that the holder of *key* signed it.
+
+    Args:
+        note: the whole text. Signatures of others may stand in it too.
+        key: the public key that the caller trusts, as `Signer.public` has it; it names the origin too.
+
+    Raises:
+        ProofInvalid: the note is no signed head, of another origin, or not signed by that key.
+        InvalidOption: *key* is no public key, or the package `cryptography` is not there.
+    """
+    origin, key_id, public = _public_key(key)
+    head = SignedHead.parse(note)
+    if head.origin != origin:
+        raise ProofInvalid(f"the note is of origin {head.origin!r}, and the key is for {origin!r}")
+    body, _, signatures = _split(note)
+    ours = [signature for name, id_, signature in signatures if (name, id_) == (origin, key_id)]
+    module = _ed25519()
+    verifier = module.Ed25519PublicKey.from_public_bytes(public)
+    for signature in ours:
+        try:
+            verifier.verify(signature, body.encode())
+        except Exception as e:
+            raise ProofInvalid("the note was not signed by this key, or was changed since") from e
+    if not ours:
+        raise ProofInvalid("the note is not signed by this key")
+    return head
+
+
+def _split(note: str) -> tuple[str, str, list[tuple[str, bytes, bytes]]]:
+    """Return the text of a note, its signatures as text, and as (name, key id, signature)."""
+    if not isinstance(note, str) or len(note) > NOTE_BYTES_MAX or not note.endswith("\n"):
+        raise ProofInvalid("this is no signed note: it is text that ends with a line end")
+    body, gap, rest = note.rpartition("\n\n")
+    lines = rest.removesuffix("\n").split("\n")
+    if not gap or "\n\n" in body or not 1 <= len(lines) <= SIGNATURES_MAX:
+        raise ProofInvalid("this is no signed note: text, an empty line, and lines with signatures")
+    signatures = []
+    for line in lines:
+        name, _, encoded = line.removeprefix(_SIGNED).partition(" ")
+        raw = _decoded(encoded)
+        if not line.startswith(_SIGNED) or not name or raw is None or len(raw) <= _KEY_ID_BYTES:
+            raise ProofInvalid("this is no signed note: a line below the empty one is no signature")
+        signatures.append((name, raw[:_KEY_ID_BYTES], raw[_KEY_ID_BYTES:]))
+    try:
+        note.encode()
+    except UnicodeEncodeError:
+        raise ProofInvalid("this is no signed note: it holds a lone surrogate") from None
+    return body + "\n", rest, signatures
+
+
+# ---- Proofs about commits ----
+
+
+class CommitFacts(NamedTuple):
+    """What a proof says of a commit."""
+
+    seq: int
+    root: bytes
+    """Root of the Merkle tree after it, 32 bytes."""
+    count: int  # type: ignore[assignment]  # hides tuple.count
+    """Number of entries after it."""
+    at: str
+    """When it was made."""
+    chain: bytes
+    """Digest of the commit chain, 32 bytes."""
+
+
+def verify_commit(proof: Proof | bytes, head: SignedHead, seq: int) -> CommitFacts:
+    """Return what commit *seq* was, as the history under a signed head has it.
+
+    Args:
+        proof: from `store.prove_commit(seq, head.seq)`.
+        head: what verify_head() returned.
+        seq: number of the commit.
+
+    Raises:
+        ProofInvalid: the proof does not show it.
+        InvalidOption: the history under that head has no such commit.
+    """
+    if type(seq) is not int or not 1 <= seq <= head.seq:
+        raise InvalidOption(f"seq={seq!r} is not the number of a commit from 1 to {head.seq}")
+    body = _body(proof, "commit")
+    fixed = 2 * fmt.DIGEST_BYTES + fmt.COUNT_BYTES
+    size = int.from_bytes(body[fixed : fixed + 4])
+    end = fixed + 4 + size + fmt.DIGEST_BYTES
+    before, root = body[: fmt.DIGEST_BYTES], body[fmt.DIGEST_BYTES : 2 * fmt.DIGEST_BYTES]
+    count, at = body[2 * fmt.DIGEST_BYTES : fixed], body[fixed : fixed + 4 + size]
+    if len(body) < end or size > _TIME_BYTES_MAX:
+        raise ProofInvalid("the proof is cut short")
+    records = body[end - fmt.DIGEST_BYTES : end]
+    number = seq.to_bytes(fmt.COUNT_BYTES)
+    chain = sha256(fmt.TAG_CHAIN + before + number + root + count + at + records).digest()
+    if root_from_inclusion(leaf_hash(chain), seq - 1, head.seq, _path(body[end:])) != head.log_root:
+        raise ProofInvalid("the proof leads to another history than the one that was signed")
+    return CommitFacts(seq, root, int.from_bytes(count), at[4:].decode(errors="replace"), chain)
+
+
+def verify_consistency(proof: Proof | bytes, old: SignedHead, new: SignedHead) -> None:
+    """Check that the history under *new* begins with the history under *old*: it was only appended to.
+
+    Args:
+        proof: from `store.prove_consistency(old.seq, new.seq)`.
+        old: what verify_head() returned for the earlier note.
+        new: what verify_head() returned for the later one.
+
+    Raises:
+        ProofInvalid: the proof does not show it, or the later history is shorter.
+    """
+    if old.origin != new.origin:
+        raise ProofInvalid(f"the heads are of two origins, {old.origin!r} and {new.origin!r}")
+    path = _path(_body(proof, "consistency"))
+    check_consistency((old.seq, old.log_root), (new.seq, new.log_root), path)
+
+
+_TIME_BYTES_MAX: Final = 64
+
+
+def _body(proof: Proof | bytes, kind: str) -> bytes:
+    if not isinstance(proof, Proof):
+        proof = Proof.from_bytes(proof)
+    if proof.kind != kind:
+        raise ProofInvalid(f"the proof is of kind {proof.kind!r}, and the question needs one of kind {kind!r}")
+    return proof.body
+
+
+def _path(data: bytes) -> list[bytes]:
+    size = fmt.DIGEST_BYTES
+    if len(data) % size or len(data) > size * 2 * _DEPTH_MAX:
+        raise ProofInvalid("the path of the proof is not made of digests, or is longer than any log is deep")
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+_DEPTH_MAX: Final = 63
