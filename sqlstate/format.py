@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x53715374  # "SqSt"
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 DIGEST_BYTES: Final = 32
 COUNT_BYTES: Final = 8
@@ -36,6 +36,9 @@ NODE_ID_SHIFT: Final = 48
 
 # One commit in so many is in the index wal_milestones.
 MILESTONE: Final = 64
+
+# So many commits are one block of the log over the commits.
+LOG_BLOCK: Final = 256
 
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1

@@ -13,7 +13,7 @@ from hashlib import sha256
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlstate import audit, files, wal
+from sqlstate import audit, files, history, wal
 from sqlstate import meta as metadata
 from sqlstate.commit import now
 from sqlstate.errors import Busy, Damaged, JournalDamaged, RecoveryDue, StoreIOError
@@ -139,6 +139,8 @@ def _recovered(
         if not report.clean and _has_changed(connection, found):
             report = replace(report, shared=True)  # somebody else was faster, and has recovered
         writer.marking.ensure_open()
+        if report.damage:  # the main file may hold blocks of commits that are lost
+            history.trim(connection, wal.last(connection, writer.meta)[1].seq)
         rolled_back = () if how == "resume" else _roll_back(writer)
         removed = tuple(name for name in map(_as_text, orphans) if not audit.mentions(connection, name))
         report = replace(

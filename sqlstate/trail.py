@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "prune")
 _WAL_HEADER: Final = 32
 _FRAME_HEADER: Final = 24
+_MENDED: Final = ("entries", "removed", "nodes", "records")
+_LOST_MAX: Final = 100
 
 
 def check(connection: Connection, meta: Meta) -> list[str]:
@@ -103,6 +105,29 @@ def _check_journal(journal: Mapping[str, Any]) -> Iterator[str]:
         yield f"says that {journal['sqlite_frames']} frames of SQLite's agree with {committed}, or the contrary"
 
 
+def _check_repair(_: Connection, __: Meta, detail: Mapping[str, Any]) -> Iterator[str]:
+    mended, lost, count = (detail[name] for name in ("mended", "lost", "lost_count"))
+    for name in _MENDED:
+        if not _is_number(mended[name]):
+            yield f"counts {mended[name]!r} {name} mended"
+    if not _is_number(count) or len(lost) != min(count, _LOST_MAX):
+        yield f"lists {len(lost)} entries as lost, and counts {count!r}"
+    if not all(isinstance(part, str) for collection, key in lost for part in (collection, key)):
+        yield "lists as lost what is no name of an entry"
+    if detail["from"] is not None and not _is_file_name(detail["from"]):
+        yield f"was drawn from {detail['from']!r}, which is no name of a file"
+    if not _is_file_name(detail["evidence"]):
+        yield f"put {detail['evidence']!r} aside, which is no name of a file"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & {"/", "\0"}
+
+
 def _has(connection: Connection, txn: int, kind: Kind) -> bool:
     return any(record.kind is kind for record in wal.read_staged(connection, txn))
 
@@ -116,4 +141,5 @@ _CHECKS: Final[Mapping[str, Callable[[Connection, Meta, Mapping[str, Any]], Iter
     "recovery": _check_recovery,
     "backup": _check_copy,
     "restore": _check_copy,
+    "repair": _check_repair,
 }

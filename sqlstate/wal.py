@@ -12,6 +12,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate import format as fmt
+from sqlstate import verbatim
 from sqlstate.encoding import Key, Stored, name_bytes, stored_name
 from sqlstate.errors import Damaged
 from sqlstate.merkle import EMPTY_ROOT, leaf
@@ -91,6 +92,7 @@ _LAST = f"SELECT lsn, {_HEAD} FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST = f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
 _COMMIT = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
 _COMMITS = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn"
+_CHAINS = "SELECT seq, chain FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?"
 _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORDER BY lsn DESC LIMIT 1"
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
 
@@ -382,6 +384,37 @@ def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head
     Yields each commit as it is recorded, as it follows from its records and the one before (I4, I6), and its
     PUT and DELETE records.
     """
+    for said, digest, changes in _closed(connection, base):
+        facts = (head.seq + 1, said.root, said.count, said.at)
+        yield said, Head(*facts, chain_next(head.chain, facts, digest)), changes
+        head = said
+
+
+def records_digest(connection: Connection, seq: int) -> bytes:
+    """Return H(records) of commit *seq*, of which its chain is made; nothing if there is no such commit."""
+    base = base_of(connection, commit_lsn(connection, seq))
+    return next((digest for said, digest, _ in _closed(connection, base) if said.seq == seq), b"")
+
+
+def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
+    """Yield the chains of the commits [first, stop), which must all be there.
+
+    Raises:
+        Damaged: one of them is not, or has no chain.
+    """
+    expected = first
+    if first < stop:
+        for seq, chain in connection.iterate(_CHAINS, (_milestone(connection, first), first, stop - first)):
+            if seq != expected or not isinstance(chain, bytes) or len(chain) != fmt.DIGEST_BYTES:
+                break
+            yield chain
+            expected += 1
+    if expected < stop:
+        raise Damaged(f"I4: {connection.path}: commit {expected} is not in the log as it must be; restore a backup")
+
+
+def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, list[Record]]]:
+    """Yield the commits whose records come after *base*: as recorded, H(records), and PUT and DELETE records."""
     parts: list[bytes] = []
     changes: list[Record] = []
     direct: list[Record] = []
@@ -399,15 +432,23 @@ def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head
         if record.root is None:
             continue
         said = Head(record.seq or 0, record.root, record.count or 0, record.at or "", record.chain or b"")
-        facts = (head.seq + 1, said.root, said.count, said.at)
-        chain = chain_next(head.chain, facts, sha256(b"".join(parts)).digest())
-        yield said, Head(*facts, chain), changes
-        head, parts, changes = said, [], []
+        yield said, sha256(b"".join(parts)).digest(), changes
+        parts, changes = [], []
 
 
 def size(connection: Connection) -> tuple[int, int]:
     """Return the number of records, and of staged transactions that have not ended, counted."""
     return connection.value("SELECT count(*) FROM wal"), connection.value("SELECT count(*) FROM staged")
+
+
+def rows(connection: Connection) -> Iterator[Row]:
+    """Yield every row, with the columns of Record, in order; Damaged for text that is no UTF-8."""
+    return connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn")
+
+
+def staged_rows(connection: Connection) -> list[Row]:
+    """Return (txn, session) of the rows of the table staged, as SQLite holds them."""
+    return connection.rows("SELECT txn, session FROM staged ORDER BY txn")
 
 
 def _milestone(connection: Connection, seq: int) -> int:
@@ -420,3 +461,36 @@ def _record(row: tuple[Any, ...]) -> Record:
         return Record(row[0], row[1], Kind(row[2]), *row[3:])
     except ValueError:
         raise Damaged(f"I7: record {row[0]} is of kind {row[2]!r}, which there is not; restore a backup") from None
+
+
+_VERBATIM = f"SELECT {verbatim.columns(*Record._fields)} FROM wal ORDER BY lsn"
+
+
+def scan_verbatim(connection: Connection, *, newest_first: bool = False) -> Iterator[Row]:
+    """Yield the rows in order, whatever is in them: the fields of Record, as verbatim.decoded() gives them."""
+    return map(verbatim.decoded, connection.iterate(_VERBATIM + (" DESC" if newest_first else "")))
+
+
+def write_verbatim(connection: Connection, rows: Iterable[tuple[int, Row | None]]) -> None:
+    """Put each row in the place of what has its LSN, None for no row, inside the caller's transaction."""
+    for lsn, row in rows:
+        connection.run("DELETE FROM wal WHERE lsn = ?", (lsn,))
+        if row is not None:
+            values = ", ".join(verbatim.parameters(row))
+            connection.run(f"INSERT INTO wal ({_COLUMNS}) VALUES ({values})", verbatim.bound(row))
+
+
+def staged_verbatim(connection: Connection, txn: int, before: int) -> list[Row]:
+    """Return the rows of the staged transaction *txn* up to the LSN *before*, as scan_verbatim() gives them."""
+    sql = (
+        f"SELECT {verbatim.columns(*Record._fields)} FROM wal "
+        "WHERE txn = ? AND session IS NOT NULL AND lsn < ? ORDER BY lsn"
+    )
+    return [verbatim.decoded(row) for row in connection.rows(sql, (txn, before))]
+
+
+def seq_of(connection: Connection, root: bytes) -> int | None:
+    """Return the number of the newest commit with this root, None if there is none."""
+    sql = "SELECT seq FROM wal WHERE root = ? ORDER BY lsn DESC LIMIT 1"
+    seq: int | None = connection.value(sql, (root,))
+    return seq

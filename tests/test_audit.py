@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.conftest import OpenStore
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+MIGRATIONS = 3  # a new store begins with so many entries
 Row = tuple[int, str, str, int, bytes, str, bytes]
 
 
@@ -88,7 +89,7 @@ def crash(path: Path, value: object = 1, *, stage: bool = False) -> None:
 
 @pytest.fixture
 def eventful(path: Path) -> Path:
-    """A closed store with two migrations, a recovery that rolled back, a resumption and a check in its trail."""
+    """A closed store with three migrations, a recovery that rolled back, a resumption and a check in its trail."""
     crash(path, stage=True)
     with sqlstate.open(path) as store:
         store["c"]["k"] = "between"
@@ -108,9 +109,11 @@ def test_a_new_store_begins_its_trail_with_its_migrations(open_store: OpenStore,
     store = open_store(journal=journal)
     entries = list(store.audit())
     assert [(entry.number, entry.kind, entry.seq, entry.detail["number"]) for entry in entries] == [
-        (1, "migration", 0, 1), (2, "migration", 0, 2),
+        (1, "migration", 0, 1), (2, "migration", 0, 2), (3, "migration", 0, 3),
     ]  # fmt: skip
-    assert [entry.detail["name"] for entry in entries] == ["0001_initial.sql", "0002_crash_safety.sql"]
+    assert [entry.detail["name"] for entry in entries] == [
+        "0001_initial.sql", "0002_crash_safety.sql", "0003_log_blocks.sql",
+    ]  # fmt: skip
     for entry in entries:
         assert TIME.fullmatch(entry.at)
         assert set(entry.detail) == {"number", "name", "sha256"}
@@ -125,7 +128,7 @@ def test_ordinary_work_makes_no_entry(store: sqlstate.Store) -> None:
         txn.put("c", "k", 2)
     store.stage().rollback()
     store.wal.append("BEGIN")
-    assert [entry.kind for entry in store.audit()] == ["migration", "migration"]
+    assert [entry.kind for entry in store.audit()] == ["migration"] * MIGRATIONS
 
 
 def test_an_entry_stands_at_the_newest_commit(eventful: Path) -> None:
@@ -133,18 +136,18 @@ def test_an_entry_stands_at_the_newest_commit(eventful: Path) -> None:
         heads = {head.seq: head for head in store.commits()}
         entries = list(store.audit())
         assert [(entry.kind, entry.seq) for entry in entries] == [
-            ("migration", 0), ("migration", 0), ("recovery", 3), ("recovery", 4), ("check", 5),
+            *[("migration", 0)] * MIGRATIONS, ("recovery", 3), ("recovery", 4), ("check", 5),
         ]  # fmt: skip
         assert all(entry.chain == heads[entry.seq].chain for entry in entries if entry.seq)
-        assert entries[3].detail.keys() == {"resumed", "session", "by"}
-        assert entries[4].detail == {"findings": []}
+        assert entries[4].detail.keys() == {"resumed", "session", "by"}
+        assert entries[5].detail == {"findings": []}
         assert store.check_audit() == []
 
 
 def test_after_gives_the_entries_behind_a_number(eventful: Path) -> None:
     with sqlstate.open(eventful) as store:
         entries = list(store.audit())
-        for after in range(7):
+        for after in range(8):
             assert list(store.audit(after)) == list(store.audit(after=after)) == entries[after:]
         for wrong in (-1, "1", 1.0, 2**63, None, True):
             with pytest.raises(sqlstate.InvalidOption, match="after"):
@@ -156,12 +159,12 @@ def test_record_appends_an_entry_and_returns_its_number(path: Path) -> None:
     with sqlstate.open(path) as store:
         store["c"]["k"] = 1
         number = store.record("check", detail)
-        assert number == 3
-        [entry] = store.audit(2)
-        assert (entry.number, entry.kind, entry.seq, entry.detail) == (3, "check", 1, detail)
+        assert number == MIGRATIONS + 1
+        [entry] = store.audit(MIGRATIONS)
+        assert (entry.number, entry.kind, entry.seq, entry.detail) == (number, "check", 1, detail)
         assert store.head().seq == 1, "an entry is no commit"
     _, rows = read_rows(path)
-    assert rows[2][5] == '{"b":{"a":2,"z":1},"findings":["é",1,null]}'
+    assert rows[MIGRATIONS][5] == '{"b":{"a":2,"z":1},"findings":["é",1,null]}'
 
 
 def test_an_entry_is_durable_when_it_is_there(path: Path, open_store: OpenStore) -> None:
@@ -189,7 +192,7 @@ def test_the_digests_are_those_of_the_formula(eventful: Path) -> None:
     assert rows == chained(store_id, rows)
     assert [(*entry[:5], json.dumps(entry.detail, ensure_ascii=False, sort_keys=True, separators=(",", ":")), entry[6])
             for entry in entries] == rows  # fmt: skip
-    assert [row[0] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row[0] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_view_shows_it_to_people(eventful: Path) -> None:
@@ -285,60 +288,60 @@ def _swapped(rows: list[Row]) -> list[Row]:
 
 # What is changed, and part of the finding, if the digests stay as they are.
 CLUMSY: dict[str, tuple[Tamper, str]] = {
-    "the time": (_field(3, 1, "2020-01-01T00:00:00.000000Z"), "entry 3 was changed"),
-    "the kind": (_field(3, 2, "check"), "entry 3 was changed"),
-    "the commit": (_field(3, 3, 2), "entry 3 was changed"),
-    "the commit's chain": (_field(3, 4, bytes(32)), "entry 3 was changed"),
-    "the detail": (_detail(3, lambda detail: detail.update(in_doubt=None)), "entry 3 was changed"),
-    "a space in the detail": (_field(5, 5, '{"findings": []}'), "entry 5 was changed"),
-    "the digest": (_field(5, 6, bytes(32)), "entry 5 was changed"),
-    "a digest that is none": (_field(5, 6, b""), "entry 5 was changed"),
-    "the detail is a number": (_field(5, 5, 7), "entry 5 was changed"),
+    "the time": (_field(4, 1, "2020-01-01T00:00:00.000000Z"), "entry 4 was changed"),
+    "the kind": (_field(4, 2, "check"), "entry 4 was changed"),
+    "the commit": (_field(4, 3, 2), "entry 4 was changed"),
+    "the commit's chain": (_field(4, 4, bytes(32)), "entry 4 was changed"),
+    "the detail": (_detail(4, lambda detail: detail.update(in_doubt=None)), "entry 4 was changed"),
+    "a space in the detail": (_field(6, 5, '{"findings": []}'), "entry 6 was changed"),
+    "the digest": (_field(6, 6, bytes(32)), "entry 6 was changed"),
+    "a digest that is none": (_field(6, 6, b""), "entry 6 was changed"),
+    "the detail is a number": (_field(6, 5, 7), "entry 6 was changed"),
     "the first entry is gone": (_without(1), "entry 2 stands where entry 1 must be"),
-    "one in the middle is gone": (_without(3), "entry 4 stands where entry 3 must be"),
+    "one in the middle is gone": (_without(4), "entry 5 stands where entry 4 must be"),
     "two are exchanged": (_swapped, "entry 1 was changed"),
-    "a commit before time": (_field(5, 3, -1), "entry 5 was changed"),
+    "a commit before time": (_field(6, 3, -1), "entry 6 was changed"),
 }
 
 # The same by one who computes all digests anew: then the figures must give it away.
 SKILFUL: dict[str, tuple[Tamper, str]] = {
-    "a commit that is not there": (_field(5, 3, 99), "entry 5 (check) stands at a commit 99"),
-    "another commit": (_field(5, 3, 4), "entry 5 (check) stands at a commit 4"),
-    "another commit's chain": (_field(5, 4, bytes(32)), "entry 5 (check) stands at a commit 5"),
-    "a kind that never was": (_field(5, 2, "holiday"), "entry 5 (holiday) is of no kind"),
-    "a detail that is no object": (_field(5, 5, "[]"), "entry 5 has a detail that is not a JSON object"),
-    "a detail that is no JSON": (_field(5, 5, "{"), "entry 5 has a detail that is not a JSON object"),
+    "a commit that is not there": (_field(6, 3, 99), "entry 6 (check) stands at a commit 99"),
+    "another commit": (_field(6, 3, 4), "entry 6 (check) stands at a commit 4"),
+    "another commit's chain": (_field(6, 4, bytes(32)), "entry 6 (check) stands at a commit 5"),
+    "a kind that never was": (_field(6, 2, "holiday"), "entry 6 (holiday) is of no kind"),
+    "a detail that is no object": (_field(6, 5, "[]"), "entry 6 has a detail that is not a JSON object"),
+    "a detail that is no JSON": (_field(6, 5, "{"), "entry 6 has a detail that is not a JSON object"),
     "a migration's number": (_detail(1, lambda detail: detail.update(number=9)), "names a migration 9"),
     "a migration's name": (_detail(2, lambda detail: detail.update(name="x.sql")), "names a migration 2"),
     "a migration's digest": (_detail(2, lambda detail: detail.update(sha256="00" * 32)), "names a migration 2"),
     "a digest that is no digits": (_detail(2, lambda detail: detail.update(sha256="xyz")), "entry 2 (migration) lacks"),
     "a rollback that never was": (
-        _detail(3, lambda detail: detail.update(rolled_back=[1])), "rolled back a staged transaction 1",
+        _detail(4, lambda detail: detail.update(rolled_back=[1])), "rolled back a staged transaction 1",
     ),
     "the root after": (
-        _detail(3, lambda detail: detail["after"].update(root="00" * 32)), "names a commit 3 after recovery",
+        _detail(4, lambda detail: detail["after"].update(root="00" * 32)), "names a commit 3 after recovery",
     ),
-    "the count after": (_detail(3, lambda detail: detail["after"].update(count=7)), "names a commit 3 after recovery"),
-    "the time after": (_detail(3, lambda detail: detail["after"].update(at="x")), "names a commit 3 after recovery"),
+    "the count after": (_detail(4, lambda detail: detail["after"].update(count=7)), "names a commit 3 after recovery"),
+    "the time after": (_detail(4, lambda detail: detail["after"].update(at="x")), "names a commit 3 after recovery"),
     "the chain before": (
-        _detail(3, lambda detail: detail["before"].update(chain="00" * 32)), "names a commit 1 before recovery",
+        _detail(4, lambda detail: detail["before"].update(chain="00" * 32)), "names a commit 1 before recovery",
     ),
-    "the commit before": (_detail(3, lambda detail: detail["before"].update(seq=2)), "names a commit 2 before"),
+    "the commit before": (_detail(4, lambda detail: detail["before"].update(seq=2)), "names a commit 2 before"),
     "more frames committed than valid": (
-        _detail(3, lambda detail: detail["journal"].update(committed=10_000)), "counts more frames",
+        _detail(4, lambda detail: detail["journal"].update(committed=10_000)), "counts more frames",
     ),
     "fewer frames committed": (
-        _detail(3, lambda detail: detail["journal"].update(committed=1)), "counts more frames",
+        _detail(4, lambda detail: detail["journal"].update(committed=1)), "counts more frames",
     ),
-    "fewer frames in the file": (_detail(3, lambda detail: detail["journal"].update(frames=1)), "counts more frames"),
-    "a smaller file": (_detail(3, lambda detail: detail["journal"].update(bytes=100)), "frames in 100 bytes"),
-    "SQLite's frames": (_detail(3, lambda detail: detail["journal"].update(sqlite_frames=1)), "agree"),
-    "that they agree": (_detail(3, lambda detail: detail["journal"].update(agrees=False)), "agree"),
-    "a figure that is gone": (_detail(3, lambda detail: detail.pop("journal")), "entry 3 (recovery) lacks a figure"),
+    "fewer frames in the file": (_detail(4, lambda detail: detail["journal"].update(frames=1)), "counts more frames"),
+    "a smaller file": (_detail(4, lambda detail: detail["journal"].update(bytes=100)), "frames in 100 bytes"),
+    "SQLite's frames": (_detail(4, lambda detail: detail["journal"].update(sqlite_frames=1)), "agree"),
+    "that they agree": (_detail(4, lambda detail: detail["journal"].update(agrees=False)), "agree"),
+    "a figure that is gone": (_detail(4, lambda detail: detail.pop("journal")), "entry 4 (recovery) lacks a figure"),
     "a figure of another kind": (
-        _detail(3, lambda detail: detail.update(after="none")), "entry 3 (recovery) lacks a figure",
+        _detail(4, lambda detail: detail.update(after="none")), "entry 4 (recovery) lacks a figure",
     ),
-    "a resumption of what never was": (_detail(4, lambda detail: detail.update(resumed=[1])), "resumed a staged"),
+    "a resumption of what never was": (_detail(5, lambda detail: detail.update(resumed=[1])), "resumed a staged"),
 }  # fmt: skip
 
 
@@ -373,9 +376,9 @@ def test_an_entry_that_was_changed_with_all_digests_is_found_by_its_figures(even
 def test_entries_out_of_order_are_found(eventful: Path) -> None:
     """The trail is chained anew, and each entry is right by itself."""
     store_id, rows = read_rows(eventful)
-    rows[3], rows[4] = (4, *rows[4][1:]), (5, *rows[3][1:])
+    rows[4], rows[5] = (5, *rows[5][1:]), (6, *rows[4][1:])
     write_rows(eventful, chained(store_id, rows))
-    assert findings(eventful) == ["entry 5 (recovery) stands at commit 4, out of order"]
+    assert findings(eventful) == ["entry 6 (recovery) stands at commit 4, out of order"]
 
 
 def test_a_sound_trail_has_no_findings(eventful: Path) -> None:
@@ -395,26 +398,65 @@ def test_the_figures_of_a_copy_are_compared_with_the_log(path: Path, open_store:
     assert store.check_audit() == []
     for wrong in (right | {"root": "00" * 32}, right | {"seq": 2}, {"file": "copy.db"}):
         number = store.record(kind, wrong)
-        assert len(store.check_audit()) == number - 3
+        assert len(store.check_audit()) == number - MIGRATIONS - 1
     store.close()
     store_id, rows = read_rows(path)
-    write_rows(path, chained(store_id, rows[:3]))  # for the judge
+    write_rows(path, chained(store_id, rows[: MIGRATIONS + 1]))  # for the judge
+
+
+REPAIR = {
+    "mended": {"entries": 1, "removed": 0, "nodes": 2, "records": 3}, "lost": [["c", "'k'"]], "lost_count": 1,
+    "from": "backup.db", "evidence": "test.db.damaged-0123456789abcdef",
+}  # fmt: skip
+RIGHT_REPAIRS: list[dict[str, Any]] = [
+    REPAIR,
+    REPAIR | {"from": None},
+    REPAIR | {"lost": [], "lost_count": 0},
+    REPAIR | {"lost": [["c", str(n)] for n in range(100)], "lost_count": 12_345},
+]
+WRONG_REPAIRS: list[dict[str, Any]] = [
+    *({name: value for name, value in REPAIR.items() if name != gone} for gone in REPAIR),
+    REPAIR | {"mended": {"entries": 1, "removed": 0, "nodes": 2}},
+    *(
+        REPAIR | {"mended": {"entries": wrong, "removed": 0, "nodes": 2, "records": 3}}
+        for wrong in (-1, "1", 1.0, True)
+    ),
+    REPAIR | {"mended": 5},
+    *(REPAIR | {"lost_count": wrong} for wrong in (0, 2, 100, -1, "1", None)),
+    REPAIR | {"lost": [["c", str(n)] for n in range(101)], "lost_count": 101},
+    *(REPAIR | {"lost": [wrong]} for wrong in (["c"], ["c", "k", "v"], ["c", 1], [None, "k"], 5)),
+    *(REPAIR | {"from": wrong} for wrong in ("", "..", "/elsewhere/backup.db", "a\0b", 5, ["backup.db"])),
+    *(REPAIR | {"evidence": wrong} for wrong in (None, "", ".", "folder/test.db", 5)),
+]
+
+
+@pytest.mark.parametrize("detail", RIGHT_REPAIRS, ids=lambda detail: f"{detail['from']} {detail['lost_count']}")
+def test_the_figures_of_a_repair_that_can_be_are_accepted(store: sqlstate.Store, detail: dict[str, Any]) -> None:
+    store.record("repair", detail)
+    assert store.check_audit() == []
+
+
+@pytest.mark.parametrize("detail", WRONG_REPAIRS, ids=repr)
+def test_the_figures_of_a_repair_that_cannot_be_are_found(store: sqlstate.Store, detail: dict[str, Any]) -> None:
+    store.record("repair", detail)
+    assert store.check_audit()
+    assert all(finding.startswith(f"entry {MIGRATIONS + 1} (repair) ") for finding in store.check_audit())
 
 
 def test_reading_an_entry_that_cannot_be_one_says_damaged(eventful: Path) -> None:
     _, rows = read_rows(eventful)
-    write_rows(eventful, _field(5, 5, "[]")(rows))
+    write_rows(eventful, _field(6, 5, "[]")(rows))
     with sqlstate.open(eventful) as store:
-        assert len(list(zip(range(4), store.audit(), strict=False))) == 4
-        with pytest.raises(sqlstate.Damaged, match=r"audit entry 5.*check_audit"):
+        assert len(list(zip(range(5), store.audit(), strict=False))) == 5
+        with pytest.raises(sqlstate.Damaged, match=r"audit entry 6.*check_audit"):
             list(store.audit())
 
 
 def test_a_long_trail_is_read_as_it_goes(store: sqlstate.Store) -> None:
     for i in range(200):
         store.record("check", {"i": i})
-    entries = store.audit(after=2)
+    entries = store.audit(after=MIGRATIONS)
     assert next(entries).detail == {"i": 0}
     store.record("check", {"i": "more"})
     assert [entry.detail["i"] for entry in entries] == list(range(1, 200))  # of the state in which it began
-    assert len(list(store.audit())) == 203
+    assert len(list(store.audit())) == MIGRATIONS + 201

@@ -1,6 +1,7 @@
 """Goal: the file is what docs/reference/file-format.md says, to the byte. Method: the package against the vectors
 that the reference made; the program of section 13 and the sqlite3 module against files that the package made. Files
-of format 1 are made as the page of that time had it, and brought to format 2, also by processes that die on the way."""
+of older formats are made as the page of their time had it, and brought to the newest, also by processes that die on
+the way."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -352,14 +353,14 @@ def test_the_header_is_what_the_page_says(path: Path) -> None:
     closed_store(path)
 
     assert path.read_bytes()[68:72] == bytes.fromhex("53715374") == fmt.APPLICATION_ID.to_bytes(4)
-    assert query(path, "PRAGMA user_version") == [(2,)]
+    assert query(path, "PRAGMA user_version") == [(3,)]
     assert query(path, "PRAGMA encoding") == [("UTF-8",)]
     assert {name for (name,) in query(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")} == {
-        "meta", "state", "merkle", "wal", "staged", "audit", "schema_migrations",
+        "meta", "state", "merkle", "wal", "staged", "audit", "log_blocks", "schema_migrations",
     }  # fmt: skip
     assert {name for (name,) in query(path, "SELECT name FROM sqlite_schema WHERE type = 'trigger'")} == set(TRIGGERS)
     assert dict(query(path, "SELECT name, value FROM meta WHERE name IN ('format', 'journal')")) == {
-        "format": 2, "journal": "wal",
+        "format": 3, "journal": "wal",
     }  # fmt: skip
     assert {name for (name,) in query(path, "SELECT name FROM meta")} == {
         "store_id", "format", "journal", "created", "marker",
@@ -401,6 +402,7 @@ def test_the_page_states_the_limits_of_the_code() -> None:
         assert f"{number:,}" in page
     assert str(fmt.APPLICATION_ID) in page
     assert f"multiple of {fmt.MILESTONE}" in page
+    assert f"leaves {fmt.LOG_BLOCK} · block to" in page
     assert f"(16 - level) · 2^{fmt.NODE_ID_SHIFT}" in page
     assert fmt.LEVEL_MAX == 16
 
@@ -416,7 +418,7 @@ def test_one_commit_in_64_is_in_the_index(open_store: OpenStore) -> None:
         assert wal.commit(connection, 201) is None
 
 
-# ---- Files of format 1 ----
+# ---- Files of older formats ----
 
 CREATE_SCHEMA_MIGRATIONS = """CREATE TABLE IF NOT EXISTS schema_migrations (
   number INTEGER PRIMARY KEY,
@@ -431,17 +433,19 @@ NUMBERS = {record.lsn: number for number, record in enumerate(ENDED, 1)}
 CLOSED_UP = [replace(record, lsn=NUMBERS[record.lsn], txn=NUMBERS[record.txn]) for record in ENDED]
 
 
-def make_format_1(path: Path, log: list[plain.Record], journal: str = "wal") -> plain.Commit:
-    """Make a file as the page of format 1 had it, and return its newest commit."""
+def make_older(path: Path, log: list[plain.Record], journal: str = "wal", version: int = 1) -> plain.Commit:
+    """Make a file as the page of format 1 or 2 had it, and return its newest commit."""
     records, commits, entries = make.closed(make.STORE_ID, log)
-    first = migration_files()[0]
-    facts = [("store_id", make.STORE_ID), ("format", 1), ("journal", journal), ("created", make.at(0))]
+    applied = list(enumerate(migration_files()[:version], 1))
+    facts = [("store_id", make.STORE_ID), ("format", version), ("journal", journal), ("created", make.at(0))]
     rows = sorted(plain.merkle_rows(entries), key=lambda row: (row[0], plain.sort_key(row[1], row[2])))
     columns = plain.RECORD_COLUMNS.split(", ")
     with closing(sqlite3.connect(path)) as db, db:
-        db.executescript(CREATE_SCHEMA_MIGRATIONS + ";" + first.read_text("utf-8"))
-        digest = hashlib.sha256(first.read_bytes()).digest()
-        db.execute("INSERT INTO schema_migrations VALUES (1, ?, ?, ?)", (first.name, digest, make.at(0)))
+        db.execute(CREATE_SCHEMA_MIGRATIONS)
+        for number, file in applied:
+            db.executescript(file.read_text("utf-8"))
+            digest = hashlib.sha256(file.read_bytes()).digest()
+            db.execute("INSERT INTO schema_migrations VALUES (?, ?, ?, ?)", (number, file.name, digest, make.at(0)))
         db.executemany("INSERT INTO meta VALUES (?, ?)", facts)
         db.executemany("INSERT INTO state VALUES (?, ?, ?)", entries)
         numbered = [((16 - row[0]) * 2**48 + number, *row) for number, row in enumerate(rows)]
@@ -450,7 +454,15 @@ def make_format_1(path: Path, log: list[plain.Record], journal: str = "wal") -> 
         db.executemany(f"INSERT INTO wal ({plain.RECORD_COLUMNS}) VALUES ({', '.join('?' * len(columns))})", filled)
         staged = [(record.txn, record.session) for record in log if record.lsn == 35]
         db.executemany("INSERT INTO staged VALUES (?, ?)", staged)
-        db.executescript(f"PRAGMA application_id = {fmt.APPLICATION_ID}; PRAGMA user_version = 1")
+        db.executescript(f"PRAGMA application_id = {fmt.APPLICATION_ID}; PRAGMA user_version = {version}")
+        if version > 1:
+            digest = plain_audit.digest_zero(make.STORE_ID)
+            for number, file in applied:
+                detail = make.detail_text(make.migration(number, file.name))
+                chain = plain.chain_zero(make.STORE_ID)
+                entry = plain_audit.Entry(number, make.at(0), "migration", 0, chain, detail)
+                digest = plain_audit.digest_next(digest, entry)
+                db.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(replace(entry, digest=digest)))
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA journal_mode = {journal}")
     return commits[-1]
@@ -460,33 +472,47 @@ def tables_of_1(path: Path) -> dict[str, list[Any]]:
     return {table: query(path, f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES_OF_1}
 
 
-def check_brought_to_2(path: Path, newest: plain.Commit) -> list[Any]:
-    """The file is of format 2, with the newest commit that it had; return the kinds of its audit entries."""
+def check_brought_up(path: Path, newest: plain.Commit, version: int = 1) -> list[Any]:
+    """The file is of the newest format, with the newest commit that it had; return the kinds of its audit entries.
+
+    Args:
+        path: the file.
+        newest: its newest commit.
+        version: the format that it had.
+    """
     judgement = plain.judge(path, history=None)
     assert judgement.findings == ()
     assert (judgement.seq, judgement.root, judgement.chain) == (newest.seq, newest.root, newest.chain)
-    second = migration_files()[1]
-    number, name, digest = query(path, "SELECT number, name, sha256 FROM schema_migrations ORDER BY number")[1]
-    assert (number, name, digest) == (2, second.name, sha256(second.read_bytes()))
-    seq, chain, detail = query(path, "SELECT seq, chain, detail FROM audit WHERE number = 1")[0]
-    assert (seq, chain) == (newest.seq, newest.chain)
-    assert json.loads(detail) == {"number": 2, "name": second.name, "sha256": digest.hex()}
+    added = list(enumerate(migration_files(), 1))[version:]
+    rows = query(path, f"SELECT number, name, sha256 FROM schema_migrations WHERE number > {version} ORDER BY number")
+    assert rows == [(number, file.name, sha256(file.read_bytes())) for number, file in added]
+    before = 0 if version == 1 else version  # format 1 had no audit trail
+    entries = query(path, f"SELECT seq, chain, detail FROM audit WHERE number > {before} ORDER BY number")
+    for (number, name, digest), (seq, chain, detail) in zip(rows, entries, strict=False):
+        assert (seq, chain) == (newest.seq, newest.chain)
+        assert json.loads(detail) == {"number": number, "name": name, "sha256": digest.hex()}
     return [kind for (kind,) in query(path, "SELECT kind FROM audit ORDER BY number")]
 
 
+MIGRATED = {1: ["migration"] * 2, 2: ["migration"] * 3}  # the kinds of audit entries of a file that had a format
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("journal", ["wal", "delete"])
-def test_a_file_of_format_1_is_brought_to_format_2(path: Path, journal: str) -> None:
-    newest = make_format_1(path, ENDED, journal)
+def test_a_file_of_an_older_format_is_brought_to_the_newest(path: Path, journal: str, version: int) -> None:
+    newest = make_older(path, ENDED, journal, version)
     before = tables_of_1(path)
 
     with sqlstate.open(path) as store:
         assert store.head() == (newest.seq, newest.root, newest.count, newest.at, newest.chain)
-        assert store.stats().format == 2
-        assert [(entry.kind, entry.detail["number"]) for entry in store.audit()] == [("migration", 2)]
+        assert store.stats().format == 3
+        assert [(entry.kind, entry.detail["number"]) for entry in store.audit()][-3 + version :] == [
+            ("migration", number) for number in range(version + 1, 4)
+        ]
         assert store.check_audit() == []
     assert tables_of_1(path) == before
     assert marker_of(path) == b""
-    assert check_brought_to_2(path, newest) == ["migration"]
+    assert check_brought_up(path, newest, version) == MIGRATED[version]
     again = folder_image(path.parent)
     sqlstate.open(path).close()
     assert folder_image(path.parent) == again
@@ -497,23 +523,28 @@ def test_a_file_of_format_1_is_brought_to_format_2(path: Path, journal: str) -> 
     assert plain.judge(path, history=None).findings == ()
 
 
-def test_the_tables_of_a_file_that_was_brought_to_format_2_are_those_of_a_new_one(path: Path, tmp_path: Path) -> None:
-    make_format_1(path, ENDED)
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_tables_of_a_file_that_was_brought_up_are_those_of_a_new_one(
+    path: Path, tmp_path: Path, version: int
+) -> None:
+    make_older(path, ENDED, version=version)
     sqlstate.open(path).close()
     sqlstate.open(tmp_path / "new.db").close()
     schema = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
     assert query(path, schema) == query(tmp_path / "new.db", schema)
 
 
-def test_what_a_dead_session_staged_in_format_1_is_rolled_back(path: Path) -> None:
-    newest = make_format_1(path, make.LOG)
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_a_dead_session_staged_in_an_older_format_is_rolled_back(path: Path, version: int) -> None:
+    newest = make_older(path, make.LOG, version=version)
     with sqlstate.open(path) as store:
         assert store.recovery.rolled_back == (35,)
-    assert check_brought_to_2(path, newest) == ["migration", "recovery"]
+    assert check_brought_up(path, newest, version) == [*MIGRATED[version], "recovery"]
 
 
-def test_what_a_dead_session_staged_in_format_1_can_be_resumed(path: Path) -> None:
-    newest = make_format_1(path, make.LOG)
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_a_dead_session_staged_in_an_older_format_can_be_resumed(path: Path, version: int) -> None:
+    newest = make_older(path, make.LOG, version=version)
     with sqlstate.open(path, recover="resume") as store:
         assert [left.txn for left in store.pending()] == [35]
         store.resume(35).commit()
@@ -522,15 +553,21 @@ def test_what_a_dead_session_staged_in_format_1_can_be_resumed(path: Path) -> No
     assert plain.judge(path, history=None).findings == ()
 
 
-def test_a_file_of_format_1_that_was_not_closed_is_recovered_and_brought_to_format_2(
-    path: Path, tmp_path: Path
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_older_format_that_was_not_closed_is_recovered_and_brought_up(
+    path: Path, tmp_path: Path, version: int
 ) -> None:
-    """The newest commit is in the -wal alone, as a kill of version 1 left it."""
-    newest = make_format_1(path, CLOSED_UP)
+    """The newest commit is in the -wal alone, as a kill of that version left it."""
+    newest = make_older(path, CLOSED_UP, version=version)
     before = [record for record in CLOSED_UP if (record.seq or 0) < 5 and record.lsn < newest.records[0].lsn]
     other = tmp_path / "before.db"
-    make_format_1(other, before)
+    make_older(other, before, version=version)
     with closing(sqlite3.connect(other)) as db:
+        if version > 1:
+            with db:
+                marker = plain_audit.marker(plain_audit.OPEN, bytes(range(16)), 0)
+                db.execute("UPDATE meta SET value = ? WHERE name = 'marker'", (marker,))
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         db.execute("ATTACH ? AS full", (str(path),))
         with db:
             for table in TABLES_OF_1:
@@ -543,12 +580,15 @@ def test_a_file_of_format_1_that_was_not_closed_is_recovered_and_brought_to_form
     with sqlstate.open(crashed) as store:
         assert store.head() == (newest.seq, newest.root, newest.count, newest.at, newest.chain)
         assert store.check_audit() == []
-    assert check_brought_to_2(crashed, newest)[0] == "migration"
+    assert check_brought_up(crashed, newest, version) == [*MIGRATED[version], *["recovery"] * (version - 1)]
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("journal", ["wal", "delete"])
-def test_a_file_of_format_1_is_refused_for_reading_with_what_to_do(path: Path, journal: str) -> None:
-    make_format_1(path, ENDED, journal)
+def test_a_file_of_an_older_format_is_refused_for_reading_with_what_to_do(
+    path: Path, journal: str, version: int
+) -> None:
+    make_older(path, ENDED, journal, version)
     before = folder_image(path.parent)
 
     with pytest.raises(sqlstate.ReadOnly, match="open it for writing once") as caught:
@@ -618,13 +658,14 @@ def die_at_each_change(folder: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 @pytest.mark.parametrize("log", [CLOSED_UP, ENDED], ids=["numbers without holes", "with a hole"])
-def test_a_death_on_the_way_to_format_2_leaves_one_of_the_two_whole(
-    tmp_path: Path, journal: str, log: list[plain.Record]
+def test_a_death_on_the_way_to_the_newest_format_leaves_one_of_the_two_whole(
+    tmp_path: Path, journal: str, log: list[plain.Record], version: int
 ) -> None:
     first = tmp_path / "0.db"
-    newest = make_format_1(first, log, journal)
+    newest = make_older(first, log, journal, version)
     before = tables_of_1(first) | {"meta": query(first, "SELECT * FROM meta ORDER BY name")}
     program = "import sys; from tests.test_format import die_at_each_change; die_at_each_change(sys.argv[1])"
     done = subprocess.run(
@@ -641,26 +682,25 @@ def test_a_death_on_the_way_to_format_2_leaves_one_of_the_two_whole(
         for suffix in ("", "-wal", "-journal"):
             if (file := path.with_name(path.name + suffix)).exists():
                 shutil.copy(file, copy.with_name(copy.name + suffix))
-        [(version,)] = query(copy, "PRAGMA user_version")
-        formats.append(version)
+        [(found,)] = query(copy, "PRAGMA user_version")
+        formats.append(found)
         assert query(copy, "PRAGMA integrity_check") == [("ok",)]
         assert tables_of_1(copy) == {table: before[table] for table in TABLES_OF_1}
-        if version == 1:
+        if found == version:
             assert query(copy, "SELECT * FROM meta ORDER BY name") == before["meta"]
-            assert query(copy, "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%audit%' OR name = 'events'") == [
-                (0,)
-            ]
+            newer = "name = 'log_blocks'" + " OR name LIKE '%audit%' OR name = 'events'" * (version == 1)
+            assert query(copy, f"SELECT count(*) FROM sqlite_schema WHERE {newer}") == [(0,)]
         else:
-            assert check_brought_to_2(copy, newest) == ["migration"]
+            assert check_brought_up(copy, newest, version) == MIGRATED[version]
         shutil.rmtree(copy.parent)
 
         with sqlstate.open(path) as store:
             assert store.head().chain == newest.chain
             assert next(store.audit()).kind == "migration"
             assert store.check_audit() == []
-        assert check_brought_to_2(path, newest)[0] == "migration"
-        assert query(path, "SELECT count(*) FROM audit WHERE kind = 'migration'") == [(1,)]
+        assert check_brought_up(path, newest, version)[0] == "migration"
+        assert query(path, "SELECT count(*) FROM audit WHERE kind = 'migration'") == [(len(MIGRATED[version]),)]
     assert formats == sorted(formats)
     # Without SQLite's WAL, the last change of all is the one that commits.
-    assert set(formats) == ({1, 2} if journal == "wal" else {1})
-    assert check_brought_to_2(tmp_path / f"{len(formats) + 1}.db", newest) == ["migration"]
+    assert set(formats) == ({version, 3} if journal == "wal" else {version})
+    assert check_brought_up(tmp_path / f"{len(formats) + 1}.db", newest, version) == MIGRATED[version]

@@ -226,7 +226,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert (report.rolled_back, report.pending) == (left, ())
             self.recoveries += bool(left)
             self.staged, self.handles = {}, {}
-        assert [entry.kind for entry in self.store.audit(after=2)] == ["recovery"] * self.recoveries
+        assert [entry.kind for entry in self.store.audit(after=3)] == ["recovery"] * self.recoveries
         assert self.store.check_audit() == []
 
     @invariant()

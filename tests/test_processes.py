@@ -77,7 +77,7 @@ def test_eight_processes_that_make_one_file_at_one_moment_agree_on_it(tmp_path: 
                 rows = connection.execute("SELECT number, name FROM schema_migrations").fetchall()
                 journals = connection.execute("SELECT value FROM meta WHERE name = 'journal'").fetchall()
             connection.close()
-            assert rows == [(1, "0001_initial.sql"), (2, "0002_crash_safety.sql")]
+            assert rows == [(1, "0001_initial.sql"), (2, "0002_crash_safety.sql"), (3, "0003_log_blocks.sql")]
             assert journals == [(journal,)]
         for child in children:
             child.ends()

@@ -458,7 +458,7 @@ def test_who_was_slower_than_another_between_its_look_and_its_recovery_says_noth
         found = inspect(engine, **options)
         if not faster:
             other = stack.enter_context(Remote.opened(path))
-            assert (other.report["entry"], other.report["rolled_back"]) == (3, [txn])
+            assert (other.report["entry"], other.report["rolled_back"]) == (4, [txn])
             if then == "commits":
                 other.ask("put", "c", "more", 1)
             elif then == "stages":

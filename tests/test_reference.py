@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference import audit, findings, notation, plain
+from tests.reference import log as rfc6962
 from tests.reference.plain import Entry, Key, Record, Value
 from tests.vectors import make
 
@@ -49,7 +51,7 @@ def table(number: int) -> list[list[str]]:
 # ---- The files on disk ----
 
 
-@pytest.mark.parametrize("name", ["encoding.json", "tree.json", "chain.json", "audit.json"])
+@pytest.mark.parametrize("name", ["encoding.json", "tree.json", "chain.json", "log.json", "audit.json"])
 def test_the_vector_file_is_what_make_writes(name: str) -> None:
     assert (make.HERE / name).read_text(encoding="ascii") == make.documents()[name]
 
@@ -92,17 +94,29 @@ def test_the_chain_vectors_reach_every_record() -> None:
 def test_the_audit_vectors_reach_every_kind_of_detail() -> None:
     _, commits, _ = make.closed(STORE_ID, make.LOG)
     trail = make.trail(STORE_ID, commits)
-    assert [entry.kind for entry in trail] == ["migration", "check", "recovery", "recovery", "backup", "restore"]
+    assert [entry.kind for entry in trail] == [
+        "migration",
+        "check",
+        "recovery",
+        "recovery",
+        "backup",
+        "restore",
+        "repair",
+    ]
     assert {entry.seq for entry in trail} == {0, 2, 5}
     assert any(one.at > other.at for one, other in pairwise(trail)), "the clock never went back"
     assert not trail[2].detail.isascii()
-    assert set(section_members()) == set(json.loads(trail[2].detail))
+    assert set(section_members("recovery")) == set(json.loads(trail[2].detail))
+    repair = json.loads(trail[6].detail)
+    assert set(section_members("repair")) == {*repair, *repair["mended"]}
     assert audit.resumed([astuple(entry) for entry in trail]) == {5: make.SESSION_A}
 
 
-def section_members() -> Iterator[str]:
-    """The members of a recovery that the page lists, in the last table of 3.7."""
-    found = PAGE.split("| member of `recovery` | value |")[1].split("\n\n")[0]
+def section_members(kind: str) -> Iterator[str]:
+    """The members of a detail that the page lists, in its own table of 3.7."""
+    found = PAGE.split(f"| member of `{kind}` | value |")[1].split("\n\n")[0]
+    if kind == "repair":
+        yield from re.findall(r"`(\w+)`", found.split("| `mended` |")[1].split("|")[0])
     for first in re.findall(r"^\| (`.*?) \|", found, re.MULTILINE):
         yield from re.findall(r"`(\w+)`", first)
 
@@ -294,6 +308,10 @@ def test_the_table_of_worked_digests() -> None:
         "chain_0 of store id `000102030405060708090a0b0c0d0e0f`": plain.chain_zero(bytes(range(16))),
         "records hash of commit 1, below": notation.sha256(plain.records_bytes(log[:4])),
         "chain_1, below": commits[0].chain,
+        "log root of an empty log": rfc6962.tree([]),
+        "leaf_0 of the log, which is also the log root of 1 commit, below": rfc6962.tree(
+            [rfc6962.leaf(commits[0].chain)]
+        ),
         "digest_0 of the audit trail of that store": audit.digest_zero(bytes(range(16))),
         "digest_1 of the audit trail, below": make.trail(STORE_ID, commits)[0].digest,
     }
@@ -308,7 +326,7 @@ def test_the_page_states_the_constants() -> None:
     for name in (*audit.KINDS, *audit.TRIGGERS):
         assert f"`{name}`" in PAGE
     assert int.from_bytes(b"SqSt", "big") == plain.APPLICATION_ID
-    assert set(re.findall(r"\*\*(I[0-9]+)\*\*", section(9))) == {f"I{number}" for number in range(1, 13)}
+    assert set(re.findall(r"\*\*(I[0-9]+)\*\*", section(9))) == {f"I{number}" for number in range(1, 14)}
 
 
 # ---- The judge, on files made by hand from section 3 ----
@@ -316,7 +334,7 @@ def test_the_page_states_the_constants() -> None:
 # Laxer than a real one, so that every rule can be broken.
 SCHEMA = """
 PRAGMA application_id = 1399935860;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value);
 CREATE TABLE state (collection TEXT, key, value, PRIMARY KEY (collection, key));
 CREATE TABLE merkle (id INTEGER PRIMARY KEY, level INTEGER, collection TEXT, key, children BLOB);
@@ -324,6 +342,7 @@ CREATE TABLE wal (lsn INTEGER, txn INTEGER, kind TEXT, session BLOB, collection 
                   before, seq INTEGER, root BLOB, count INTEGER, chain BLOB, at TEXT, note TEXT);
 CREATE TABLE staged (txn, session);
 CREATE TABLE audit (number, at, kind, seq, chain, detail, digest);
+CREATE TABLE log_blocks (block, digest);
 CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'never changed'); END;
 CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'never deleted'); END;
 CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE number >= NEW.number)
@@ -342,7 +361,7 @@ def write(
     entries = list(entries)
     rows = sorted(plain.merkle_rows(entries), key=lambda row: (row[0], plain.sort_key(row[1], row[2])))
     marker = audit.marker(0, NONCE, max((record.lsn for record in records), default=0))
-    facts = [("store_id", STORE_ID), ("format", 2), ("journal", "wal"), ("created", make.at(0)), ("marker", marker)]
+    facts = [("store_id", STORE_ID), ("format", 3), ("journal", "wal"), ("created", make.at(0)), ("marker", marker)]
     columns = plain.RECORD_COLUMNS.split(", ")
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(schema)
@@ -704,6 +723,119 @@ def test_a_staged_transaction_is_its_sessions_or_of_who_resumed_it_last(path: Pa
         assert against(plain.judge(file)) == expected
 
 
+def long_log(size: int) -> list[Record]:
+    """A log of so many commits, each of which changes the same entry."""
+    log: list[Record] = []
+    for number in range(size):
+        lsn, before = 3 * number + 1, str(number - 1) if number else None
+        log += [
+            Record(lsn, lsn, "BEGIN", note=""),
+            Record(lsn + 1, lsn, "PUT", collection="a", key=1, value=str(number), before=before),
+            Record(lsn + 2, lsn, "COMMIT", seq=number + 1, at=make.at(46)),
+        ]
+    return log
+
+
+COMMITS_OF_LONG = 2 * rfc6962.BLOCK + 88
+
+
+@pytest.fixture(scope="session")
+def long_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
+    """A file of two complete blocks, neither of which is stored, and their digests."""
+    file = tmp_path_factory.mktemp("long") / "long.db"
+    write_log(file, long_log(COMMITS_OF_LONG), staged=[])
+    leaves = [rfc6962.leaf(commit.chain) for commit in plain.judge(file).commits]
+    return file, [rfc6962.tree(leaves[start : start + rfc6962.BLOCK]) for start in (0, rfc6962.BLOCK)]
+
+
+# What is in log_blocks, by number; 0 and 1 as digests stand for those that must be there.
+BLOCKS: dict[str, tuple[list[tuple[object, object]], int]] = {
+    "none": ([], 0),
+    "the first": ([(0, 0)], 0),
+    "both": ([(0, 0), (1, 1)], 0),
+    "without the first": ([(1, 1)], 1),
+    "exchanged": ([(0, 1), (1, 0)], 2),
+    "one of commits that are not there": ([(0, 0), (1, 1), (2, b"\x00" * 32)], 1),
+    "one twice": ([(0, 0), (0, 0)], 1),
+    "before the first": ([(-1, 0), (0, 0)], 2),
+    "another digest": ([(0, b"\x00" * 32), (1, 1)], 1),
+    "a short digest": ([(0, 0), (1, b"\x00" * 31)], 1),
+    "a digest as TEXT": ([(0, "0" * 32)], 1),
+    "no digest": ([(0, None)], 1),
+    "no number": ([(None, 0)], 1),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_of_the_log(path: Path, tmp_path: Path, long_file: tuple[Path, list[bytes]], name: str) -> None:
+    file, digests = long_file
+    shutil.copy(file, path)
+    rows, faults = BLOCKS[name]
+    with closing(sqlite3.connect(path)) as db, db:
+        filled = [(block, digests[each] if isinstance(each, int) else each) for block, each in rows]
+        db.executemany("INSERT INTO log_blocks VALUES (?, ?)", filled)
+    assert [finding.split(":")[0] for finding in plain.judge(path, history=1).findings] == ["I13"] * faults
+    result = run_reader(tmp_path, path)
+    assert (result.returncode, result.stderr) == (1 if faults else 0, "")
+    assert [line.split()[0] for line in result.stdout.splitlines() if "but" in line] == ["blocks"] * bool(faults)
+
+
+def test_the_vectors_of_the_log_are_consistent_in_themselves() -> None:
+    """The paths are checked as RFC 6962 checks them, which needs nothing but the paths and the roots."""
+    vectors = make.commit_log()
+    roots = {each["size"]: each["root"] for each in vectors["roots"]}
+    assert roots[0] == sha(b"").hex()
+    leaves = make.leaves_of(make.LARGE)
+    for each in vectors["inclusion"]:
+        size = each["size"]
+        root = from_inclusion(each["seq"] - 1, size, leaves[each["seq"] - 1], list(map(bytes.fromhex, each["path"])))
+        assert root == rfc6962.tree(leaves[:size])
+    for each in vectors["consistency"]:
+        old, new = each["old"], each["new"]
+        roots_of = (rfc6962.tree(leaves[:old]), rfc6962.tree(leaves[:new]))
+        assert from_consistency(old, new, roots_of[0], list(map(bytes.fromhex, each["path"]))) == roots_of
+
+
+def from_inclusion(index: int, size: int, leaf: bytes, path: list[bytes]) -> bytes:
+    """RFC 9162, section 2.1.3.2: the root, from a leaf and its path."""
+    node, last, found = index, size - 1, leaf
+    for each in path:
+        assert last, "the path is too long"
+        if node % 2 or node == last:
+            found = sha(b"\x01" + each + found)
+            while node and not node % 2:
+                node, last = node >> 1, last >> 1
+        else:
+            found = sha(b"\x01" + found + each)
+        node, last = node >> 1, last >> 1
+    assert not last, "the path is too short"
+    return found
+
+
+def from_consistency(old: int, new: int, root: bytes, path: list[bytes]) -> tuple[bytes, bytes]:
+    """RFC 9162, section 2.1.4.2: both roots, from that of the smaller log and the path."""
+    if old == new:
+        assert not path
+        return root, root
+    if old & (old - 1) == 0:
+        path = [root, *path]
+    node, last = old - 1, new - 1
+    while node % 2:
+        node, last = node >> 1, last >> 1
+    smaller = larger = path[0]
+    for each in path[1:]:
+        assert last, "the path is too long"
+        if node % 2 or node == last:
+            smaller, larger = sha(b"\x01" + each + smaller), sha(b"\x01" + each + larger)
+            while node and not node % 2:
+                node, last = node >> 1, last >> 1
+        else:
+            larger = sha(b"\x01" + larger + each)
+        node, last = node >> 1, last >> 1
+    assert not last, "the path is too short"
+    return smaller, larger
+
+
 # What somebody who may not have closed the store wrote last: none of it is in the main file.
 OPEN, AT_36, AT_50 = audit.marker(1, NONCE, 0), audit.marker(0, NONCE, 36), audit.marker(0, NONCE, 50)
 STAGES = "INSERT INTO wal (lsn, txn, kind, session, note, at) VALUES (50, 50, 'BEGIN', zeroblob(16), '', ?)"
@@ -916,9 +1048,11 @@ def test_the_reader_agrees_with_a_sound_file(path: Path, tmp_path: Path) -> None
     assert judgement.count == 3
     assert result.stdout.splitlines() == [
         "commit 3",
+        f"log {rfc6962.tree([rfc6962.leaf(commit.chain) for commit in judgement.commits]).hex()}",
         f"root {judgement.root.hex()} as recorded",
         f"count {judgement.count} as recorded",
         f"chain {judgement.chain.hex()} as recorded",
+        "blocks 0 as recorded",
         f"audit {linked([entry('check', 0, ZERO), entry('check', 3, judgement.chain)])[-1].digest.hex()} as recorded",
     ]
     assert (result.returncode, result.stderr) == (0, "")

@@ -2,7 +2,8 @@
 
 It is slow and obvious on purpose: everything is recomputed from the entries and the records, nothing is
 kept up to date. It imports nothing of sqlstate and only the standard library. Section numbers are those
-of the page. Marker and audit trail stand in audit.py, notation and columns in notation.py.
+of the page. Marker and audit trail stand in audit.py, the log over the commits in log.py, notation and columns in
+notation.py.
 
 `judge` uses the standard library's sqlite3. Never call it on a file that this process has open through
 sqlstate: closing the second library's descriptor drops SQLite's locks.
@@ -17,7 +18,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tests.reference import audit
+from tests.reference import audit, log
 from tests.reference.findings import Findings
 from tests.reference.notation import (
     entry_faults,
@@ -42,7 +43,7 @@ Entry: TypeAlias = tuple[str, Key, Value]
 MerkleRow: TypeAlias = tuple[int, str, Key, bytes]
 
 APPLICATION_ID = 1399935860
-FORMAT = 2
+FORMAT = 3
 MAX_RANK = 15
 KINDS = ("BEGIN", "PUT", "DELETE", "COMMIT", "ROLLBACK")
 
@@ -270,7 +271,7 @@ class Commit:
 class Judgement:
     """What a file is worth.
 
-    Each finding starts with what it is against: `I1` to `I12` (section 9), `format 3.4` and the like for
+    Each finding starts with what it is against: `I1` to `I13` (section 9), `format 3.4` and the like for
     a rule of the page outside the invariants, or `SQLite`. `seq` is that of the newest commit as the
     file has it; `root`, `count` and `chain` are recomputed, from the state and from all the records.
     """
@@ -321,6 +322,7 @@ class _File:
     wal: list[_Row]
     staged: list[_Row]
     audit: list[_Row]
+    log_blocks: list[_Row]
     triggers: list[_Row]
 
 
@@ -363,6 +365,7 @@ def _read(path: str | Path) -> _File:
             wal=rows(f"SELECT {RECORD_COLUMNS} FROM wal ORDER BY lsn"),
             staged=rows("SELECT txn, session FROM staged"),
             audit=rows(f"SELECT {audit.COLUMNS} FROM audit ORDER BY number"),
+            log_blocks=rows("SELECT block, digest FROM log_blocks ORDER BY block"),
             triggers=rows("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'audit' ORDER BY name"),
         )
 
@@ -394,6 +397,8 @@ def judge(path: str | Path, *, history: int | None = 50) -> Judgement:
     _judge_newest(commits, root_of(tree), len(entries), findings)
     _judge_history(commits, entries, history, findings)
     _judge_trail(file, store_id, commits, findings)
+    for fault in log.block_faults(file.log_blocks, [commit.chain for commit in commits]):
+        findings.add("I13", fault)
     return Judgement(
         findings=findings.listed(),
         store_id=store_id,

@@ -1,10 +1,10 @@
 """Write the test vectors from the plain reading of the file format: `python -m tests.vectors.make`.
 
-Four files, the same bytes each time: encoding.json (names, ranks, leaves), tree.json (roots and rows of
-the Merkle tree), chain.json (a write-ahead log and the chain over it), audit.json (an audit trail beside that
-log, and markers). In all of them a key or value stands with its SQLite storage class; an integer is written
-in decimal digits inside a string, because many JSON readers lose those beyond 2^53; bytes and digests are
-hexadecimal.
+Five files, the same bytes each time: encoding.json (names, ranks, leaves), tree.json (roots and rows of
+the Merkle tree), chain.json (a write-ahead log and the chain over it), log.json (the log over the commits, and paths
+in it), audit.json (an audit trail beside the log of chain.json, and markers). In all of them a key or value stands
+with its SQLite storage class; an integer is written in decimal digits inside a string, because many JSON readers
+lose those beyond 2^53; bytes and digests are hexadecimal.
 """
 
 import json
@@ -14,8 +14,8 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.reference import audit, plain
-from tests.reference.notation import sha256
+from tests.reference import audit, log, plain
+from tests.reference.notation import sha256, u64
 from tests.reference.plain import Entry, Key, Name, Record, Value
 
 HERE = Path(__file__).parent
@@ -360,6 +360,41 @@ def chain() -> dict[str, Any]:
     }
 
 
+# ---- log.json ----
+
+SMALL, LARGE = 20, 700
+# Commit and size; sizes before and after. Paths within a block, over its border, and to the first and last commit.
+SEQS = [(1, 256), (256, 257), (257, 257), (300, 700), (512, 700), (513, 700), (700, 700), (1, 700), (600, 600)]
+SIZES = [(1, 700), (100, 300), (255, 256), (256, 512), (256, 700), (257, 700), (511, 513), (512, 700), (699, 700)]
+
+
+def leaves_of(size: int) -> list[bytes]:
+    """The leaves of a log whose chain of commit n is H(u64(n)); log.json states this rule."""
+    return [log.leaf(sha256(u64(number))) for number in range(1, size + 1)]
+
+
+def commit_log() -> dict[str, Any]:
+    """Logs with their roots and blocks, and paths: all of the small one, some of the large one."""
+    small, large = leaves_of(SMALL), leaves_of(LARGE)
+    every = [(old, new) for new in range(1, SMALL + 1) for old in range(1, new + 1)]
+    ends = [0, 1, 255, 256, 257, 511, 512, 513, 699, 700]
+    return {
+        "about": "file-format.md, sections 3.8 and 7.1; seq and old count commits from 1 on",
+        "generated": {"chain of commit n": "H(u64(n))"},
+        "leaves": [leaf.hex() for leaf in small],
+        "roots": [{"size": size, "root": log.tree(large[:size]).hex()} for size in sorted({*range(SMALL + 1), *ends})],
+        "blocks": [log.tree(large[start : start + log.BLOCK]).hex() for start in (0, log.BLOCK)],
+        "inclusion": [
+            {"seq": seq, "size": size, "path": list(map(bytes.hex, log.inclusion(seq - 1, large[:size])))}
+            for seq, size in [*((seq, size) for seq, size in every if size in (1, 2, 7, 8, SMALL)), *SEQS]
+        ],
+        "consistency": [
+            {"old": old, "new": new, "path": list(map(bytes.hex, log.consistency(old, large[:new])))}
+            for old, new in [*((old, new) for old, new in every if new in (1, 2, 7, 8, SMALL)), *SIZES]
+        ],
+    }
+
+
 # ---- audit.json ----
 
 
@@ -386,6 +421,10 @@ def events(commits: list[plain.Commit]) -> list[tuple[str, str, int, dict[str, A
         "before": facts(first), "after": facts(second), "checked": "1 commit \u2026", "scan_seconds": 0.000125,
         "sqlite": "3.51.3", "verdict": "has the WAL-reset fix",
     }  # fmt: skip
+    mended = {
+        "mended": {"entries": 2, "removed": 1, "nodes": 3, "records": 0}, "lost_count": 1,
+        "lost": [["caf\u00e9", "'k'"]], "from": None, "evidence": "caf\u00e9.db.damaged-0123456789abcdef",
+    }  # fmt: skip
     copy = {"file": 'caf\u00e9 "copy".db', "bytes": 45056, "seq": 3, "root": third.root}
     return [
         (at(45), "migration", 0, migration(1, "0001_initial.sql")),
@@ -395,6 +434,7 @@ def events(commits: list[plain.Commit]) -> list[tuple[str, str, int, dict[str, A
         (at(41), "recovery", 2, {"resumed": [5], "session": bytes(16), "by": SESSION_A}),
         (at(54), "backup", 5, copy),
         (at(55), "restore", 5, copy),
+        (at(56), "repair", 5, mended),
     ]
 
 
@@ -442,7 +482,13 @@ def audit_trail() -> dict[str, Any]:
 
 def documents() -> dict[str, str]:
     """Name and text of each vector file."""
-    vectors = {"encoding.json": encoding(), "tree.json": tree(), "chain.json": chain(), "audit.json": audit_trail()}
+    vectors = {
+        "encoding.json": encoding(),
+        "tree.json": tree(),
+        "chain.json": chain(),
+        "log.json": commit_log(),
+        "audit.json": audit_trail(),
+    }
     return {name: json.dumps(vector, indent=1) + "\n" for name, vector in vectors.items()}
 
 
