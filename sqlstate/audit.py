@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate import format as fmt
+from sqlstate import verbatim
 from sqlstate.errors import Damaged
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class AuditEntry(NamedTuple):
 _COLUMNS = "number, at, kind, seq, chain, detail, digest"
 _LAST = "SELECT number, digest FROM audit ORDER BY number DESC LIMIT 1"
 _ENTRIES = f"SELECT {_COLUMNS} FROM audit WHERE number > ? ORDER BY number"
+_VERBATIM = f"SELECT {verbatim.columns(*AuditEntry._fields)} FROM audit ORDER BY number"
 
 
 def digest_zero(store_id: bytes) -> bytes:
@@ -125,7 +127,8 @@ def read(connection: Connection, after: int = 0) -> Iterator[AuditEntry]:
 def check_chain(connection: Connection, store_id: bytes) -> Iterator[tuple[AuditEntry, str]]:
     """Yield each entry with what is wrong with its place in the chain, `""` if nothing is (I12)."""
     expected, digest = 1, digest_zero(store_id)
-    for number, at, kind, seq, chain, text, said in connection.iterate(_ENTRIES, (0,)):
+    rows = map(verbatim.decoded, connection.iterate(_VERBATIM))
+    for number, at, kind, seq, chain, text, said in rows:
         finding = "" if number == expected else f"entry {number} stands where entry {expected} must be"
         try:
             digest = digest_next(digest, number, (seq, chain), (at, kind, text))

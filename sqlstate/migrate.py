@@ -171,6 +171,12 @@ def check_schema(connection: Connection) -> None:
             )
 
 
+def foreign(connection: Connection) -> list[str]:
+    """Return the names of tables, indexes, triggers and views that are neither ours nor SQLite's own."""
+    ours = {name for _, name, _ in _expected_schema(shipped())}
+    return sorted(name for _, name, _ in connection.rows(_SCHEMA) if name not in ours and name[:7] != "sqlite_")
+
+
 def tables() -> frozenset[str]:
     """Return the names of our tables."""
     return frozenset(name for kind, name, _ in _expected_schema(shipped()) if kind == "table")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
+from sqlstate import verbatim
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlstate.connection import Connection
+    from sqlstate.connection import Connection, Row
     from sqlstate.encoding import Key, Name, Stored
 
 KEYS_AT_ONCE = 256
@@ -33,6 +35,9 @@ _NAMES = (
     "WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) ORDER BY collection, key"
 )
 _COUNT = "SELECT count(*) FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) < (?, ?)"
+_ROW = "SELECT collection, key, value FROM state WHERE"
+_LAST_BEFORE = f"{_ROW} (collection, key) < (?, ?) ORDER BY collection DESC, key DESC LIMIT 1"
+_FIRST_FROM = f"{_ROW} (collection, key) >= (?, ?) ORDER BY collection, key LIMIT 1"
 _COLLECTIONS = """
 WITH RECURSIVE found (name) AS (
   SELECT min(collection) FROM state
@@ -106,6 +111,16 @@ def count(connection: Connection, start: Name, stop: Name) -> int:
     return int(connection.value(_COUNT, (start[0], start[2], stop[0], stop[2])))
 
 
+def neighbours(connection: Connection, name: Name) -> list[tuple[str, Key, Stored] | None]:
+    """Return the last row before *name* and the first that is not, each (collection, key, value) or None."""
+    return [connection.row(sql, (name[0], name[2])) for sql in (_LAST_BEFORE, _FIRST_FROM)]
+
+
+def size(connection: Connection) -> int:
+    """Return the number of rows, counted."""
+    return int(connection.value("SELECT count(*) FROM state"))
+
+
 def collections(connection: Connection) -> list[str]:
     """Return the names of all collections that have entries, in order."""
     return [name for (name,) in connection.rows(_COLLECTIONS)]
@@ -140,3 +155,23 @@ def _scan_sql(span: Span, column: str) -> tuple[str, list[Key]]:
             bound.append(key)
     order = "DESC" if span.reverse else "ASC"
     return f"SELECT key, {column} FROM state WHERE {' AND '.join(where)} ORDER BY key {order}", bound
+
+
+_VERBATIM = f"SELECT {verbatim.columns('collection', 'key', 'value')} FROM state ORDER BY collection, key"
+
+
+def scan_verbatim(connection: Connection) -> Iterator[Row]:
+    """Yield (collection, key, value) of every row in order, whatever is in it, as verbatim.decoded() does."""
+    return map(verbatim.decoded, connection.iterate(_VERBATIM))
+
+
+def delete_verbatim(connection: Connection, collection: object, key: object) -> None:
+    """Delete the row with this collection and key, whatever they are, inside the caller's transaction."""
+    left, right = verbatim.parameters((collection, key))
+    connection.run(f"DELETE FROM state WHERE collection = {left} AND key = {right}", verbatim.bound((collection, key)))
+
+
+def rebuild(connection: Connection) -> None:
+    """Put every row where its collection and key belong, whatever order the rows are in."""
+    connection.run("CREATE TEMP TABLE sorted AS SELECT * FROM state; DELETE FROM state")
+    connection.run("INSERT INTO state SELECT * FROM sorted ORDER BY collection, key; DROP TABLE sorted")

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import format as fmt
-from sqlstate import state
+from sqlstate import state, verbatim
 from sqlstate.encoding import Name, name_bytes, stored_name
 from sqlstate.errors import Damaged
 from sqlstate.merkle import (
@@ -51,6 +51,9 @@ SELECT NULL, collection, key, NULL FROM (
   SELECT collection, key FROM merkle WHERE level = ?1 AND (collection, key) > (?2, ?3) ORDER BY collection, key LIMIT 1
 )
 """
+_BETWEEN = (
+    "SELECT id, children FROM merkle WHERE level = ? AND (collection, key) > (?, ?) AND (collection, key) <= (?, ?)"
+)
 _BEFORE = _AT.replace("<=", "<")
 _PATH = f"""
 WITH RECURSIVE levels (level) AS (
@@ -398,6 +401,24 @@ def holds(connection: Connection, name: Name, leaf: bytes | None, root: bytes, k
     return True
 
 
+def opened(connection: Connection, names: Sequence[Name], *, span: bool) -> tuple[int, list[tuple[int, bytes]]]:
+    """Return the level of the root's node, and (level, children) of the nodes on the paths to *names*, sorted.
+
+    With *span*, of all nodes that have an entry between the first and the last of them.
+    """
+    found: dict[int, tuple[int, bytes]] = {}
+    for name in (names[0], names[-1]) if span else names:
+        for level, id_, _, _, children in connection.rows(_PATH, (name[0], name[2])):
+            found[id_] = level, children
+    top = _top(connection)
+    if span:
+        (first, _, low), (last, _, high) = names[0], names[-1]
+        for level in range(1, top + 1):
+            for id_, children in connection.rows(_BETWEEN, (level, first, low, last, high)):
+                found[id_] = level, children
+    return top, [*found.values()]
+
+
 def is_over(connection: Connection, leaves: bytes, root: bytes) -> bool:
     """Tell whether the nodes are, level by level, those over leaves whose digests, joined, have the hash *leaves*."""
     below, digest = leaves, EMPTY_ROOT
@@ -420,6 +441,23 @@ def size(connection: Connection) -> tuple[int, int]:
     """Return the number of levels and of nodes, counted."""
     levels, nodes = connection.rows("SELECT max(level), count(*) FROM merkle")[0]
     return levels or 0, nodes
+
+
+def rows(connection: Connection, *, verbatim_: bool = False) -> Iterator[Row]:
+    """Yield (id, level, collection, key, children) of every row, level by level, in order.
+
+    With *verbatim_*, whatever is in it, as verbatim.decoded() does; else Damaged for text that is no UTF-8.
+    """
+    names = "id", "level", "collection", "key", "children"
+    order = "FROM merkle ORDER BY level, collection, key"
+    if verbatim_:
+        return map(verbatim.decoded, connection.iterate(f"SELECT {verbatim.columns(*names)} {order}"))
+    return connection.iterate(f"SELECT {', '.join(names)} {order}")
+
+
+def top_rows(connection: Connection) -> list[Row]:
+    """Return (level, children) of the nodes of the topmost level, of many only two."""
+    return connection.rows(f"SELECT level, children FROM merkle WHERE level = ({_TOP}) LIMIT 2")
 
 
 def _top(connection: Connection) -> int:
@@ -536,3 +574,20 @@ def _single(connection: Connection, level: int, rewrite: LevelRewrite) -> tuple[
     if found is None:
         raise _damaged(connection)
     return found
+
+
+_VERBATIM = f"SELECT {verbatim.columns('id', 'level', 'collection', 'key', 'children')} FROM merkle ORDER BY id"
+
+
+def scan_verbatim(connection: Connection) -> Iterator[Row]:
+    """Yield (id, level, collection, key, children) of every row, whatever is in it, as verbatim.decoded() does."""
+    return map(verbatim.decoded, connection.iterate(_VERBATIM))
+
+
+def replace_nodes(connection: Connection, deletes: Sequence[int], inserts: Sequence[tuple[int, Name, bytes]]) -> None:
+    """Delete rows by id, and insert nodes as (level, name, children), inside the caller's transaction."""
+    connection.run_many(_DELETE, [(id_,) for id_ in deletes])
+    for level, name, children in inserts:
+        base = (fmt.LEVEL_MAX - level) << fmt.NODE_ID_SHIFT
+        last: Any = connection.value(_LAST_ID, (base, base + (1 << fmt.NODE_ID_SHIFT)))
+        connection.run(_INSERT, (base if last is None else last + 1, level, name[0], name[2], children))

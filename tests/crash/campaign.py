@@ -48,6 +48,7 @@ MODULES: Final = {
     10: "damaged",
     11: "processes",
     12: "sequences",
+    13: "changed",
 }
 
 

@@ -1,0 +1,90 @@
+"""The verb that checks a store whole."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import sqlstate
+from sqlstate import headlog
+from sqlstate.cli.exits import Exit
+from sqlstate.cli.options import Settings, common, counted, file_argument, progress
+from sqlstate.cli.output import printable, write_object
+
+if TYPE_CHECKING:
+    from sqlstate.check import CheckReport
+    from sqlstate.headlog import SignedHead
+
+_EXITS = {"sound": Exit.OK, "damaged": Exit.DAMAGED, "unknown": Exit.CANNOT_OPEN}
+_OUTCOMES = {
+    "sound": "sound",
+    "damaged": "DAMAGED",
+    "unknown": "cannot tell: something could not be read, and nothing that was read is wrong",
+}
+
+
+@click.command(short_help="Read a store again, and compare all of it.")
+@file_argument
+@click.option("--quick", is_flag=True, help="Only the file's structure, the newest commit and the root.")
+@click.option(
+    "--against",
+    metavar="NOTE|ROOT",
+    help="A signed head, as a file, that the store must go on from; or the root of a commit, 64 hexadecimal digits.",
+)
+@click.option("--key", metavar="KEY", help="The public key of the signed head, as text or as a file.")
+@common
+@click.pass_obj
+def check(settings: Settings, /, *, file: str, quick: bool, against: str | None, key: str | None) -> int:
+    """Read every row of a store again, hash it, and compare it with what it must agree with.
+
+    Nothing is changed, and others can go on writing. What is damaged is named, one finding a line: entries, nodes
+    of the tree, commits, records, audit entries. Exit code 0: sound; 3: damaged; 5: cannot tell, or
+    'sqlstate recover' has to come first.
+
+    Without --against, a store that somebody made anew as a whole is as sound as any.
+    """
+    trusted = None if against is None else _trusted(against, key)
+    if against is None and key is not None:
+        raise click.UsageError("--key is the public key of a signed head; give that with --against.")
+    opened = sqlstate.open(file, read_only=True, create=False, timeout=settings.timeout, recover="refuse")
+    with opened as store, progress(settings, "check") as shown:
+        report = store.check("quick" if quick else "full", against=trusted, progress=shown)
+    if settings.object_form == "json":
+        write_object(report.as_dict(), "json")
+    else:
+        _print(report)
+    return _EXITS[report.outcome]
+
+
+def _trusted(against: str, key: str | None) -> SignedHead | bytes:
+    """Return the root, or the signed head once its signature is verified."""
+    if re.fullmatch(r"[0-9a-fA-F]{64}", against) and not os.path.lexists(against):
+        if key is not None:
+            raise click.UsageError("--key is the public key of a signed head; a root has none.")
+        return bytes.fromhex(against)
+    if key is None:
+        raise click.UsageError("A signed head is believed by its public key; give that with --key.")
+    text = Path(key).read_text(encoding="utf-8") if os.path.lexists(key) else key
+    return headlog.verify_head(Path(against).read_text(encoding="utf-8"), text.strip())
+
+
+def _print(report: CheckReport) -> None:
+    for finding in report.findings:
+        click.echo(printable(f"{finding.kind}: {finding.what}").replace("\n", " "))
+    if report.more:
+        click.echo(f"and {report.more:,} more")
+    cells = {"outcome": _OUTCOMES[report.outcome]}
+    if report.head is not None:
+        cells["head"] = f"commit {report.head.seq}, {counted(report.head.count)}, root {report.head.root.hex()}"
+    if report.level == "full":
+        cells["read"] = (
+            f"{counted(report.entries)}, {report.nodes:,} nodes, {report.records:,} records of {report.commits:,} "
+            f"commits, {report.events:,} audit entries, in {report.seconds:.1f} s"
+        )
+    if report.foreign:
+        cells["not ours"] = ", ".join(report.foreign)
+    write_object(cells, "table")
