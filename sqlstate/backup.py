@@ -111,11 +111,11 @@ def copy(
     """
     if type(keep) is not int or keep < 0:
         raise InvalidOption(f"keep={keep!r} is not a number of backups, 0 or more")
-    shelf = _Shelf(_real(dest), engine, meta.store_id, keep)
-    with _on_disk(shelf.path), ExitStack() as stack:
+    shelf = _Shelf(absolute(dest), engine, meta.store_id, keep)
+    with on_disk(shelf.path), ExitStack() as stack:
         shelf.check(stack)
     try:
-        head, kept, removed = _copy(engine, meta, shelf, _Meter(progress))
+        head, kept, removed = _copy(engine, meta, shelf, Meter(progress))
     except Damaged as e:
         raise Damaged(
             f"{e}. No backup was made, and {shelf.path} is as it was: keep the older ones. The store is damaged, or "
@@ -124,17 +124,17 @@ def copy(
     return BackupReport(Path(shelf.path), os.stat(shelf.path).st_size, head, kept, removed)
 
 
-def _copy(engine: Engine, meta: Meta, shelf: _Shelf, meter: _Meter) -> tuple[Head, tuple[str, ...], tuple[str, ...]]:
+def _copy(engine: Engine, meta: Meta, shelf: _Shelf, meter: Meter) -> tuple[Head, tuple[str, ...], tuple[str, ...]]:
     """Make and check a backup and put it on the shelf; return its commit, and the names of those kept and removed."""
-    with _on_disk(shelf.path), files.temporary(shelf.path, meta.store_id) as made:
+    with on_disk(shelf.path), files.temporary(shelf.path, meta.store_id) as made:
         source = engine.begin_read()
         try:
             lsn, head = _newest(source, meta)  # the first read: what follows is of the same state
             meter.total = source.value("PRAGMA page_count") + head.count
-            _fill(made.path, shelf.path, source, meter, engine.vfs)
+            fill(made.path, shelf.path, source, meter, engine.vfs)
         finally:
             engine.end_read(source)
-        with _written(made.path, f"the copy of {engine.path}", engine.vfs) as written:
+        with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written:
             marker = metadata.read_marker(written)
             if marker.open:
                 metadata.write_marker(written, marker._replace(open=False, lsn=lsn))
@@ -240,7 +240,7 @@ class _Shelf:
             return
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise InvalidOption(f"{path} is there and is not a regular file; move it away, or choose another place")
-        for sidecar in _beside(path):
+        for sidecar in beside(path):
             if os.path.getsize(sidecar):
                 raise InvalidOption(
                     f"{path} is in use, or was not closed: {sidecar} lies beside it. Open and close it, or choose "
@@ -249,7 +249,7 @@ class _Shelf:
         try:
             if stack.enter_context(alone(path, self._engine.vfs, 0.0)) is False:
                 raise Busy(f"somebody has {path} open; close it there. Nothing was written")
-            with _reading(path, self._engine.vfs) as connection:
+            with reading(path, self._engine.vfs) as connection:
                 ours = _is_of(connection, self._store_id)
         except Busy:
             raise
@@ -298,51 +298,58 @@ def restore(
     """
     check_sqlite()
     check_vfs(vfs)
-    origin, target = _real(source), _real(dest)
+    origin, target = absolute(source), absolute(dest)
     if belongs_to(target, origin) or belongs_to(origin, target):
         raise InvalidOption(f"{target} belongs to the source itself; nothing was written")
-    with _on_disk(target), ExitStack() as stack:
+    with on_disk(target), ExitStack() as stack:
         _vacate(target, vfs, stack, replace=replace)
-    meter = _Meter(progress)
+    meter = Meter(progress)
     try:
         with ExitStack() as stack:
             facts = _judge_source(origin, vfs, stack, meter)
             connection, meta, _, head = facts
-            with _on_disk(target), files.temporary(target, meta.store_id) as made:
-                _fill(made.path, target, connection, meter, vfs)
-                with _written(made.path, f"the copy of {origin}", vfs) as written:
+            with on_disk(target), files.temporary(target, meta.store_id) as made:
+                fill(made.path, target, connection, meter, vfs)
+                with unshared(made.path, f"the copy of {origin}", vfs) as written:
                     _check_copy(written, facts[1:], meter)
                 set_journaling(made.path, unlocked_vfs(vfs), meta.journal)
                 _install(made, vfs, replace=replace)
     except Damaged as e:
-        raise RestoreRejected(origin, f"{_reason(e, origin)}. {_NOTHING}") from e
+        raise RestoreRejected(origin, f"{reason_of(e, origin)}. {_NOTHING}") from e
     return BackupReport(Path(target), os.stat(target).st_size, head)
 
 
 _NOTHING: Final = "Nothing was written; restore another backup"
 
 
-def _judge_source(origin: str, vfs: str | None, stack: ExitStack, meter: _Meter) -> tuple[Connection, Meta, int, Head]:
+def _judge_source(origin: str, vfs: str | None, stack: ExitStack, meter: Meter) -> tuple[Connection, Meta, int, Head]:
     """Return a connection that reads the source until *stack* ends, and its facts, once all of it was checked."""
     try:
-        connection = _open_source(origin, vfs, stack)
+        connection = open_source(origin, vfs, stack)
         meta, lsn, head = _facts(connection)
         meter.total = connection.value("PRAGMA page_count") + 2 * head.count
         _check_content(connection, meta, head, meter)
     except (Damaged, StoreMissing):
         raise
     except (StoreError, OSError) as e:
-        raise RestoreRejected(origin, f"{_reason(e, origin)}. Nothing was written") from e
+        raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written") from e
     return connection, meta, lsn, head
 
 
-def _open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
+def open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
+    """Return a connection that reads a closed store, and keep others from it, until *stack* ends.
+
+    Raises:
+        StoreMissing: there is no such file.
+        NotAStore: it is no SQLite file.
+        Busy: somebody has it open, or it was not closed.
+    """
     if not os.path.lexists(origin):
         raise StoreMissing(f"there is no file {origin}; nothing was written")
     if not stat.S_ISREG(os.stat(origin).st_mode):
         raise NotAStore("it is not a regular file")
     free = stack.enter_context(alone(origin, vfs, 0.0))
-    for sidecar in _beside(origin):
+    for sidecar in beside(origin):
         if os.path.getsize(sidecar):
             raise Busy(
                 f"it is in use, or was not closed: {sidecar} lies beside it. Open and close it, or make a backup of it "
@@ -350,12 +357,12 @@ def _open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
             )
     if free is False:
         raise Busy("somebody has it open. Close it there, or make a backup of it with Store.backup(), and restore that")
-    return stack.enter_context(_reading(origin, vfs))
+    return stack.enter_context(reading(origin, vfs))
 
 
 def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) -> bool:
     """Tell whether there is a file that may be replaced, and keep others from it until *stack* ends."""
-    for sidecar in _beside(target):
+    for sidecar in beside(target):
         raise InvalidOption(
             f"{sidecar} lies where a store would be restored to. It may hold commits of the store there: "
             "open and close that store, or move both away. Nothing was written"
@@ -393,7 +400,7 @@ def _install(made: files.Temporary, vfs: str | None, *, replace: bool) -> None:
 # ---- Copying and checking ----
 
 
-class _Meter:
+class Meter:
     """Adds up what is done, for the caller's *progress*."""
 
     def __init__(self, progress: Progress | None) -> None:
@@ -415,10 +422,10 @@ class _Meter:
                 raise StoreForked("this backup or restore was begun by a parent process, which goes on with it")
 
 
-def _fill(path: str, shown: str, source: Connection, meter: _Meter, vfs: str | None) -> None:
+def fill(path: str, shown: str, source: Connection, meter: Meter, vfs: str | None) -> None:
     """Copy the state that *source* sees into the empty file at *path*, which then is in no WAL mode."""
     before = 0
-    with _written(path, shown, vfs) as target, closing(source.copy_to(target, PAGES_AT_ONCE)) as steps:
+    with unshared(path, shown, vfs) as target, closing(source.copy_to(target, PAGES_AT_ONCE)) as steps:
         for copied, _ in steps:
             meter.advance(copied - before)
             before = copied
@@ -426,7 +433,7 @@ def _fill(path: str, shown: str, source: Connection, meter: _Meter, vfs: str | N
 
 
 @contextmanager
-def _written(path: str, shown: str, vfs: str | None) -> Iterator[Connection]:
+def unshared(path: str, shown: str, vfs: str | None) -> Iterator[Connection]:
     """Open a file that nobody else knows for writing; in messages it is called *shown*."""
     with closing(Connection(path, 0.0, vfs=unlocked_vfs(vfs))) as connection:
         connection.path = shown
@@ -435,7 +442,7 @@ def _written(path: str, shown: str, vfs: str | None) -> Iterator[Connection]:
 
 
 @contextmanager
-def _reading(path: str, vfs: str | None) -> Iterator[Connection]:
+def reading(path: str, vfs: str | None) -> Iterator[Connection]:
     """Open a closed file for reading, without a lock and without anything that SQLite would make beside it."""
     header = read_at(path, vfs, 0, HEADER_BYTES)
     if migrate.is_new(path, header, undone=False) or not page_size(header):
@@ -484,7 +491,7 @@ def _newest(connection: Connection, meta: Meta) -> tuple[int, Head]:
     return lsn, head
 
 
-def _check_copy(connection: Connection, facts: tuple[Meta, int, Head], meter: _Meter) -> None:
+def _check_copy(connection: Connection, facts: tuple[Meta, int, Head], meter: Meter) -> None:
     """Check a file by itself, and that it is what *facts* say.
 
     Raises:
@@ -496,7 +503,7 @@ def _check_copy(connection: Connection, facts: tuple[Meta, int, Head], meter: _M
     _check_content(connection, meta, head, meter)
 
 
-def _check_content(connection: Connection, meta: Meta, head: Head, meter: _Meter) -> None:
+def _check_content(connection: Connection, meta: Meta, head: Head, meter: Meter) -> None:
     """Check all of a file: SQLite's own check, the newest commit's link to the one before, audit trail, and root.
 
     Raises:
@@ -551,7 +558,7 @@ def _leaves(connection: Connection) -> Iterator[tuple[bytes, int]]:
 # ---- Paths ----
 
 
-def _real(path: str | os.PathLike[str]) -> str:
+def absolute(path: str | os.PathLike[str]) -> str:
     """Return the absolute path without links: what SQLite names the files beside it after."""
     real = os.fsdecode(path)
     try:
@@ -562,12 +569,12 @@ def _real(path: str | os.PathLike[str]) -> str:
     return real
 
 
-def _beside(path: str) -> list[str]:
+def beside(path: str) -> list[str]:
     """Return the files in which SQLite keeps what is not in the main file yet, as far as they are there."""
     return [path + suffix for suffix in ("-wal", "-journal") if os.path.lexists(path + suffix)]
 
 
-def _reason(e: Exception, path: str) -> str:
+def reason_of(e: Exception, path: str) -> str:
     """Return what an error says, without the path in front."""
     text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
     for start in (f"{path}: ", f"{path} "):
@@ -576,7 +583,7 @@ def _reason(e: Exception, path: str) -> str:
 
 
 @contextmanager
-def _on_disk(path: str) -> Iterator[None]:
+def on_disk(path: str) -> Iterator[None]:
     """Say in our own errors what the system refuses about *path*."""
     try:
         yield

@@ -1,0 +1,430 @@
+"""Repairs a damaged store from what proves itself: digests of the tree, the log, a backup.
+
+All work is done in a copy, which takes the store's name as a whole once it was checked; the damaged file is kept
+beside it. Nothing is put into the copy but what has a digest that the newest commit's root or chain leads to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlstate import audit, backup, check, files, mending, migrate, relinking, state, tree, wal
+from sqlstate import meta as metadata
+from sqlstate.commit import now
+from sqlstate.connection import alone, check_sqlite, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.errors import (
+    Busy,
+    Damaged,
+    InvalidOption,
+    MigrationMismatch,
+    NotAStore,
+    ReadOnly,
+    RestoreRejected,
+    StoreError,
+    StoreMissing,
+)
+from sqlstate.mending import Content, Lost, Mending
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sqlstate.backup import Progress
+    from sqlstate.check import CheckReport
+    from sqlstate.connection import Connection, Row
+    from sqlstate.encoding import Stored
+    from sqlstate.meta import Marker, Meta
+    from sqlstate.relinking import Changes
+    from sqlstate.wal import Head
+
+_NOTHING: Final = "Nothing was changed"
+_BYTES_AT_ONCE: Final = 1 << 20
+_LOST_NOTED: Final = 100
+# What SQLite's check says of an index that does not fit its table; both are made anew in the copy.
+_INDEX: Final = re.compile(
+    r"row \d+ missing from index \w+|wrong # of entries in index \w+|row not in PRIMARY KEY order for state"
+)
+# Findings of a check that what is mended here brings about, and that are named by what is lost.
+_NAMED: Final = ("entry", "missing", "extra", "node", "root")
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What was mended, or with *dry_run* would be, and what stays lost."""
+
+    path: Path
+    before: str
+    """What a check said first: `"sound"`, `"damaged"` or `"unknown"`."""
+    after: str | None = None
+    """What a check of the repaired file said; None if none was written."""
+    entries: int = 0
+    """Entries that have their value again."""
+    removed: int = 0
+    """Rows of the table state that were no entries."""
+    nodes: int = 0
+    """Nodes of the tree that were changed, made anew or removed."""
+    records: int = 0
+    """Records of the write-ahead log likewise."""
+    lost: tuple[tuple[Any, Any] | str, ...] = ()
+    """What is as it was, and cannot be proven: (collection, key) of an entry, or a sentence.
+
+    An entry that is gone is named after the log: where commits of that are lost too, the name can be another's."""
+    evidence: Path | None = None
+    """The damaged file; None if none was replaced."""
+    entry: int | None = None
+    """Number of the audit entry; None if none was written."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing stays lost."""
+        return not self.lost
+
+    @property
+    def mended(self) -> dict[str, int]:
+        """How much was mended, by what it is."""
+        return {"entries": self.entries, "removed": self.removed, "nodes": self.nodes, "records": self.records}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in plain JSON types; keys of entries as text."""
+        return {
+            "path": str(self.path),
+            "before": self.before,
+            "after": self.after,
+            "mended": self.mended,
+            "lost": [each if isinstance(each, str) else [_text(part) for part in each] for each in self.lost],
+            "evidence": None if self.evidence is None else str(self.evidence),
+            "entry": self.entry,
+        }
+
+
+class _Plan(NamedTuple):
+    """What is to be done to the copy."""
+
+    reindex: bool
+    changes: Changes
+    mending: Mending
+    head: Head
+    """The newest commit, once the log is mended."""
+    broken: frozenset[Any]
+    """Commits whose chain does not hold even then, by number."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to be done."""
+        return not (
+            self.reindex
+            or self.changes
+            or self.mending.puts
+            or self.mending.removes
+            or self.mending.node_deletes
+            or self.mending.node_inserts
+        )
+
+
+def repair(
+    path: str | os.PathLike[str],
+    *,
+    source: str | os.PathLike[str] | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> RepairReport:
+    """Mend a damaged store that is closed, as far as what it must be can be proven; name what stays lost.
+
+    Entries are mended that the log or *source* still has, rows removed that are no entries, nodes of the tree made
+    anew, records of the log mended with which the chain holds again. What takes the file's place is a copy that was
+    checked whole; the damaged file is kept beside it, as `NAME.damaged-…`. With nothing to mend nothing is written.
+
+    Args:
+        path: the store. Nobody may have it open.
+        source: a backup of the same store, of any time. It is not trusted: only what proves itself is taken from it.
+        dry_run: say what would be done, and write nothing at all.
+        progress: called with what is done and what there is in all.
+
+    Raises:
+        StoreMissing: there is no file *path*, or no *source*.
+        NotAStore, FormatTooNew, MigrationMismatch: it is no store of this version.
+        Busy: somebody has it open, or it was not closed.
+        ReadOnly: it may not be written.
+        InvalidOption, RestoreRejected: *source* is the store itself, no store, in use, or of another store.
+        Damaged: so much is damaged that nothing proves the rest; nothing was changed. Restore a backup.
+        StoreFull, StoreIOError: the copy cannot be written; the file is as it was.
+    """
+    check_sqlite()
+    target = backup.absolute(path)
+    with backup.on_disk(target), ExitStack() as stack:
+        connection = _hold(target, stack, dry_run=dry_run)
+        meta, marker = _facts(connection)
+        theirs = None if source is None else _open_backup(source, target, meta, stack)
+        reindex = _is_walkable(connection)
+        before = check.examine(connection, meta, "full", None, _half(progress, 0))
+        report = RepairReport(Path(target), before.outcome)
+        if before.ok:
+            return report
+        plan = _plan(connection, theirs, meta, marker, reindex=reindex)
+        report = _counted(report, plan, before)
+        if dry_run or plan.empty:
+            return report
+        with files.temporary(target, meta.store_id) as made:
+            backup.fill(made.path, target, connection, backup.Meter(None), None)
+            report = replace(report, evidence=Path(f"{target}.damaged-{_digest(target)[:16]}"))
+            with backup.unshared(made.path, f"the copy of {target}", None) as copy:
+                _apply(copy, plan)
+                name = None if source is None else os.path.basename(os.fspath(source))
+                report = replace(report, entry=_note(copy, meta, plan, report, name))
+                after = check.examine(copy, meta, "full", None, _half(progress, 1))
+                if not plan.mending.lost and not mending.is_whole(_content(copy), plan.head):
+                    raise Damaged(f"{target}: it could not be repaired. {_NOTHING}; restore a backup")
+                report = replace(report, after=after.outcome, lost=_lost(plan) + _others(after, plan, ()))
+            set_journaling(made.path, unlocked_vfs(None), meta.journal)
+            _install(made, report, meta)
+    return report
+
+
+def _half(progress: Progress | None, before: int) -> check.Meter:
+    """Return the meter of one of two checks, which take most of the time."""
+    if progress is None:
+        return check.Meter()
+    return check.Meter(lambda done, total: progress(before * total + done, 2 * total))
+
+
+# ---- The files ----
+
+
+def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
+    """Return a connection that reads the file, and keep others from it, until *stack* ends."""
+    if not os.path.lexists(target):
+        raise StoreMissing(f"there is no file {target}; nothing was written")
+    if not stat.S_ISREG(os.lstat(target).st_mode):
+        raise NotAStore(f"{target} is not a regular file; choose another path")
+    free = stack.enter_context(alone(target, None, 0.0))
+    if free is False:
+        raise Busy(f"somebody has {target} open; close it there. {_NOTHING}")
+    for sidecar in backup.beside(target):
+        if os.path.getsize(sidecar):
+            raise Busy(
+                f"{target} is in use, or was not closed: {sidecar} lies beside it, and may hold commits. Open and "
+                f"close the store first; 'sqlstate recover' does so. {_NOTHING}"
+            )
+    if free is None and not dry_run:
+        raise ReadOnly(f"{target} may not be written, so whether it is in use cannot be known. {_NOTHING}")
+    return stack.enter_context(backup.reading(target, None))
+
+
+def _facts(connection: Connection) -> tuple[Meta, Marker]:
+    path = connection.path
+    if not migrate.check_header(connection):
+        raise NotAStore(f"{path} is an empty database, and no store. {_NOTHING}")
+    if migrate.pending(connection, migrate.shipped()):
+        raise MigrationMismatch(f"{path} has an older format; open it for writing once, which brings it to this one")
+    migrate.check_schema(connection)
+    meta, marker = metadata.read(connection), metadata.read_marker(connection)
+    if marker.open:
+        raise Damaged(
+            f"{path}: it was not closed, and the -wal that belongs to it is not beside it; the newest commits may be "
+            f'missing. Put the -wal there, or open it with recover="accept" first. {_NOTHING}'
+        )
+    return meta, marker
+
+
+def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack: ExitStack) -> Content:
+    origin = backup.absolute(source)
+    if files.belongs_to(origin, target):
+        raise InvalidOption(f"{origin} belongs to the store itself; name a backup of it. {_NOTHING}")
+    try:
+        connection = backup.open_source(origin, None, stack)
+        if not migrate.check_header(connection):
+            raise NotAStore("it is an empty database")
+        theirs = metadata.read(connection, connection.value("PRAGMA user_version"))
+    except StoreMissing:
+        raise
+    except (StoreError, OSError) as e:
+        raise RestoreRejected(origin, f"{backup.reason_of(e, origin)}. {_NOTHING}") from e
+    if theirs.store_id != meta.store_id:
+        raise RestoreRejected(origin, f"it is a backup of another store. {_NOTHING}")
+    return _content(connection)
+
+
+def _digest(target: str) -> str:
+    """Return the hexadecimal digits of the hash of a file that this process has locked."""
+    digest = sha256()
+    for part in _read(target):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _read(target: str) -> Iterator[bytes]:
+    # Through SQLite: closing a descriptor of our own would drop the lock.
+    offset = 0
+    while part := read_at(target, None, offset, _BYTES_AT_ONCE):
+        yield part
+        offset += len(part)
+
+
+def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
+    """Keep the damaged file under the name of its evidence, durably; then give the copy its name."""
+    target, evidence = made.target, str(report.evidence)
+    if os.path.lexists(evidence):
+        if not _has_content_of(evidence, target):
+            raise InvalidOption(f"{evidence} is there already, and is something else; move it away. {_NOTHING}")
+    else:
+        # A copy, not a second name: whoever still has the file open would write to it.
+        with files.replacing(evidence, meta.store_id) as kept:
+            for part in _read(target):
+                kept.write(part)
+    with outdating(target, None) as outdate:
+        last = os.stat(target).st_nlink == 1  # with another name, the file goes on
+        made.replace()
+        if last:
+            outdate()
+
+
+def _has_content_of(evidence: str, target: str) -> bool:
+    if not stat.S_ISREG(os.lstat(evidence).st_mode) or os.path.samefile(evidence, target):
+        return False
+    with open(evidence, "rb") as file:
+        return all(file.read(len(part)) == part for part in _read(target)) and not file.read(1)
+
+
+# ---- What is to be done ----
+
+
+def _content(connection: Connection, changes: Changes | None = None) -> Content:
+    changes = changes or {}
+
+    def records() -> Iterable[Row]:
+        return relinking.changed(lambda: wal.scan_verbatim(connection), changes)()
+
+    def newest() -> Iterator[Row]:
+        yield from (row for row in changes.values() if row is not None)
+        yield from (row for row in wal.scan_verbatim(connection, newest_first=True) if row[0] not in changes)
+
+    return Content(lambda: state.scan_verbatim(connection), lambda: tree.scan_verbatim(connection), records, newest)
+
+
+def _is_walkable(connection: Connection) -> bool:
+    """Tell whether indices have to be made anew, once it is known that all the rest of the file can be read.
+
+    Raises:
+        Damaged: it cannot.
+    """
+    problems = [text for (text,) in connection.rows("PRAGMA integrity_check") if text != "ok"]
+    for problem in problems:
+        if not _INDEX.fullmatch(problem):
+            raise Damaged(
+                f"{connection.path}: SQLite cannot read all of it ({problem}), so what is in it cannot be repaired. "
+                f"{_NOTHING}; restore a backup"
+            )
+    return bool(problems)
+
+
+def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Marker, *, reindex: bool) -> _Plan:
+    path = connection.path
+
+    def current(collection: str, key: Any) -> Stored | None:
+        try:
+            return state.get(connection, collection, key)
+        except StoreError:
+            return None
+
+    end = marker.lsn if marker.nonce else 0
+    theirs_log = None if theirs is None else theirs.records
+    entries = relinking.Entries(current, lambda: mending.heads_of(_content(connection)))
+    log = relinking.mend(lambda: wal.scan_verbatim(connection), theirs_log, meta.store_id, end, entries)
+    if end > log.end:
+        raise Damaged(
+            f"{path}: its log ended at {end} when it was closed, and ends at {log.end} now: commits are missing, and "
+            f"with them the root that would prove the entries. {_NOTHING}; restore a backup"
+        )
+    head = relinking.head_of(log.newest, meta.store_id, meta.created)
+    if head is None or log.cut:
+        raise Damaged(f"{path}: the newest commit in the log is none. {_NOTHING}; restore a backup")
+    found = mending.mend(_content(connection, log.changes), theirs, head, lambda: None)
+    if found.hopeless:
+        raise Damaged(f"{path}: nothing in it has the root of commit {head.seq} any more. {_NOTHING}; restore a backup")
+    if found.another:
+        raise Damaged(
+            f"{path}: its entries and its tree have the same root, which is not that of the newest commit in its log: "
+            f"the end of the log may be missing. {_NOTHING}; restore a backup"
+        )
+    return _Plan(reindex, log.changes, found, head, frozenset(link.seq for link in log.broken))
+
+
+def _counted(report: RepairReport, plan: _Plan, before: CheckReport) -> RepairReport:
+    """Return the report with what the plan mends and loses."""
+    done = plan.mending
+    # Undoing the log from damaged entries finds much that is not wrong with the log.
+    mends = ("sqlite", "record", "commit", "staged") if not plan.empty else ()
+    return replace(
+        report,
+        entries=len(done.puts),
+        removed=len(done.removes),
+        nodes=done.nodes,
+        records=len(plan.changes),
+        lost=_lost(plan) + _others(before, plan, mends),
+    )
+
+
+def _lost(plan: _Plan) -> tuple[tuple[Any, Any] | str, ...]:
+    """Return what the plan cannot mend."""
+    commits = [f"records of commit {seq}: its chain does not follow from them" for seq in sorted(plan.broken, key=repr)]
+    entries = [(each.collection, each.key) if isinstance(each, Lost) else each for each in plan.mending.lost]
+    return (*entries, *commits)
+
+
+def _others(checked: CheckReport, plan: _Plan, mends: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what a check found that is named neither by what is mended nor by what is lost."""
+    left = [
+        each.what
+        for each in checked.findings
+        if each.kind not in (*_NAMED, *mends) and not (each.seq in plan.broken and each.kind in ("record", "commit"))
+    ]
+    return tuple(dict.fromkeys(left))
+
+
+# ---- Doing it ----
+
+
+def _apply(copy: Connection, plan: _Plan) -> None:
+    done = plan.mending
+    if plan.reindex:
+        try:
+            state.rebuild(copy)
+            copy.run("REINDEX")
+        except StoreError as e:
+            raise Damaged(f"{copy.path}: its indices cannot be made anew ({e}). {_NOTHING}; restore a backup") from e
+    copy.begin()
+    wal.write_verbatim(copy, plan.changes.items())
+    for collection, key in done.removes:
+        state.delete_verbatim(copy, collection, key)
+    state.write(copy, done.puts)
+    tree.replace_nodes(copy, done.node_deletes, done.node_inserts)
+    copy.commit()
+
+
+def _note(copy: Connection, meta: Meta, plan: _Plan, report: RepairReport, source: str | None) -> int:
+    """Append the audit entry, and return its number."""
+    lost = [[_text(part) for part in each] for each in report.lost if not isinstance(each, str)]
+    detail = {
+        "mended": report.mended,
+        "lost": lost[:_LOST_NOTED],
+        "lost_count": len(lost),
+        "from": None if source is None else _text(source),
+        "evidence": _text(os.path.basename(str(report.evidence))),
+    }
+    copy.begin()
+    number = audit.append(copy, meta.store_id, plan.head, now(), ("repair", detail))
+    copy.commit()
+    return number
+
+
+def _text(part: Any) -> str:
+    """Return a collection's name or a key as text."""
+    if isinstance(part, bytes):
+        return f"x'{part.hex()}'"
+    return str(part).encode("utf-8", "backslashreplace").decode()
