@@ -8,105 +8,164 @@
 The face is what this module exports; docs/reference/api.md describes it.
 """
 
-from sqlstate.audit import AuditEntry
-from sqlstate.backup import BackupReport
-from sqlstate.batch import Batch
-from sqlstate.collection import Collection, CollectionView
-from sqlstate.counters import Counters
-from sqlstate.errors import (
-    Busy,
-    CannotOpen,
-    CommitOutcomeUnknown,
-    Conflict,
-    Damaged,
-    EntryNotFound,
-    FormatTooNew,
-    ImportRejected,
-    InvalidInput,
-    InvalidKey,
-    InvalidName,
-    InvalidOption,
-    InvalidRecord,
-    InvalidValue,
-    JournalDamaged,
-    MigrationMismatch,
-    NotAStore,
-    ReadOnly,
-    RecoveryDue,
-    RestoreRejected,
-    SQLiteTooOld,
-    StoreClosed,
-    StoreError,
-    StoreForked,
-    StoreFull,
-    StoreIOError,
-    StoreMissing,
-    StoreUnusable,
-    TransactionEnded,
-    WalPinned,
-)
-from sqlstate.group import Future
-from sqlstate.inspection import JournalReport
-from sqlstate.opening import open, restore  # noqa: A004, the word every Python programmer looks for
-from sqlstate.recovery import RecoveryReport
-from sqlstate.staging import StagedTransaction, Uncommitted, WriteAheadLog
-from sqlstate.store import Stats, Store
-from sqlstate.transaction import ABSENT, Snapshot, Transaction
-from sqlstate.wal import Head, Kind, Record
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlstate.audit import AuditEntry as AuditEntry
+    from sqlstate.backup import BackupReport as BackupReport
+    from sqlstate.batch import Batch as Batch
+    from sqlstate.check import CheckReport as CheckReport
+    from sqlstate.check import Finding as Finding
+    from sqlstate.collection import Collection as Collection
+    from sqlstate.collection import CollectionView as CollectionView
+    from sqlstate.counters import Counters as Counters
+    from sqlstate.errors import Busy as Busy
+    from sqlstate.errors import CannotOpen as CannotOpen
+    from sqlstate.errors import CommitOutcomeUnknown as CommitOutcomeUnknown
+    from sqlstate.errors import Conflict as Conflict
+    from sqlstate.errors import Damaged as Damaged
+    from sqlstate.errors import EntryNotFound as EntryNotFound
+    from sqlstate.errors import FormatTooNew as FormatTooNew
+    from sqlstate.errors import ImportRejected as ImportRejected
+    from sqlstate.errors import InvalidInput as InvalidInput
+    from sqlstate.errors import InvalidKey as InvalidKey
+    from sqlstate.errors import InvalidName as InvalidName
+    from sqlstate.errors import InvalidOption as InvalidOption
+    from sqlstate.errors import InvalidRecord as InvalidRecord
+    from sqlstate.errors import InvalidValue as InvalidValue
+    from sqlstate.errors import JournalDamaged as JournalDamaged
+    from sqlstate.errors import MigrationMismatch as MigrationMismatch
+    from sqlstate.errors import NotAStore as NotAStore
+    from sqlstate.errors import ProofInvalid as ProofInvalid
+    from sqlstate.errors import ReadOnly as ReadOnly
+    from sqlstate.errors import RecoveryDue as RecoveryDue
+    from sqlstate.errors import RestoreRejected as RestoreRejected
+    from sqlstate.errors import SQLiteTooOld as SQLiteTooOld
+    from sqlstate.errors import StoreClosed as StoreClosed
+    from sqlstate.errors import StoreError as StoreError
+    from sqlstate.errors import StoreForked as StoreForked
+    from sqlstate.errors import StoreFull as StoreFull
+    from sqlstate.errors import StoreIOError as StoreIOError
+    from sqlstate.errors import StoreMissing as StoreMissing
+    from sqlstate.errors import StoreUnusable as StoreUnusable
+    from sqlstate.errors import TransactionEnded as TransactionEnded
+    from sqlstate.errors import WalPinned as WalPinned
+    from sqlstate.group import Future as Future
+    from sqlstate.headlog import SignedHead as SignedHead
+    from sqlstate.headlog import Signer as Signer
+    from sqlstate.inspection import JournalReport as JournalReport
+    from sqlstate.opening import open as open  # noqa: A004, the word every Python programmer looks for
+    from sqlstate.opening import restore as restore
+    from sqlstate.proof import Proof as Proof
+    from sqlstate.recovery import RecoveryReport as RecoveryReport
+    from sqlstate.repairing import RepairReport as RepairReport
+    from sqlstate.repairing import repair as repair
+    from sqlstate.staging import StagedTransaction as StagedTransaction
+    from sqlstate.staging import Uncommitted as Uncommitted
+    from sqlstate.staging import WriteAheadLog as WriteAheadLog
+    from sqlstate.store import Stats as Stats
+    from sqlstate.store import Store as Store
+    from sqlstate.transaction import ABSENT as ABSENT
+    from sqlstate.transaction import Snapshot as Snapshot
+    from sqlstate.transaction import Transaction as Transaction
+    from sqlstate.wal import Head as Head
+    from sqlstate.wal import Kind as Kind
+    from sqlstate.wal import Record as Record
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ABSENT",
-    "AuditEntry",
-    "BackupReport",
-    "Batch",
-    "Busy",
-    "CannotOpen",
-    "Collection",
-    "CollectionView",
-    "CommitOutcomeUnknown",
-    "Conflict",
-    "Counters",
-    "Damaged",
-    "EntryNotFound",
-    "FormatTooNew",
-    "Future",
-    "Head",
-    "ImportRejected",
-    "InvalidInput",
-    "InvalidKey",
-    "InvalidName",
-    "InvalidOption",
-    "InvalidRecord",
-    "InvalidValue",
-    "JournalDamaged",
-    "JournalReport",
-    "Kind",
-    "MigrationMismatch",
-    "NotAStore",
-    "ReadOnly",
-    "Record",
-    "RecoveryDue",
-    "RecoveryReport",
-    "RestoreRejected",
-    "SQLiteTooOld",
-    "Snapshot",
-    "StagedTransaction",
-    "Stats",
-    "Store",
-    "StoreClosed",
-    "StoreError",
-    "StoreForked",
-    "StoreFull",
-    "StoreIOError",
-    "StoreMissing",
-    "StoreUnusable",
-    "Transaction",
-    "TransactionEnded",
-    "Uncommitted",
-    "WalPinned",
-    "WriteAheadLog",
-    "open",
-    "restore",
-]
+# Imported when first used: who verifies a proof needs no SQLite.
+_MODULES = {
+    "audit": ("AuditEntry",),
+    "backup": ("BackupReport",),
+    "batch": ("Batch",),
+    "check": (
+        "CheckReport",
+        "Finding",
+    ),
+    "collection": (
+        "Collection",
+        "CollectionView",
+    ),
+    "counters": ("Counters",),
+    "errors": (
+        "Busy",
+        "CannotOpen",
+        "CommitOutcomeUnknown",
+        "Conflict",
+        "Damaged",
+        "EntryNotFound",
+        "FormatTooNew",
+        "ImportRejected",
+        "InvalidInput",
+        "InvalidKey",
+        "InvalidName",
+        "InvalidOption",
+        "InvalidRecord",
+        "InvalidValue",
+        "JournalDamaged",
+        "MigrationMismatch",
+        "NotAStore",
+        "ProofInvalid",
+        "ReadOnly",
+        "RecoveryDue",
+        "RestoreRejected",
+        "SQLiteTooOld",
+        "StoreClosed",
+        "StoreError",
+        "StoreForked",
+        "StoreFull",
+        "StoreIOError",
+        "StoreMissing",
+        "StoreUnusable",
+        "TransactionEnded",
+        "WalPinned",
+    ),
+    "group": ("Future",),
+    "headlog": (
+        "SignedHead",
+        "Signer",
+    ),
+    "inspection": ("JournalReport",),
+    "opening": (
+        "open",
+        "restore",
+    ),
+    "proof": ("Proof",),
+    "recovery": ("RecoveryReport",),
+    "repairing": ("RepairReport", "repair"),
+    "staging": (
+        "StagedTransaction",
+        "Uncommitted",
+        "WriteAheadLog",
+    ),
+    "store": (
+        "Stats",
+        "Store",
+    ),
+    "transaction": (
+        "ABSENT",
+        "Snapshot",
+        "Transaction",
+    ),
+    "wal": (
+        "Head",
+        "Kind",
+        "Record",
+    ),
+}
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_WHERE)  # noqa: PLE0605, a list of names it is
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
-from sqlstate import audit, backup, state, trail, tree, wal, watching
+from sqlstate import audit, backup, check, headlog, history, state, trail, tree, wal, watching
 from sqlstate import format as fmt
 from sqlstate.batch import Batch
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, check_number
-from sqlstate.errors import InvalidOption, StoreUnusable
+from sqlstate.errors import Busy, InvalidOption, StoreFull, StoreUnusable
 from sqlstate.group import GroupCommit
+from sqlstate.prover import Provable
 from sqlstate.staging import StagedTransaction, WriteAheadLog
 from sqlstate.transaction import JSON, Snapshot, Transaction, check_note
 
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
 
     from sqlstate.audit import AuditEntry
     from sqlstate.backup import BackupReport, Progress
+    from sqlstate.check import CheckReport, Level
+    from sqlstate.connection import Connection
     from sqlstate.counters import Counters
     from sqlstate.errors import CommitOutcomeUnknown
     from sqlstate.group import Future, Request
+    from sqlstate.headlog import SignedHead, Signer
+    from sqlstate.proof import Proof
     from sqlstate.recovery import RecoveryReport
     from sqlstate.staging import Uncommitted
     from sqlstate.state import Span
@@ -73,7 +78,7 @@ def check_timeout(timeout: float) -> None:
         raise InvalidOption(f"timeout={timeout!r} is not a number of seconds, 0 or more")
 
 
-class Store:
+class Store(Provable):
     """One open store. Made by `sqlstate.open()`; close it, or use it in a `with` block.
 
     Collections: `store["settings"]`, collection() for typed values, collections(). Several writes at once:
@@ -339,6 +344,84 @@ class Store:
         with self._engine.reading() as connection:
             return trail.check(connection, self._meta)
 
+    def check(
+        self, level: Level = "full", *, against: SignedHead | bytes | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """Read the newest commit's state again and compare all of it: nothing is changed, and writers go on.
+
+        A large store is checked by two processes at once.
+
+        Args:
+            level: `"quick"` looks at SQLite's own check, the schema, the newest commit and audit entry, and the top of
+                the tree; `"full"` reads and hashes every row, follows both chains, and replays the log in memory.
+            against: what the history must agree with: a signed head that `sqlstate.headlog.verify_head()` returned,
+                or the root of a commit, 32 bytes.
+            progress: called with rows read, and how many there are.
+
+        Returns a report; damage is told in it and not raised.
+
+        Raises:
+            InvalidOption: the level is none, or *against* is neither of both.
+            StoreUnusable: the store was closed.
+        """
+        return check.check(self._engine, self._meta, level, against=against, progress=progress)
+
+    def signed_head(self, signer: Signer) -> SignedHead:
+        """Sign the newest commit, and with it all before: keep the text elsewhere, and check against it later.
+
+        Args:
+            signer: a private key. Its name is the origin that the text states.
+
+        Raises:
+            InvalidOption: the package `cryptography` is not there (the extra `sign`).
+            Damaged: a commit in the log is not what it must be; nothing was signed.
+            StoreUnusable: as prove_commit().
+        """
+        self._refuse_inside("signed_head")
+        with self._state() as (connection, head):
+            # Computed from the commits alone: a digest that rotted must not get under a signature.
+            log = history.History(connection, self._meta, stored=False)
+            return headlog.sign_head(signer, head, log.root(head.seq))
+
+    def prove_commit(self, seq: int, size: int | None = None) -> Proof:
+        """Return a proof of what commit *seq* is: its root, count and time, for who has a signed head.
+
+        A handle that may write keeps digests of the log in the file first, if that was not done yet; it makes no
+        commit.
+
+        Args:
+            seq: number of the commit, from 1.
+            size: number of the commit of the signed head; None for the newest.
+
+        Raises:
+            InvalidOption: there is no such commit.
+            Damaged: a commit in the log is not what it must be.
+            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
+        """
+        self._fill_log_blocks("prove_commit")
+        with self._state() as (connection, head):
+            return history.prove_commit(connection, self._meta, seq, head.seq if size is None else size)
+
+    def prove_consistency(self, old: int, new: int | None = None) -> Proof:
+        """Return a proof that history up to commit *new* begins with history up to commit *old*, unchanged.
+
+        Args:
+            old: number of the commit of an earlier signed head, from 0.
+            new: number of the commit of a later one; None for the newest.
+
+        Raises:
+            InvalidOption, Damaged, StoreUnusable: as prove_commit().
+        """
+        self._fill_log_blocks("prove_consistency")
+        with self._state() as (connection, head):
+            return history.prove_consistency(connection, self._meta, old, head.seq if new is None else new)
+
+    def _fill_log_blocks(self, what: str) -> None:
+        self._refuse_inside(what)
+        if not self._engine.read_only:
+            with suppress(Busy, StoreFull):  # nothing was written, and a proof can do without
+                history.extend(self._writer)
+
     def stage(self, note: str = "") -> StagedTransaction:
         """Begin a staged transaction: each put and delete is durable before it returns, and none is seen before commit.
 
@@ -511,6 +594,11 @@ class Store:
         """Return a block whose writes are one transaction, or part of the one that this thread has open."""
         with self.transaction() as txn:
             yield txn
+
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Connection, Head]]:
+        with self._engine.reading() as connection:
+            yield connection, wal.last(connection, self._meta)[1]
 
     def _own(self) -> Transaction | Batch | None:
         """Return the transaction or batch that this thread has open, if any."""

@@ -12,6 +12,7 @@ from sqlstate.collection import Collection, CollectionView
 from sqlstate.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, make_name, same, stored_name
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
+from sqlstate.prover import Provable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -320,7 +321,7 @@ class Transaction:
             )
 
 
-class Snapshot:
+class Snapshot(Provable):
     """The store as one commit left it, for reading while others write. Made by `store.snapshot()`.
 
     `view["users"]` is a mapping that can be read; `view.head` is the commit. One thread at a time.
@@ -378,6 +379,10 @@ class Snapshot:
         """Return the number of entries in [start, stop)."""
         connection = self._reader()
         return tree.count_before(connection, stop) - tree.count_before(connection, start)
+
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Connection, Head]]:
+        yield self._reader(), self.head
 
     def close(self) -> None:
         """Let go of the commit. Called by the end of the block."""

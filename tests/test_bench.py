@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-WORKLOADS_TRIED = ["put", "bulk", "get", "scan", "open", "space", "original", "batch"]
+WORKLOADS_TRIED = ["put", "bulk", "get", "scan", "open", "verify", "space", "original", "batch"]
 ROWS = [
     "put/200", "put/2000", "put/mean", "put/growing", "put/frames", "put/frames-mean", "put/size", "put/insert",
     "put/delete", "bulk/ordered", "bulk/random", "get/2000", "scan/items", "scan/len", "open/close", "open/read",
-    "space/entry", "space/put", "batch/sqlstate", "batch/batch",
+    "verify/full", "space/entry", "space/put", "batch/sqlstate", "batch/batch",
 ]  # fmt: skip
 PAGE = (
     "# Before\n<!-- bench:begin rows -->\nold\n<!-- bench:end -->\nbetween\n"

@@ -101,7 +101,7 @@ def test_the_file_says_what_it_is(path: Path, journal: str, versions: bytes) -> 
     assert header[:16] == b"SQLite format 3\x00"
     assert header[18:20] == versions  # SQLite's journal mode
     assert header[56:60] == (1).to_bytes(4)  # UTF-8
-    assert header[60:64] == (2).to_bytes(4)  # user_version: the format version
+    assert header[60:64] == (3).to_bytes(4)  # user_version: the format version
     assert header[68:72] == b"SqSt"  # application_id
     assert names(path.parent) == ["test.db"]
 
@@ -216,10 +216,10 @@ def test_opening_reading_and_closing_a_closed_store_writes_nothing(path: Path, j
     assert names(path.parent) == ["test.db"]
 
 
-# What migration 0002 made, undone: a store of format 1, byte for byte in its tables.
+# What the migrations 0003 and 0002 made, undone: a store of format 1, byte for byte in its tables.
 FORMAT_1 = (
-    "DROP TABLE audit", "DROP VIEW events", "DELETE FROM meta WHERE name = 'marker'",
-    "UPDATE meta SET value = 1 WHERE name = 'format'", "DELETE FROM schema_migrations WHERE number = 2",
+    "DROP TABLE log_blocks", "DROP TABLE audit", "DROP VIEW events", "DELETE FROM meta WHERE name = 'marker'",
+    "UPDATE meta SET value = 1 WHERE name = 'format'", "DELETE FROM schema_migrations WHERE number >= 2",
     "PRAGMA user_version=1",
 )  # fmt: skip
 
@@ -236,7 +236,9 @@ def test_a_store_of_format_1_gets_its_audit_trail_when_it_is_opened_for_writing(
         with sqlstate.open(path) as store:
             assert store.recovery.clean
             assert dict(store["c"]) == EVERY_KIND | {"k": 1}
-            assert [(entry.kind, entry.seq, entry.detail["number"]) for entry in store.audit()] == [("migration", 2, 2)]
+            assert [(entry.kind, entry.seq, entry.detail["number"]) for entry in store.audit()] == [
+                ("migration", 2, 2), ("migration", 2, 3),
+            ]  # fmt: skip
             assert store.check_audit() == []
     assert plain.judge(path).findings == ()
     with sqlstate.open(path) as store:
@@ -247,7 +249,7 @@ def test_a_store_of_format_1_gets_its_audit_trail_when_it_is_opened_for_writing(
 def test_a_store_of_an_older_version_is_migrated_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(path)
     sql = "CREATE TABLE extra (a);"
-    extra = migrate.Migration(3, "0003_extra.sql", sql, sha256(sql.encode()).digest())
+    extra = migrate.Migration(4, "0004_extra.sql", sql, sha256(sql.encode()).digest())
     more = (*migrate.shipped(), extra)
     monkeypatch.setattr(migrate, "shipped", lambda: more)
     before = folder_image(path.parent)
@@ -263,14 +265,14 @@ def test_a_store_of_an_older_version_is_migrated_once(path: Path, monkeypatch: p
             (migration.number, migration.name, migration.sha256) for migration in more
         ]
         assert connection.execute("SELECT * FROM extra").fetchall() == []
-        assert connection.execute("SELECT detail ->> 'number' FROM audit").fetchall() == [(1,), (2,), (3,)]
+        assert connection.execute("SELECT detail ->> 'number' FROM audit").fetchall() == [(1,), (2,), (3,), (4,)]
     assert plain.judge(path).findings == ()
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(path)
     sql = "CREATE TABLE extra (a); INSERT INTO nowhere VALUES (1);"
-    extra = migrate.Migration(3, "0003_extra.sql", sql, sha256(sql.encode()).digest())
+    extra = migrate.Migration(4, "0004_extra.sql", sql, sha256(sql.encode()).digest())
     more = (*migrate.shipped(), extra)
     before = folder_image(path.parent)
     with monkeypatch.context() as patch:
@@ -353,7 +355,7 @@ def test_a_rollback_journal_that_waits_is_played_back_for_writing_and_left_for_r
     assert dict(store["c"]) == EVERY_KIND | {"k": 1}
     report = store.recovery
     assert (report.clean, report.journal.kind, report.journal.committed > 0) == (False, "rollback", True)
-    assert [entry.kind for entry in store.audit()] == ["migration", "migration", "recovery"]
+    assert [entry.kind for entry in store.audit()] == ["migration", "migration", "migration", "recovery"]
     store.close()
     assert names(path.parent) == ["test.db"]
 
@@ -465,7 +467,7 @@ REFUSALS = {
     "another program's file with a version only": Refusal(
         _foreign("PRAGMA user_version=1", "VACUUM"), sqlstate.NotAStore, "of another program"
     ),
-    "a newer format": Refusal(_changed("PRAGMA user_version=3"), sqlstate.FormatTooNew, "has format 3"),
+    "a newer format": Refusal(_changed("PRAGMA user_version=4"), sqlstate.FormatTooNew, "has format 4"),
     "a format that never was": Refusal(_changed("PRAGMA user_version=0"), sqlstate.Damaged, ""),
     "a changed migration": Refusal(
         _changed("UPDATE schema_migrations SET sha256 = zeroblob(32)"), sqlstate.MigrationMismatch, "0001_initial.sql"
@@ -474,9 +476,9 @@ REFUSALS = {
         _changed("UPDATE schema_migrations SET number = 7 WHERE number = 1"), sqlstate.MigrationMismatch, "0002_"
     ),
     "an unknown newer migration": Refusal(
-        _changed("INSERT INTO schema_migrations VALUES (3, '0003_more.sql', zeroblob(32), '')"),
+        _changed("INSERT INTO schema_migrations VALUES (4, '0004_more.sql', zeroblob(32), '')"),
         sqlstate.MigrationMismatch,
-        "0003_more.sql",
+        "0004_more.sql",
     ),
     "no migrations": Refusal(_changed("DELETE FROM schema_migrations"), sqlstate.Damaged, ""),
     "no table of migrations": Refusal(_changed("DROP TABLE schema_migrations"), sqlstate.Damaged, ""),
@@ -504,7 +506,7 @@ REFUSALS = {
         _changed("UPDATE meta SET value = 'memory' WHERE name = 'journal'"), sqlstate.Damaged, "meta"
     ),
     "two versions of the format": Refusal(
-        _changed("UPDATE meta SET value = 3 WHERE name = 'format'"), sqlstate.Damaged, "meta"
+        _changed("UPDATE meta SET value = 2 WHERE name = 'format'"), sqlstate.Damaged, "meta"
     ),
     "text that is not UTF-8": Refusal(
         _changed("UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE name = 'created'"), sqlstate.Damaged, "damaged"
@@ -626,9 +628,9 @@ UNCLOSED: dict[str, tuple[tuple[str, ...], type[sqlstate.StoreError]]] = {
         # As its migration leaves it, with an entry in the audit trail.
         (
             "BEGIN",
-            "PRAGMA user_version=3",
-            "UPDATE meta SET value = 3 WHERE name = 'format'",
-            "INSERT INTO audit SELECT 3, at, kind, seq, chain, detail, digest FROM audit WHERE number = 2",
+            "PRAGMA user_version=4",
+            "UPDATE meta SET value = 4 WHERE name = 'format'",
+            "INSERT INTO audit SELECT 4, at, kind, seq, chain, detail, digest FROM audit WHERE number = 2",
             "COMMIT",
         ),
         sqlstate.FormatTooNew,
@@ -937,8 +939,9 @@ def test_every_class_that_can_be_used_is_in_the_calls() -> None:
     """Otherwise its methods would be nowhere in the tests above."""
     usable = {getattr(sqlstate, name) for name in sqlstate.__all__ if isinstance(getattr(sqlstate, name), type)}
     facts = (
-        sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.Counters, sqlstate.Future, sqlstate.Head,
-        sqlstate.JournalReport, sqlstate.Kind, sqlstate.Record, sqlstate.RecoveryReport, sqlstate.Stats,
+        sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.CheckReport, sqlstate.Counters, sqlstate.Finding,
+        sqlstate.Future, sqlstate.Head, sqlstate.JournalReport, sqlstate.Kind, sqlstate.Proof, sqlstate.Record,
+        sqlstate.RecoveryReport, sqlstate.RepairReport, sqlstate.SignedHead, sqlstate.Signer, sqlstate.Stats,
         sqlstate.Uncommitted,
     )  # fmt: skip
     assert {cls for cls in usable if not issubclass(cls, Exception)} - set(facts) == set(calls.CALLS)

@@ -19,6 +19,7 @@ from bench.workloads.sync import sync
 from bench.workloads.tail import tail
 from bench.workloads.tasks import tasks
 from bench.workloads.threads import threads
+from bench.workloads.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ WORKLOADS: Final[dict[str, Callable[[Run], Iterator[Row | Sheet]]]] = {
     "get": get,
     "scan": scan,
     "open": opening,
+    "verify": verify,
     "space": space,
     "original": original,
     "peers": peers,

@@ -47,10 +47,10 @@ def put(settings: Settings, /, *, file: str, collection: str, key: str, **given:
     VALUE is read from standard input if it is - or left out. An entry that has this value already is left
     alone, and no commit is made. Put -- before a VALUE or KEY that begins with a minus sign.
     """
-    raw = _raw_value(given["value"], given["path"])
+    raw = raw_value(given["value"], given["path"])
     if given["as_bytes"] and given["as_text"]:
         raise click.UsageError("--bytes and --text are two forms of a value; give one.")
-    value = raw if given["as_bytes"] else _value(raw, as_text=given["as_text"])
+    value = raw if given["as_bytes"] else value_of(raw, as_text=given["as_text"])
     name, stored = encode_entry(collection, parse_key(key, given["key_type"]), value)  # before a store is made
     with settings.write(file, create=not given["no_create"]) as store:
         with store.transaction(given["note"]) as txn:
@@ -62,7 +62,8 @@ def put(settings: Settings, /, *, file: str, collection: str, key: str, **given:
     return Exit.OK
 
 
-def _raw_value(value: str | None, path: str | None) -> bytes:
+def raw_value(value: str | None, path: str | None) -> bytes:
+    """Return the bytes of the VALUE that an argument gives, a file, or standard input."""
     if path is not None and value is not None:
         raise click.UsageError("--from says where the value is; leave out VALUE.")
     if path is not None and path != "-":
@@ -78,7 +79,12 @@ def _raw_value(value: str | None, path: str | None) -> bytes:
         raise OSError(e.errno, e.strerror, "standard input") from e
 
 
-def _value(raw: bytes, *, as_text: bool) -> Any:
+def value_of(raw: bytes, *, as_text: bool) -> Any:
+    """Return the value that *raw* writes: text, or a JSON document.
+
+    Raises:
+        InvalidValue: it writes none.
+    """
     if len(raw) > LINE_BYTES_MAX:
         raise InvalidValue(f"more than {LINE_BYTES_MAX:,} bytes, and the limit is {fmt.VALUE_BYTES_MAX:,}", "the value")
     try:

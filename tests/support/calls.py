@@ -14,11 +14,13 @@ from typing import Any, Final, NamedTuple
 
 import sqlstate
 from sqlstate import group
+from sqlstate.headlog import Signer
 from sqlstate.state import Span
 
 NAME: Final = ("c", 1, "k")
 NEXT: Final = ("c\0", 0, 0)
 SPAN: Final = Span("c")
+SIGNER: Final = Signer.generate("example.com/calls")
 
 # Python's own machinery, and what ends a use instead of being one.
 _NO_USES: Final = frozenset(("__init__", "__repr__", "__del__", "__exit__"))
@@ -48,6 +50,13 @@ class Asked(group.Call):
 
 Call = Callable[[Any], object]
 
+PROVABLE: Final[dict[str, Call]] = {
+    "prove": lambda store: store.prove("c", "k"),
+    "prove_count": lambda store: store.prove_count("c"),
+    "prove_many": lambda store: store.prove_many([("c", "k")]),
+    "prove_range": lambda store: store.prove_range("c"),
+}
+
 STORE: Final[dict[str, Call]] = {
     "__contains__": lambda store: "c" in store,
     "__enter__": lambda store: store.__enter__(),
@@ -56,6 +65,7 @@ STORE: Final[dict[str, Call]] = {
     "backup": lambda store: store.backup(store.path.with_name("backup.db")),
     "barrier": lambda store: store.barrier(),
     "batch": lambda store: store.batch(),
+    "check": lambda store: store.check("quick"),
     "check_audit": lambda store: store.check_audit(),
     "collections": lambda store: store.collections(),
     "commits": lambda store: store.commits(),
@@ -66,11 +76,15 @@ STORE: Final[dict[str, Call]] = {
     "get_stored": lambda store: store.get_stored(NAME),
     "head": lambda store: store.head(),
     "pending": lambda store: store.pending(),
+    **PROVABLE,
+    "prove_commit": lambda store: store.prove_commit(1),
+    "prove_consistency": lambda store: store.prove_consistency(1),
     "put_stored": lambda store: store.put_stored(NAME, "1"),
     "record": lambda store: store.record("check", {}),
     "resume": lambda store: store.resume(1),
     "run": lambda store: store.run(lambda txn: txn.put("c", "k", 2)),
     "scan": lambda store: store.scan(SPAN, values=True),
+    "signed_head": lambda store: store.signed_head(SIGNER),
     "snapshot": lambda store: store.snapshot(),
     "stage": lambda store: store.stage(),
     "stats": lambda store: store.stats(),
@@ -118,6 +132,7 @@ SNAPSHOT: Final[dict[str, Call]] = {
     "collections": lambda snapshot: snapshot.collections(),
     "count": lambda snapshot: snapshot.count(NAME, NEXT),
     "get_stored": lambda snapshot: snapshot.get_stored(NAME),
+    **PROVABLE,
     "scan": lambda snapshot: snapshot.scan(SPAN, values=True),
     "scan_all": lambda snapshot: snapshot.scan_all(),
 }

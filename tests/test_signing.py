@@ -1,0 +1,331 @@
+"""Goal: a signed head that is kept elsewhere fixes a store's history: what continues it is proven, and what was
+changed is refused, however well. Method: real stores; one is forged with every digest made anew by
+tests/reference/plain.py, so that the file is sound by itself; the verbs keygen, sign, prove and verify as a user calls
+them; another library's verifier, under node."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import sqlstate
+from sqlstate import headlog
+from sqlstate.cli import main
+from sqlstate.errors import InvalidOption, ProofInvalid
+from sqlstate.headlog import Signer, verify_head
+from tests.reference import plain
+
+if TYPE_CHECKING:
+    from sqlstate.headlog import SignedHead
+
+SIGNER = Signer.generate("example.com/orders")
+HERE = Path(__file__).parent
+COMMITS = 600
+
+
+def signed(store: sqlstate.Store) -> SignedHead:
+    return verify_head(store.signed_head(SIGNER).text, SIGNER.public)
+
+
+def filled(path: Path, commits: int = 5) -> sqlstate.Store:
+    store = sqlstate.open(path)
+    for number in range(commits):
+        store["c"][f"k{number}"] = number
+    return store
+
+
+# ---- Histories ----
+
+
+def test_every_commit_and_every_earlier_head_is_proven(path: Path) -> None:
+    with sqlstate.open(path) as store:
+        heads = [signed(store)]
+        for number in range(COMMITS):
+            store["c"][number % 50] = number
+            if number % 97 == 0:
+                heads.append(signed(store))
+        heads.append(signed(store))
+        for head in heads:
+            for seq in (1, 255, 256, 257, head.seq - 1, head.seq):
+                if 1 <= seq <= head.seq:
+                    facts = headlog.verify_commit(store.prove_commit(seq, head.seq), head, seq)
+                    assert tuple(facts) == tuple(next(store.commits(seq)))
+        for old in heads:
+            for new in heads:
+                if old.seq <= new.seq:
+                    headlog.verify_consistency(store.prove_consistency(old.seq, new.seq), old, new)
+        assert store.check(against=heads[1]).ok
+        assert store.head().seq == COMMITS, "signing and proving make no commits"
+
+
+def test_a_proof_of_one_commit_is_none_of_another(path: Path) -> None:
+    with filled(path) as store:
+        head = signed(store)
+        proof = store.prove_commit(3)
+        for seq in (1, 2, 4, 5):
+            with pytest.raises(ProofInvalid):
+                headlog.verify_commit(proof, head, seq)
+        body = proof.body
+        for at in range(len(body)):
+            with pytest.raises(ProofInvalid):
+                headlog.verify_commit(replace(proof, body=body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]), head, 3)
+            with pytest.raises(ProofInvalid):
+                headlog.verify_commit(replace(proof, body=body[:at]), head, 3)
+        with pytest.raises(InvalidOption):
+            headlog.verify_commit(proof, head, 6)
+        with pytest.raises(InvalidOption):
+            store.prove_commit(6)
+
+
+def forge(path: Path, seq: int, value: str) -> None:
+    """Change what commit *seq*, one put, has put, and make every digest anew that depends on it."""
+    with closing(plain.connect(path)) as db:
+        (store_id,) = db.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
+    commits = plain.judge(path).commits
+    chain = plain.chain_zero(store_id)
+    entries: dict[tuple[Any, Any], Any] = {}
+    with closing(sqlite3.connect(path)) as db, db:
+        for commit in commits:
+            records = [
+                replace(each, value=value) if each.kind == "PUT" and commit.seq == seq else each
+                for each in commit.records
+            ]
+            for each in records:
+                if each.kind == "PUT":
+                    entries[each.collection, each.key] = each.value
+                    db.execute("UPDATE wal SET value = ? WHERE lsn = ?", (each.value, each.lsn))
+            rows = [(collection, key, stored) for (collection, key), stored in entries.items()]
+            root = plain.root(rows)
+            records_bytes = plain.records_bytes(records)
+            chain = plain.chain_next(chain, commit.seq, root, len(rows), commit.at, records_bytes)
+            db.execute(
+                "UPDATE wal SET root = ?, chain = ? WHERE seq = ? AND root IS NOT NULL", (root, chain, commit.seq)
+            )
+        for collection, key, stored in rows:
+            db.execute("UPDATE state SET value = ? WHERE collection = ? AND key = ?", (stored, collection, key))
+        for level, collection, key, children in plain.merkle_rows(rows):
+            db.execute(
+                "UPDATE merkle SET children = ? WHERE level = ? AND collection = ? AND key = ?",
+                (children, level, collection, key),
+            )
+
+
+def test_history_forged_with_every_digest_made_anew_is_refused(path: Path, tmp_path: Path) -> None:
+    with filled(path, 40) as store:
+        pinned = signed(store)
+        store["c"]["later"] = 1
+        genuine = signed(store)
+        headlog.verify_consistency(store.prove_consistency(pinned.seq), pinned, genuine)
+        assert store.check(against=pinned).ok
+    forge(path, 7, "7777")
+    assert plain.judge(path).findings == (), "the forgery is sound by itself"
+    with sqlstate.open(path, read_only=True) as store:
+        assert store["c"]["k6"] == 7777
+        assert store.check().ok
+        report = store.check(against=pinned)
+        assert (report.ok, [finding.kind for finding in report.findings]) == (False, ["against"])
+        forged = signed(store)
+        with pytest.raises(ProofInvalid):
+            headlog.verify_consistency(store.prove_consistency(pinned.seq), pinned, forged)
+        with pytest.raises(ProofInvalid):
+            headlog.verify_commit(store.prove_commit(7), genuine, 7)
+    note, key = tmp_path / "pinned.head", tmp_path / "key.pub"
+    note.write_text(pinned.text)
+    key.write_text(SIGNER.public)
+    checked = run("check", str(path), "--against", str(note), "--key", str(key))
+    assert checked.exit_code == 3
+
+
+def test_a_file_put_back_to_an_earlier_moment_is_refused(path: Path) -> None:
+    filled(path).close()
+    earlier = path.read_bytes()
+    with sqlstate.open(path) as store:
+        store["c"]["k"] = 1
+        pinned = signed(store)
+    path.write_bytes(earlier)
+    with sqlstate.open(path, read_only=True) as store:
+        assert store.check().ok
+        assert [finding.kind for finding in store.check(against=pinned).findings] == ["against"]
+
+
+def test_without_the_package_the_error_says_what_to_install(tmp_path: Path) -> None:
+    program = """
+import sys
+sys.modules["cryptography"] = None
+from sqlstate.cli import main
+main(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", program, "keygen", "a.example", "--out", str(tmp_path / "key")]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'sqlstate-store[sign]'" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+# ---- The verbs ----
+
+
+def run(*arguments: str, input: bytes | str | None = None) -> Result:  # noqa: A002, click's word
+    return CliRunner().invoke(main, arguments, input=input)
+
+
+@pytest.fixture
+def kept(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store with five entries; the current folder has a key, `key`."""
+    filled(path).close()
+    monkeypatch.chdir(tmp_path)
+    assert run("keygen", "a.example", "--out", "key").exit_code == 0
+    return str(path)
+
+
+def test_a_private_key_is_for_its_owner_and_never_written_over(kept: str) -> None:
+    del kept
+    assert stat.S_IMODE(os.stat("key").st_mode) == 0o600
+    before = Path("key").read_bytes()
+    again = run("keygen", "a.example", "--out", "key")
+    assert (again.exit_code, Path("key").read_bytes()) == (6, before)
+    assert "key: File exists" in again.stderr
+    assert Path("key.pub").read_text() == Signer(before.decode()).public + "\n"
+
+
+def test_signing_warns_of_a_key_that_others_can_read(kept: str) -> None:
+    assert "warning" not in run("sign", kept, "--key", "key").stderr
+    os.chmod("key", 0o640)
+    assert "warning: others can read key" in run("sign", kept, "--key", "key").stderr
+
+
+def test_a_key_file_that_holds_none_is_told(kept: str) -> None:
+    Path("key").write_bytes(b"\xff\xfe")
+    assert (done := run("sign", kept, "--key", "key")).exit_code == 2
+    assert "no private key" in done.stderr
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize(
+    ("question", "answer", "other"),
+    [
+        (["c", "k1"], ["1"], ["2"]),
+        (["c", "k9"], ["--absent"], ["9"]),
+        (["c", "--range", "--start", "k3"], [], ["--limit", "1"]),
+        (["c", "--range", "--limit", "2"], [], ["--start", "k2"]),
+        (["c", "--count", "--stop", "k4"], [], ["--start", "k1"]),
+    ],
+)
+def test_what_is_proven_is_verified_without_the_store(
+    kept: str, question: list[str], answer: list[str], other: list[str], binary: bool
+) -> None:
+    root = json.loads(run("head", kept, "--json").stdout)["root"]
+    made = run("prove", kept, *question, *["--binary"][: int(binary)], "--quiet")
+    assert (made.exit_code, made.stderr) == (0, "")
+    os.unlink(kept)
+    held = run("verify", "-", *question, *answer, "--root", root, input=made.stdout_bytes)
+    assert held.exit_code == 0, held.output
+    for wrong in ([*question, *answer, "--root", "00" * 32], [*question, *other, "--root", root]):
+        refused = run("verify", "-", *wrong, input=made.stdout_bytes)
+        assert (refused.exit_code, refused.stdout) == (1, ""), refused.output
+        assert refused.stderr.startswith("error: ")
+
+
+def test_a_proof_about_commits_is_verified_by_signed_heads(kept: str) -> None:
+    assert run("sign", kept, "--key", "key", "--out", "monday").exit_code == 0
+    run("put", kept, "c", "k5", "5")
+    assert run("sign", kept, "--key", "key", "--out", "tuesday").exit_code == 0
+    heads = ["--head", "tuesday", "--key", "key.pub"]
+    grown = run("prove", kept, "--consistency", "5", "--quiet").stdout
+    held = run("verify", "-", "--against", "monday", *heads, input=grown)
+    assert json.loads(held.stdout) == {"proven": True, "appended_only": True, "from": 5, "to": 6}
+    assert (
+        run("verify", "-", "--against", "tuesday", "--head", "monday", "--key", "key.pub", input=grown).exit_code == 1
+    )
+    third = run("prove", kept, "--commit", "3", "--quiet").stdout
+    assert json.loads(run("verify", "-", "--commit", "3", *heads, input=third).stdout)["count"] == 3
+    assert run("verify", "-", "--commit", "4", *heads, input=third).exit_code == 1
+    entry = run("prove", kept, "c", "k5", "--quiet").stdout
+    assert run("verify", "-", "c", "k5", "5", *heads, input=entry).exit_code == 0
+    run("keygen", "a.example", "--out", "other")
+    assert run("verify", "-", "--commit", "3", "--head", "tuesday", "--key", "other.pub", input=third).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["prove", "FILE"],
+        ["prove", "FILE", "c"],
+        ["prove", "FILE", "c", "k1", "--range"],
+        ["prove", "FILE", "c", "--commit", "1"],
+        ["prove", "FILE", "c", "k1", "--limit", "1"],
+        ["prove", "FILE", "c", "k1", "--start", "a"],
+        ["prove", "FILE", "c", "--count", "--size", "1"],
+        ["prove", "FILE", "--commit", "6"],
+        ["verify", "key", "c", "k1", "1"],
+        ["verify", "PROOF", "c", "k1", "1"],
+        ["verify", "PROOF", "c", "k1", "1", "--root", "xyz"],
+        ["verify", "PROOF", "c", "k1", "1", "--root", "00"],
+        ["verify", "PROOF", "--commit", "1", "--root", "00" * 32],
+        ["verify", "PROOF", "c", "--count", "--absent", "--root", "00" * 32],
+        ["verify", "PROOF", "c", "k1", "1", "--head", "key"],
+        ["keygen", "a b", "--out", "new"],
+        ["sign", "FILE", "--key", "nowhere"],
+    ],
+)
+def test_a_wrong_call_gets_one_sentence(kept: str, arguments: list[str]) -> None:
+    run("prove", kept, "c", "k1", "--out", "proof")
+    names = {"FILE": kept, "PROOF": "proof"}
+    done = run(*[names.get(each, each) for each in arguments])
+    assert done.exit_code in (1, 2, 6)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr
+
+
+# ---- A verifier of others ----
+
+
+@pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs node and npm")
+def test_another_library_reads_head_and_paths(path: Path, tmp_path: Path) -> None:
+    for name in ("package.json", "verify.js"):
+        shutil.copy(HERE / "node" / name, tmp_path)
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]
+    fetched = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=240)
+    if fetched.returncode:
+        pytest.skip("the package @sigstore/verify cannot be had here")
+    with filled(path, 9) as store:
+        head = signed(store)
+        proofs = [(seq, store.prove_commit(seq)) for seq in range(1, 10)]
+        facts = [headlog.verify_commit(proof, head, seq) for seq, proof in proofs]
+    requests = {
+        "note": head.text,
+        "key": SIGNER.public,
+        "entries": [
+            {"index": fact.seq - 1, "chain": fact.chain.hex(), "path": path_of(body, fact.at)}
+            for fact, body in zip(facts, [proof.body for _, proof in proofs], strict=True)
+        ],
+    }
+    done = subprocess.run(
+        ["node", "verify.js"], cwd=tmp_path, input=json.dumps(requests), capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == {
+        "head": True,
+        "changed head": False,
+        "entries": [True] * 9,
+        "changed": [False] * 9,
+    }
+
+
+def path_of(body: bytes, at: str) -> list[str]:
+    """Return the digests of the path at the end of a commit's proof."""
+    fixed = 32 + 32 + 8 + 4 + len(at) + 32
+    return [body[start : start + 32].hex() for start in range(fixed, len(body), 32)]
