@@ -143,7 +143,7 @@ def _failed(error: BaseException, *, as_json: bool) -> Exit:
 @click.version_option(sqlstate.__version__, message="sqlstate %(version)s")
 @click.pass_context
 def main(context: click.Context) -> int:
-    """An application's state in one SQLite file: put, get and list entries, import and export, recover and back up.
+    """An application's state in one SQLite file: put and get entries, import and export, recover, check, repair, prove.
 
     Results go to standard output: a table on a terminal, JSON elsewhere or on request. Messages, progress and
     errors go to standard error. A FILE is a store; put and import make one that is not there.
