@@ -243,7 +243,8 @@ def extend(writer: Writer) -> int:
 def trim(connection: Connection, seq: int) -> None:
     """Remove the blocks that commits behind *seq* are in, inside the caller's transaction, if any of them is lost.
 
-    For a file that was left in the middle of a checkpoint, with the newest blocks and without their commits.
+    For a file that was left in the middle of a checkpoint, with the newest blocks and without their commits; with 0,
+    for one whose blocks are wrong: they are made anew when they are asked for.
     """
     connection.run("DELETE FROM log_blocks WHERE block >= ?", (seq // fmt.LOG_BLOCK,))
 

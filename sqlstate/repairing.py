@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlstate import audit, backup, check, files, mending, migrate, relinking, state, tree, wal
+from sqlstate import audit, backup, check, files, history, mending, migrate, relinking, state, tree, wal
 from sqlstate import meta as metadata
 from sqlstate.commit import now
 from sqlstate.connection import alone, check_sqlite, outdating, read_at, set_journaling, unlocked_vfs
@@ -113,12 +113,15 @@ class _Plan(NamedTuple):
     """The newest commit, once the log is mended."""
     broken: frozenset[Any]
     """Commits whose chain does not hold even then, by number."""
+    blocks: bool = False
+    """Whether stored digests of the log over the commits are wrong; they are made anew when they are asked for."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to be done."""
         return not (
             self.reindex
+            or self.blocks
             or self.changes
             or self.mending.puts
             or self.mending.removes
@@ -167,6 +170,7 @@ def repair(
         if before.ok:
             return report
         plan = _plan(connection, theirs, meta, marker, reindex=reindex)
+        plan = plan._replace(blocks=any(finding.kind == "block" for finding in before.findings))
         report = _counted(report, plan, before)
         if dry_run or plan.empty:
             return report
@@ -359,7 +363,7 @@ def _counted(report: RepairReport, plan: _Plan, before: CheckReport) -> RepairRe
     """Return the report with what the plan mends and loses."""
     done = plan.mending
     # Undoing the log from damaged entries finds much that is not wrong with the log.
-    mends = ("sqlite", "record", "commit", "staged") if not plan.empty else ()
+    mends = ("sqlite", "record", "commit", "staged", "block") if not plan.empty else ()
     return replace(
         report,
         entries=len(done.puts),
@@ -404,6 +408,8 @@ def _apply(copy: Connection, plan: _Plan) -> None:
         state.delete_verbatim(copy, collection, key)
     state.write(copy, done.puts)
     tree.replace_nodes(copy, done.node_deletes, done.node_inserts)
+    if plan.blocks:
+        history.trim(copy, 0)
     copy.commit()
 
 

@@ -259,6 +259,21 @@ def test_the_repaired_store_is_opened_written_and_repaired_again(made: Made) -> 
     }
 
 
+def test_wrong_digests_of_the_log_over_the_commits_are_dropped_and_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with sqlstate.open(path) as store:
+        for number in range(520):
+            store["c"][number % 7] = number
+        proof = store.prove_consistency(100)
+    with closing(sqlite3.connect(path)) as db, db:
+        assert db.execute("UPDATE log_blocks SET digest = zeroblob(32) WHERE block = 1").rowcount == 1
+    report = repair(path)
+    assert (report.ok, report.before, report.after) == (True, "damaged", "sound")
+    with sqlstate.open(path) as store:
+        assert store.prove_consistency(100) == proof
+    assert plain.judge(path).findings == ()
+
+
 # ---- What stays lost ----
 
 
