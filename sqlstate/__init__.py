@@ -12,6 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sqlstate import aio as aio
+    from sqlstate import errors as errors
+    from sqlstate import headlog as headlog
+    from sqlstate import proof as proof
     from sqlstate.audit import AuditEntry as AuditEntry
     from sqlstate.backup import BackupReport as BackupReport
     from sqlstate.batch import Batch as Batch
@@ -156,11 +160,15 @@ _MODULES = {
     ),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
+# Modules that are used by their own names.
+_NAMED = ("aio", "errors", "headlog", "proof")
 
 __all__ = sorted(_WHERE)  # noqa: PLE0605, a list of names it is
 
 
 def __getattr__(name: str) -> Any:
+    if name in _NAMED:
+        return import_module(f"{__name__}.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
@@ -168,4 +176,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_NAMED})

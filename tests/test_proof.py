@@ -556,7 +556,8 @@ def test_verifying_needs_nothing_that_is_installed(tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.modules.update(dict.fromkeys(("apsw", "msgspec", "click", "anyio", "cryptography", "sqlite3")))
-from sqlstate import proof
+import sqlstate
+proof = sqlstate.proof  # loaded by its name alone
 entries = proof.verify_range(bytes.fromhex({proof.hex()!r}), bytes.fromhex({of.root.hex()!r}), "c")
 assert len(entries) == 8, entries
 proof.verify_absent(proof.Proof("absent", b"\\0"), bytes.fromhex({plain.empty_root().hex()!r}), "c", 1)
