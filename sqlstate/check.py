@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -361,21 +360,11 @@ class _Examination:
         head = self._head
         if head is None or not head.seq:
             return
-        base = wal.base_of(self._connection, wal.commit_lsn(self._connection, head.seq))
-        before = wal.head_at(self._connection, self._meta, base)
-        records = sha256()
-        for record in wal.read(self._connection, base):
-            if record.session is not None and record.kind is not Kind.COMMIT:
-                continue
-            members = [record] if record.session is None else wal.read_staged(self._connection, record.txn)
-            for each in members:
-                records.update(wal.record_bytes(each))
-            if record.root is not None:
-                break
-        if before.seq == head.seq - 1 and wal.chain_next(before.chain, head[:4], records.digest()) == head.chain:
-            return
-        what = f"I6: the chain of commit {head.seq} does not follow from its records and the commit before"
-        self._findings.add("commit", what, seq=head.seq)
+        try:
+            History(self._connection, self._meta, stored=False).commit_body(head.seq)
+        except Damaged:
+            what = f"I6: the chain of commit {head.seq} does not follow from its records and the commit before"
+            self._findings.add("commit", what, seq=head.seq)
 
     def _staged(self) -> None:
         for txn, _ in wal.sessions(self._connection):
