@@ -119,6 +119,36 @@ def test_each_verdict_on_mutated_proofs_is_that_of_python() -> None:
     assert 100 < accepted < 4_000
 
 
+def test_a_range_is_proven_for_its_own_limit_only() -> None:
+    of = mutated_proofs.deep_tree([("c", number, str(number)) for number in range(8)])
+    questions = [Question("range", "c", start=1, stop=6, limit=limit) for limit in (None, 1, 2, 5, 6, 7)]
+    pairs = [(proving.honest(of, made), question) for made in questions for question in questions]
+    papers = [(paper, question) for paper, question in pairs if paper is not None]
+    verdicts = [answer_of(said) for said in call(call_of(paper, of.root, question) for paper, question in papers)]
+    assert verdicts == [asked(paper, of.root, question) for paper, question in papers]
+    # Five entries are in the range: without a limit, or with 6 or 7, the proof is one and the same.
+    assert sum(verdict != REFUSED for verdict in verdicts) == 3 * 3 + 3
+
+
+def test_trees_that_no_store_has_are_refused_under_their_own_root() -> None:
+    """The root is made for each of them, so that nothing but the rule itself refuses it."""
+    leaf = plain.leaf_node("c", 1, b"")
+    below = plain.inner_node(1, [leaf])
+    cases = []
+    for count in (2**64 - 2, 2**64 - 1):
+        rest = plain.Node(1, ("c", 2), 1, count, bytes(32))
+        body = u8(2) + u32(2) + u8(proving.OPENED) + u32(1) + u8(proving.ASKED) + proving.opaque(rest)
+        cases.append((body, plain.inner_node(2, [below, rest]).digest))
+    ground = plain.inner_node(0, [leaf])
+    body = u8(1) + u32(1) + u8(proving.OPENED) + u32(1) + u8(proving.ASKED)
+    cases.append((body, plain.inner_node(1, [ground]).digest))
+    question = Question("present", "c", 1, b"")
+    papers = [(proving.container("present", body), root) for body, root in cases]
+    verdicts = [answer_of(said) for said in call(call_of(paper, root, question) for paper, root in papers)]
+    assert verdicts == [True, REFUSED, REFUSED]
+    assert verdicts == [asked(paper, root, question) for paper, root in papers]
+
+
 def filled(store: sqlstate.Store) -> dict[tuple[str, Any], Any]:
     """Entries of all kinds."""
     rng = random.Random(3)  # noqa: S311, no secret
@@ -235,6 +265,78 @@ def test_commits_and_consistency_under_signed_heads(store: sqlstate.Store, signe
     assert call([["verifyConsistency", paper, *strangers]])[0].kind == "ProofInvalid"
 
 
+def head_of(size: int, log_root: bytes) -> headlog.SignedHead:
+    """A head as one who holds the key may sign it, right or wrong."""
+    return headlog.SignedHead("example.com/a", size, log_root, bytes(32), 0, "", "")
+
+
+def judged_by_python(verify: Any, *arguments: Any) -> str:
+    """The kind of what Python says of a proof about commits."""
+    try:
+        verify(*arguments)
+    except ProofInvalid:
+        return "ProofInvalid"
+    return "answer"
+
+
+def test_a_path_of_one_log_shows_nothing_of_logs_of_other_sizes() -> None:
+    """Every path of the logs up to 6 commits, under its own roots, for every two sizes that heads may state."""
+    leaves = [log.leaf(bytes([number]) * 32) for number in range(6)]
+    sizes = [(old, new) for new in range(1, 7) for old in range(1, new + 1)]
+    calls: list[list[Any]] = []
+    wanted = []
+    for old, new in sizes:
+        paper = proof.Proof("consistency", b"".join(log.consistency(old, leaves[:new]))).to_bytes()
+        roots = log.tree(leaves[:old]), log.tree(leaves[:new])
+        for stated in sizes:
+            heads = [head_of(size, root) for size, root in zip(stated, roots, strict=True)]
+            calls.append(["verifyConsistency", paper, *map(given, heads)])
+            wanted.append(judged_by_python(headlog.verify_consistency, paper, *heads))
+    for index, size in sizes:
+        for seq, stated_size in sizes:
+            body = bytes(32 + 32 + 8) + u32(0) + bytes(32)
+            chain = hashlib.sha256(b"\3" + body[:32] + u64(seq) + body[32:]).digest()
+            own = [*leaves[: index - 1], log.leaf(chain), *leaves[index:size]]
+            paper = proof.Proof("commit", body + b"".join(log.inclusion(index - 1, own))).to_bytes()
+            head = head_of(stated_size, log.tree(own))
+            calls.append(["verifyCommit", paper, given(head), seq])
+            wanted.append(judged_by_python(headlog.verify_commit, paper, head, seq))
+    assert [said.kind for said in call(calls)] == wanted
+    assert wanted.count("answer") < len(wanted) / 4
+
+
+def test_a_forged_root_on_either_side_is_refused() -> None:
+    leaves = [log.leaf(bytes([number]) * 32) for number in range(9)]
+    other = bytes(range(32))
+    calls: list[list[Any]] = []
+    wanted = []
+    for new in range(10):
+        for old in range(new + 1):
+            path = b"".join(log.consistency(old, leaves[:new])) if old else b""
+            paper = proof.Proof("consistency", path).to_bytes()
+            right = log.tree(leaves[:old]), log.tree(leaves[:new])
+            for roots in (right, (other, right[1]), (right[0], other)):
+                heads = [head_of(size, root) for size, root in zip((old, new), roots, strict=True)]
+                calls.append(["verifyConsistency", paper, *map(given, heads)])
+                # Every history begins with the empty one: nothing is said of the later root then.
+                holds = roots == right or (old == 0 < new and roots[0] == right[0])
+                wanted.append("answer" if holds else "ProofInvalid")
+                assert judged_by_python(headlog.verify_consistency, paper, *heads) == wanted[-1]
+    assert [said.kind for said in call(calls)] == wanted
+
+
+def test_the_time_of_a_commit_has_an_end() -> None:
+    kinds = []
+    for size in (0, 27, 64, 65, 1_000):
+        facts = bytes(32) + u64(5) + u32(size) + b"t" * size + bytes(32)
+        root = log.leaf(hashlib.sha256(b"\3" + bytes(32) + u64(1) + facts).digest())
+        paper = proof.Proof("commit", bytes(32) + facts).to_bytes()
+        (said,) = call([["verifyCommit", paper, given(head_of(1, root)), 1]])
+        assert said.kind == judged_by_python(headlog.verify_commit, paper, head_of(1, root), 1)
+        kinds.append(said.kind)
+    assert kinds == ["answer"] * 3 + ["ProofInvalid"] * 2
+
+
 def python_verdict(note: str, key: str) -> Said | str:
     """What Python says of a note, or the name of what it raises."""
     try:
@@ -269,6 +371,35 @@ def test_signed_heads_are_judged_alike_whole_and_changed(store: sqlstate.Store, 
     for each, found in zip(calls, said, strict=True):
         wanted = python_verdict(*each)
         assert (wanted if isinstance(wanted, Said) else Said(wanted, found.value)) == found, each
+
+
+def test_what_the_right_key_signed_is_no_head_if_it_says_what_no_head_says(signer: headlog.Signer) -> None:
+    root = "A" * 43 + "="
+    text = f"{signer.origin}\n1\n{root}\nroot {'00' * 32}\ncount 1\nat 2026-01-01T00:00:00.000000Z\n"
+    right = signer.sign(text)
+    most = headlog.NOTE_BYTES_MAX - len(right) - len("\u2014  AAAAAAA=\n")
+    wrong = [
+        signer.sign(text.replace(signer.origin, "example.com/other")),
+        signer.sign(text.replace("\n1\n", f"\n{2**63}\n")),
+        signer.sign(text.replace("count 1", f"count {2**63}")),
+        signer.sign(text + "more\n"),
+        signer.sign(text + "\n" + text),
+        *(right + f"\u2014 {letter * (most + 1)} AAAAAAA=\n" for letter in ("x", "\U0001f511")),
+    ]
+    fit = [right, *(right + f"\u2014 {letter * most} AAAAAAA=\n" for letter in ("x", "\U0001f511"))]
+    kinds = [said.kind for said in call(["verifyHead", note, signer.public] for note in [*fit, *wrong])]
+    assert kinds == ["answer"] * len(fit) + ["ProofInvalid"] * len(wrong)
+    assert all(isinstance(python_verdict(note, signer.public), Said) for note in fit)
+    assert {python_verdict(note, signer.public) for note in wrong} == {"ProofInvalid"}
+
+
+def test_a_key_whose_parts_do_not_belong_together_is_no_key(signer: headlog.Signer) -> None:
+    origin, digits, key = signer.public.split("+", 2)
+    other = headlog.Signer.generate(origin).public.split("+", 2)
+    keys = [f"{origin}+{other[1]}+{key}", f"{origin}+{digits}+{other[2]}", f"{origin}x+{digits}+{key}"]
+    keys.append(f"{origin}+{digits.upper()}x+{key}")
+    assert {said.kind for said in call(["verifyHead", "", each] for each in keys)} == {"QuestionInvalid"}
+    assert {python_verdict("", each) for each in keys} == {"QuestionInvalid"}
 
 
 # ---- What only JavaScript can be given ----
@@ -332,7 +463,7 @@ def test_integers_are_taken_in_each_form_that_holds_them_exactly() -> None:
 
 def test_sha256_is_that_of_hashlib() -> None:
     rng = random.Random(5)  # noqa: S311, no secret
-    texts = [rng.randbytes(size) for size in (*range(200), 1_000, 4_095, 70_000)]
+    texts = [rng.randbytes(size) for size in (*range(301), 1_000, 4_095, 70_000, 1_000_001)]
     assert [said.value for said in call(["sha256", each] for each in texts)] == [
         hashlib.sha256(each).digest() for each in texts
     ]
@@ -512,6 +643,19 @@ def test_the_page_takes_the_keyboard_alone(page: browser.Browser) -> None:
     page.focus("collection")
     page.press("Enter")
     assert page.text("#verdict") == "Proven"
+
+
+def test_the_page_lets_go_of_spaces_around_numbers_and_digits_but_not_around_text(page: browser.Browser) -> None:
+    of = mutated_proofs.deep_tree([("c", 5, b"\xab"), ("c", " k ", b"\xab"), ("c", b"\xcd", b"\xab")])
+    for key, spelt in ((5, " 5 "), (b"\xcd", " CD "), (" k ", " k ")):
+        question = Question("present", "c", key, b"\xab")
+        body = proving.honest_body(of, question)
+        assert body is not None
+        fill_in(page, proving.as_json("present", body), of.root.hex(), question)
+        page.paste("key", spelt)
+        page.paste("value", " ab\n")
+        page.click("button")
+        assert page.text("#verdict") == "Proven", (key, page.text("#reason"))
 
 
 def test_the_page_takes_keys_with_line_ends_in_quotes(page: browser.Browser) -> None:

@@ -23,6 +23,7 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-component-update",
+    "--disable-quic",
     "--disable-sync",
     "--no-first-run",
     "--remote-debugging-pipe",
