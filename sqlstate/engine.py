@@ -501,7 +501,10 @@ class Engine:
         # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
         # be rolled back must wait longer if this store is opened for reading.
         waits = self.read_only and self.size("-journal") > 0
-        return Connection(self.path, self.timeout, read_only=waits, vfs=self.vfs)
+        connection = Connection(self.path, self.timeout, read_only=waits, vfs=self.vfs)
+        # Who forgets close() leaves its connections to the garbage collector, or to the end of the process.
+        connection.fold_at_close(fold=False)
+        return connection
 
     def _close(self, connection: Connection) -> None:
         # A -wal that the marker speaks of is never removed, whatever closes last; an empty one is in any case.
