@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlstate import holders
+from sqlstate import files, holders
 from sqlstate.connection import (
     HEADER_BYTES,
     SYNCHRONOUS,
@@ -119,7 +119,7 @@ class Engine:
         self._readers: list[Connection] = []
         self._lent: dict[Connection, Lent | None] = {}  # None: for a moment
         self.real_path = os.path.realpath(self.path)  # SQLite names the files beside after what a link leads to
-        self._wal_path = self.real_path + "-wal"
+        self._wal = files.Named(self.real_path + "-wal")
         self._wal_inode = 0
         with _opening:
             if create and not read_only:
@@ -341,13 +341,10 @@ class Engine:
 
     def wal_in_place(self) -> bool:
         """Tell whether SQLite's -wal still is where it was; what is written to an unlinked one dies with us."""
-        try:
-            inode = os.stat(self._wal_path).st_ino
-        except OSError:
-            return False
+        inode = self._wal.inode()
         if not self._wal_inode:
             self._wal_inode = inode
-        return inode == self._wal_inode
+        return inode != 0 and inode == self._wal_inode
 
     def fail(self, failure: str) -> None:
         """Refuse all further work: *failure* says why."""
@@ -600,7 +597,7 @@ class Engine:
         self._warned = True
         with suppress(WalPinned):  # even if the user made it an error: what was committed is durable
             warnings.warn(
-                f"{self._wal_path} has grown to {self.size('-wal') >> 20} MB, and grows on until a reader ends: "
+                f"{self.real_path}-wal has grown to {self.size('-wal') >> 20} MB, and grows on until a reader ends: "
                 f"{self._oldest_readers()}. Nothing is lost; end what reads for long",
                 WalPinned,
                 stacklevel=2,

@@ -727,3 +727,23 @@ def test_what_may_not_be_opened_is_left_alone_and_lives() -> None:
         assert dead_sessions(str(folder / "app.db"), OURS) == []
         folder.chmod(0o700)
         assert len(names(folder)) == 2
+
+
+# ---- Which file a name leads to ----
+
+
+@pytest.mark.parametrize("asked", ["statx", "refused", "missing"])
+def test_a_name_tells_which_file_it_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    if asked != "statx":  # as another system, and a sandbox, would have it
+        monkeypatch.setattr(files, "_statx", (lambda *_: -1) if asked == "refused" else None)
+    path, other = tmp_path / "a name of ümlauts", tmp_path / "other"
+    named = files.Named(str(path))
+    assert named.inode() == 0
+    path.write_bytes(b"1")
+    other.write_bytes(b"2")
+    first = named.inode()
+    assert first == path.stat().st_ino
+    other.replace(path)
+    assert named.inode() == path.stat().st_ino != first
+    path.unlink()
+    assert named.inode() == 0

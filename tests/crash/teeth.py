@@ -276,14 +276,7 @@ TEETH: Final = (
     Tooth(
         "a -wal that was removed is not noticed",
         "9 unlinked-1",
-        (
-            Edit("engine", "        return inode == self._wal_inode", "        return True"),
-            Edit(
-                "engine",
-                "        except OSError:\n            return False\n        if not self._wal_inode",
-                "        except OSError:\n            return True\n        if not self._wal_inode",
-            ),
-        ),
+        (Edit("engine", "return inode != 0 and inode == self._wal_inode", "return True"),),
     ),
     Tooth(
         "rot is ignored",
