@@ -1,18 +1,31 @@
-"""Measures two findings about SQLite that docs/explanation/performance.md tells of: `python -m bench.findings`."""
+"""Measures the findings that docs/explanation/performance.md tells of: `python -m bench.findings`."""
 
 from __future__ import annotations
 
+import os
 import random
-from typing import Final
+import tempfile
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import apsw
 
+from bench import machine
 from bench.entries import key
 from bench.measure import Side, Timing, compare
+from sqlstate import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from io import FileIO
 
 _NODES: Final = 6_000  # as many as level 1 of a tree over 100,000 entries has
 _SEEKS: Final = 40_000
 _INSERTS: Final = 40_000
+_SYNCS: Final = 3_000
+_FRAMES_BYTES: Final = 6 * 4_120  # what a put writes to SQLite's WAL
 
 _NODE_TABLE: Final = """
 CREATE TABLE merkle (id INTEGER PRIMARY KEY, level INTEGER NOT NULL, collection TEXT NOT NULL, key NOT NULL,
@@ -75,11 +88,38 @@ def check_constraint() -> Timing:
     return compare(*sides, warmup=_INSERTS // 4)
 
 
+def sync_after_stat(folder: Path) -> Timing:
+    """Time writing and syncing a put's pages: with os.stat() of the file before, and with files.Named.inode()."""
+    places = range(0, 64 * _FRAMES_BYTES, _FRAMES_BYTES)
+    arguments = [(place,) for place in islice(cycle(places), _SYNCS)]
+    paths = folder / "stat", folder / "inode"
+    for path in paths:
+        path.write_bytes(bytes(64 * _FRAMES_BYTES))
+    with paths[0].open("r+b", buffering=0) as first, paths[1].open("r+b", buffering=0) as second:
+        return compare(
+            Side(_look_write_sync(partial(os.stat, paths[0]), first), arguments),
+            Side(_look_write_sync(files.Named(str(paths[1])).inode, second), arguments),
+            warmup=_SYNCS // 4,
+        )
+
+
+def _look_write_sync(look: Callable[[], object], file: FileIO) -> Callable[[int], None]:
+    def call(place: int) -> None:
+        look()
+        os.pwrite(file.fileno(), bytes(_FRAMES_BYTES), place)
+        os.fdatasync(file.fileno())
+
+    return call
+
+
 def main() -> None:
-    """Print both."""
+    """Print all."""
+    with tempfile.TemporaryDirectory(dir=machine.on_disk(Path(tempfile.gettempdir()), Path.cwd())) as folder:
+        synced = sync_after_stat(Path(folder))
     for what, timing in (
         ("range seek, without and with SQLITE_DBCONFIG_ENABLE_QPSG", range_seek()),
         ("insert of three log rows, with and without a CHECK of five texts", check_constraint()),
+        ("write and sync of a put's pages, after os.stat() of the file and after its inode alone", synced),
     ):
         before, after = (median / 1000 for median in timing.medians)
         print(f"{what}: {before:.1f} µs and {after:.1f} µs, ratio {timing.ratio().median:.2f}")
