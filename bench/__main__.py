@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dir",
         type=Path,
-        default=machine.on_disk(Path(tempfile.gettempdir()), Path.cwd()),
+        default=machine.scratch(),
         help="folder to make the stores in, on the disk to measure (%(default)s); a full run needs 10 GB",
     )
     parser.add_argument("--read", type=Path, metavar="FILE", help="show the figures of an earlier run from its JSON")

@@ -114,7 +114,7 @@ def _look_write_sync(look: Callable[[], object], file: FileIO) -> Callable[[int]
 
 def main() -> None:
     """Print all."""
-    with tempfile.TemporaryDirectory(dir=machine.on_disk(Path(tempfile.gettempdir()), Path.cwd())) as folder:
+    with tempfile.TemporaryDirectory(dir=machine.scratch()) as folder:
         synced = sync_after_stat(Path(folder))
     for what, timing in (
         ("range seek, without and with SQLITE_DBCONFIG_ENABLE_QPSG", range_seek()),

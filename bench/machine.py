@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
@@ -61,6 +62,11 @@ def in_memory(folder: Path) -> bool:
 def on_disk(*folders: Path) -> Path:
     """Return the first of *folders* that is not in memory, or the first if all are."""
     return next((folder for folder in folders if not in_memory(folder)), folders[0])
+
+
+def scratch() -> Path:
+    """Return the folder to measure in where none is chosen: on a disk if the usual one or this one is."""
+    return on_disk(Path(tempfile.gettempdir()), Path.cwd())
 
 
 def _cpu() -> str:

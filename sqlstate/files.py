@@ -1,4 +1,4 @@
-"""Files beside a store that are whole or not there, and those by which sessions that live are known.
+"""Files beside a store: which one a name leads to, those that are whole or not there, and those of living sessions.
 
 A lock (flock) on such a file says that its maker lives: the system drops it with the maker's last descriptor. A
 file is given its lock before anybody has to rely on it, and its name is looked at again once the lock is there;
@@ -48,8 +48,11 @@ _AS_FOUND: Final = "what was there before is as it was"
 class Named:
     """Tells which file a path leads to, again and again; one thread at a time.
 
-    It asks Linux for nothing else. To tell the times of a file too, as os.stat() does, makes Linux from 6.13 on
-    (multigrain timestamps) give the next write a time of its own, and the sync after it costs half as much again.
+    It asks Linux for nothing else (statx(2)). To tell the times of a file too, as os.stat() does, makes Linux from
+    6.13 on (multigrain timestamps) give the next write a time of its own, and the sync after it takes longer.
+
+    Args:
+        path: absolute path.
     """
 
     __slots__ = ("_found", "_path", "_question")
