@@ -41,7 +41,8 @@ class AuditEntry(NamedTuple):
 
 _COLUMNS = "number, at, kind, seq, chain, detail, digest"
 _LAST = "SELECT number, digest FROM audit ORDER BY number DESC LIMIT 1"
-_ENTRIES = f"SELECT {_COLUMNS} FROM audit WHERE number > ? ORDER BY number"
+ROWS_AT_ONCE = 256
+_ENTRIES = f"SELECT {_COLUMNS} FROM audit WHERE number > ? ORDER BY number LIMIT {ROWS_AT_ONCE}"
 _VERBATIM = f"SELECT {verbatim.columns(*AuditEntry._fields)} FROM audit ORDER BY number"
 
 
@@ -114,14 +115,17 @@ def digest_of(connection: Connection, number: int) -> bytes | None:
     return digest
 
 
-def read(connection: Connection, after: int = 0) -> Iterator[AuditEntry]:
-    """Yield the entries with a greater number than *after*, in order.
+def read(connection: Connection, after: int = 0) -> tuple[list[AuditEntry], int | None]:
+    """Return the entries behind number *after*, in order, and the number to go on behind; None if there are no more.
 
     Raises:
         Damaged: an entry's detail is not a JSON object.
     """
-    for number, at, kind, seq, chain, text, digest in connection.iterate(_ENTRIES, (after,)):
-        yield AuditEntry(number, at, kind, seq, chain, _detail(connection, number, text), digest)
+    found = [
+        AuditEntry(number, at, kind, seq, chain, _detail(connection, number, text), digest)
+        for number, at, kind, seq, chain, text, digest in connection.rows(_ENTRIES, (after,))
+    ]
+    return found, found[-1].number if len(found) == ROWS_AT_ONCE else None
 
 
 def check_chain(connection: Connection, store_id: bytes) -> Iterator[tuple[AuditEntry, str]]:

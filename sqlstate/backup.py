@@ -127,13 +127,10 @@ def copy(
 def _copy(engine: Engine, meta: Meta, shelf: _Shelf, meter: Meter) -> tuple[Head, tuple[str, ...], tuple[str, ...]]:
     """Make and check a backup and put it on the shelf; return its commit, and the names of those kept and removed."""
     with on_disk(shelf.path), files.temporary(shelf.path, meta.store_id) as made:
-        source = engine.begin_read()
-        try:
+        with engine.reading() as source:
             lsn, head = _newest(source, meta)  # the first read: what follows is of the same state
             meter.total = source.value("PRAGMA page_count") + head.count
             fill(made.path, shelf.path, source, meter, engine.vfs)
-        finally:
-            engine.end_read(source)
         with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written:
             marker = metadata.read_marker(written)
             if marker.open:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from sqlstate import state, tree
+from sqlstate.blocks import Block
 from sqlstate.collection import Collection
 from sqlstate.commit import BUFFER_BYTES, Commit
 from sqlstate.encoding import Codec, check_collection, make_name, stored_name
@@ -15,7 +15,9 @@ from sqlstate.transaction import JSON, Transaction, check_note, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
+    from sqlstate.blocks import Over
     from sqlstate.commit import Writer
     from sqlstate.encoding import Key, Name, Stored
     from sqlstate.state import Span
@@ -36,17 +38,18 @@ class Batch:
     A batch belongs to the thread that began it.
     """
 
-    __slots__ = ("_bytes", "_commit", "_ended", "_engine", "_enter", "_inside", "_puts", "_thread", "_writer")
+    __slots__ = ("_bytes", "_commit", "_ended", "_engine", "_inner", "_over", "_own", "_puts", "_thread", "_writer")
 
-    def __init__(self, writer: Writer, enter: Callable[[Transaction | Batch], None]) -> None:
+    def __init__(self, writer: Writer, over: Over) -> None:
         self._writer = writer
         self._engine = writer.engine
-        self._enter = enter
+        self._own = writer.own
+        self._over = over  # dead once the block is over, which then need not have ended it
         self._commit: Commit | None = None
         self._puts: dict[Name, Stored] = {}  # transactions of one put each, in order
         self._bytes = 0
         self._thread = threading.get_ident()
-        self._inside = False  # of the block of a transaction
+        self._inner: tuple[Transaction, Over] | None = None  # a transaction whose block is open
         self._ended = False
 
     def put(self, collection: str, key: Key, value: Any) -> None:
@@ -84,8 +87,7 @@ class Batch:
         self._carry()
         return state.collections(self._engine.writer)
 
-    @contextmanager
-    def transaction(self, note: str = "") -> Iterator[Transaction]:
+    def transaction(self, note: str = "") -> AbstractContextManager[Transaction]:
         """Begin a transaction; an exception undoes it alone. It is durable when the batch is.
 
         Inside its block the batch itself cannot be used; `store.transaction()` gives a nested one.
@@ -99,21 +101,7 @@ class Batch:
             Conflict: expect() found something else.
             StoreFull: the disk is full.
         """
-        check_note(note)
-        self._drain()
-        txn = Transaction(self._writer, note, self._begun())
-        self._enter(txn)
-        self._inside = True
-        try:
-            yield txn
-        except BaseException:
-            self._inside = False
-            self._enter(self)
-            txn.abandon()
-            raise
-        self._inside = False
-        self._enter(self)
-        txn.end()
+        return _Inner(self, check_note(note))
 
     def flush(self) -> Head | None:
         """Make what was done so far durable, in one commit; return it, or None if nothing was changed.
@@ -174,13 +162,28 @@ class Batch:
         with self.transaction() as txn:
             return work(txn)
 
-    @contextmanager
-    def writing(self) -> Iterator[Transaction]:
+    def writing(self) -> AbstractContextManager[Transaction]:
         """Return a block that is a transaction."""
-        with self.transaction() as txn:
-            yield txn
+        return self.transaction()
 
     # What the store asks of it.
+
+    def begin_inside(self, note: str, over: Over) -> Transaction:
+        """Begin a transaction, for a block."""
+        self._drain()
+        txn = Transaction(self._writer, note, self._begun(), over)
+        self._inner = txn, over
+        self._own.enter(txn, over)
+        return txn
+
+    def end_inside(self, over: Over, txn: Transaction, *, keep: bool) -> None:
+        """End a transaction: keep what it wrote for the batch, or undo it."""
+        self._own.leave(over)
+        if keep:
+            txn.end()
+        else:
+            txn.abandon()
+        self._inner = None
 
     def end(self, *, keep: bool) -> None:
         """End it: make durable what is not yet, or undo that."""
@@ -228,13 +231,77 @@ class Batch:
             commit.roll_back()
 
     def _check(self) -> None:
-        self._engine.check_usable()
-        if self._ended or self._thread != threading.get_ident():
+        self._engine.life.check()
+        if self._ended or self._over() is None or self._thread != threading.get_ident():
             raise TransactionEnded("the batch has ended, or belongs to another thread; begin one with store.batch()")
-        if self._inside:
-            raise StoreUnusable(
-                f"{self._engine.path}: a transaction of the batch is open; use that, or leave its block first"
-            )
+        if self._inner is not None:
+            txn, over = self._inner
+            if over() is not None and not txn.ended:
+                raise StoreUnusable(
+                    f"{self._engine.path}: a transaction of the batch is open; use that, or leave its block first"
+                )
+            txn.abandon()  # unless it has ended: an exception kept its block from doing so
+            self._inner = None
 
     def __repr__(self) -> str:
         return f"<sqlstate.Batch of {self._engine.path!r}>"
+
+
+class _Inner(Block):
+    """A block that is a transaction of a batch."""
+
+    __slots__ = ("_batch", "_note", "_txn")
+
+    def __init__(self, batch: Batch, note: str) -> None:
+        super().__init__()
+        self._batch = batch
+        self._note = note
+
+    def enter(self) -> Transaction:
+        """Begin it."""
+        assert self.over is not None  # noqa: S101, Block sees to it
+        self._txn = self._batch.begin_inside(self._note, self.over)
+        return self._txn
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Keep what it wrote for the batch, or undo it."""
+        assert self.over is not None  # noqa: S101
+        self._batch.end_inside(self.over, self._txn, keep=kind is None)
+
+
+class BatchBlock(Block):
+    """A block that is a batch."""
+
+    __slots__ = ("_batch", "_writer")
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def enter(self) -> Batch:
+        """Wait for the writing connection."""
+        assert self.over is not None  # noqa: S101, Block sees to it
+        writer = self._writer
+        writer.engine.lock_writer(self.over, joining=False)
+        try:
+            self._batch = Batch(writer, self.over)
+            writer.own.enter(self._batch, self.over)
+        except BaseException:
+            writer.engine.turn.give(self.over)
+            raise
+        return self._batch
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Make durable what is not yet, or undo that."""
+        writer = self._writer
+        try:
+            try:
+                writer.own.leave(self.over)
+                self._batch.end(keep=kind is None)
+            except BaseException as e:
+                writer.tell(e)
+                raise
+            finally:
+                writer.engine.tidy_writer()
+        finally:
+            writer.engine.turn.give(self.over)

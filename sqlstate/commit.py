@@ -7,12 +7,14 @@ when it is applied is `transaction`'s matter.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from hashlib import sha256
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import state, tree, wal
 from sqlstate.encoding import name_bytes, same
-from sqlstate.errors import StoreFull, StoreIOError
+from sqlstate.errors import StoreError, StoreFull, StoreIOError
 from sqlstate.marker import Marking
 from sqlstate.merkle import leaf, leaf_edit, rank
 from sqlstate.wal import Head, Kind
@@ -20,6 +22,7 @@ from sqlstate.wal import Head, Kind
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sqlstate.blocks import Over
     from sqlstate.encoding import Name, Stored
     from sqlstate.engine import Engine
     from sqlstate.meta import Meta
@@ -73,6 +76,38 @@ class _Pending(NamedTuple):
     """The leaf that is in the tree."""
 
 
+class Own:
+    """What the thread that has the writing connection has open with it: a transaction, a batch, one in the other.
+
+    Each is open for as long as its block is, whatever becomes of the block's end.
+    """
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: tuple[int, tuple[tuple[Any, Over], ...]] = (0, ())  # the thread; what it has open, innermost last
+
+    def get(self) -> Any:
+        """Return what this thread has open, the innermost; None for nothing."""
+        thread, stack = self._open
+        if not stack or thread != get_ident():
+            return None
+        while stack and stack[-1][1]() is None:
+            stack = stack[:-1]
+        return stack[-1][0] if stack else None
+
+    def enter(self, what: Any, over: Over) -> None:
+        """Note that this thread has opened *what*, in a block that is not *over*."""
+        thread, stack = self._open
+        below = stack if thread == get_ident() else ()
+        self._open = get_ident(), (*(each for each in below if each[1]() is not None), (what, over))
+
+    def leave(self, over: Over | None) -> None:
+        """Note that a block is over. Twice does nothing."""
+        thread, stack = self._open
+        self._open = thread, tuple(each for each in stack if each[1] is not over)
+
+
 class Writer:
     """What the commits of one open store have in common.
 
@@ -81,14 +116,16 @@ class Writer:
         meta: the store's facts.
     """
 
-    __slots__ = ("_newest", "engine", "marking", "meta", "spine")
+    __slots__ = ("_made", "_newest", "engine", "marking", "meta", "own", "spine")
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self.engine = engine
         self.meta = meta
         self.marking = Marking(engine, meta)
         self.spine = tree.Spine()
+        self.own = Own()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
+        self._made: dict[int, Head] = {}  # by thread: what COMMIT was run for, until the caller has its answer
 
     def begin(self) -> tuple[int, Head]:
         """Begin a transaction on the writing connection; return the greatest LSN and the newest commit.
@@ -96,6 +133,7 @@ class Writer:
         Raises:
             Busy: another process held the writer's lock for the whole timeout.
         """
+        self._made.pop(get_ident(), None)
         if self.marking.begin() and self._newest is not None:
             return self._newest
         try:
@@ -114,6 +152,7 @@ class Writer:
             CommitOutcomeUnknown, StoreIOError: as Engine.commit() and Marking.committed().
         """
         self._newest = None
+        self._made[get_ident()] = head
         try:
             self.engine.commit(head.seq, head.chain)
         except StoreFull:
@@ -132,8 +171,36 @@ class Writer:
             StoreIOError: as Engine.commit_other() and Marking.committed().
         """
         self._newest = None
-        self.engine.commit_other(what)
-        self.marking.committed()
+        try:
+            self.engine.commit_other(what)
+            self.marking.committed()
+        except StoreError:
+            raise
+        except BaseException as e:
+            # The transaction was open before: that it is not any more means that COMMIT was done.
+            if self.engine.usable and not self.engine.writer.in_transaction():
+                e.add_note(f"sqlstate: {what} was done before this exception, and is durable")
+            raise
+
+    def tell(self, error: BaseException) -> None:
+        """Say in a note of *error*, which cut a commit short and is not ours, if the commit was made all the same.
+
+        The caller has the engine's writer lock, or had it a moment ago. SQLite is asked: nothing else knows.
+        """
+        head = self._made.pop(get_ident(), None)
+        if isinstance(error, StoreError):
+            return
+        self.spine.of = None
+        if head is None or not self.engine.usable:
+            return
+        made = None
+        with suppress(StoreError), self.engine.reading() as connection:
+            made = wal.commit(connection, head.seq)
+        if made is not None and made.chain == head.chain:
+            self._newest = None
+            error.add_note(
+                f"sqlstate: commit {head.seq} was made before this exception, and is durable; do not do it again"
+            )
 
     def put(self, name: Name, after: Stored) -> Head | None:
         """Put one entry in a transaction and commit of its own; the caller holds the engine's writer lock.
@@ -201,7 +268,7 @@ class Commit:
 
     __slots__ = (
         "_bytes", "_connection", "_count", "_lsn", "_moment", "_note", "_pending", "_records", "_root", "_session",
-        "_tail", "_txn", "_unwritten", "_writer", "base", "failure", "head", "transactions",
+        "_tail", "_torn", "_txn", "_unwritten", "_writer", "base", "failure", "head", "transactions",
     )  # fmt: skip
 
     failure: BaseException | None
@@ -217,6 +284,7 @@ class Commit:
         self._lsn, self.base = writer.begin() if begun is None else begun
         self.failure = None
         self.head = None
+        self._torn = False  # what is known here was being changed when something was raised
         self._moment: object = self.base.chain  # of which the spine may be
         self.transactions = 0
         self._root = self.base.root
@@ -254,6 +322,7 @@ class Commit:
         changes = self._change(values)
         if not changes:
             return
+        self._torn = True
         if not self._txn:
             self._lsn += 1  # I5
             self._txn = self._lsn
@@ -266,6 +335,7 @@ class Commit:
         )
         self._lsn += len(changes)
         self._unwritten += changes
+        self._torn = False
 
     def apply(self, values: Mapping[Name, Stored | None]) -> None:
         """Add *values*, and carry() them.
@@ -288,6 +358,7 @@ class Commit:
         if len(changes) > 1:
             by_name = {change[0]: change for change in changes}
             changes = [by_name[name] for name in puts if name in by_name]
+        self._torn = True
         lsn, short, parts = self._lsn + 1, self._tail.short, []
         for name, before, after, leaf_before, leaf_after in changes:
             parts.append(wal.short_bytes(lsn, leaf_before, leaf_after))  # type: ignore[arg-type]  # a put
@@ -296,22 +367,27 @@ class Commit:
         self._lsn = lsn - 1
         self._records.update(b"".join(parts))
         self.transactions += len(changes)
+        self._torn = False
         self._bound()
 
     def apply_staged(self, records: Sequence[Record], values: Mapping[Name, Stored | None]) -> None:
         """Apply the staged transaction with *records*, whose net effect is *values*."""
         if not self._change(values):
             return
+        self._torn = False
         self.carry()
+        self._torn = True
         self._txn, self._session = records[0].txn, records[0].session
         for record in records:
             self._records.update(wal.record_bytes(record))
+        self._torn = False
 
     def end(self) -> bool:
         """End the transaction under way, and tell whether it changed anything; if not, it leaves no trace."""
         txn, changes = self._txn, self._unwritten
         if not txn:
             return False
+        self._torn = True
         short = len(changes) == 1 and txn + 1 == self._lsn and not self._note and not self._session
         self._lsn += 1
         self._records.update(wal.commit_bytes(self._lsn, txn))
@@ -324,6 +400,7 @@ class Commit:
             self._tail.commit(self._lsn, txn, self._session)
         self.transactions += 1
         self.begin("")
+        self._torn = False
         self._bound()
         return True
 
@@ -337,6 +414,7 @@ class Commit:
         if not pending:
             return
         self._check()
+        self._torn = True
         values: dict[Name, Stored | None] = {}
         changes: list[tree.Change] = []
         moves = 0
@@ -356,6 +434,7 @@ class Commit:
                 raise
         pending.clear()
         self._bytes = 0
+        self._torn = False
 
     def _write(self, values: dict[Name, Stored | None], changes: list[tree.Change], *, spine: bool) -> None:
         """Write *changes*, sorted by name, to state and tree."""
@@ -419,10 +498,10 @@ class Commit:
         """Raise if what was carried into the tables is not whole."""
         if self.failure is not None:
             raise self.failure
-        if not self._connection.in_transaction():
+        if self._torn or not self._connection.in_transaction():
             # After some errors, of a read too, SQLite rolls back by itself; what follows must not stand alone.
             raise StoreIOError(
-                f"{self._connection.path}: after an error SQLite rolled back on its own; nothing was changed. Try again"
+                f"{self._connection.path}: the transaction was cut short by an error; nothing was changed. Try again"
             )
 
     def roll_back(self) -> None:
@@ -432,6 +511,7 @@ class Commit:
 
     def mark(self) -> Mark:
         """Set a savepoint and return what restore() needs to go back to it."""
+        self._check()
         self.carry()
         self._write_log()
         self._connection.run("SAVEPOINT nested")
@@ -453,6 +533,7 @@ class Commit:
         self._bytes = 0
         self._writer.spine.of = None
         self.failure = None  # what failed since then is undone
+        self._torn = False
         self._lsn, self._txn, self._root, self._count, self._records, self.transactions, closing = mark
         self._tail.reset(closing)
 
@@ -486,8 +567,10 @@ class Commit:
             changes.append((name, before, after, leaf_before, leaf_after))
             changed[name] = _Pending(after, leaf_after, raw, first)
             size += len(after or "")
-        pending.update(changed)
-        self._bytes += size
+        if changes:
+            self._torn = True  # until the caller has logged them
+            pending.update(changed)
+            self._bytes += size
         return changes
 
     def _log_changes(self, last: int) -> None:

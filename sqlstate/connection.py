@@ -12,6 +12,7 @@ import random
 import sys
 import threading
 import time
+import weakref
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -28,10 +29,10 @@ from sqlstate.errors import (
     SQLiteTooOld,
     StoreClosed,
     StoreError,
-    StoreForked,
     StoreFull,
     StoreIOError,
 )
+from sqlstate.forks import OpenFile, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -64,14 +65,16 @@ class Connection:
         vfs: name of the SQLite VFS that does the input and output; None is the system's.
     """
 
-    __slots__ = ("_holder", "_refusal", "_sqlite", "_timeout", "_waiting_since", "path")
+    __slots__ = ("__weakref__", "_file", "_holder", "_patient_until", "_sqlite", "_timeout", "_waiting_since", "path")
 
     def __init__(self, path: str, timeout: float, *, read_only: bool = False, vfs: str | None = None) -> None:
         self.path = path
         self._timeout = timeout
         self._waiting_since = 0.0
+        self._patient_until: float | None = None
         self._holder: Holder | None = None
-        self._refusal: StoreError | None = None
+        self._file: OpenFile | None = OpenFile(path)
+        _connections.add(self)
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         try:
             self._sqlite = apsw.Connection(path, flags=flags, vfs=vfs)
@@ -138,21 +141,41 @@ class Connection:
         row = self.row(sql, values)
         return None if row is None else row[0]
 
-    def iterate(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
-        """Yield the rows of a statement as they are asked for; they are of one committed state."""
-        cursor = self._sqlite.cursor()
+    def chunk(
+        self, sql: str, values: Sequence[Any], most: int, *, heavy: tuple[int, ...] = (-1,)
+    ) -> tuple[list[Row], bool]:
+        """Return rows of a statement, up to the one that brings the length of their *heavy* columns to *most*.
+
+        Also tells whether that has cut it short.
+
+        The statement has ended when it returns or raises. Its cursor stands in no variable, so that no traceback
+        keeps it.
+        """
+        rows: list[Row] = []
         try:
-            for row in cursor.execute(sql, values):
-                if self._refusal is not None:
-                    raise self._refusal
+            for row in self._sqlite.execute(sql, values):
+                rows.append(row)
+                for column in heavy:
+                    content = row[column]
+                    if content.__class__ is str or content.__class__ is bytes:
+                        most -= len(content)
+                if most <= 0:
+                    return rows, True
+        except (apsw.Error, UnicodeDecodeError) as e:
+            raise self._error(e) from e
+        return rows, False
+
+    def iterate(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yield the rows of a statement as they are asked for; they are of one committed state.
+
+        For whole passes inside this package. The statement runs on as long as the iterator is not exhausted; whoever
+        lent the connection ends it.
+        """
+        try:
+            for row in self._sqlite.execute(sql, values):  # noqa: UP028, errors are raised where the rows are asked for
                 yield row
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self._error(e) from e
-        finally:
-            if isinstance(self._sqlite, _Abandoned):
-                _keep_for_ever(cursor)
-            else:
-                cursor.close(True)  # noqa: FBT003, apsw takes it by position: forget what was not read
 
     def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
         """Run a statement once for each of *values*."""
@@ -174,6 +197,7 @@ class Connection:
         Raises:
             Busy: another writer held the lock for the whole timeout.
         """
+        self._patient_until = None
         # A deferred transaction that reads first could fail at its first write, without any waiting.
         self.run("BEGIN IMMEDIATE")
 
@@ -238,13 +262,7 @@ class Connection:
 
         Returns whether it was done.
         """
-        until = time.monotonic() + patience
-
-        def wait(_calls: int) -> bool:
-            time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
-            return time.monotonic() < until
-
-        self._sqlite.set_busy_handler(wait)
+        self._patient_until = time.monotonic() + patience
         try:
             self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
         except apsw.BusyError:
@@ -252,7 +270,7 @@ class Connection:
         except apsw.Error as e:
             raise self._error(e) from e
         finally:
-            self._sqlite.set_busy_handler(self._wait)
+            self._patient_until = None
         return True
 
     def empty_wal(self) -> None:
@@ -318,6 +336,18 @@ class Connection:
         """Tell whether a transaction is open."""
         return self._sqlite.in_transaction
 
+    def clean(self) -> bool:
+        """Roll back what is open, and tell whether nothing runs on the connection and it reads no state any more.
+
+        SQLite is asked: a statement that somebody still has keeps it reading, and that cannot be ended but by
+        closing.
+        """
+        try:
+            self.rollback()
+            return self._sqlite.txn_state("main") == apsw.SQLITE_TXN_NONE
+        except (StoreError, apsw.Error):
+            return False
+
     def copy_to(self, target: Connection, pages: int) -> Generator[tuple[int, int]]:
         """Copy the whole database into *target*, so many *pages* at a time; yield how many are copied, and of how many.
 
@@ -330,8 +360,6 @@ class Connection:
         pid = os.getpid()
         try:
             while not backup.done:
-                if self._refusal is not None:
-                    raise self._refusal
                 backup.step(pages)
                 yield backup.page_count - backup.remaining, backup.page_count
             backup.finish()
@@ -342,8 +370,6 @@ class Connection:
         finally:
             if os.getpid() != pid:  # closed in the child of a fork, where both files are the parent's
                 _keep_for_ever(backup)
-                for connection in (self, target):
-                    connection.abandon(StoreForked(f"{connection.path} was opened by a parent process"))
             else:
                 backup.close(True)  # noqa: FBT003, apsw takes it by position: what went wrong is known
 
@@ -358,19 +384,44 @@ class Connection:
             self._sqlite.close()
         except apsw.Error as e:
             raise self._error(e) from e
+        self._file = None
 
-    def refuse(self, refusal: StoreError) -> None:
-        """Make a scan that is under way end with *refusal*."""
-        self._refusal = refusal
+    def end(self) -> bool:
+        """Close the connection for another thread that may be using it, and tell whether that was possible now.
 
-    def abandon(self, refusal: StoreError) -> None:
+        What runs is interrupted; what the other thread asks next is refused.
+        """
+        try:
+            self._sqlite.interrupt()
+            self._sqlite.close()
+        except apsw.ConnectionClosedError:
+            pass
+        except (apsw.Error, AttributeError):  # it is in use, or being opened
+            return False
+        self._file = None
+        return True
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or never opened."""
+        try:
+            self._sqlite.in_transaction  # noqa: B018, asked for what it raises
+        except (apsw.Error, AttributeError):
+            return True
+        return False
+
+    def abandon(self) -> None:
         """Give the connection up, in the child of a fork: it is the parent's, and is never closed here."""
-        self._refusal = refusal
-        _keep_for_ever(self._sqlite)
-        self._sqlite = _Abandoned(refusal)  # type: ignore[assignment]  # whatever is asked of it, it refuses
+        sqlite = getattr(self, "_sqlite", None)
+        if sqlite is not None:
+            _keep_for_ever(sqlite)
+        self._sqlite = _Abandoned(refusal(self.path))  # type: ignore[assignment]  # whatever is asked, it refuses
 
     def _wait(self, calls: int) -> bool:
         now = time.monotonic()
+        if self._patient_until is not None:
+            time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+            return now < self._patient_until
         if calls == 0:
             self._waiting_since = now
         if now - self._waiting_since >= self._timeout:
@@ -412,8 +463,20 @@ def _keep_for_ever(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
+_connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for connection in list(_connections):
+        connection.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
+
+
 def _translated(e: Exception, path: str, timeout: float) -> StoreError:  # noqa: PLR0911, a table
-    if isinstance(e, apsw.ThreadingViolationError | apsw.ConnectionClosedError):
+    if isinstance(e, _ENDED):
         return StoreClosed(f"{path}: the store was closed while it was in use")
     if isinstance(e, apsw.BusyError | apsw.LockedError):
         return Busy(
@@ -434,13 +497,16 @@ def _translated(e: Exception, path: str, timeout: float) -> StoreError:  # noqa:
     if isinstance(e, apsw.NotADBError):
         return NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
     # Our statements are constants: what SQLite does not find was taken from the file.
-    if isinstance(e, apsw.CorruptError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError):
+    ours = str(e).startswith(_OURS)  # a bug of ours is no damage
+    if isinstance(e, apsw.CorruptError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError) and not ours:
         return Damaged(f"{path}: the file is damaged ({e}); nothing was changed. Keep it and restore a backup")
     if isinstance(e, apsw.TooBigError):
         return StoreIOError(f"{path}: a row is larger than SQLite allows; nothing was changed ({e})")
     return StoreIOError(f"{path}: SQLite reported {type(e).__name__}: {e}")
 
 
+_ENDED: Final = (apsw.ThreadingViolationError, apsw.ConnectionClosedError, apsw.CursorClosedError, apsw.InterruptError)
+_OURS: Final = ("cannot start a transaction", "cannot commit", "cannot rollback", "no such savepoint")
 _CANNOT_READ: Final = (
     apsw.SQLITE_READONLY_CANTINIT,
     apsw.SQLITE_READONLY_CANTLOCK,
@@ -478,21 +544,33 @@ def memory() -> Connection:
     return Connection(":memory:", 0.0)
 
 
-def read_at(path: str, vfs: str | None, offset: int, amount: int) -> bytes:
-    """Return bytes of a main file from *offset* on, as many as there are.
+@contextmanager
+def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
+    """Open a main file by itself, through SQLite's VFS, which knows this process's locks.
 
-    Read through SQLite's VFS, which knows this process's locks: closing a descriptor of our own would drop them.
+    Closing a descriptor of our own would drop them.
     """
+    opened = OpenFile(path)
     try:
-        file = apsw.VFSFile(vfs or "", path, [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        file = apsw.VFSFile(vfs or "", path, [flag | apsw.SQLITE_OPEN_MAIN_DB, 0])
         try:
-            # The system's VFS says that a file of one byte is empty.
-            size = file.xFileSize() if vfs else os.stat(path).st_size
-            return bytes(file.xRead(max(0, min(amount, size - offset)), offset))
+            yield file
         finally:
-            file.xClose()
+            try:
+                file.xUnlock(apsw.SQLITE_LOCK_NONE)
+            finally:
+                file.xClose()
     except apsw.Error as e:
         raise _translated(e, path, 0.0) from e
+    del opened
+
+
+def read_at(path: str, vfs: str | None, offset: int, amount: int) -> bytes:
+    """Return bytes of a main file from *offset* on, as many as there are."""
+    with _raw(path, vfs, apsw.SQLITE_OPEN_READONLY) as file:
+        # The system's VFS says that a file of one byte is empty.
+        size = file.xFileSize() if vfs else os.stat(path).st_size
+        return bytes(file.xRead(max(0, min(amount, size - offset)), offset))
 
 
 @contextmanager
@@ -503,21 +581,13 @@ def alone(path: str, vfs: str | None, timeout: float) -> Iterator[bool | None]:
     counts as having it open; one in rollback mode only while it reads or writes. Of several that ask at once,
     one is alone, and the others wait for it, up to *timeout* seconds.
     """
-    flags = apsw.SQLITE_OPEN_READWRITE if os.access(path, os.W_OK) else apsw.SQLITE_OPEN_READONLY
-    try:
-        file = apsw.VFSFile(vfs or "", path, [flags | apsw.SQLITE_OPEN_MAIN_DB, 0])
-    except apsw.Error as e:
-        raise _translated(e, path, 0.0) from e
-    try:
+    flag = apsw.SQLITE_OPEN_READWRITE if os.access(path, os.W_OK) else apsw.SQLITE_OPEN_READONLY
+    with _raw(path, vfs, flag) as file:
         try:
-            is_alone = _locked(file, timeout) if flags == apsw.SQLITE_OPEN_READWRITE else None
+            is_alone = _locked(file, timeout) if flag == apsw.SQLITE_OPEN_READWRITE else None
         except apsw.Error:  # it can be read only after all
             is_alone = None
         yield is_alone
-    finally:
-        with suppress(apsw.Error):
-            file.xUnlock(apsw.SQLITE_LOCK_NONE)
-        file.xClose()
 
 
 def _locked(file: apsw.VFSFile, timeout: float) -> bool:
@@ -553,19 +623,13 @@ def outdating(path: str, vfs: str | None) -> Iterator[Callable[[], None]]:
 
     Otherwise they would go on committing to it, and nobody would ever see what they commit.
     """
-    try:
-        file = apsw.VFSFile(vfs or "", path, [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB, 0])
-    except apsw.Error as e:
-        raise _translated(e, path, 0.0) from e
+    with _raw(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
 
-    def outdate() -> None:
-        with suppress(apsw.Error):
-            file.xWrite(bytes(HEADER_BYTES), 0)
+        def outdate() -> None:
+            with suppress(apsw.Error):
+                file.xWrite(bytes(HEADER_BYTES), 0)
 
-    try:
         yield outdate
-    finally:
-        file.xClose()
 
 
 def unlocked_vfs(vfs: str | None) -> str | None:
@@ -578,17 +642,11 @@ def set_journaling(path: str, vfs: str | None, journal: Journal) -> None:
 
     By SQLite itself it would take a -wal or -journal beside the file, which a crash would leave there.
     """
-    try:
-        file = apsw.VFSFile(vfs or "", path, [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB, 0])
-        try:
-            size = page_size(file.xRead(HEADER_BYTES, 0))
-            page = bytearray(file.xRead(size, 0))
-            page[_MODES] = page[_MODES + 1] = 2 if journal == "wal" else 1
-            file.xWrite(bytes(page), 0)
-        finally:
-            file.xClose()
-    except apsw.Error as e:
-        raise _translated(e, path, 0.0) from e
+    with _raw(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
+        size = page_size(file.xRead(HEADER_BYTES, 0))
+        page = bytearray(file.xRead(size, 0))
+        page[_MODES] = page[_MODES + 1] = 2 if journal == "wal" else 1
+        file.xWrite(bytes(page), 0)
 
 
 def page_size(header: bytes) -> int:

@@ -1,4 +1,4 @@
-"""The connections of one open store: one that writes, a pool of those that read, their locks and checkpoints."""
+"""The connections of one open store: one that writes, those that read, their locks and checkpoints."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import warnings
 import weakref
 from contextlib import contextmanager, nullcontext, suppress
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate import files, holders
+from sqlstate import holders
+from sqlstate.blocks import Block
 from sqlstate.connection import (
     HEADER_BYTES,
     SYNCHRONOUS,
     WAL_BYTES_MAX,
-    Connection,
     Journal,
     OutcomeUnknown,
     alone,
@@ -32,35 +32,28 @@ from sqlstate.errors import (
     CommitOutcomeUnknown,
     InvalidOption,
     NotAStore,
-    ReadOnly,
-    StoreClosed,
     StoreError,
-    StoreForked,
     StoreIOError,
     StoreMissing,
     StoreUnusable,
     WalPinned,
 )
+from sqlstate.life import Life
+from sqlstate.opener import Opener
+from sqlstate.readers import Readers, Reading
 from sqlstate.turn import Turn, thread_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sqlstate.blocks import Over
 
 # Smaller ones would meet one commit in a hundred; larger ones take longer, and leave more to recover.
 CHECKPOINT_PAGES: Final = 4096
 # So long does a commit wait for readers, seldom, where SQLite's WAL would grow and grow: readers that overlap
 # keep it from being begun anew for ever, however short each of them is.
 PATIENCE_SECONDS: Final = 0.1
-READERS_KEPT: Final = 8
 SYNCS_WITHOUT_WAL: Final = 5  # the journal twice, its folder twice, the file
-
-
-class Lent(NamedTuple):
-    """What a connection was lent for."""
-
-    use: str
-    since: float
-    thread: int
 
 
 class Engine:
@@ -91,14 +84,13 @@ class Engine:
         check_vfs(vfs)
         self.path = _absolute(path)
         self.read_only = read_only
+        self.life = Life(self.path, read_only=read_only)
         self.journal: Journal = "delete"
         self.wal_pages = 0
         self.recovered_frames = 0
         self.counters = Counting()
         self.watchers: set[threading.Event] = set()
         """Set when a commit of this handle was made, and when the handle is closed."""
-        self.looking = threading.Lock()
-        """Held by a watcher while it reads, so that close() finds none in the midst of it and leaves one file."""
         self._written = 0
         self._first_sync = True
         self._pages_seen = 0
@@ -107,29 +99,21 @@ class Engine:
         self._warned = False
         self.timeout = timeout
         self.vfs = vfs
-        self._foldable = False
-        self._last: Callable[[], bool] | None = None
-        self._closed = False
-        self._forked = False
-        self._failure = ""
         self.turn = Turn()
-        self.before_turn: Callable[[], None] | None = None
-        self._closing = threading.Lock()
-        self._connecting = threading.Lock()
-        self._readers: list[Connection] = []
-        self._lent: dict[Connection, Lent | None] = {}  # None: for a moment
-        self.real_path = os.path.realpath(self.path)  # SQLite names the files beside after what a link leads to
-        self._wal = files.Named(self.real_path + "-wal")
-        self._wal_inode = 0
+        self.before_turn: weakref.WeakMethod[Callable[[], None]] | None = None
+        """What commits a transaction that one block left open for the next, before anybody else may write."""
+        self.real_path = os.path.realpath(self.path)  # SQLite names the files beside it after what a link leads to
         with _opening:
             if create and not read_only:
                 self._refuse_strangers()
             _prepare_path(self.path, create=create and not read_only)
+            self.opener = Opener(self.path, self.real_path, timeout, read_only=read_only, vfs=vfs)
             self.header = self._read_header()
+        self.readers = Readers(self.opener, self.life)
 
     def connect(self) -> None:
         """Open the writing connection. `header` was looked at before: SQLite may change a file by reading it."""
-        self.writer = self._connect()
+        self.writer = self.opener.open()
         _engines.add(self)
 
     def settle(self) -> None:
@@ -146,127 +130,50 @@ class Engine:
         self.writer.settle(self.journal, read_only=self.read_only)
         if self.journal == "wal" and not self.read_only:
             self.writer.on_commit(self._seen_wal)
-            self.wal_in_place()
+            self.opener.wal_in_place()
+        self.readers.journal = self.journal
         self.recovered_frames = self.writer.wal_frames() if self.journal == "wal" else 0
         if self.journal == "wal" and self.writer.value("PRAGMA user_version") is not None and not self.has("-wal"):
             # SQLite swallows an error of the change, and goes on with a rollback journal.
             raise StoreIOError(f"{self.path}: SQLite could not go over to WAL mode; nothing was changed. Try again")
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Lend a connection inside a transaction that sees one committed state."""
-        connection = self.begin_read()
-        try:
-            yield connection
-        finally:
-            self.end_read(connection)
-
-    def begin_read(self) -> Connection:
-        """Return a connection inside a transaction that sees one committed state; end it with end_read()."""
-        connection = self.take_reader()
-        try:
-            connection.begin_read()
-        except BaseException:
-            self.give_reader(connection)
-            raise
-        self._lent[connection] = Lent("a snapshot", time.monotonic(), threading.get_ident())
-        return connection
-
-    def end_read(self, connection: Connection) -> None:
-        """End the read transaction of a connection and take it back."""
-        if self._forked:
-            return
-        try:
-            connection.rollback()
-        finally:
-            self.give_reader(connection)
-
-    @contextmanager
-    def lending(self) -> Iterator[Connection]:
-        """Lend a connection for one statement, which sees one committed state by itself."""
-        connection = self.take_reader()
-        self._lent[connection] = Lent("a scan", time.monotonic(), threading.get_ident())
-        try:
-            yield connection
-        finally:
-            self.give_reader(connection)
-
-    def take_reader(self) -> Connection:
-        """Return a connection for reading that nobody else uses; give it back with give_reader()."""
-        self.check_usable()
-        try:
-            connection = self._readers.pop()
-        except IndexError:
-            with self._connecting:  # what close() does not know of could keep the -wal from going
-                self.check_usable()
-                connection = self._connect()
-                connection.settle(self.journal, read_only=True)
-                self._lent[connection] = None
-            return connection
-        self._lent[connection] = None
-        if self._closed:  # meanwhile
-            self.give_reader(connection)
-            self.check_usable()
-        return connection
-
-    def give_reader(self, connection: Connection) -> None:
-        """Take back a connection from take_reader()."""
-        self._lent.pop(connection, None)
-        if self._forked:
-            return
-        if self._closed:
-            self._close(connection)
-            if not self._lent:
-                self._close_writer()
-        elif len(self._readers) >= READERS_KEPT:
-            self._close(connection)
-        else:
-            self._readers.append(connection)
-
-    @property
-    def closed(self) -> bool:
-        """Whether close() was called."""
-        return self._closed
+    def reading(self) -> Reading:
+        """Return a block with a connection that sees one committed state."""
+        return self.readers.reading()
 
     @property
     def usable(self) -> bool:
-        """Whether check_usable() would pass."""
-        return not (self._forked or self._closed or self._failure)
+        """Whether life.check() would pass."""
+        return self.life.usable
 
-    def check_usable(self) -> None:
-        """Raise if the store was closed, opened before a fork, or failed."""
-        if self._forked:
-            raise self._forked_error()
-        if self._closed:
-            raise self._closed_error()
-        if self._failure:
-            raise StoreClosed(f"{self.path}: {self._failure}; this handle refuses further work. Open the store again")
-
-    def check_writable(self) -> None:
-        """Raise if the store cannot be used, or was opened for reading."""
-        self.check_usable()
-        if self.read_only:
-            raise ReadOnly(f"{self.path} was opened with read_only=True; nothing was changed")
-
-    def lock_writer(self, *, joining: bool = False) -> None:
-        """Wait until no other thread of this process uses the writing connection.
+    def writing(self, *, joining: bool = False) -> Writing:
+        """Return a block that has the writing connection for itself, among the threads of this process.
 
         Args:
-            joining: leave a transaction open that other threads left for the next to go on with.
+            joining: leave a transaction open that another block left for this one to go on with.
+        """
+        return Writing(self, joining=joining)
+
+    def lock_writer(self, over: Over, *, joining: bool) -> None:
+        """Wait until no other block uses the writing connection; what one left behind that was cut short is undone.
+
+        Args:
+            over: of the block that wants it.
+            joining: as writing().
 
         Raises:
             Busy: another thread had it for the whole timeout.
             StoreUnusable: this thread has a transaction open.
             ReadOnly: the store was opened for reading.
         """
-        self.check_writable()
-        self._wait_for_writer()
+        self.life.check_writable()
+        self._wait_for_writer(over)
         try:
-            self.check_usable()  # it may have been closed, or failed, while this thread waited
-            if self.before_turn is not None and not joining:
-                self.before_turn()
+            self.life.check()  # it may have been closed, or failed, while this thread waited
+            if not joining:
+                self._finish_what_is_open()
         except BaseException:
-            self.unlock_writer()
+            self.turn.give(over)
             raise
 
     def busy_message(self) -> str:
@@ -276,9 +183,10 @@ class Engine:
             f"{self.timeout:g} s; nothing was changed. Try again, or open with a longer timeout"
         )
 
-    def unlock_writer(self) -> None:
-        """Let the next thread use the writing connection."""
-        self.turn.give()
+    def tidy_writer(self) -> None:
+        """Undo what a block left in the writing connection that was cut short, and is over."""
+        if self.writer.in_transaction() and self.usable:
+            self.writer.rollback()
 
     def commit(self, seq: int, chain: bytes) -> None:
         """Commit the open transaction, which makes commit *seq* with *chain*, and checkpoint when that is due.
@@ -323,7 +231,7 @@ class Engine:
             raise
         except StoreError as e:
             what = f"commit {seq}" if seq else "what was committed"
-            self._failure = f"the checkpoint after {what} failed"
+            self.life.failure = f"the checkpoint after {what} failed"
             raise StoreIOError(
                 f"{self.path}: {what} is durable, but the checkpoint after it failed ({e.__cause__ or e}). This handle "
                 "refuses further work; open the store again",
@@ -339,16 +247,9 @@ class Engine:
         """Begin to count: what was before is not this handle's user's."""
         self.counters = Counting()
 
-    def wal_in_place(self) -> bool:
-        """Tell whether SQLite's -wal still is where it was; what is written to an unlinked one dies with us."""
-        inode = self._wal.inode()
-        if not self._wal_inode:
-            self._wal_inode = inode
-        return inode != 0 and inode == self._wal_inode
-
     def fail(self, failure: str) -> None:
         """Refuse all further work: *failure* says why."""
-        self._failure = failure
+        self.life.failure = failure
 
     def commit_other(self, what: str) -> None:
         """Commit the open transaction, which makes no numbered commit: *what* says what it makes instead.
@@ -369,14 +270,15 @@ class Engine:
 
     def disconnect(self) -> None:
         """Close the writing connection, so that connect() can begin again."""
-        self._close(self.writer)
+        self.opener.close(self.writer)
         del self.writer
-        self._wal_inode = 0
+        self.opener.begin_anew()
 
     def close(self, last: Callable[[], bool] | None = None) -> None:
         """Close all connections. The store is one file afterwards if nobody else has it open.
 
-        Connections that are lent, to snapshots and scans, are closed when they come back; the writing one then too.
+        What threads read at this moment is cut short, and snapshots and scans end. If it is interrupted, calling it
+        again goes on.
 
         Args:
             last: called before the writing connection is closed, unless the handle failed; tells whether SQLite
@@ -387,24 +289,13 @@ class Engine:
             StoreUnusable: this thread has a transaction open.
             StoreError: what *last* raised; the connections are closed all the same.
         """
-        if self._forked or self._closed:
+        if self.life.forked:
             return
-        self._wait_for_writer()
-        try:
-            if self._closed:  # by another thread, meanwhile
-                return
-            with self.looking, self._connecting:
-                self._closed = True
+        with _Closing(self):
+            self.life.closed = True
             self._wake_watchers()
-            for connection in list(self._lent):
-                connection.refuse(self._closed_error())
-            while self._readers:
-                self._close(self._readers.pop())
-            self._last = last
-            if not self._lent:
-                self._close_writer()
-        finally:
-            self.unlock_writer()
+            self.readers.end(max(1.0, self.timeout))
+            self._close_writer(last)
 
     def size(self, suffix: str = "") -> int:
         """Return the bytes of the file, or of the one beside it whose name has *suffix*; 0 if there is none."""
@@ -461,16 +352,6 @@ class Engine:
         """Return the pages of the main file by itself."""
         return self.size() // page_size
 
-    def forked(self) -> None:
-        """Give up the connections in the child of a fork, without closing them."""
-        self._forked = True
-        self._closing = threading.Lock()
-        self._connecting = threading.Lock()
-        self.looking = threading.Lock()
-        writers = [self.writer] if hasattr(self, "writer") else []
-        for connection in (*writers, *self._readers, *self._lent):
-            connection.abandon(self._forked_error())
-
     def _refuse_strangers(self) -> None:
         """Raise if making a store here would make SQLite delete what another file left.
 
@@ -494,55 +375,44 @@ class Engine:
         except CannotOpen as e:
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
 
-    def _connect(self) -> Connection:
-        # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
-        # be rolled back must wait longer if this store is opened for reading.
-        waits = self.read_only and self.size("-journal") > 0
-        connection = Connection(self.path, self.timeout, read_only=waits, vfs=self.vfs)
-        # Who forgets close() leaves its connections to the garbage collector, or to the end of the process.
-        connection.fold_at_close(fold=False)
-        return connection
+    def _finish_what_is_open(self) -> None:
+        before_turn = None if self.before_turn is None else self.before_turn()
+        if before_turn is not None:
+            before_turn()
+        self.tidy_writer()
 
-    def _close(self, connection: Connection) -> None:
-        # A -wal that the marker speaks of is never removed, whatever closes last; an empty one is in any case.
-        connection.fold_at_close(fold=self._foldable or not self.size("-wal"))
-        connection.close()
-
-    def _close_writer(self) -> None:
-        with self._closing:
-            if not hasattr(self, "writer"):
-                return
-            writer = self.writer
-            try:
-                with suppress(StoreError) if self._failure else nullcontext():
-                    writer.rollback()
-                if self._last is not None and not self._failure:
-                    self._foldable = self._last()
-            finally:
-                self._close(writer)
-                del self.writer
+    def _close_writer(self, last: Callable[[], bool] | None) -> None:
+        writer = getattr(self, "writer", None)
+        if writer is None or writer.closed:
+            return
+        moved = ""
+        try:
+            with suppress(StoreError) if self.life.failure else nullcontext():
+                writer.rollback()
+            if not self.life.failure and not self.opener.main_in_place():
+                moved = self.opener.moved()
+            if last is not None and not self.life.failure:
+                self.opener.foldable = last()
+        finally:
+            self.opener.close(writer)
+        if moved:
+            raise StoreIOError(
+                f"{self.path}: {moved}. What was committed is in that file, and nowhere else; if it was removed, it "
+                "is gone"
+            )
 
     def _fail(self, failure: str) -> None:
-        self._failure = failure
+        self.life.failure = failure
         with suppress(StoreError):
             self.writer.rollback()
 
-    def _wait_for_writer(self) -> None:
+    def _wait_for_writer(self, over: Over) -> None:
         if self.turn.owner == threading.get_ident():
             raise StoreUnusable(
                 f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
             )
-        if not self.turn.take(self.timeout):
+        if not self.turn.take(over, self.timeout):
             raise Busy(self.busy_message())
-
-    def _closed_error(self) -> StoreClosed:
-        return StoreClosed(f"{self.path}: the store is closed")
-
-    def _forked_error(self) -> StoreForked:
-        return StoreForked(
-            f"{self.path} was opened by a parent process; SQLite's connections do not survive a fork. "
-            "Open the store in the child"
-        )
 
     def _seen_wal(self, _connection: object, _schema: str, pages: int) -> int:
         self.wal_pages = pages
@@ -587,8 +457,7 @@ class Engine:
     def _read_for_long(self) -> bool:
         """Tell whether waiting for this handle's readers is in vain."""
         me, long_ago = threading.get_ident(), time.monotonic() - PATIENCE_SECONDS
-        lent = list(self._lent.values())
-        return any(each is not None and (each.thread == me or each.since < long_ago) for each in lent)
+        return any(each.thread == me or each.since < long_ago for each in self.readers.lent)
 
     def _tell_pinned(self) -> None:
         self.counters.pinned += 1
@@ -606,27 +475,76 @@ class Engine:
     def _oldest_readers(self) -> str:
         """Name the oldest reader of this handle, and other processes that read at this moment."""
         found = []
-        own = [lent for lent in list(self._lent.values()) if lent is not None]
+        own = self.readers.lent
         if own:
-            use, since, thread = min(own, key=attrgetter("since"))
-            age = time.monotonic() - since
-            found.append(f"{use} of this handle, begun {age:.1f} s ago by thread {thread_name(thread)!r}")
+            oldest = min(own, key=attrgetter("since"))
+            age = time.monotonic() - oldest.since
+            found.append(f"{oldest.use} of this handle, begun {age:.1f} s ago by thread {thread_name(oldest.thread)!r}")
         readers = holders.of_reading(self.path)
         found += [str(each) for each in readers if each.pid != os.getpid() or not own]
         return ", ".join(found) or "one of another process, or one that has just ended"
+
+
+class Writing(Block):
+    """A block that has the writing connection for itself. Whatever is raised in it, no transaction stays behind."""
+
+    __slots__ = ("_engine", "_joining", "_left_open")
+
+    def __init__(self, engine: Engine, *, joining: bool) -> None:
+        super().__init__()
+        self._engine = engine
+        self._joining = joining
+        self._left_open = False
+
+    def leave_open(self) -> None:
+        """Let the transaction stay open: another block, or the store's own thread, goes on with it."""
+        self._left_open = True
+
+    def enter(self) -> Writing:
+        """Wait for it. Raises as Engine.lock_writer()."""
+        assert self.over is not None  # noqa: S101, Block sees to it
+        self._engine.lock_writer(self.over, joining=self._joining)
+        return self
+
+    def leave(self, *_: Any) -> None:
+        """Undo what is open, and let the next have it."""
+        try:
+            if not self._left_open:
+                self._engine.tidy_writer()
+        finally:
+            self._engine.turn.give(self.over)
+
+
+class _Closing(Block):
+    """A block that has the writing connection to close it."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def enter(self) -> None:
+        assert self.over is not None  # noqa: S101, Block sees to it
+        self._engine._wait_for_writer(self.over)  # noqa: SLF001, one module
+
+    def leave(self, *_: Any) -> None:
+        self._engine.turn.give(self.over)
 
 
 _opening = threading.Lock()
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-def _abandon_all() -> None:
-    for engine in _engines:
-        engine.forked()
+def _after_fork() -> None:
+    global _opening  # noqa: PLW0603, a thread that is not in the child may have had it
+    _opening = threading.Lock()
+    for engine in list(_engines):
+        engine.life.forked = True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _foreign_journal(path: str) -> bool:

@@ -9,26 +9,36 @@ A block of `with store.transaction()` keeps its own thread. It waits for its tur
 in a group that is still open to the next block in line or to the writer, who commits it.
 
 Whoever finds nobody at work or waiting does without all that: then a write costs what it costs alone.
+
+Every request is answered, whatever is raised wherever. What was taken from the queue stands in the group that is open,
+and what has an outcome in a queue of its own, until it is answered. Who waits looks now and then whether the writer
+lives, and sees that there is one; and whoever gets the writing connection next asks SQLite what became of a group that
+was cut short.
 """
 
 from __future__ import annotations
 
+import atexit
 import copy
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from concurrent import futures
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from sqlstate import wal
+from sqlstate.blocks import Block
 from sqlstate.commit import Commit
 from sqlstate.errors import Busy, Damaged, StoreClosed, StoreError, StoreIOError, StoreUnusable
 from sqlstate.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from sqlstate.blocks import Over
     from sqlstate.commit import Writer
     from sqlstate.encoding import Name, Stored
     from sqlstate.wal import Head
@@ -39,14 +49,16 @@ GROUP_SIZE: Final = 1000
 GROUP_WAIT: Final = 0.01
 # The writer's thread ends when it had nothing to do for so long; the next request starts it again.
 IDLE_SECONDS: Final = 1.0
+# Who waits for an answer looks so often whether somebody is at work.
+LOOK_SECONDS: Final = 0.1
 # How often the writer lets other threads run before it takes it that nothing more comes.
 YIELDS: Final = 4
 
 
 class Request:
-    """Something to be written. The writer sets its outcome, and then calls resolve() once."""
+    """Something to be written. The writer sets its outcome, and then calls resolve()."""
 
-    __slots__ = ("asked", "error", "head", "result")
+    __slots__ = ("_right", "asked", "error", "head", "result")
 
     asked: float
     """When it came, by time.monotonic()."""
@@ -57,14 +69,29 @@ class Request:
     result: Any
 
     def __init__(self) -> None:
+        self._right = deque((True,))  # to begin or to withdraw it: whoever pops it has it
         self.asked = 0.0
         self.error = None
         self.head = None
         self.result = None
 
+    def begin(self) -> bool:
+        """Tell whether it is to be done; it cannot be withdrawn from now on."""
+        return self._claim()
+
+    def withdraw(self) -> bool:
+        """Tell whether it had not begun, and now never will; resolve() is not called then."""
+        return self._claim()
+
     def resolve(self) -> None:
-        """Tell whoever waits; runs in the writer's thread, in the order of commits."""
+        """Tell whoever waits; runs in the writer's thread, in the order of commits. Twice is as good as once."""
         raise NotImplementedError
+
+    def _claim(self) -> bool:
+        try:
+            return self._right.pop()
+        except IndexError:
+            return False
 
 
 class _Waited:
@@ -74,18 +101,17 @@ class _Waited:
 
     _done: threading.Lock
     error: BaseException | None
+    head: Head | None
     result: Any
 
     def resolve(self) -> None:
         """Let the thread go on."""
-        self._done.release()
+        with suppress(RuntimeError):  # it was let go on already
+            self._done.release()
 
-    def wait(self) -> Any:
-        """Wait for the outcome: return the result, or raise the error."""
-        self._done.acquire()
-        if self.error is not None:
-            raise self.error
-        return self.result
+    def answered(self, timeout: float) -> bool:
+        """Wait until it was resolved, so many seconds at most, and tell whether it was. For one thread, once."""
+        return self._done.acquire(timeout=timeout)
 
 
 class _Put(_Waited, Request):
@@ -124,27 +150,12 @@ class Call(Request):
         note: text for the log, checked by the caller.
     """
 
-    __slots__ = ("_right", "note", "work")
+    __slots__ = ("note", "work")
 
     def __init__(self, work: Callable[[Transaction], Any], note: str = "") -> None:
         super().__init__()
         self.work = work
         self.note = note
-        self._right = deque((True,))  # to begin or to withdraw it: whoever pops it has it
-
-    def begin(self) -> bool:
-        """Tell whether it is to be called; it cannot be withdrawn from now on."""
-        return self._claim()
-
-    def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will; resolve() is not called then."""
-        return self._claim()
-
-    def _claim(self) -> bool:
-        try:
-            return self._right.pop()
-        except IndexError:
-            return False
 
 
 class _WaitedCall(_Waited, Call):
@@ -179,7 +190,12 @@ class _FutureCall(Call):
     def begin(self) -> bool:
         return self.future.set_running_or_notify_cancel()
 
+    def withdraw(self) -> bool:
+        return self.future.cancel()
+
     def resolve(self) -> None:
+        if self.future.done():
+            return
         self.future.head = self.head
         if self.error is None:
             self.future.set_result(self.result)
@@ -190,15 +206,17 @@ class _FutureCall(Call):
 class _Group:
     """The transactions of one commit in the making."""
 
-    __slots__ = ("began", "commit", "done", "requests")
+    __slots__ = ("began", "commit", "requests", "running", "taken")
 
     def __init__(self, commit: Commit) -> None:
         self.commit = commit
         self.began = time.monotonic()
         self.requests: list[Request] = []
         """Those that have ended in it, in order."""
-        self.done: list[Request] = []
-        """Those whose outcome is known, to be resolved once the connection is free."""
+        self.taken: list[Request] = []
+        """Those that the writer took from the queue for it."""
+        self.running: Transaction | None = None
+        """The transaction of a block, from its beginning to its end."""
 
 
 class GroupCommit:
@@ -206,27 +224,28 @@ class GroupCommit:
 
     Args:
         writer: of the store.
-        enter: called with a transaction while its function runs in the writer's thread, and with None after it.
         size: the most transactions in one commit; 1 shares none.
         wait: seconds after which a commit takes no more transactions.
     """
 
-    def __init__(self, writer: Writer, enter: Callable[[Transaction | None], None], size: int, wait: float) -> None:
-        self._writer = writer
+    def __init__(self, writer: Writer, size: int, wait: float) -> None:
+        self.writer = writer
+        self.own = writer.own
         self._engine = writer.engine
-        self._engine.before_turn = self._settle
-        self._enter = enter
+        self._engine.before_turn = weakref.WeakMethod(self._settle)
         self._size = size
         self._wait = wait
         self._queue: deque[Request] = deque()
-        self._open: _Group | None = None  # a group that waits for more blocks, or the writer
-        self._mutex = threading.Lock()
-        self._bell = _locked()
-        self._thread = 0  # of the writer; 0 if it is not running
-        self._working = False  # it will look at the queue again before it sleeps
-        self._idle: threading.Event | None = None  # set when the writer finds nothing to do
+        self._open: _Group | None = None  # a group in the making: whoever has the writing connection goes on with it
+        self._done: deque[Request] = deque()  # what has its outcome, and was not told yet
+        self._bell = threading.Lock()  # free when the writer has been called
+        self._bell.acquire()
+        self._started = 0.0  # when the writer's thread was started last
+        self._thread: threading.Thread | None = None  # the writer's
+        self._busy = False  # the writer looks at the queue again before it sleeps
         self._closed = False
         self._expected = 0  # requests in the newest group: most of those who made them come back at once
+        _alive.add(self)
 
     @property
     def shares(self) -> bool:
@@ -237,24 +256,22 @@ class GroupCommit:
 
     def put(self, name: Name, stored: Stored) -> None:
         """Put one entry durably, in a transaction of its own."""
-        if self._alone():
-            try:
-                self._writer.put(name, stored)
-            finally:
-                self._engine.unlock_writer()
+        if not self._is_free():
+            self._ask(_Put(name, stored))
             return
-        request = _Put(name, stored)
-        self.enqueue(request)
-        request.wait()
+        try:
+            with self._engine.writing():
+                self.writer.put(name, stored)
+        except BaseException as e:
+            self.writer.tell(e)
+            raise
 
     def run(self, work: Callable[[Transaction], T], note: str = "") -> T:
         """Return what *work* returns of a transaction of its own, once it is durable."""
         if self._is_free():
-            with self.block(note) as txn:
+            with TransactionBlock(self, note) as txn:
                 return work(txn)
-        request = _WaitedCall(work, note)
-        self.enqueue(request)
-        result: T = request.wait()
+        result: T = self._ask(_WaitedCall(work, note))
         return result
 
     def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
@@ -269,9 +286,7 @@ class GroupCommit:
             raise StoreUnusable(
                 f"{self._engine.path}: barrier() was called in the store's own thread, which it would wait for"
             )
-        request = _Barrier()
-        self.enqueue(request)
-        request.wait()
+        self._ask(_Barrier())
 
     def enqueue(self, request: Request) -> None:
         """Have the writer see to *request*.
@@ -279,51 +294,113 @@ class GroupCommit:
         Raises:
             StoreUnusable, ReadOnly: the store takes no writes.
         """
-        self._engine.check_writable()
+        self._engine.life.check_writable()
+        if self._closed:
+            raise StoreClosed(f"{self._engine.path}: the store is closed")
+        if _ending:
+            raise StoreUnusable(
+                f"{self._engine.path}: the interpreter is ending, and the store's own thread with it; nothing was "
+                "changed. Write in a `with store.transaction()` block, or earlier"
+            )
         request.asked = time.monotonic()
-        with self._mutex:
-            if self._closed:
-                raise StoreClosed(f"{self._engine.path}: the store is closed")
-            self._queue.append(request)
-            try:
-                self._wake()
-            except RuntimeError:  # no thread can be begun: at the end of the interpreter, or of what a user may have
-                self._queue.remove(request)
-                raise
-
-    @contextmanager
-    def block(self, note: str) -> Iterator[Transaction]:
-        """Return a block in this thread that is a transaction: part of the open group, if there is one."""
-        engine = self._engine
-        alone = not self.shares or self._is_writer()  # in a callback of a future: nobody else would commit it
-        engine.lock_writer(joining=not alone)
-        group, request = None, None
         try:
-            group = self._join()
-            txn = Transaction(self._writer, note, group.commit)
-            self._enter(txn)
-            try:
-                yield txn
-            except BaseException:
-                self._enter(None)
-                txn.abandon()
-                raise
-            self._enter(None)
-            if alone or not (group.requests or engine.turn.wanted or self._queue):
+            self._queue.append(request)
+            self._wake()
+        except BaseException:  # such as RuntimeError: no thread can be begun, of what a user may have
+            request.withdraw()
+            raise
+
+    def _ask(self, request: _Put | _Barrier | _WaitedCall) -> Any:
+        """Have the writer see to *request*, wait for its outcome: return the result, or raise the error."""
+        try:
+            self.enqueue(request)
+            self._await(request)
+        except StoreError:
+            raise
+        except BaseException as e:  # KeyboardInterrupt
+            self._explain(e, request)
+            raise
+        if request.error is not None:
+            raise request.error
+        return request.result
+
+    def _await(self, request: _Put | _Barrier | _WaitedCall) -> None:
+        while not request.answered(LOOK_SECONDS):
+            self._look_after()
+
+    def _explain(self, error: BaseException, request: _Put | _Barrier | _WaitedCall) -> None:
+        """Say in a note of *error*, which ended the wait for *request*, what became of that."""
+        if request.withdraw():
+            error.add_note("sqlstate: the write was withdrawn before it began; nothing was changed")
+            return
+        self._await(request)
+        if request.error is not None:
+            error.add_note(f"sqlstate: the write failed: {request.error}")
+        elif request.head is not None:
+            error.add_note(
+                f"sqlstate: commit {request.head.seq} was made before this exception, and is durable; "
+                "do not do it again"
+            )
+
+    def begin(self, note: str, over: Over) -> Transaction:
+        """Begin a transaction in this thread, for a block; part of the open group, if there is one.
+
+        Raises:
+            Busy, StoreUnusable, ReadOnly: as Engine.lock_writer().
+        """
+        alone = not self.shares or self._is_writer()  # in a callback of a future: nobody else would commit it
+        self._engine.lock_writer(over, joining=not alone)
+        try:
+            group = self._take_open()
+            if group is not None and not self._takes_more(group):
+                self._finish(group, mine=False)
+                self._tell()
                 group = None
+            if group is None:
+                group = self._open = _Group(Commit(self.writer))
+            group.running = txn = Transaction(self.writer, note, group.commit, over)
+            self.own.enter(txn, over)
+        except BaseException:
+            self._put_down(over)
+            raise
+        return txn
+
+    def end(self, over: Over, txn: Transaction, *, keep: bool) -> None:
+        """End the transaction of a block: make it durable, or undo it.
+
+        Raises:
+            Busy, StoreFull, Damaged, Conflict: nothing was changed.
+            CommitOutcomeUnknown: the commit may or may not be there.
+        """
+        waits: _Barrier | None = None
+        try:
+            self.own.leave(over)
+            group = self._open
+            if not keep or group is None:
+                txn.abandon()
+            elif not self.shares or self._is_writer() or not (group.requests or self._waited_for()):
                 txn.finish()
-            elif txn.end():
-                request = _Barrier()
-                group.requests.append(request)
+                self._open = None
+            else:
+                waits = _Barrier()
+                waits.begin()
+                group.requests.append(waits)
+                if txn.end():
+                    waits.head = group.commit.base
+                else:
+                    group.requests.remove(waits)
+                    waits = None
         finally:
-            self._enter(None)
-            if group is not None and group.requests:
-                self._leave_open(group)
-            elif group is not None:
-                group.commit.roll_back()
-            engine.unlock_writer()
-        if request is not None:
-            request.wait()
+            self._put_down(over)
+        if waits is None:
+            return
+        try:
+            self._await(waits)
+        except BaseException as e:
+            self._explain(e, waits)
+            raise
+        if waits.error is not None:
+            raise waits.error
 
     def close(self, timeout: float) -> None:
         """Take no more requests, and wait until all that came are done.
@@ -331,155 +408,191 @@ class GroupCommit:
         Raises:
             Busy: they were not in time; it takes requests again.
         """
-        if not self._engine.usable or self._is_writer():
+        if not self._engine.usable or self._is_writer() or _ending:
             return
-        with self._mutex:
-            self._closed = True
-            idle = self._idle = self._idle or threading.Event()
-            if not self._thread:
-                return
-            if not self._working:
-                self._working = True
-                self._bell.release()
-        if not idle.wait(timeout):
-            with self._mutex:
+        self._closed = True
+        until = time.monotonic() + timeout
+        while self._has_work():
+            if time.monotonic() >= until:
                 self._closed = False
-            raise Busy(
-                f"{self._engine.path}: what was submitted was not done within {timeout:g} s; the store is still open. "
-                "Try again"
-            )
+                raise Busy(
+                    f"{self._engine.path}: what was submitted was not done within {timeout:g} s; the store is still "
+                    "open. Try again"
+                )
+            self._look_after()
+            time.sleep(0.001)
+        self._ring()
 
     def reopen(self) -> None:
         """Take requests again: the store could not be closed."""
-        with self._mutex:
-            self._closed = False
+        self._closed = False
+
+    def drain(self) -> None:
+        """Wait until nothing is left to be done, however long that takes; at the end of the interpreter."""
+        while self._has_work() and self._engine.usable:
+            if self._thread is None or not self._thread.is_alive():
+                self.work()  # at this time, some versions of Python start no thread any more
+            self._look_after()
+            time.sleep(0.001)
 
     # What the calling thread does.
 
     def _is_writer(self) -> bool:
         """Tell whether this is the writer's thread, which must not wait for itself."""
-        return threading.get_ident() == self._thread
+        thread = self._thread
+        return thread is not None and thread.ident == threading.get_ident()
 
     def _is_free(self) -> bool:
         """Tell whether this thread need not let the writer do its work: nobody is at work, or there is no sharing."""
-        if not self.shares or self._is_writer():
+        if not self.shares or _ending or self._is_writer():
             return True
-        return not (self._working or self._queue or self._engine.turn.owner)
+        return not (self._queue or self._open is not None or self._engine.turn.owner or self._is_at_work())
 
-    def _alone(self) -> bool:
-        """Take the connection, if this thread need not let the writer do its work."""
-        if not self._is_free():
-            return False
-        self._engine.lock_writer()
-        return True
+    def _waited_for(self) -> bool:
+        return bool(self._engine.turn.wanted or self._queue)
 
-    def _join(self) -> _Group:
-        """Return the group to go on with; the caller holds the writer's lock."""
-        group, self._open = self._open, None
-        if group is not None and not self._takes_more(group):
-            self._finish(group)
-            self._resolve(group.done)
-            group = None
-        return group or self._begin()
+    def _has_work(self) -> bool:
+        return bool(self._queue or self._open is not None or self._done or self._is_at_work())
 
-    def _begin(self) -> _Group:
-        return _Group(Commit(self._writer))
+    def _is_at_work(self) -> bool:
+        """Tell whether the writer looks at the queue again before it sleeps."""
+        return self._busy and self._thread is not None and self._thread.is_alive()
 
     def _takes_more(self, group: _Group) -> bool:
         return len(group.requests) < self._size and time.monotonic() - group.began < self._wait
 
-    def _leave_open(self, group: _Group) -> None:
-        """Leave the group to the next block in line, or to the writer."""
-        self._open = group
+    def _put_down(self, over: Over) -> None:
+        """Let the next have the writing connection: with the open group, if others are in it, or with nothing."""
         try:
-            with self._mutex:
+            group = self._open
+            if group is not None and group.running is not None and not group.running.ended:
+                group.running.abandon()
+            if group is not None:
+                group.running = None
+            if group is not None and not group.requests:
+                self._open = None
+                group.commit.roll_back()
+            elif group is None:
+                self._engine.tidy_writer()
+        finally:
+            self._engine.turn.give(over)
+        if self._open is not None:
+            with suppress(RuntimeError):  # no thread can be begun: those who wait try again
                 self._wake()
-        except RuntimeError:  # no thread can be begun, and nobody else may come
-            self._settle()
 
     def _settle(self) -> None:
-        """Commit the group that was left open: who has the lock now wants the connection for something else."""
-        group, self._open = self._open, None
+        """Commit the group that was left open: who has the connection now wants it for something else."""
+        group = self._take_open()
         if group is not None:
-            self._finish(group)
-            self._resolve(group.done)
+            self._finish(group, mine=False)
+            self._tell()
+
+    def _take_open(self) -> _Group | None:
+        """Return the open group, if there is one, without what was cut short in it. The caller has the connection."""
+        group = self._open
+        if group is None:
+            return None
+        if group.taken or group.commit.head is not None:  # whoever was at it was cut short
+            self._give_back(group, _cut_short(self._engine.path))
+            return None
+        running, group.running = group.running, None
+        if running is not None and not running.ended:
+            try:
+                running.abandon()
+            except StoreError as e:
+                group.commit.failure = e
+        if not group.requests:
+            self._open = None
+            group.commit.roll_back()
+        return self._open
 
     # What the writer does.
 
+    def _look_after(self) -> None:
+        """See that somebody is at work if there is work; for those who wait."""
+        if self._queue or self._done or (self._open is not None and not self._engine.turn.owner):
+            with suppress(RuntimeError):
+                self._wake()
+
     def _wake(self) -> None:
-        """See that the writer works; the caller holds the mutex."""
-        if self._working:
+        """See that the writer works."""
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            self._ring()
             return
-        self._working = True
-        if self._thread:
-            self._bell.release()
-            return
-        thread = threading.Thread(target=self._work, name=f"sqlstate {self._engine.path}", daemon=True)
-        self._thread = -1
+        now = time.monotonic()
+        if thread is not None and thread.ident is None and now - self._started < LOOK_SECONDS:
+            return  # another thread is starting it; if that is cut short, those who wait try again
+        self._started = now
+        self._thread = thread = threading.Thread(
+            target=_work, args=(weakref.ref(self), self._bell), name=f"sqlstate {self._engine.path}", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError:
-            self._thread, self._working = 0, False
+            self._thread = None
             raise
 
-    def _work(self) -> None:
-        self._thread = threading.get_ident()
-        while self._rest():
-            self._serve()
+    def _ring(self) -> None:
+        if self._bell.locked():
+            with suppress(RuntimeError):  # another was faster
+                self._bell.release()
+
+    def work(self) -> bool:
+        """Do all that there is to do, in the writer's thread; tell whether to wait for more."""
+        self._busy = True
+        while self._queue or self._open is not None or self._done:
+            self._tell()
+            try:
+                self._serve()
+            except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
+                self._take_over(e)
+            self._tell()
             if not self._queue and self._expected > 1:
                 self._gather()
+        self._busy = False
+        return not self._closed
 
-    def _rest(self) -> bool:
-        """Sleep until there is something to do; False if there was nothing for long, or the store is being closed."""
-        while True:
-            with self._mutex:
-                if self._queue or self._open is not None:
-                    return True
-                self._working = False
-                if self._idle is not None:
-                    self._idle.set()
-                    self._idle = None
-                if self._closed:
-                    self._thread = 0
-                    return False
-            if not self._bell.acquire(timeout=IDLE_SECONDS):
-                with self._mutex:
-                    if not self._working:
-                        self._thread = 0
-                        return False
-                self._bell.acquire()  # it rang at the last moment
+    def retire(self) -> bool:
+        """Let the writer's thread end, unless something came at the last moment; tell whether it may."""
+        mine = self._thread
+        self._thread = None
+        if self._queue or self._open is not None or self._done:
+            self._thread = mine
+            return False
+        return True
 
     def _serve(self) -> None:
-        """Make one commit of what waits, as far as the limits allow, and answer."""
-        turn, queue = self._engine.turn, self._queue
+        """Make one commit of what waits, as far as the limits allow."""
+        queue = self._queue
         patience = self._engine.timeout
         if queue:
             patience = max(0.001, patience - (time.monotonic() - queue[0].asked))
-        if not turn.take(patience):
-            self._give_up()
-            return
-        group = None
-        done: list[Request] = []
-        try:
-            group, self._open = self._open, None
+        with _Serving(self, patience) as has_turn:
+            if not has_turn:
+                self._give_up()
+                return
             if not self._engine.usable:
-                done, group = self._refused(group), None
+                self._refuse_all()
                 return
             waiting = len(queue)
-            try:
-                group = group or self._begin()
-            except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
-                done = _refuse([queue.popleft() for _ in range(waiting)], e)
-                return
+            if self._take_open() is None:
+                if not waiting:
+                    return
+                try:
+                    self._engine.tidy_writer()
+                    self._open = _Group(Commit(self.writer))
+                except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
+                    self._answer([queue.popleft() for _ in range(waiting)], e)
+                    return
+            group = self._open
+            assert group is not None  # noqa: S101, for the type checker
             try:
                 self._fill(group)
             except BaseException as e:  # noqa: BLE001, as above
                 group.commit.failure = e
             self._expected = len(group.requests)
             self._finish(group)
-        finally:
-            turn.give()
-            self._resolve(done if group is None else group.done)
 
     def _fill(self, group: _Group) -> None:
         """Run what waits, and what comes meanwhile, until the group takes no more."""
@@ -488,7 +601,11 @@ class GroupCommit:
         puts: dict[Name, _Put] = {}
         while True:
             while queue and group.commit.failure is None and len(group.requests) + len(puts) < self._size:
-                request = queue.popleft()
+                group.taken.append(queue.popleft())
+                request = group.taken[-1]
+                if not request.begin():  # it was withdrawn
+                    group.taken.pop()
+                    continue
                 waited(max(0.0, now - request.asked))
                 if type(request) is _Put:
                     if request.name in puts:
@@ -529,42 +646,35 @@ class GroupCommit:
             if group.commit.failure is not None and group.commit.transactions:
                 group.requests += puts.values()  # carried together with those before them: _finish() tells them apart
             else:
-                group.done += [_failed(request, e) for request in puts.values()]
+                for request in puts.values():
+                    _failed(request, e)
         puts.clear()
 
     def _begin_again(self, group: _Group) -> None:
         """Begin the group's commit anew if its first transaction failed, and took the beginning with it."""
-        if group.commit.transactions or self._writer.engine.writer.in_transaction():
+        if group.commit.transactions or self.writer.engine.writer.in_transaction():
             return
         try:
-            group.commit = Commit(self._writer)
+            group.commit = Commit(self.writer)
         except BaseException as e:
             group.commit.failure = e  # the others shall not wait as long one after the other
             raise
 
     def _call(self, group: _Group, request: Call) -> None:
         """Call a function with a transaction in the group."""
-        if not request.begin():
-            return
-        txn = None
         try:
-            self._begin_again(group)
-            txn = Transaction(self._writer, request.note, group.commit)
-            self._enter(txn)
-            request.result = request.work(txn)
-            self._enter(None)
-            request.head = group.commit.base if txn.end() else None
-            group.requests.append(request)
+            with _Called(self, group, request) as txn:
+                request.result = request.work(txn)
         except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
-            self._enter(None)
             request.error = e
-            group.done.append(request)
-            if txn is not None:
-                with suppress(StoreError):  # then nothing of the group can be committed: the others are told
-                    txn.abandon()
 
-    def _finish(self, group: _Group) -> None:
-        """Commit the group, and give each of its requests its outcome."""
+    def _finish(self, group: _Group, *, mine: bool = True) -> None:
+        """Commit the group, and give each of its requests its outcome.
+
+        Args:
+            group: the open one.
+            mine: this is the writer's thread; otherwise Ctrl-C and its like are raised, once all have an outcome.
+        """
         commit, requests = group.commit, group.requests
         error: BaseException | None = None
         try:
@@ -579,31 +689,80 @@ class GroupCommit:
             else:
                 self._put_one_by_one(group)
                 return
-        except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
-            error = e
-        for request in requests:
+        except BaseException as e:
+            made = not isinstance(e, StoreError) and self._was_made(commit)
+            error = None if made else e if isinstance(e, Exception) else _cut_short(self._engine.path)
+            if not (mine or isinstance(e, Exception)):  # it was meant for this thread, which commits what is others'
+                self._close_group(group, error)
+                raise
+        self._close_group(group, error)
+
+    def _close_group(self, group: _Group, error: BaseException | None) -> None:
+        """Give each request of the group its outcome, and have it told."""
+        for request in group.requests:
             if error is not None:
                 _failed(request, error)
             elif type(request) is _Put or request.head is not None:
-                request.head = commit.head
-        group.done += requests
+                request.head = group.commit.head
+        ended = set(map(id, group.requests))
+        for request in group.taken:
+            if id(request) not in ended and request.error is None:
+                _failed(request, error or _cut_short(self._engine.path))
+        self._done.extend(group.requests)
+        self._done.extend(request for request in group.taken if id(request) not in ended)
+        self._open = None
+
+    def _was_made(self, commit: Commit) -> bool:
+        """Tell whether a commit that was cut short is there. SQLite is asked: nothing else knows."""
+        if commit.head is None or not self._engine.usable:
+            return False
+        with suppress(StoreError), self._engine.reading() as connection:
+            made = wal.commit(connection, commit.head.seq)
+            return made is not None and made.chain == commit.head.chain
+        return False
+
+    def _give_back(self, group: _Group, error: BaseException) -> None:
+        """End a group in which whoever was at it was cut short by *error*; the caller has the connection."""
+        made = self._was_made(group.commit)
+        if not made:
+            group.commit.roll_back()
+        self._close_group(group, None if made else error)
+
+    def _take_over(self, error: BaseException) -> None:
+        """Go on after *error* was raised where nothing should be: who waits in the group is told."""
+        with _Serving(self, self._engine.timeout) as has_turn:
+            group = self._open
+            if has_turn and group is not None:
+                self._give_back(group, error)
+            else:
+                threading.excepthook(
+                    threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+                )
 
     def _put_one_by_one(self, group: _Group) -> None:
         """Put the group's entries again, each in a commit of its own: a damaged one must not fail the others."""
         for request in group.requests:
             assert isinstance(request, _Put)  # noqa: S101, the caller made sure
             try:
-                request.head = self._writer.put(request.name, request.stored)
+                request.head = self.writer.put(request.name, request.stored)
             except BaseException as e:  # noqa: BLE001, it is delivered to who waits
                 _failed(request, e)
-            group.done.append(request)
+        ended = set(map(id, group.requests))
+        self._done.extend(group.requests)
+        self._done.extend(request for request in group.taken if id(request) not in ended)
+        self._open = None
 
-    def _resolve(self, requests: list[Request]) -> None:
-        for request in requests:
+    def _tell(self) -> None:
+        """Tell those whose requests have an outcome."""
+        done = self._done
+        while done:
+            request = done[0]
             try:
                 request.resolve()
             except BaseException:  # noqa: BLE001, a callback's: the others must be told all the same
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            with suppress(ValueError):
+                done.remove(request)
 
     def _give_up(self) -> None:
         """Tell those who waited for the whole timeout that another thread's transaction was in the way."""
@@ -611,22 +770,120 @@ class GroupCommit:
         late = []
         while self._queue and self._queue[0].asked <= until:
             late.append(self._queue.popleft())
-        self._resolve(_refuse(late, Busy(self._engine.busy_message())))
+        self._answer(late, Busy(self._engine.busy_message()))
 
-    def _refused(self, group: _Group | None) -> list[Request]:
-        """Return all that waits, with the reason why the store takes no more."""
-        waiting = list(self._queue)
+    def _refuse_all(self) -> None:
+        """Tell all that wait the reason why the store takes no more."""
+        group = self._open
+        waiting = [*self._queue]
         self._queue.clear()
+        error = self._engine.life.refusal()
+        if group is not None:
+            group.running = None
+            self._close_group(group, error)
+        self._answer(waiting, error)
+
+    def _answer(self, requests: list[Request], error: BaseException) -> None:
+        """Have *requests*, none of which had begun, that were not withdrawn, told that they failed."""
+        self._done.extend([_failed(request, error) for request in requests if request.begin()])
+
+
+class TransactionBlock(Block):
+    """A block that is a transaction: of its own, or part of what this thread has open."""
+
+    __slots__ = ("_group", "_note", "_outer", "_txn")
+
+    def __init__(self, group: GroupCommit, note: str) -> None:
+        super().__init__()
+        self._group = group
+        self._note = note
+
+    def enter(self) -> Transaction:
+        """Begin it; one of its own waits for the writing connection."""
+        assert self.over is not None  # noqa: S101, Block sees to it
+        self._outer = self._group.own.get()
+        begin = self._group.begin if self._outer is None else self._outer.begin_inside
+        self._txn: Transaction = begin(self._note, self.over)
+        return self._txn
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Make it durable, or undo it."""
+        assert self.over is not None  # noqa: S101
+        group = self._group
         try:
-            self._engine.check_usable()
-        except StoreError as e:
-            return [_failed(request, e) for request in (group.requests if group else [])] + _refuse(waiting, e)
-        return waiting
+            if self._outer is None:
+                group.end(self.over, self._txn, keep=kind is None)
+            else:
+                self._outer.end_inside(self.over, self._txn, keep=kind is None)
+        except BaseException as e:
+            group.writer.tell(e)
+            raise
 
 
-def _refuse(requests: list[Request], error: BaseException) -> list[Request]:
-    """Return those of *requests*, none of which had begun, that were not withdrawn, with *error*."""
-    return [_failed(request, error) for request in requests if not isinstance(request, Call) or request.begin()]
+class _Serving(Block):
+    """A block in which the writer has the writing connection, or could not get it in time."""
+
+    __slots__ = ("_group", "_patience")
+
+    def __init__(self, group: GroupCommit, patience: float) -> None:
+        super().__init__()
+        self._group = group
+        self._patience = patience
+
+    def enter(self) -> bool:
+        assert self.over is not None  # noqa: S101, Block sees to it
+        return self._group._engine.turn.take(self.over, self._patience)  # noqa: SLF001, one module
+
+    def leave(self, *_: object) -> None:
+        self._group._engine.turn.give(self.over)  # noqa: SLF001
+
+
+class _Called(Block):
+    """A block in which the writer calls a function with a transaction. What it raises undoes the transaction."""
+
+    __slots__ = ("_group", "_open", "_request", "_txn")
+
+    def __init__(self, group: GroupCommit, open_: _Group, request: Call) -> None:
+        super().__init__()
+        self._group = group
+        self._open = open_
+        self._request = request
+
+    def enter(self) -> Transaction:
+        assert self.over is not None  # noqa: S101, Block sees to it
+        group = self._group
+        group._begin_again(self._open)  # noqa: SLF001, one module
+        self._txn = Transaction(group.writer, self._request.note, self._open.commit, self.over)
+        group.own.enter(self._txn, self.over)
+        return self._txn
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._group.own.leave(self.over)
+        if kind is not None:
+            with suppress(StoreError):  # then nothing of the group can be committed: the others are told
+                self._txn.abandon()
+            return
+        self._request.head = self._open.commit.base if self._txn.end() else None
+        self._open.requests.append(self._request)
+
+
+def _work(group: weakref.ref[GroupCommit], bell: threading.Lock) -> None:
+    """Be a store's writer, for as long as there is something to do, or was a moment ago."""
+    while True:
+        mine = group()
+        if mine is None or not mine.work():
+            return
+        del mine  # who drops the store must not wait for us
+        if not bell.acquire(timeout=IDLE_SECONDS):
+            mine = group()
+            if mine is None or mine.retire():
+                return
+
+
+def _cut_short(path: str) -> StoreIOError:
+    return StoreIOError(
+        f"{path}: another transaction of the same commit was cut short in its midst; nothing was changed. Try again"
+    )
 
 
 def _failed(request: Request, error: BaseException) -> Request:
@@ -639,3 +896,20 @@ def _failed(request: Request, error: BaseException) -> Request:
     else:
         request.error.__cause__ = error.__cause__
     return request
+
+
+# ---- The end of the interpreter ----
+
+_alive: Final[weakref.WeakSet[GroupCommit]] = weakref.WeakSet()
+_ending = False  # the threads of the stores may stand still from now on
+
+
+def _end() -> None:
+    """Wait for what was submitted, as a pool of threads does; after that, nothing is done by threads any more."""
+    global _ending  # noqa: PLW0603, it happens once
+    for group in list(_alive):
+        group.drain()
+    _ending = True
+
+
+atexit.register(_end)

@@ -214,29 +214,19 @@ def extend(writer: Writer) -> int:
         StoreIOError: as Writer.commit_other().
     """
     engine = writer.engine
-    engine.check_writable()
+    engine.life.check_writable()
     with engine.reading() as reader:
         rows = list(History(reader, writer.meta).computed())
     if not rows:
         return 0
-    engine.lock_writer()
-    try:
+    with engine.writing():
         connection = engine.writer
         writer.marking.begin()
-        try:
-            stored = connection.value(_STORED_COUNT)
-            rows = [row for row in rows if row[0] >= stored]  # others may have been faster; I13 has no holes
-            connection.run_many(_STORE, rows)
-            if rows:
-                writer.commit_other(f"log block {rows[-1][0]}")
-            else:
-                connection.rollback()
-        except BaseException:
-            if engine.usable:
-                connection.rollback()
-            raise
-    finally:
-        engine.unlock_writer()
+        stored = connection.value(_STORED_COUNT)
+        rows = [row for row in rows if row[0] >= stored]  # others may have been faster; I13 has no holes
+        connection.run_many(_STORE, rows)
+        if rows:
+            writer.commit_other(f"log block {rows[-1][0]}")
     return len(rows)
 
 

@@ -80,10 +80,12 @@ class Marking:
             CommitOutcomeUnknown: the -wal was removed, and could not be carried into the main file.
         """
         engine = self._engine
+        if not engine.opener.main_in_place():
+            self._say_moved(seq, chain)
         if engine.journal != "wal":
             return
         self._seen = engine.writer.data_version()
-        if not engine.wal_in_place():
+        if not engine.opener.wal_in_place():
             self._rescue(seq, chain)
         if not self._carried:
             # A reader of an older commit can keep it from the main file; the next commit tries again.
@@ -131,6 +133,21 @@ class Marking:
             raise
         engine.checkpoint()
         return True
+
+    def _say_moved(self, seq: int, chain: bytes) -> None:
+        """Carry all into the file, which has lost its name, so that it is whole where it is now; then refuse."""
+        engine = self._engine
+        what = engine.opener.moved()
+        if engine.journal == "wal":
+            with suppress(StoreError):
+                self._rested()
+        engine.fail(what)
+        if seq:
+            raise CommitOutcomeUnknown(seq, f"{what}; what was committed is in that file alone", chain)
+        raise StoreIOError(
+            f"{engine.path}: {what}. What was written is in that file alone; this handle refuses further work. Open "
+            "the store where it is now"
+        )
 
     def _rescue(self, seq: int, chain: bytes) -> None:
         """Carry what is in a -wal that was unlinked, and that only we still have, into the main file; then refuse."""

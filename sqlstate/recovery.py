@@ -184,7 +184,7 @@ def _as_text(name: str) -> str:
 
 def _has_changed(connection: Connection, found: Inspection) -> bool:
     if found.journal.kind == "rollback":
-        newer = audit.read(connection, found.audited) if found.audited else iter(())
+        newer = audit.read(connection, found.audited)[0] if found.audited else []
         return any(entry.kind == "recovery" and not entry.detail.get("clean", True) for entry in newer)
     return found.marker is not None and metadata.read_marker(connection) != found.marker
 

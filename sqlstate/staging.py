@@ -104,13 +104,10 @@ class WriteAheadLog:
         name = None if collection is None or key is None else make_name(check_collection(collection), key)
         stored = None if name is None or value is ABSENT else encode(name, value)
         note = check_note(note or "")
-        self._engine.lock_writer()
-        try:
+        with self._engine.writing():
             if txn is None:
                 self._live()
             return self._append(what, txn, name, stored, note)
-        finally:
-            self._engine.unlock_writer()
 
     def read(self, after: int = 0) -> Iterator[Record]:
         """Yield the records with an LSN greater than *after*, in order.
@@ -121,8 +118,7 @@ class WriteAheadLog:
             InvalidOption: *after* is not a number from 0 to 2^63-1.
         """
         check_number("after", after)
-        with self._engine.lending() as connection:
-            yield from wal.read(connection, after)
+        return self._engine.readers.scan(wal.read, after)
 
     def uncommitted(self) -> list[Uncommitted]:
         """Return the staged transactions that have not ended, in the order of their beginning."""
@@ -146,28 +142,18 @@ class WriteAheadLog:
             Busy, StoreFull, ReadOnly: as for a transaction.
             StoreIOError: it may have been done or not; the handle refuses further work.
         """
-        self._engine.lock_writer()
-        try:
+        with self._engine.writing():
             self._live()
             connection, writer = self._engine.writer, self._writer
             writer.marking.begin()
-            try:
-                session = self._session_of(txn)
-                if self._is_alive(session):
-                    raise InvalidRecord(
-                        f"staged transaction {txn} belongs to a handle that is open; nothing was changed"
-                    )
-                wal.set_session(connection, txn, self._session)
-                detail = {"resumed": [txn], "session": session.hex(), "by": self._session.hex()}
-                head = wal.last(connection, writer.meta)[1]
-                audit.append(connection, writer.meta.store_id, head, now(), ("recovery", detail))
-                writer.commit_other(f"resuming staged transaction {txn}")
-            except BaseException:
-                if self._engine.usable:
-                    connection.rollback()
-                raise
-        finally:
-            self._engine.unlock_writer()
+            session = self._session_of(txn)
+            if self._is_alive(session):
+                raise InvalidRecord(f"staged transaction {txn} belongs to a handle that is open; nothing was changed")
+            wal.set_session(connection, txn, self._session)
+            detail = {"resumed": [txn], "session": session.hex(), "by": self._session.hex()}
+            head = wal.last(connection, writer.meta)[1]
+            audit.append(connection, writer.meta.store_id, head, now(), ("recovery", detail))
+            writer.commit_other(f"resuming staged transaction {txn}")
 
     def staged(self, txn: int, collection: str, key: Key) -> Any:
         """Return the value of an entry as the staged transaction *txn* sees it, ABSENT if there is none.
@@ -199,50 +185,43 @@ class WriteAheadLog:
             Conflict: an entry is not any more what it was when its record was written; nothing was changed.
             Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
         """
-        self._engine.lock_writer()
+        writer = self._writer
         try:
-            commit = Commit(self._writer)
-            try:
+            with self._engine.writing():
+                commit = Commit(writer)
                 self._session_of(txn)
                 records = _uncommitted(self._engine.writer, txn).records
                 values = self._net(records)
                 commit.apply_staged(records, values)
                 head = commit.finish()
-            except BaseException:
-                commit.roll_back()
-                raise
-            if head is None:
-                self._append(Kind.ROLLBACK, txn, None, None, "")
-            return head or commit.base
-        finally:
-            self._engine.unlock_writer()
+                if head is None:
+                    self._append(Kind.ROLLBACK, txn, None, None, "")
+                return head or commit.base
+        except BaseException as e:
+            writer.tell(e)
+            raise
 
     def _append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
         writer = self._engine.writer
         self._writer.marking.begin()
-        try:
-            last = wal.last(writer, self._writer.meta)[0]
-            record = Record(last + 1, last + 1 if txn is None else txn, kind, self._session)
-            if txn is None:
-                record = record._replace(at=now(), note=note)
-                wal.set_staged(writer, record.txn, self._session)
-            else:
-                self._session_of(txn)
-                record = record._replace(session=wal.read_begin(writer, txn).session)
-            if name is not None:
-                before = self._before(record.txn, name)
-                if kind is Kind.DELETE and before is None:
-                    raise InvalidRecord(f"{name[0]!r} has no entry {name[2]!r} to delete")
-                record = record._replace(collection=name[0], key=name[2], value=stored, before=before)
-            elif kind is Kind.ROLLBACK:
-                record = record._replace(at=now())
-                wal.clear_staged(writer, record.txn)
-            wal.write(writer, record)
-            self._writer.commit_other(f"WAL record {record.lsn}")
-        except BaseException:
-            if self._engine.usable:
-                writer.rollback()
-            raise
+        last = wal.last(writer, self._writer.meta)[0]
+        record = Record(last + 1, last + 1 if txn is None else txn, kind, self._session)
+        if txn is None:
+            record = record._replace(at=now(), note=note)
+            wal.set_staged(writer, record.txn, self._session)
+        else:
+            self._session_of(txn)
+            record = record._replace(session=wal.read_begin(writer, txn).session)
+        if name is not None:
+            before = self._before(record.txn, name)
+            if kind is Kind.DELETE and before is None:
+                raise InvalidRecord(f"{name[0]!r} has no entry {name[2]!r} to delete")
+            record = record._replace(collection=name[0], key=name[2], value=stored, before=before)
+        elif kind is Kind.ROLLBACK:
+            record = record._replace(at=now())
+            wal.clear_staged(writer, record.txn)
+        wal.write(writer, record)
+        self._writer.commit_other(f"WAL record {record.lsn}")
         return record
 
     def _before(self, txn: int, name: Name, connection: Connection | None = None) -> Stored | None:

@@ -6,6 +6,8 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate import verbatim
+from sqlstate.encoding import stored_name
+from sqlstate.errors import Damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from sqlstate.encoding import Key, Name, Stored
 
 KEYS_AT_ONCE = 256
+# A scan reads so many rows by one statement, and a row beyond so many characters or bytes of values.
+ROWS_AT_ONCE = 256
+BYTES_AT_ONCE = 1 << 20
+KINDS = (int, str, bytes)
 # Asking first whether a span is empty pays for itself from this many names on.
 _SPAN_NAMES = 8
 # Up to so many names are placed by counting; for more it is cheaper to read what is there.
@@ -126,13 +132,37 @@ def collections(connection: Connection) -> list[str]:
     return [name for (name,) in connection.rows(_COLLECTIONS)]
 
 
-def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-    """Yield (key, stored value) of the entries in *span*, in order, as one statement sees them.
+def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tuple[Key, Stored]], Span | None]:
+    """Return (key, stored value) of the first entries in *span*, in order, and what is left of it, None for nothing.
 
     Without *values*, the second part of each pair is `''`.
+
+    Raises:
+        Damaged: the rows are not in order.
     """
     sql, bound = _scan_sql(span, "value" if values else "''")
-    return connection.iterate(sql, bound)
+    rows, cut = connection.chunk(f"{sql} LIMIT {ROWS_AT_ONCE}", bound, BYTES_AT_ONCE)
+    if not cut and len(rows) < ROWS_AT_ONCE:
+        return rows, None
+    last: Key = rows[-1][0]
+    if span.passed is not None:
+        passed, reached = (span.collection, span.passed), (span.collection, last)
+        _check_order(connection, *((reached, passed) if span.reverse else (passed, reached)))
+    return rows, span.after(last)
+
+
+def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
+    """Yield what chunk() returns, up to the end of the span, for a caller in one transaction."""
+    rest: Span | None = span
+    while rest is not None:
+        rows, rest = chunk(connection, rest, values=values)
+        yield from rows
+
+
+def _check_order(connection: Connection, first: tuple[str, Key], second: tuple[str, Key]) -> None:
+    """Raise unless *second* comes behind *first*: a scan of a damaged table would never end."""
+    if type(second[1]) not in KINDS or type(first[1]) not in KINDS or stored_name(*first) >= stored_name(*second):
+        raise Damaged(f"I1: {connection.path}: the entries are not in order near {second[0]!r}; restore a backup")
 
 
 def next_keys(connection: Connection, span: Span) -> list[Key]:
@@ -146,10 +176,35 @@ def scan_all(connection: Connection) -> Iterator[tuple[str, Key, Stored]]:
     return connection.iterate("SELECT collection, key, value FROM state ORDER BY collection, key")
 
 
+def chunk_of_all(
+    connection: Connection, passed: tuple[str, Key]
+) -> tuple[list[tuple[str, Key, Stored]], tuple[str, Key] | None]:
+    """Return (collection, key, stored value) of the first entries behind *passed*, in order.
+
+    Also returns the last of them, None if there are no more behind it. `("", "")` comes before all.
+
+    Raises:
+        Damaged: the rows are not in order.
+    """
+    rows, cut = connection.chunk(_ALL, passed, BYTES_AT_ONCE)
+    if not cut and len(rows) < ROWS_AT_ONCE:
+        return rows, None
+    last = rows[-1][0], rows[-1][1]
+    if passed[0]:
+        _check_order(connection, passed, last)
+    return rows, last
+
+
+_ALL = f"{_ROW} (collection, key) > (?, ?) ORDER BY collection, key LIMIT {ROWS_AT_ONCE}"
+
+
 def _scan_sql(span: Span, column: str) -> tuple[str, list[Key]]:
     where: list[str] = ["collection = ?"]
     bound: list[Key] = [span.collection]
-    for condition, key in ((">=", span.start), ("<", span.stop), (">" if not span.reverse else "<", span.passed)):
+    # Where the scan has passed is a narrower bound than where it began, and SQLite uses one of them only.
+    start = None if span.passed is not None and not span.reverse else span.start
+    stop = None if span.passed is not None and span.reverse else span.stop
+    for condition, key in ((">=", start), ("<", stop), ("<" if span.reverse else ">", span.passed)):
         if key is not None:
             where.append(f"key {condition} ?")
             bound.append(key)

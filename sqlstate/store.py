@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from sqlstate import audit, backup, check, headlog, history, state, trail, tree, wal, watching
 from sqlstate import format as fmt
-from sqlstate.batch import Batch
+from sqlstate.batch import BatchBlock
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, check_number
 from sqlstate.errors import Busy, InvalidOption, StoreFull, StoreUnusable
-from sqlstate.group import GroupCommit
+from sqlstate.group import GroupCommit, TransactionBlock
 from sqlstate.prover import Provable
 from sqlstate.staging import StagedTransaction, WriteAheadLog
-from sqlstate.transaction import JSON, Snapshot, Transaction, check_note
+from sqlstate.transaction import JSON, Snapshot, check_note
 
 if TYPE_CHECKING:
     import os
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from sqlstate.audit import AuditEntry
     from sqlstate.backup import BackupReport, Progress
+    from sqlstate.batch import Batch
     from sqlstate.check import CheckReport, Level
     from sqlstate.connection import Connection
     from sqlstate.counters import Counters
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from sqlstate.recovery import RecoveryReport
     from sqlstate.staging import Uncommitted
     from sqlstate.state import Span
+    from sqlstate.transaction import Transaction
     from sqlstate.wal import Head
 
 T = TypeVar("T")
@@ -90,10 +93,10 @@ class Store(Provable):
         self._engine = writer.engine
         self._engine.count_anew()
         self._meta = writer.meta
-        self._txn: Transaction | Batch | None = None
-        self._txn_thread = 0
         self._writer = writer
-        self._group = GroupCommit(writer, self._enter, *limits)
+        self._own: Callable[[], Transaction | Batch | None] = writer.own.get
+        """Returns what this thread has open, if anything."""
+        self._group = GroupCommit(writer, *limits)
         self._wal = WriteAheadLog(writer)
         self._recovery = recovery
 
@@ -157,8 +160,7 @@ class Store(Provable):
     def __contains__(self, collection: object) -> bool:
         return bool(len(self[cast("str", collection)]))
 
-    @contextmanager
-    def transaction(self, note: str = "") -> Iterator[Transaction]:
+    def transaction(self, note: str = "") -> AbstractContextManager[Transaction]:
         """Begin a transaction; the end of its block commits it durably, an exception undoes it all.
 
         A transaction that changed nothing writes nothing and makes no commit. Inside another transaction of the
@@ -174,16 +176,7 @@ class Store(Provable):
             CommitOutcomeUnknown: an error at COMMIT; open the store again to see.
             ReadOnly: the store was opened with read_only=True.
         """
-        check_note(note)
-        txn = self._own()
-        if isinstance(txn, Transaction):
-            if note:
-                raise InvalidOption("a nested transaction has no note of its own; give it to the outermost")
-            with txn.writing():
-                yield txn
-        else:
-            with self._group.block(note) if txn is None else txn.transaction(note) as own:
-                yield own
+        return TransactionBlock(self._group, check_note(note))
 
     def run(self, work: Callable[[Transaction], T], note: str = "") -> T:
         """Call *work* with a transaction of its own, and return its result once that is durable.
@@ -247,8 +240,7 @@ class Store(Provable):
         """Number of the newest durable commit. Nobody ever sees a commit before it is durable."""
         return self.head().seq
 
-    @contextmanager
-    def batch(self) -> Iterator[Batch]:
+    def batch(self) -> AbstractContextManager[Batch]:
         """Begin a batch: many transactions that become durable together, with one sync.
 
         The end of the block makes them durable; an exception undoes what was not flushed. A crash loses that, as a
@@ -260,21 +252,7 @@ class Store(Provable):
             StoreUnusable: a transaction or batch of this thread is open.
             Busy, StoreFull, CommitOutcomeUnknown, ReadOnly: as transaction().
         """
-        self._engine.lock_writer()
-        try:
-            batch = Batch(self._writer, self._enter)
-            self._enter(batch)
-            try:
-                yield batch
-            except BaseException:
-                self._enter(None)
-                batch.end(keep=False)
-                raise
-            self._enter(None)
-            batch.end(keep=True)
-        finally:
-            self._enter(None)
-            self._engine.unlock_writer()
+        return BatchBlock(self._writer)
 
     def snapshot(self) -> Snapshot:
         """Return the store as the newest commit left it, for reading while others write. Use it in a `with` block."""
@@ -292,8 +270,7 @@ class Store(Provable):
             InvalidOption: *first* is not a number from 0 to 2^63-1.
         """
         check_number("first", first)
-        with self._engine.lending() as connection:
-            yield from wal.commits(connection, first)
+        return self._engine.readers.scan(wal.commits, first)
 
     def watch(self, after: int | None = None, timeout: float | None = None) -> Iterator[Head]:
         """Yield the commits after number *after*, in order, each once, as they come: of this and other processes.
@@ -333,8 +310,7 @@ class Store(Provable):
             Damaged: an entry is not what it can be.
         """
         check_number("after", after)
-        with self._engine.lending() as connection:
-            yield from audit.read(connection, after)
+        return self._engine.readers.scan(audit.read, after)
 
     def check_audit(self) -> list[str]:
         """Read the audit trail again: its chain, and each entry's figures against the log and each other.
@@ -479,19 +455,11 @@ class Store(Provable):
     def record(self, kind: str, detail: Mapping[str, Any]) -> int:
         """Append an entry to the audit trail, durably, and return its number. For this package's own modules."""
         engine = self._engine
-        engine.lock_writer()
-        try:
+        with engine.writing():
             self._writer.marking.begin()
-            try:
-                head = wal.last(engine.writer, self._meta)[1]
-                number = audit.append(engine.writer, self._meta.store_id, head, now(), (kind, detail))
-                self._writer.commit_other(f"audit entry {number}")
-            except BaseException:
-                if engine.usable:
-                    engine.writer.rollback()
-                raise
-        finally:
-            engine.unlock_writer()
+            head = wal.last(engine.writer, self._meta)[1]
+            number = audit.append(engine.writer, self._meta.store_id, head, now(), (kind, detail))
+            self._writer.commit_other(f"audit entry {number}")
         return number
 
     def stats(self) -> Stats:
@@ -542,7 +510,7 @@ class Store(Provable):
         self._wal.release()
 
     def __enter__(self) -> Self:
-        self._engine.check_usable()
+        self._engine.life.check()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -558,11 +526,11 @@ class Store(Provable):
         txn = self._own()
         if txn is not None:
             return txn.get_stored(name)
-        connection = self._engine.take_reader()
-        try:
-            return state.get(connection, name[0], name[2])
-        finally:
-            self._engine.give_reader(connection)
+        readers = self._engine.readers
+        connection = readers.take()
+        stored = state.get(connection, name[0], name[2])
+        readers.put(connection)
+        return stored
 
     def put_stored(self, name: Name, stored: Stored) -> None:
         """Put an entry: a transaction of its own, or part of the one that this thread has open."""
@@ -577,9 +545,8 @@ class Store(Provable):
         txn = self._own()
         if txn is not None:
             yield from txn.scan(span, values=values)
-            return
-        with self._engine.lending() as connection:
-            yield from state.scan(connection, span, values=values)
+        else:
+            yield from self._engine.readers.scan(partial(state.chunk, values=values), span)
 
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
@@ -589,25 +556,14 @@ class Store(Provable):
         with self._engine.reading() as connection:
             return tree.count_before(connection, stop) - tree.count_before(connection, start)
 
-    @contextmanager
-    def writing(self) -> Iterator[Transaction]:
+    def writing(self) -> AbstractContextManager[Transaction]:
         """Return a block whose writes are one transaction, or part of the one that this thread has open."""
-        with self.transaction() as txn:
-            yield txn
+        return self.transaction()
 
     @contextmanager
     def _state(self) -> Iterator[tuple[Connection, Head]]:
         with self._engine.reading() as connection:
             yield connection, wal.last(connection, self._meta)[1]
-
-    def _own(self) -> Transaction | Batch | None:
-        """Return the transaction or batch that this thread has open, if any."""
-        txn = self._txn
-        return txn if txn is not None and self._txn_thread == threading.get_ident() else None
-
-    def _enter(self, txn: Transaction | Batch | None) -> None:
-        """Note what this thread, which holds the writer's lock, has open."""
-        self._txn, self._txn_thread = txn, threading.get_ident()
 
     def _refuse_inside(self, what: str) -> None:
         if self._own() is not None:

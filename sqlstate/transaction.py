@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from sqlstate import format as fmt
 from sqlstate import state, tree, wal
+from sqlstate.blocks import Block
 from sqlstate.collection import Collection, CollectionView
 from sqlstate.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, make_name, same, stored_name
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
 from sqlstate.prover import Provable
+from sqlstate.readers import Lease, ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sqlstate.blocks import Over
     from sqlstate.commit import Writer
     from sqlstate.connection import Connection
     from sqlstate.engine import Engine
@@ -82,24 +85,22 @@ class Transaction:
     """
 
     __slots__ = (
-        "_applied", "_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_engine", "_marks", "_outer",
-        "_shared", "_thread",
+        "_applied", "_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_life", "_nested", "_outer",
+        "_over", "_shared", "_thread",
     )  # fmt: skip
 
-    def __init__(self, writer: Writer, note: str, commit: Commit | None = None) -> None:
-        if commit is None:
-            commit = Commit(writer, note)
-        else:
-            commit.begin(note)
+    def __init__(self, writer: Writer, note: str, commit: Commit, over: Over) -> None:
+        commit.begin(note)
         self._commit = commit
+        self._over = over  # dead once the block is over, which then need not have ended it
         self._applied = False
         self._shared = commit.transactions > 0  # with others, who must not be undone with this one
         self._outer: Mark | None = None  # before the first write of a shared one that reached the tables
-        self._engine = writer.engine
+        self._life = writer.engine.life
         self._connection = writer.engine.writer
         self._buffer: dict[Name, Stored | None] = {}
         self._bytes = 0
-        self._marks: list[Mark] = []
+        self._nested: list[tuple[Mark, Over]] = []
         self._thread = threading.get_ident()
         self._broken = False
         self._ended = False
@@ -203,6 +204,7 @@ class Transaction:
                 name = stored_name(span.collection, key)
                 # Without values and without writes since, what was read a moment ago still holds.
                 if not values and self._buffer is buffer and name not in buffer:
+                    self._check()
                     yield key, ""
                 elif (stored := self.get_stored(name)) is not None:
                     yield key, stored
@@ -219,17 +221,9 @@ class Transaction:
         """Return what *work* returns of this transaction."""
         return work(self)
 
-    @contextmanager
-    def writing(self) -> Iterator[Transaction]:
+    def writing(self) -> Nested:
         """Return a block that is part of this transaction, all or nothing by itself."""
-        self._check()
-        self.enter_nested()
-        try:
-            yield self
-        except BaseException:
-            self.leave_nested(keep=False)
-            raise
-        self.leave_nested(keep=True)
+        return Nested(self)
 
     # What the store asks of it.
 
@@ -252,21 +246,40 @@ class Transaction:
         self._commit.apply(values)
         self._broken = False
 
-    def enter_nested(self) -> None:
-        """Begin a nested transaction: a savepoint."""
-        self.apply()
-        self._marks.append(self._commit.mark())
+    def begin_inside(self, note: str, over: Over) -> Transaction:
+        """Begin a nested transaction: a savepoint.
 
-    def leave_nested(self, *, keep: bool) -> None:
-        """End the newest nested transaction: keep its writes, or undo them."""
-        mark = self._marks.pop()
+        Raises:
+            InvalidOption: a nested transaction has no note.
+        """
+        if note:
+            raise InvalidOption("a nested transaction has no note of its own; give it to the outermost")
+        self.apply()
+        self._nested.append((self._commit.mark(), over))
+        return self
+
+    def end_inside(self, over: Over, _txn: Transaction, *, keep: bool) -> None:
+        """End the newest nested transaction, whose block is *over* soon: keep its writes, or undo them."""
+        self._check()  # which undoes those whose blocks were cut short
+        if not self._nested or self._nested[-1][1] is not over:
+            return
         if keep:
             self.apply()
             self._commit.release()
+            self._nested.pop()
         else:
-            self._buffer, self._bytes = {}, 0
-            self._commit.restore(mark)
-            self._broken = False
+            self._undo_nested()
+
+    def _undo_nested(self) -> None:
+        self._buffer, self._bytes = {}, 0
+        self._commit.restore(self._nested[-1][0])
+        self._nested.pop()
+        self._broken = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether finish(), end() or abandon() has ended it."""
+        return self._ended
 
     def finish(self) -> Head | None:
         """Commit; return the new head, or None if nothing changed. The transaction has ended."""
@@ -294,31 +307,55 @@ class Transaction:
                 if self._outer is not None:
                     commit.release()
             changed = commit.end()
+            self._ended = True
         except BaseException:
             self.abandon()
             raise
-        self._ended = True
         return changed
 
     def abandon(self) -> None:
         """Undo everything that it did, and nothing that others did before it. The transaction has ended."""
-        self._ended = True
+        if self._ended:
+            return
         if not self._shared:
             self._commit.roll_back()
         elif self._outer is not None:
             self._commit.restore(self._outer)
+        self._ended = True
 
     def _check(self) -> None:
-        if not self._engine.usable:
-            self._engine.check_usable()
-        if self._ended or self._thread != threading.get_ident():
+        if not self._life.usable:
+            self._life.check()
+        if self._ended or self._over() is None or self._thread != threading.get_ident():
             raise TransactionEnded(
                 "the transaction has ended, or belongs to another thread; begin one with store.transaction()"
             )
+        while self._nested and self._nested[-1][1]() is None:
+            self._undo_nested()  # an exception kept its block from doing so
         if self._broken:
             raise TransactionEnded(
                 "the transaction failed while it was applied; leave its block, and nothing is changed"
             )
+
+
+class Nested(Block):
+    """A block that is part of a transaction, all or nothing by itself."""
+
+    __slots__ = ("_txn",)
+
+    def __init__(self, txn: Transaction) -> None:
+        super().__init__()
+        self._txn = txn
+
+    def enter(self) -> Transaction:
+        """Set a savepoint."""
+        assert self.over is not None  # noqa: S101, Block sees to it
+        return self._txn.begin_inside("", self.over)
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Keep what was written, or undo it."""
+        assert self.over is not None  # noqa: S101
+        self._txn.end_inside(self.over, self._txn, keep=kind is None)
 
 
 class Snapshot(Provable):
@@ -328,7 +365,7 @@ class Snapshot(Provable):
     While it is open, SQLite's WAL cannot be folded beyond it: keep it short.
     """
 
-    __slots__ = ("_connection", "_engine", "head", "store_id")
+    __slots__ = ("__weakref__", "_ended", "_lease", "_life", "head", "store_id")
 
     head: Head
     """The commit that is seen."""
@@ -336,16 +373,15 @@ class Snapshot(Provable):
     """The store that it is of, 16 bytes."""
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
-        self._engine = engine
+        self._life = engine.life
+        self._ended = False
         self.store_id = meta.store_id
-        self._connection: Connection | None = None
-        connection = engine.begin_read()
+        self._lease = Lease(engine.readers, "a snapshot")
         try:
-            self.head = wal.last(connection, meta)[1]
+            self.head = wal.last(self._lease.connection, meta)[1]
         except BaseException:
-            engine.end_read(connection)
+            self._lease.end()
             raise
-        self._connection = connection
 
     def __getitem__(self, collection: str) -> CollectionView[Any]:
         """Return a collection as it was."""
@@ -369,11 +405,12 @@ class Snapshot(Provable):
 
     def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
         """Yield (key, stored value) in order."""
-        return state.scan(self._reader(), span, values=values)
+        return self._rows(lambda connection, rest: state.chunk(connection, rest, values=values), span)
 
     def scan_all(self) -> Iterator[tuple[str, Key, Stored]]:
         """Yield (collection, key, stored value) of every entry, in order."""
-        return state.scan_all(self._reader())
+        first: tuple[str, Key] = ("", "")
+        return self._rows(state.chunk_of_all, first)
 
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
@@ -385,10 +422,9 @@ class Snapshot(Provable):
         yield self._reader(), self.head
 
     def close(self) -> None:
-        """Let go of the commit. Called by the end of the block."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._engine.end_read(connection)
+        """Let go of the commit. Called by the end of the block. Iterators of it end: their next step says so."""
+        self._ended = True
+        self._lease.end()
 
     def __enter__(self) -> Self:
         return self
@@ -396,13 +432,20 @@ class Snapshot(Provable):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        # A snapshot that was dropped without its end must not hold SQLite's WAL for ever.
-        if getattr(self, "_connection", None) is not None:
-            self.close()
+    def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
+        """Yield rows in chunks, each read by a statement that has ended."""
+        left: R | None = rest
+        while left is not None:
+            rows, left = read(self._reader(), left)
+            for row in rows:
+                if self._ended or self._life.closed or self._life.forked:
+                    self._reader()
+                yield row
 
     def _reader(self) -> Connection:
-        self._engine.check_usable()
-        if self._connection is None:
+        if self._life.closed:
+            raise ended(self._life, "the snapshot")
+        self._life.check()
+        if self._ended:
             raise TransactionEnded("the snapshot has ended; take one with store.snapshot()")
-        return self._connection
+        return self._lease.connection

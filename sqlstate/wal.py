@@ -69,6 +69,9 @@ class Record(NamedTuple):
 
 
 _KINDS = frozenset(Kind)
+ROWS_AT_ONCE = 256
+BYTES_AT_ONCE = 1 << 20
+_VALUES = Record._fields.index("value"), Record._fields.index("before")
 
 # kind, collection, key, value, before
 ChangeRow = tuple[Kind, str, Key, Stored | None, Stored | None]
@@ -91,7 +94,7 @@ _HEAD = "seq, root, count, at, chain"
 _LAST = f"SELECT lsn, {_HEAD} FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST = f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
 _COMMIT = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
-_COMMITS = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn"
+_COMMITS = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?"
 _CHAINS = "SELECT seq, chain FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?"
 _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORDER BY lsn DESC LIMIT 1"
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
@@ -267,15 +270,22 @@ def commit(connection: Connection, seq: int) -> Head | None:
     return None if row is None else Head(*row)
 
 
-def commits(connection: Connection, first: int) -> Iterator[Head]:
-    """Yield the commits from number *first* on, in order."""
-    return (Head(*row) for row in connection.iterate(_COMMITS, (_milestone(connection, first), first)))
+def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]:
+    """Return the commits from number *first* on, in order, and the number to go on with; None if there are no more."""
+    found = [Head(*row) for row in connection.rows(_COMMITS, (_milestone(connection, first), first, ROWS_AT_ONCE))]
+    return found, found[-1].seq + 1 if len(found) == ROWS_AT_ONCE and found[-1].seq >= first else None
 
 
-def read(connection: Connection, after: int) -> Iterator[Record]:
-    """Yield the records with an LSN greater than *after*, in order."""
-    rows = connection.iterate(f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn", (after,))
-    return map(_record, rows)
+def read(connection: Connection, after: int) -> tuple[list[Record], int | None]:
+    """Return the records behind LSN *after*, in order, and the LSN to go on behind; None if there are no more."""
+    sql = f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn LIMIT {ROWS_AT_ONCE}"
+    rows, cut = connection.chunk(sql, (after,), BYTES_AT_ONCE, heavy=_VALUES)
+    found = [_record(row) for row in rows]
+    return found, found[-1].lsn if cut or len(found) == ROWS_AT_ONCE else None
+
+
+def _records(connection: Connection, after: int) -> Iterator[Record]:
+    return map(_record, connection.iterate(f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn", (after,)))
 
 
 def read_staged(connection: Connection, txn: int) -> list[Record]:
@@ -418,7 +428,7 @@ def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, li
     parts: list[bytes] = []
     changes: list[Record] = []
     direct: list[Record] = []
-    for record in read(connection, base):
+    for record in _records(connection, base):
         if record.session is not None and record.kind is not Kind.COMMIT:
             continue
         direct.append(record)

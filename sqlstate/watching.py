@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from sqlstate import wal
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 # Commits of other processes are seen so late at most; one look costs some 20 µs.
 POLL_SECONDS: Final = 0.02
-HEADS_AT_ONCE: Final = 256
 
 
 def follow(engine: Engine, meta: Meta, after: int, timeout: float | None) -> Iterator[Head]:
@@ -37,7 +35,7 @@ def follow(engine: Engine, meta: Meta, after: int, timeout: float | None) -> Ite
             try:
                 heads = _newer(engine, meta, after)
             except StoreClosed:
-                if engine.closed:
+                if engine.life.closed:
                     return
                 raise
             if heads:
@@ -53,7 +51,7 @@ def follow(engine: Engine, meta: Meta, after: int, timeout: float | None) -> Ite
 
 
 def _newer(engine: Engine, meta: Meta, after: int) -> list[Head]:
-    with engine.looking, engine.lending() as connection:
+    with engine.reading() as connection:
         if wal.last(connection, meta)[1].seq <= after:
             return []
-        return list(islice(wal.commits(connection, after + 1), HEADS_AT_ONCE))
+        return wal.commits(connection, after + 1)[0]

@@ -102,6 +102,8 @@ class Loop(ABC):
         delivered = self._delivered
         while delivered:
             job = delivered.popleft()
+            if job.settled:  # it was delivered twice
+                continue
             job.settled = True
             job.rung()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self, TypeVar
 
 from sqlstate.errors import StoreUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlstate.aio.threads import Threads
     from sqlstate.encoding import Key, Stored
@@ -39,6 +38,9 @@ class Rows(Protocol):
     def begun(self, scan: AsyncScan[Any]) -> None:
         """Hear of the scan that takes the rows."""
 
+    def check_open(self) -> None:
+        """Raise TransactionEnded if the transaction, snapshot or store that is read has ended."""
+
     def drop(self) -> None:
         """Let go of what is held, soon, without waiting for it. Twice does nothing."""
 
@@ -47,31 +49,32 @@ class Rows(Protocol):
 
 
 class StoredRows:
-    """Rows of one committed state: a statement that runs on from chunk to chunk.
+    """Rows of one committed state, chunk by chunk.
 
-    One thread steps it at a time, and none while it is closed.
+    One thread reads them at a time. Whoever drops them drops an iterator, and with it its lease, which the next
+    reader of the store takes back: nothing here runs when the garbage collector comes.
 
     Args:
         threads: of the store.
-        begin: starts the statement; called in a thread, when the first row is wanted.
-        check: raises if what the statement reads has ended; called before each chunk.
-        lock: held while the statement runs, by all that share its connection.
+        begin: returns the iterator; called in a thread, when the first row is wanted.
+        check_open: raises if what is read has ended.
+        lock: held while it is read, by all that share its connection.
     """
 
-    __slots__ = ("_begin", "_check", "_ended", "_lock", "_rows", "_threads")
+    __slots__ = ("_begin", "_ended", "_lock", "_rows", "_threads", "check_open")
 
     def __init__(
         self,
         threads: Threads,
         begin: Callable[[], Iterator[Row]],
-        check: Callable[[], object] | None = None,
+        check_open: Callable[[], None],
         lock: Lock | None = None,
     ) -> None:
         self._threads = threads
         self._begin = begin
-        self._check = check
+        self.check_open = check_open
         self._lock = lock or threading.RLock()
-        self._rows: Generator[Row] | None = None
+        self._rows: Iterator[Row] | None = None
         self._ended = False
 
     async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
@@ -82,60 +85,36 @@ class StoredRows:
         """Nothing depends on how far it gets."""
 
     def drop(self) -> None:
-        """Let go of the statement, soon, without waiting for it."""
-        if not self._ended:
-            self._threads.send(self.close)
+        """Let go of the rows."""
+        self._ended = True
+        self._rows = None
 
     async def aclose(self) -> None:
-        """Let go of the statement."""
-        if not self._ended:
-            await self._threads.run(self.close, whole=True)
-
-    def close(self) -> None:
-        """Let go of the statement, in a thread."""
-        with self._lock:
-            self._end()
-
-    def __del__(self) -> None:
-        # A scan that was left in the middle must not hold SQLite's WAL for ever.
-        if self._rows is not None and not self._ended:
-            self._threads.send(partial(_close, self._rows, self._lock))
+        """Let go of the rows."""
+        self.drop()
 
     def _step(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
-        rows: list[Row] = []
-        size = 0
         with self._lock:
             if self._ended:
                 return [], True
-            try:
-                if self._check is not None:
-                    self._check()
-                if self._rows is None:
-                    self._rows = cast("Generator[Row]", self._begin())
-                for row in self._rows:
-                    rows.append(row)
-                    size += len(row[1])
-                    if len(rows) >= most:
-                        if final:
-                            self._end()
-                        return rows, False
-                    if size >= BYTES_MAX:
-                        return rows, False
-            except BaseException:
-                self._end()
-                raise
-            self._end()
-        return rows, True
-
-    def _end(self) -> None:
-        self._ended = True
-        if self._rows is not None:
-            self._rows.close()
+            if self._rows is None:
+                self._rows = self._begin()
+            rows, last = _some(self._rows, most)
+            if last or (final and len(rows) >= most):
+                self.drop()
+        return rows, last
 
 
-def _close(rows: Generator[Row], lock: Lock) -> None:
-    with lock:
-        rows.close()
+def _some(source: Iterator[Row], most: int) -> tuple[list[Row], bool]:
+    """Return the next rows, at most so many or BYTES_MAX bytes, and whether the source has ended."""
+    rows: list[Row] = []
+    size = 0
+    for row in source:
+        rows.append(row)
+        size += len(row[1])
+        if len(rows) >= most or size >= BYTES_MAX:
+            return rows, False
+    return rows, True
 
 
 class AsyncScan(Generic[R]):
@@ -179,6 +158,8 @@ class AsyncScan(Generic[R]):
             StoreUnusable: another task waits for it already.
             InvalidValue: the stored document does not fit the collection's type.
         """
+        if self._source is not None:
+            self._source.check_open()
         if self._at >= len(self._rows):
             await self._fetch()
         key, stored = self._rows[self._at]

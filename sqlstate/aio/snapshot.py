@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import weakref
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from sqlstate.aio.collection import AsyncCollectionView, Entries
 from sqlstate.aio.scan import StoredRows
@@ -13,9 +12,8 @@ from sqlstate.errors import TransactionEnded
 from sqlstate.transaction import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable
 
-    from sqlstate.aio.scan import Row
     from sqlstate.aio.threads import Threads
     from sqlstate.encoding import Name, Stored
     from sqlstate.state import Span
@@ -30,14 +28,13 @@ T = TypeVar("T")
 class Frozen:
     """One commit: the newest when it is first read. One thread reads it at a time."""
 
-    __slots__ = ("_ended", "_lock", "_scans", "_snapshot", "_store", "_threads", "_used")
+    __slots__ = ("_ended", "_lock", "_snapshot", "_store", "_threads", "_used")
 
     def __init__(self, store: Store, threads: Threads) -> None:
         self._store = store
         self._threads = threads
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._scans: weakref.WeakSet[Iterator[Row]] = weakref.WeakSet()
         self._used = False
         self._ended = False
 
@@ -49,10 +46,15 @@ class Frozen:
     def rows(self, span: Span, *, values: bool) -> StoredRows:
         """Return the rows of a scan."""
         self._used = True
-        return StoredRows(self._threads, lambda: self._begin(span, values=values), self._check, self._lock)
+        return StoredRows(self._threads, lambda: self._taken().scan(span, values=values), self.check_open, self._lock)
+
+    def check_open(self) -> None:
+        """Raise TransactionEnded if it has ended."""
+        if self._ended:
+            raise TransactionEnded("the transaction or snapshot has ended; begin another one")
 
     def drop(self) -> None:
-        """Let go of it, soon, without waiting for that."""
+        """Let go of it, soon, without waiting for that. Its scans end."""
         self._ended = True
         if self._used:
             self._threads.send(self._close)
@@ -61,26 +63,14 @@ class Frozen:
         with self._lock:
             return fn(self._taken())
 
-    def _begin(self, span: Span, *, values: bool) -> Iterator[Row]:
-        rows = self._taken().scan(span, values=values)
-        self._scans.add(rows)
-        return rows
-
-    def _check(self) -> None:
-        if self._ended:
-            raise TransactionEnded("the transaction or snapshot has ended; begin another one")
-
     def _taken(self) -> Snapshot:
-        self._check()
+        self.check_open()
         if self._snapshot is None:
             self._snapshot = self._store.snapshot()
         return self._snapshot
 
     def _close(self) -> None:
         with self._lock:
-            # First, also those that nobody has any more: a statement under way would go on in the connection.
-            for rows in list(self._scans):
-                cast("Generator[Row]", rows).close()
             if self._snapshot is not None:
                 self._snapshot.close()
 

@@ -16,7 +16,7 @@ from sqlstate.aio.tickets import Ticket, Write
 from sqlstate.aio.transaction import AsyncTransaction
 from sqlstate.aio.watching import AsyncWatch
 from sqlstate.encoding import Codec, check_collection, check_number
-from sqlstate.errors import Busy, InvalidOption
+from sqlstate.errors import Busy, InvalidOption, TransactionEnded
 from sqlstate.store import check_timeout
 from sqlstate.transaction import JSON, check_note
 
@@ -326,12 +326,16 @@ class AsyncStore(Entries):
 
     def rows(self, span: Span, *, values: bool) -> StoredRows:
         """Return the rows of a scan."""
-        return StoredRows(self._threads, lambda: self._store.scan(span, values=values))
+        return StoredRows(self._threads, lambda: self._store.scan(span, values=values), self._check_open)
 
     async def change(self, work: Callable[[Transaction], R]) -> R:
         """Return what *work* returns of a transaction of its own, once it is durable."""
         result: R = (await self._write(work, "")).result
         return result
+
+    def _check_open(self) -> None:
+        if self._threads.ended:
+            raise TransactionEnded(f"{self.path}: the scan has ended: the store was closed")
 
     async def _carry(self, work: Callable[[Transaction], None], note: str) -> Head | None:
         return (await self._write(work, note)).head

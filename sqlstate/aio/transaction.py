@@ -292,6 +292,10 @@ class _MergedRows:
         self._rows += rows
         return rows, last
 
+    def check_open(self) -> None:
+        """Raise TransactionEnded if the transaction has ended."""
+        self._stored.check_open()
+
     def drop(self) -> None:
         """Let go of the commit's rows, soon."""
         self._stored.drop()

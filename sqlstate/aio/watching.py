@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from sqlstate.errors import StoreClosed
-from sqlstate.watching import HEADS_AT_ONCE, POLL_SECONDS
+from sqlstate.wal import ROWS_AT_ONCE
+from sqlstate.watching import POLL_SECONDS
 
 if TYPE_CHECKING:
     from sqlstate.aio.loops import Loop
@@ -72,7 +73,7 @@ class AsyncWatch:
         if self._after is None:
             self._after = (await self._threads.run(self._store.head)).seq
         after = self._after
-        heads = await self._threads.run(lambda: list(islice(self._store.watch(after, timeout=0), HEADS_AT_ONCE)))
+        heads = await self._threads.run(lambda: list(islice(self._store.watch(after, timeout=0), ROWS_AT_ONCE)))
         if heads:
             self._after = heads[-1].seq
         return heads

@@ -1,0 +1,101 @@
+"""Opens SQLite connections to one file, and tells whether its name still leads to it."""
+
+from __future__ import annotations
+
+import os
+
+from sqlstate import files
+from sqlstate.connection import Connection
+from sqlstate.errors import StoreIOError
+from sqlstate.forks import identity
+
+
+class Opener:
+    """Opens connections to the file that *path* leads to now, and to no other that gets its name later.
+
+    Args:
+        path: absolute path of the file, as it was given.
+        real_path: the same without links; SQLite names the files beside it after that.
+        timeout: seconds that a connection waits for a lock.
+        read_only: for a handle that changes nothing.
+        vfs: name of the SQLite VFS that does the input and output; None is the system's.
+    """
+
+    def __init__(self, path: str, real_path: str, timeout: float, *, read_only: bool, vfs: str | None) -> None:
+        self._path = path
+        self._real_path = real_path
+        self._timeout = timeout
+        self._read_only = read_only
+        self._vfs = vfs
+        self._identity = identity(real_path)
+        self._main = files.Named(real_path)
+        self._wal = files.Named(real_path + "-wal")
+        self._wal_inode = 0
+        self.foldable = False
+        """Whether all that is in SQLite's WAL may be moved into the main file by the last connection that closes."""
+
+    def open(self) -> Connection:
+        """Open a connection.
+
+        Raises:
+            StoreIOError: the file was moved, or another has its name.
+        """
+        if not self.main_in_place():
+            raise StoreIOError(f"{self._path}: {self.moved()}. Close the store, and open it where it is now")
+        # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
+        # be rolled back must wait longer if this store is opened for reading.
+        waits = self._read_only and _size(self._real_path + "-journal") > 0
+        connection = Connection(self._path, self._timeout, read_only=waits, vfs=self._vfs)
+        # Who forgets close() leaves its connections to the garbage collector, or to the end of the process.
+        connection.fold_at_close(fold=False)
+        return connection
+
+    def close(self, connection: Connection) -> None:
+        """Close a connection. A -wal that may be needed is never removed, whatever closes last."""
+        ours = self.foldable and self.wal_in_place()
+        connection.fold_at_close(fold=ours or (self.main_in_place() and not _size(self._real_path + "-wal")))
+        connection.close()
+
+    def main_in_place(self) -> bool:
+        """Tell whether the path still leads to the file."""
+        return self._identity is not None and self._main.inode() == self._identity[1]
+
+    def wal_in_place(self) -> bool:
+        """Tell whether SQLite's -wal still is where it was; what is written to an unlinked one dies with us."""
+        inode = self._wal.inode()
+        if not self._wal_inode:
+            self._wal_inode = inode
+        return inode != 0 and inode == self._wal_inode
+
+    def begin_anew(self) -> None:
+        """Forget which -wal there was: SQLite closed the file."""
+        self._wal_inode = 0
+
+    def moved(self) -> str:
+        """Return in words that the file is not where it was, and where it is, as far as the system tells."""
+        where = _name_of(self._identity)
+        found = f"; it is {where} now" if where else ""
+        return f"the file was renamed, removed or replaced while the store was open{found}"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _name_of(file: tuple[int, int] | None) -> str:
+    """Return the name that a file which this process has open has now; "" if it has none, or that cannot be known."""
+    folder = "/proc/self/fd"
+    try:
+        for number in os.listdir(folder):
+            try:
+                status = os.stat(f"{folder}/{number}")
+                if (status.st_dev, status.st_ino) == file:
+                    return os.readlink(f"{folder}/{number}") if status.st_nlink else "without a name"
+            except OSError:
+                continue
+    except OSError:
+        pass
+    return ""
