@@ -441,18 +441,18 @@ class Store(Provable):
         """
         return self._wal.pending()
 
-    def resume(self, id: int) -> StagedTransaction:  # noqa: A002, the word of pending()'s users
+    def resume(self, txn: int) -> StagedTransaction:
         """Go on with a staged transaction that a dead process left; from now on it is this handle's.
 
         Args:
-            id: its number, `txn` in pending().
+            txn: its number, as pending() gives it.
 
         Raises:
             InvalidRecord: there is no such transaction, it has ended, or its process lives.
             Busy, StoreFull, ReadOnly: as for a transaction.
         """
-        self._wal.adopt(id)
-        return StagedTransaction(self._wal, id)
+        self._wal.adopt(txn)
+        return StagedTransaction(self._wal, txn)
 
     def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
         """Copy the newest commit's state into one file, while others go on writing; verified before it gets its name.
