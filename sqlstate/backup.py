@@ -20,12 +20,10 @@ from sqlstate import meta as metadata
 from sqlstate.connection import (
     HEADER_BYTES,
     Connection,
-    Pages,
     alone,
     check_sqlite,
     check_vfs,
     outdating,
-    overlaid,
     page_size,
     read_at,
     set_journaling,
@@ -48,6 +46,7 @@ from sqlstate.errors import (
 )
 from sqlstate.files import belongs_to
 from sqlstate.merkle import RootBuilder, leaf, rank
+from sqlstate.overlay import Pages, overlaid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
 import warnings
@@ -12,7 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlstate import files, holders
+from sqlstate import files, holders, main_file
 from sqlstate.connection import (
     HEADER_BYTES,
     SYNCHRONOUS,
@@ -31,20 +30,21 @@ from sqlstate.errors import (
     CannotOpen,
     CommitOutcomeUnknown,
     InvalidOption,
-    NotAStore,
     ReadOnly,
     StoreClosed,
     StoreError,
     StoreForked,
     StoreIOError,
-    StoreMissing,
     StoreUnusable,
     WalPinned,
 )
+from sqlstate.frozen import Frozen
 from sqlstate.turn import Turn, thread_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sqlstate.overlay import Pages
 
 # Smaller ones would meet one commit in a hundred; larger ones take longer, and leave more to recover.
 CHECKPOINT_PAGES: Final = 4096
@@ -89,7 +89,7 @@ class Engine:
     ) -> None:
         self.sqlite_version = check_sqlite()
         check_vfs(vfs)
-        self.path = _absolute(path)
+        self.path = main_file.absolute(path)
         self.read_only = read_only
         self.journal: Journal = "delete"
         self.wal_pages = 0
@@ -108,6 +108,8 @@ class Engine:
         self.timeout = timeout
         self.vfs = vfs
         self._foldable = False
+        self.frozen: Frozen | None = None
+        """How the file is read where SQLite can make nothing beside it."""
         self._last: Callable[[], bool] | None = None
         self._closed = False
         self._forked = False
@@ -124,7 +126,7 @@ class Engine:
         with _opening:
             if create and not read_only:
                 self._refuse_strangers()
-            _prepare_path(self.path, create=create and not read_only)
+            main_file.prepare(self.path, create=create and not read_only)
             self.header = self._read_header()
 
     def connect(self) -> None:
@@ -139,6 +141,10 @@ class Engine:
             InvalidOption: another program set a journal mode that is not durable.
             StoreIOError: the operating system refused to make the -wal.
         """
+        if self.frozen is not None:
+            self.journal = "wal"
+            self.writer.settle("wal", read_only=True)
+            return
         actual = self.writer.journal_mode()
         if actual not in SYNCHRONOUS:
             raise InvalidOption(f"{self.path} has journal mode {actual!r}; use SQLite to set it to 'wal' or 'delete'")
@@ -147,7 +153,10 @@ class Engine:
         if self.journal == "wal" and not self.read_only:
             self.writer.on_commit(self._seen_wal)
             self.wal_in_place()
-        self.recovered_frames = self.writer.wal_frames() if self.journal == "wal" else 0
+        self.recovered_frames = 0
+        if self.journal == "wal":
+            with suppress(ReadOnly):  # SQLite does not count for who may not write; nothing is compared then
+                self.recovered_frames = self.writer.wal_frames()
         if self.journal == "wal" and self.writer.value("PRAGMA user_version") is not None and not self.has("-wal"):
             # SQLite swallows an error of the change, and goes on with a rollback journal.
             raise StoreIOError(f"{self.path}: SQLite could not go over to WAL mode; nothing was changed. Try again")
@@ -194,6 +203,8 @@ class Engine:
     def take_reader(self) -> Connection:
         """Return a connection for reading that nobody else uses; give it back with give_reader()."""
         self.check_usable()
+        if self.frozen is not None:
+            self.check_unchanged()
         try:
             connection = self._readers.pop()
         except IndexError:
@@ -222,6 +233,31 @@ class Engine:
             self._close(connection)
         else:
             self._readers.append(connection)
+        if self.frozen is not None:
+            self.check_unchanged()
+
+    def freeze(self, pages: Pages | None) -> None:
+        """Read the file from now on without anything that SQLite would make beside it; not connected yet.
+
+        Args:
+            pages: of a -wal that holds commits; the caller is alone with the file.
+        """
+        self.frozen = Frozen(self.real_path, self.vfs, pages)
+
+    def check_unchanged(self) -> None:
+        """Raise if the file is read without locks, and somebody has changed it: what was read may be mixed.
+
+        Raises:
+            StoreIOError: that is so; the handle refuses further work.
+        """
+        if self.frozen is None or self._failure or not self.frozen.changed():
+            return
+        self._failure = "the file was changed while it was read without locks"
+        raise StoreIOError(
+            f"{self.path}: somebody changed the file while it was read without locks, as nothing can be written beside "
+            "it here; what was read may be of two states. Nothing was changed by this handle, which refuses further "
+            "work. Open the store again"
+        )
 
     @property
     def closed(self) -> bool:
@@ -369,8 +405,9 @@ class Engine:
 
     def disconnect(self) -> None:
         """Close the writing connection, so that connect() can begin again."""
-        self._close(self.writer)
-        del self.writer
+        if hasattr(self, "writer"):
+            self._close(self.writer)
+            del self.writer
         self._wal_inode = 0
 
     def close(self, last: Callable[[], bool] | None = None) -> None:
@@ -477,7 +514,9 @@ class Engine:
         The strangers are looked for first: a store that is being made has its header before it has a -wal.
         """
         try:
-            stranger = "-wal" if self.size("-wal") else "-journal" if _foreign_journal(self.real_path) else ""
+            stranger = (
+                "-wal" if self.size("-wal") else "-journal" if main_file.has_foreign_journal(self.real_path) else ""
+            )
             empty = not self.size()
         except OSError:
             return  # a path that no file can have; what follows says so
@@ -495,6 +534,8 @@ class Engine:
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
 
     def _connect(self) -> Connection:
+        if self.frozen is not None:
+            return self.frozen.connect(self.timeout)
         # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
         # be rolled back must wait longer if this store is opened for reading.
         waits = self.read_only and self.size("-journal") > 0
@@ -521,6 +562,8 @@ class Engine:
             finally:
                 self._close(writer)
                 del self.writer
+                if self.frozen is not None:
+                    self.frozen.close()
 
     def _fail(self, failure: str) -> None:
         self._failure = failure
@@ -627,58 +670,3 @@ def _abandon_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
-
-
-def _foreign_journal(path: str) -> bool:
-    """Tell whether there is a file named like the rollback journal of *path* that is none."""
-    try:
-        with open(path + "-journal", "rb") as journal:
-            start = journal.read(len(_JOURNAL_MAGIC))
-    except OSError:
-        return False
-    return start.rstrip(b"\0") != _JOURNAL_MAGIC[: len(start.rstrip(b"\0"))]
-
-
-_JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
-
-
-def _absolute(path: str | os.PathLike[str]) -> str:
-    """Return *path* as SQLite takes it: absolute, so that it is never a URI or the name of a memory database."""
-    absolute = os.path.abspath(os.fsdecode(path))
-    try:
-        absolute.encode()
-    except UnicodeEncodeError:
-        raise CannotOpen(f"{absolute!r} is not text in UTF-8, and SQLite takes no other; choose another path") from None
-    if "\0" in absolute:
-        raise CannotOpen(f"{absolute!r} holds a NUL, which no path can; choose another path")
-    return absolute
-
-
-def _prepare_path(path: str, *, create: bool) -> None:
-    """Make sure that a regular file is at *path*."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        folder = os.path.dirname(path)
-        if not os.path.isdir(folder):
-            raise StoreMissing(f"there is no folder {folder}; make it first") from None
-        if not create:
-            raise StoreMissing(f"there is no file {path}; open it for writing with create=True to make it") from None
-        _create(path)
-        return
-    except OSError as e:
-        raise CannotOpen(f"{path} cannot be looked at: {e}; choose another path") from e
-    if stat.S_ISDIR(mode):
-        raise NotAStore(f"{path} is a folder; name a file in it")
-    if not stat.S_ISREG(mode):
-        raise NotAStore(f"{path} is not a regular file; name one that is, or that is not there yet")
-
-
-def _create(path: str) -> None:
-    try:
-        # Closing this descriptor is harmless: nobody in this process can have the file open yet.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        pass  # another process was faster
-    except OSError as e:
-        raise CannotOpen(f"{path} cannot be made: {e}; look at the permissions of its folder") from e

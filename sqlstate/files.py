@@ -42,6 +42,36 @@ _SIDECARS: Final = ("", "-wal", "-shm", "-journal")
 _AS_FOUND: Final = "what was there before is as it was"
 
 
+# ---- What the system refuses ----
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+DESCRIPTORS: Final = (
+    "this process, or the system, has as many files open as it may. Close what is not needed, or raise the limit "
+    "(ulimit -n)"
+)
+
+
+def out_of_descriptors() -> bool:
+    """Tell whether nothing can be opened now, whatever it is; SQLite does not always keep why it could not."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as e:
+        return e.errno in NO_DESCRIPTOR
+    return False
+
+
+def may_not_write(path: str) -> bool:
+    """Tell whether this user, or anybody, may not write the file or folder: by its permissions, or its file system."""
+    effective = os.access in os.supports_effective_ids
+    return not os.access(path, os.W_OK, effective_ids=effective)
+
+
+def why(e: OSError) -> str:
+    """Return what the system said, in words that fit behind a colon."""
+    return DESCRIPTORS if e.errno in NO_DESCRIPTOR else e.strerror or str(e)
+
+
 # ---- Which file a name leads to ----
 
 

@@ -7,19 +7,23 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Literal
 
-from sqlstate import audit, backup, migrate, recovery, wal
+from sqlstate import audit, backup, files, migrate, recovery, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.commit import Writer, now
+from sqlstate.connection import page_size
 from sqlstate.engine import Engine
-from sqlstate.errors import InvalidOption, ReadOnly
+from sqlstate.errors import CannotOpen, InvalidOption, ReadOnly, StoreFull
 from sqlstate.group import GROUP_SIZE, GROUP_WAIT
 from sqlstate.inspection import inspect, read_header, undoes_making
+from sqlstate.overlay import Pages
+from sqlstate.sqlite_journal import scan_wal
 from sqlstate.store import Store, check_timeout
 
 if TYPE_CHECKING:
     from sqlstate.backup import BackupReport, Progress
     from sqlstate.connection import Journal
+    from sqlstate.errors import StoreError
     from sqlstate.inspection import Inspection
     from sqlstate.meta import Meta
     from sqlstate.recovery import Recover
@@ -85,14 +89,15 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             raise migrate.empty_file(engine.path)
         found = inspect(engine)
         evidence = recovery.admit(engine, found, recover)
-        meta = _connect(engine, journal)
+        meta = _connect(engine, journal, found)
         if _is_suspect(engine, found):
             engine.disconnect()
             found = inspect(engine, thoroughly=True)
             evidence = recovery.admit(engine, found, recover)
-            meta = _connect(engine, journal)
+            meta = _connect(engine, journal, found)
         writer = Writer(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
+        engine.check_unchanged()
     except BaseException:
         engine.close()
         raise
@@ -127,18 +132,67 @@ def restore(
     return done
 
 
-def _connect(engine: Engine, journal: Journal) -> Meta:
+def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
     """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
-    engine.connect()
-    engine.settle()
+    beside = engine.has("-wal") or engine.has("-journal")
+    if engine.header[18:19] == b"\2" and not beside and files.may_not_write(engine.real_path):
+        _freeze(engine, None)  # a -wal that this user made, the file's owner might not be able to write
+    else:
+        try:
+            engine.connect()
+            engine.settle()
+        except (CannotOpen, ReadOnly, StoreFull) as e:
+            _freeze(engine, e)
     if not migrate.check_header(engine.writer) or migrate.pending(engine.writer, migrate.shipped()):
         _migrate(engine, journal)
     migrate.check_schema(engine.writer)
     meta = metadata.read(engine.writer)
+    if engine.frozen is not None and not engine.frozen.has_wal and metadata.read_marker(engine.writer).open:
+        found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
+        recovery.admit(engine, found, "refuse")
     if engine.journal != meta.journal and not engine.read_only:
         engine.writer.set_journal(meta.journal)
         engine.settle()
     return meta
+
+
+def _freeze(engine: Engine, cause: StoreError | None) -> None:
+    """Read the file as it is where SQLite can, or shall, make nothing beside it; *cause* is what kept it from that.
+
+    Raises:
+        ReadOnly, StoreFull: the store was to be opened for writing.
+        CannotOpen: it was not closed, and cannot be read like that; or *cause*, if it was something else.
+    """
+    engine.disconnect()
+    full = isinstance(cause, StoreFull)
+    if cause is not None and (engine.header[18:19] != b"\2" or not (full or files.may_not_write(engine.folder))):
+        raise cause
+    if not engine.read_only:
+        if full:
+            raise StoreFull(f"{cause}. To read it now, open it with read_only=True") from cause
+        raise ReadOnly(
+            f"{engine.path}: it cannot be written: it is on read-only media, or this user may not write it, or not its "
+            "folder. Nothing was changed. To read it, open it with read_only=True"
+        ) from cause
+    if engine.size("-journal") or (engine.size("-wal") and not full):
+        raise CannotOpen(
+            f"{engine.path}: it was not closed, and what SQLite keeps beside it cannot be read where nothing can be "
+            "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
+            "the copy"
+        ) from cause
+    with engine.alone() as alone:
+        if cause is not None and (alone is False or (alone is None and full)):
+            raise cause
+        engine.freeze(_pages(engine))
+    engine.connect()
+    engine.settle()
+
+
+def _pages(engine: Engine) -> Pages | None:
+    """Return the pages that SQLite would take from the -wal, None if there are none."""
+    data = engine.sidecar("-wal")
+    scan = scan_wal(data, page_size(engine.header))
+    return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None
 
 
 def _is_suspect(engine: Engine, found: Inspection) -> bool:

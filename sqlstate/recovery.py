@@ -201,6 +201,8 @@ def _compared(writer: Writer, found: Inspection, report: RecoveryReport) -> Reco
             return replace(report, checked=_check_newest(engine, connection, writer, report))
     if found.journal.kind != "wal" or report.damage in _NOT_OURS:
         return report
+    if engine.frozen is not None:  # SQLite was not asked
+        return report
     frames = engine.recovered_frames
     agrees = frames == found.journal.committed
     if not agrees and (found.after != head or metadata.read_marker(connection) != found.marker):

@@ -14,7 +14,7 @@ from sqlstate.batch import Batch
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, check_number
-from sqlstate.errors import Busy, InvalidOption, StoreFull, StoreUnusable
+from sqlstate.errors import Busy, InvalidOption, ReadOnly, StoreFull, StoreUnusable
 from sqlstate.group import GroupCommit
 from sqlstate.prover import Provable
 from sqlstate.staging import StagedTransaction, WriteAheadLog
@@ -457,7 +457,7 @@ class Store(Provable):
     def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
         """Copy the newest commit's state into one file, while others go on writing; verified before it gets its name.
 
-        An audit entry says so, unless the store was opened for reading. In a store without SQLite's WAL, writers
+        An audit entry says so, unless the store was opened for reading, or cannot be written. In a store without SQLite's WAL, writers
         wait while it is copied.
 
         Args:
@@ -473,7 +473,8 @@ class Store(Provable):
         done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
         if not self._engine.read_only:
             detail = {"file": done.path.name, "bytes": done.bytes, "seq": done.head.seq, "root": done.head.root.hex()}
-            self.record("backup", detail)
+            with suppress(StoreFull, ReadOnly):  # the backup is there all the same
+                self.record("backup", detail)
         return done
 
     def record(self, kind: str, detail: Mapping[str, Any]) -> int:

@@ -11,7 +11,7 @@ import click
 
 import sqlstate
 from sqlstate.cli.output import on_terminal, printable
-from sqlstate.errors import InvalidKey
+from sqlstate.errors import InvalidKey, ReadOnly
 from sqlstate.exchange import int_key
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ class Settings:
     def write(self, file: str, *, create: bool) -> sqlstate.Store:
         """Open the store for writing."""
         return sqlstate.open(file, create=create, timeout=self.timeout)
+
+    def write_or_read(self, file: str) -> sqlstate.Store:
+        """Open the store for writing, and where it cannot be written, for reading."""
+        try:
+            return self.write(file, create=False)
+        except ReadOnly:
+            return self.read(file)
 
     @property
     def asked(self) -> bool:

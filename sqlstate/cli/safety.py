@@ -216,7 +216,7 @@ def backup(settings: Settings, /, *, file: str, dest: str, keep: int) -> int:
     The copy is opened and its root compared before it gets its name: DEST is complete, durable and sound when
     the program ends, or as it was before. It is one file, and a store like any other.
     """
-    with settings.write(file, create=False) as store, progress(settings, "backup") as shown:
+    with settings.write_or_read(file) as store, progress(settings, "backup") as shown:
         done = store.backup(dest, keep=keep, progress=shown)
     _print_copy(settings, done, {"rotated": done.rotated, "removed": done.removed})
     return Exit.OK
