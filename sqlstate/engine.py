@@ -34,6 +34,7 @@ from sqlstate.errors import (
     StoreClosed,
     StoreError,
     StoreForked,
+    StoreFull,
     StoreIOError,
     StoreUnusable,
     WalPinned,
@@ -320,12 +321,16 @@ class Engine:
         """Commit the open transaction, which makes commit *seq* with *chain*, and checkpoint when that is due.
 
         Raises:
-            Busy, StoreFull: nothing was committed.
+            Busy: nothing was committed.
+            StoreFull: nothing was committed; see make_room().
             CommitOutcomeUnknown: the commit may be there or not; the handle refuses further work.
             StoreIOError: the commit is durable, the checkpoint failed; the handle refuses further work.
         """
         try:
             self.writer.commit()
+        except StoreFull:
+            self.make_room()
+            raise
         except OutcomeUnknown as e:
             self._fail(f"commit {seq} failed with an error and may or may not be there")
             raise CommitOutcomeUnknown(seq, str(e), chain) from e.__cause__
@@ -334,7 +339,7 @@ class Engine:
             self._wake_watchers()
         # Done here, not in SQLite's hook, so that an error is seen instead of swallowed.
         if self.wal_pages >= max(CHECKPOINT_PAGES, self._retry_at):
-            with suppress(Busy):  # another process is at it; a later commit looks again
+            with suppress(Busy, StoreFull):  # another process is at it, or the disk is full; a later commit looks again
                 self._bound_wal(seq)
 
     def checkpoint(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
@@ -348,6 +353,7 @@ class Engine:
 
         Raises:
             Busy: another connection is doing it.
+            StoreFull: the main file has no room for it; nothing is lost, and what is in SQLite's WAL stays there.
             StoreIOError: the operating system refused; the handle refuses further work.
         """
         began = time.perf_counter()
@@ -355,7 +361,7 @@ class Engine:
             if patience:
                 self.writer.free_wal(patience)
             frames, carried = self.writer.checkpoint()
-        except Busy:
+        except (Busy, StoreFull):
             raise
         except StoreError as e:
             what = f"commit {seq}" if seq else "what was committed"
@@ -370,6 +376,12 @@ class Engine:
             self.counters.syncs += 2 if carried == frames else 1
         self._carried = carried
         return frames, carried
+
+    def make_room(self) -> None:
+        """Try to move all of SQLite's WAL into the main file, on a full disk: the next commit can use its room then."""
+        if self.journal == "wal":
+            with suppress(Busy, StoreFull):
+                self.checkpoint()
 
     def count_anew(self) -> None:
         """Begin to count: what was before is not this handle's user's."""
@@ -395,6 +407,9 @@ class Engine:
         """
         try:
             self.writer.commit()
+        except StoreFull:
+            self.make_room()
+            raise
         except OutcomeUnknown as e:
             self._fail(f"{what} failed with an error, and may or may not be there")
             raise StoreIOError(

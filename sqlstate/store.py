@@ -457,8 +457,8 @@ class Store(Provable):
     def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
         """Copy the newest commit's state into one file, while others go on writing; verified before it gets its name.
 
-        An audit entry says so, unless the store was opened for reading, or cannot be written. In a store without SQLite's WAL, writers
-        wait while it is copied.
+        An audit entry says so, unless the store was opened for reading, or cannot be written. In a store without
+        SQLite's WAL, writers wait while it is copied.
 
         Args:
             dest: the copy. A backup of this store that is there is replaced, or rotated.

@@ -34,7 +34,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def make(path: Path, journal: sqlstate.Journal = "wal") -> None:
     with sqlstate.open(path, journal=journal) as store:
         store["c"]["k"] = 1
-        store["c"].update({i: "v" * 50 for i in range(500)})
+        store["c"].update(dict.fromkeys(range(500), "v" * 50))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def media(tmp_path: Path) -> Path:
 def open_folder() -> Iterator[Path]:
     """A folder that other users reach."""
     with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)
+        os.chmod(name, 0o755)  # noqa: S103, that is the point
         yield Path(name)
 
 

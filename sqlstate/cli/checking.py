@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-import sqlstate
 from sqlstate import headlog
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, counted, file_argument, progress
@@ -42,16 +41,17 @@ def check(settings: Settings, /, *, file: str, quick: bool, against: str | None,
     """Read every row of a store again, hash it, and compare it with what it must agree with.
 
     Nothing is changed, and others can go on writing. What is damaged is named, one finding a line: entries, nodes
-    of the tree, commits, records, audit entries. Exit code 0: sound; 3: damaged; 5: cannot tell, or
-    'sqlstate recover' has to come first.
+    of the tree, commits, records, audit entries. Exit code 0: sound; 3: damaged; 5: cannot tell. If the last close
+    was not clean, the state is checked that 'sqlstate recover' will find.
 
     Without --against, a store that somebody made anew as a whole is as sound as any.
     """
     trusted = None if against is None else _trusted(against, key)
     if against is None and key is not None:
         raise click.UsageError("--key is the public key of a signed head; give that with --against.")
-    opened = sqlstate.open(file, read_only=True, create=False, timeout=settings.timeout, recover="refuse")
-    with opened as store, progress(settings, "check") as shown:
+    with settings.read(file) as store, progress(settings, "check") as shown:
+        if store.recovery.due:
+            settings.say("the last close was not clean; 'sqlstate recover' recovers")
         report = store.check("quick" if quick else "full", against=trusted, progress=shown)
     if settings.object_form == "json":
         write_object(report.as_dict(), "json")

@@ -50,7 +50,8 @@ def recover(settings: Settings, /, *, file: str, how: str) -> int:
     The report is printed in each of these cases. Every verb that writes recovers as rollback does.
     """  # noqa: D301, the backslash is click's mark for text that keeps its lines
     try:
-        with sqlstate.open(file, create=False, timeout=settings.timeout, recover=cast("Any", how)) as store:
+        opened = sqlstate.open(file, create=False, timeout=settings.timeout, recover=cast("Any", how))
+        with settings.closing(opened) as store:
             report = store.recovery
     except (JournalDamaged, RecoveryDue) as e:
         _print_report(settings, e.report)

@@ -76,7 +76,7 @@ def as_user(user: int, work: Callable[[], object]) -> None:
             os.setuid(user)
             work()
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001, the parent sees the exit code
             traceback.print_exc()
         finally:
             os._exit(code)
