@@ -139,30 +139,27 @@ class Temporary:
     Args:
         target: whose place it may take; a link stays, and what it leads to is replaced.
         store_id: the store that it belongs to.
+        like: the file whose owner and mode it gets if nothing is at *target*.
 
     Raises:
         InvalidOption: what is at *target* is not a regular file.
         OSError: it cannot be made.
     """
 
-    __slots__ = ("__weakref__", "_mode", "descriptor", "locked", "path", "replaced", "target")
+    __slots__ = ("__weakref__", "_like", "_mode", "descriptor", "locked", "path", "replaced", "target")
 
-    def __init__(self, target: str | os.PathLike[str], store_id: bytes) -> None:
+    def __init__(self, target: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> None:
         self.target = os.path.realpath(target)
         self.replaced = False
+        self._like = self._model(os.fspath(target), like)
         self._mode = 0o600
-        with suppress(FileNotFoundError):
-            status = os.stat(self.target)
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidOption(
-                    f"{os.fspath(target)} is not a regular file, and only one can be replaced as a whole"
-                )
-            self._mode = stat.S_IMODE(status.st_mode)
         while True:
             self.path = _temporary_path(self.target, store_id)
             self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
             _held.add(self)
             try:
+                if self._like is not None:  # at once: if its maker dies, those who may write the target can see it
+                    self._mode = _give(self.descriptor, self._like)
                 self.locked = _lock_own(self.descriptor)
                 if _is_named(self.path, self.descriptor):
                     break
@@ -170,6 +167,18 @@ class Temporary:
                 self.discard()
                 raise
             self.release()  # before it was locked, somebody took it for one of the dead
+
+    def _model(self, shown: str, like: str | None) -> os.stat_result | None:
+        """Return whose owner and mode the file gets, if it is to have another's."""
+        with suppress(FileNotFoundError):
+            status = os.stat(self.target)
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidOption(f"{shown} is not a regular file, and only one can be replaced as a whole")
+            return status
+        if like is not None:
+            with suppress(OSError):
+                return os.stat(like)
+        return None
 
     def sync(self) -> None:
         """Make the file's content and mode durable.
@@ -249,11 +258,12 @@ class Temporary:
 
 
 @contextmanager
-def temporary(path: str | os.PathLike[str], store_id: bytes) -> Iterator[Temporary]:
+def temporary(path: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> Iterator[Temporary]:
     """Make a file that the block can put in the place of *path* with replace(); otherwise it leaves no trace.
 
-    For others that write it, such as SQLite, it has a `path`. What is there already keeps its mode; a new file gets
-    0600, its owner's alone, and is never open to others while it is written.
+    For others that write it, such as SQLite, it has a `path`. What is there already keeps its mode, and its owner and
+    group as far as this user may give them; a new file gets those of *like*, or else 0600, its owner's alone. It is
+    never open to others while it is written.
 
     Raises:
         InvalidOption: what is there is not a regular file.
@@ -261,7 +271,7 @@ def temporary(path: str | os.PathLike[str], store_id: bytes) -> Iterator[Tempora
     """
     made: Temporary | None = None
     try:
-        made = Temporary(path, store_id)
+        made = Temporary(path, store_id, like)
         yield made
     except OSError as e:
         if e.errno is None:
@@ -279,14 +289,14 @@ def temporary(path: str | os.PathLike[str], store_id: bytes) -> Iterator[Tempora
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], store_id: bytes) -> Iterator[IO[bytes]]:
+def replacing(path: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> Iterator[IO[bytes]]:
     """Give a file that takes the place of *path* when the block has ended well, and else leaves no trace.
 
     Raises:
         InvalidOption: what is there is not a regular file.
         OSError: the file cannot be written; a note says what that means.
     """
-    with temporary(path, store_id) as made:
+    with temporary(path, store_id, like) as made:
         with open(made.descriptor, "wb", closefd=False) as file:
             yield file
         made.replace()
@@ -349,7 +359,7 @@ class SessionFile:
 
     def __init__(self, path: str, session: bytes, store_id: bytes) -> None:
         try:
-            self._file = Temporary(_session_path(path, session), store_id)
+            self._file = Temporary(_session_path(path, session), store_id, like=path)
             try:
                 if fcntl is not None and not self._file.locked:
                     raise OSError(errno.ENOLCK, "the file system has no locks")
@@ -423,6 +433,20 @@ def _session_path(path: str, session: bytes) -> str:
 def _belongs(name: str, store_id: bytes) -> bool:
     match = _TEMPORARY.fullmatch(name)
     return match is not None and match[1] == store_id.hex()
+
+
+def _give(descriptor: int, like: os.stat_result) -> int:
+    """Give a file the owner and group of another, as far as this user may; return the mode that it can have then."""
+    mode = stat.S_IMODE(like.st_mode)
+    if not hasattr(os, "fchown"):
+        return mode
+    for owner in (like.st_uid, -1):
+        with suppress(OSError):
+            os.fchown(descriptor, owner, like.st_gid)
+            break
+    if os.fstat(descriptor).st_gid != like.st_gid:  # what was its group's is not another's
+        mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
+    return mode
 
 
 def _is_named(path: str, descriptor: int) -> bool:

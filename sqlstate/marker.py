@@ -114,8 +114,8 @@ class Marking:
         except StoreFull as e:
             raise StoreFull(
                 f"{engine.path}: the store is closed, and the disk is full: what is in its -wal could not be moved "
-                "into the file. Nothing is lost: the -wal stays beside the file and belongs to it, and both can be read "
-                "as they are. Free space on their file system; then open the store and close it, which leaves one file"
+                "into the file. Nothing is lost: the -wal stays beside the file and belongs to it, and both can be "
+                "read as they are. Free space on their file system; then open the store and close it, which leaves one file"
             ) from e
 
     def _rest(self) -> bool:

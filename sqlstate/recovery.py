@@ -369,7 +369,7 @@ def _put_aside(engine: Engine, found: Inspection, suffix: str, *, move: bool) ->
     target = f"{engine.real_path}{suffix}.evidence-{sha256(data).hexdigest()[:16]}"
     if not move and not os.path.exists(target):
         try:
-            with files.replacing(target, found.store_id) as copy:
+            with files.replacing(target, found.store_id, like=engine.real_path) as copy:
                 copy.write(data)
         except (OSError, StoreIOError):
             return ()  # it stays where it is, at least

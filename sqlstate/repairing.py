@@ -278,7 +278,7 @@ def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
             raise InvalidOption(f"{evidence} is there already, and is something else; move it away. {_NOTHING}")
     else:
         # A copy, not a second name: whoever still has the file open would write to it.
-        with files.replacing(evidence, meta.store_id) as kept:
+        with files.replacing(evidence, meta.store_id, like=target) as kept:
             for part in _read(target):
                 kept.write(part)
     with outdating(target, None) as outdate:
