@@ -5,7 +5,6 @@ Until then what was there before stays as it was: a crash leaves at most a tempo
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import struct
@@ -561,8 +560,8 @@ def absolute(path: str | os.PathLike[str]) -> str:
     """Return the absolute path without links: what SQLite names the files beside it after."""
     real = os.fsdecode(path)
     try:
-        real.encode()
-        real = os.path.realpath(real)
+        files.in_utf8(real)
+        real = files.absolute(real, links=False)
     except ValueError:
         raise InvalidOption(f"{real!r} is no path that SQLite takes; choose another") from None
     return real
@@ -588,6 +587,6 @@ def on_disk(path: str) -> Iterator[None]:
         yield
     except OSError as e:
         notes = "; ".join(getattr(e, "__notes__", [])) or "what was there before is as it was"
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(f"{path}: the disk is full; {notes}") from e
-        raise StoreIOError(f"{path}: {e.strerror or e}; {notes}") from e
+        if e.errno in files.FULL:
+            raise StoreFull(f"{path}: the disk is full; {notes}. Free space on its file system, and try again") from e
+        raise StoreIOError(f"{path}: {files.why(e)}; {notes}") from e

@@ -76,7 +76,7 @@ class Connection:
         self._holder: Holder | None = None
         self._refusal: StoreError | None = None
         flags = apsw.SQLITE_OPEN_READONLY if read_only or immutable else apsw.SQLITE_OPEN_READWRITE
-        name = path
+        name = files.in_utf8(path)
         if immutable:
             flags |= apsw.SQLITE_OPEN_URI
             name = f"{Path(path).as_uri()}?immutable=1"
@@ -518,7 +518,7 @@ def read_at(path: str, vfs: str | None, offset: int, amount: int) -> bytes:
     Read through SQLite's VFS, which knows this process's locks: closing a descriptor of our own would drop them.
     """
     try:
-        file = apsw.VFSFile(vfs or "", path, [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        file = apsw.VFSFile(vfs or "", files.in_utf8(path), [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
         try:
             # The system's VFS says that a file of one byte is empty.
             size = file.xFileSize() if vfs else os.stat(path).st_size
@@ -539,7 +539,7 @@ def alone(path: str, vfs: str | None, timeout: float) -> Iterator[bool | None]:
     """
     flags = apsw.SQLITE_OPEN_READONLY if files.may_not_write(path) else apsw.SQLITE_OPEN_READWRITE
     try:
-        file = apsw.VFSFile(vfs or "", path, [flags | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        file = apsw.VFSFile(vfs or "", files.in_utf8(path), [flags | apsw.SQLITE_OPEN_MAIN_DB, 0])
     except apsw.Error as e:
         raise _translated(e, path, 0.0) from e
     try:
@@ -588,7 +588,7 @@ def outdating(path: str, vfs: str | None) -> Iterator[Callable[[], None]]:
     Otherwise they would go on committing to it, and nobody would ever see what they commit.
     """
     try:
-        file = apsw.VFSFile(vfs or "", path, [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        file = apsw.VFSFile(vfs or "", files.in_utf8(path), [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB, 0])
     except apsw.Error as e:
         raise _translated(e, path, 0.0) from e
 
@@ -613,7 +613,7 @@ def set_journaling(path: str, vfs: str | None, journal: Journal) -> None:
     By SQLite itself it would take a -wal or -journal beside the file, which a crash would leave there.
     """
     try:
-        file = apsw.VFSFile(vfs or "", path, [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        file = apsw.VFSFile(vfs or "", files.in_utf8(path), [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB, 0])
         try:
             size = page_size(file.xRead(HEADER_BYTES, 0))
             page = bytearray(file.xRead(size, 0))

@@ -491,14 +491,17 @@ class Engine:
         except FileNotFoundError:
             return b""
         except OSError as e:
-            raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {e}; look at the permissions") from e
+            advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions"
+            raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {files.why(e)}{advice}") from e
 
     def sidecar_start(self, suffix: str, amount: int) -> bytes:
         """Return the first bytes of a file beside the store; the caller is alone with it."""
         try:
             with open(self.real_path + suffix, "rb") as file:
                 return file.read(amount)
-        except OSError:
+        except OSError as e:
+            if e.errno in files.NO_DESCRIPTOR:  # otherwise it is not there, or not for us
+                raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {files.why(e)}") from e
             return b""
 
     def has(self, suffix: str) -> bool:
@@ -546,6 +549,8 @@ class Engine:
         try:
             return read_at(self.real_path, self.vfs, 0, HEADER_BYTES)
         except CannotOpen as e:
+            if files.out_of_descriptors():
+                raise
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
 
     def _connect(self) -> Connection:

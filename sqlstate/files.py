@@ -22,7 +22,7 @@ import weakref
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Final
 
-from sqlstate.errors import InvalidOption, StoreIOError
+from sqlstate.errors import CannotOpen, InvalidOption, StoreIOError
 
 try:
     import fcntl
@@ -65,6 +65,44 @@ def may_not_write(path: str) -> bool:
     """Tell whether this user, or anybody, may not write the file or folder: by its permissions, or its file system."""
     effective = os.access in os.supports_effective_ids
     return not os.access(path, os.W_OK, effective_ids=effective)
+
+
+def absolute(path: str | os.PathLike[str], *, links: bool) -> str:
+    """Return the absolute path.
+
+    Args:
+        path: as a caller gave it.
+        links: leave links in it as they are; otherwise it is what they lead to.
+
+    Raises:
+        CannotOpen: it is relative, and the working directory was removed.
+        ValueError: no path can be that.
+    """
+    try:
+        return os.path.abspath(os.fsdecode(path)) if links else os.path.realpath(os.fsdecode(path))
+    except FileNotFoundError as e:
+        raise CannotOpen(
+            f"{os.fsdecode(path)} leads nowhere: it is relative, and the working directory was removed. Nothing was "
+            "changed. Give an absolute path, or change to a folder that is there"
+        ) from e
+
+
+def in_utf8(path: str) -> str:
+    """Return a path as SQLite takes it: its bytes read as UTF-8, whatever the locale makes of them.
+
+    Raises:
+        ValueError: they are none.
+    """
+    return os.fsencode(path).decode()
+
+
+def as_text(name: str | os.PathLike[str]) -> str:
+    """Return a file's name as text that can be stored: what is not UTF-8 in it as escapes."""
+    found = os.fspath(name)
+    try:
+        return in_utf8(found)
+    except UnicodeError:
+        return found.encode("utf-8", "backslashreplace").decode()
 
 
 def why(e: OSError) -> str:
@@ -149,7 +187,7 @@ class Temporary:
     __slots__ = ("__weakref__", "_like", "_mode", "descriptor", "locked", "path", "replaced", "target")
 
     def __init__(self, target: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> None:
-        self.target = os.path.realpath(target)
+        self.target = absolute(target, links=False)
         self.replaced = False
         self._like = self._model(os.fspath(target), like)
         self._mode = 0o600
@@ -276,7 +314,7 @@ def temporary(path: str | os.PathLike[str], store_id: bytes, like: str | None = 
     except OSError as e:
         if e.errno is None:
             raise
-        error = OSError(e.errno, e.strerror, os.fspath(path))  # the caller knows no temporary name
+        error = OSError(e.errno, why(e), os.fspath(path))  # the caller knows no temporary name
         durable = "it was replaced, and whether that survives a power cut is not certain"
         error.add_note(durable if made is not None and made.replaced else _AS_FOUND)
         raise error from e
@@ -331,7 +369,7 @@ def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> b
 
     Reading it as an ordinary file would drop SQLite's locks when it is closed; replacing it would destroy it.
     """
-    real, ours = os.path.realpath(path), os.path.realpath(store)
+    real, ours = absolute(path, links=False), absolute(store, links=False)
     if real in [ours + suffix for suffix in _SIDECARS]:
         return True
     try:
@@ -372,7 +410,7 @@ class SessionFile:
                 raise
         except OSError as e:
             raise StoreIOError(
-                f"{path}: the file beside it that says that this session lives cannot be made ({e.strerror}); "
+                f"{path}: the file beside it that says that this session lives cannot be made: {why(e)}; "
                 "nothing was staged"
             ) from e
 

@@ -6,7 +6,8 @@ import os
 import stat
 from typing import Final
 
-from sqlstate.errors import CannotOpen, NotAStore, StoreMissing
+from sqlstate import files
+from sqlstate.errors import CannotOpen, NotAStore, StoreFull, StoreMissing
 
 
 def has_foreign_journal(path: str) -> bool:
@@ -14,7 +15,9 @@ def has_foreign_journal(path: str) -> bool:
     try:
         with open(path + "-journal", "rb") as journal:
             start = journal.read(len(_JOURNAL_MAGIC))
-    except OSError:
+    except OSError as e:
+        if e.errno in files.NO_DESCRIPTOR:
+            raise CannotOpen(f"{path}-journal cannot be read: {files.why(e)}. Nothing was changed") from e
         return False
     return start.rstrip(b"\0") != _JOURNAL_MAGIC[: len(start.rstrip(b"\0"))]
 
@@ -24,14 +27,14 @@ _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 def absolute(path: str | os.PathLike[str]) -> str:
     """Return *path* as SQLite takes it: absolute, so that it is never a URI or the name of a memory database."""
-    absolute = os.path.abspath(os.fsdecode(path))
+    found = files.absolute(path, links=True)
     try:
-        absolute.encode()
-    except UnicodeEncodeError:
-        raise CannotOpen(f"{absolute!r} is not text in UTF-8, and SQLite takes no other; choose another path") from None
-    if "\0" in absolute:
-        raise CannotOpen(f"{absolute!r} holds a NUL, which no path can; choose another path")
-    return absolute
+        files.in_utf8(found)
+    except UnicodeError:
+        raise CannotOpen(f"{found!r} is not text in UTF-8, and SQLite takes no other; choose another path") from None
+    if "\0" in found:
+        raise CannotOpen(f"{found!r} holds a NUL, which no path can; choose another path")
+    return found
 
 
 def prepare(path: str, *, create: bool) -> None:
@@ -47,7 +50,7 @@ def prepare(path: str, *, create: bool) -> None:
         _create(path)
         return
     except OSError as e:
-        raise CannotOpen(f"{path} cannot be looked at: {e}; choose another path") from e
+        raise CannotOpen(f"{path} cannot be looked at: {files.why(e)}; choose another path") from e
     if stat.S_ISDIR(mode):
         raise NotAStore(f"{path} is a folder; name a file in it")
     if not stat.S_ISREG(mode):
@@ -61,4 +64,7 @@ def _create(path: str) -> None:
     except FileExistsError:
         pass  # another process was faster
     except OSError as e:
-        raise CannotOpen(f"{path} cannot be made: {e}; look at the permissions of its folder") from e
+        if e.errno in files.FULL:
+            raise StoreFull(f"{path} cannot be made: the disk is full. Free space on its file system") from e
+        advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions of its folder"
+        raise CannotOpen(f"{path} cannot be made: {files.why(e)}{advice}") from e

@@ -115,7 +115,7 @@ class Marking:
             raise StoreFull(
                 f"{engine.path}: the store is closed, and the disk is full: what is in its -wal could not be moved "
                 "into the file. Nothing is lost: the -wal stays beside the file and belongs to it, and both can be "
-                "read as they are. Free space on their file system; then open the store and close it, which leaves one file"
+                "read as they are. Free space on their file system; then open the store and close it"
             ) from e
 
     def _rest(self) -> bool:

@@ -57,7 +57,8 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             `"wal"` with synchronous=FULL: one sync a commit, readers never wait. `"delete"` with
             synchronous=EXTRA: a rollback journal, for file systems without shared memory; five syncs a
             commit, and readers and writers wait for each other.
-        read_only: refuse every write, and change nothing about the file.
+        read_only: refuse every write, and change nothing about the file. On read-only media, and where this user may
+            not write, a store that was closed is read as it is; that somebody changes it all the same is noticed.
         create: make the file if there is none.
         timeout: seconds that a write waits before Busy: for other threads, and then again for other processes.
         recover: what to do if the last close was not clean; `store.recovery` says what was found and done.
@@ -75,6 +76,8 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         SQLiteTooOld: the SQLite library could lose committed data.
         InvalidOption: an argument is outside what it may be.
         CannotOpen: the system does not let us look at the file, or make it.
+        ReadOnly: nothing can be written there, and *read_only* is False; or it must be migrated first.
+        StoreFull: the disk is full, and has no room for the files that SQLite keeps beside it.
         Damaged: the file contradicts itself.
         Busy: others had the file locked for the whole timeout.
     """
@@ -127,16 +130,17 @@ def restore(
     """
     done = backup.restore(source, dest, replace=replace, progress=progress)
     with open(done.path) as store:
-        detail = {"file": os.path.basename(source), "bytes": done.bytes, "seq": done.head.seq}
+        detail = {"file": files.as_text(os.path.basename(source)), "bytes": done.bytes, "seq": done.head.seq}
         store.record("restore", detail | {"root": done.head.root.hex()})
     return done
 
 
 def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
     """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
-    beside = engine.has("-wal") or engine.has("-journal")
-    if engine.header[18:19] == b"\2" and not beside and files.may_not_write(engine.real_path):
-        _freeze(engine, None)  # a -wal that this user made, the file's owner might not be able to write
+    there = engine.has("-wal") or engine.has("-journal")
+    # A -wal that this user makes, the file's owner might not be able to write; one that is there can be read.
+    if engine.header[18:19] == b"\2" and not (engine.read_only and there) and files.may_not_write(engine.real_path):
+        _freeze(engine, None)
     else:
         try:
             engine.connect()

@@ -154,7 +154,7 @@ def _recovered(
         if report.damage:  # the main file may hold blocks of commits that are lost
             history.trim(connection, wal.last(connection, writer.meta)[1].seq)
         rolled_back = () if how == "resume" else _roll_back(writer)
-        removed = tuple(name for name in map(_as_text, orphans) if not audit.mentions(connection, name))
+        removed = tuple(name for name in map(files.as_text, orphans) if not audit.mentions(connection, name))
         report = replace(
             report,
             rolled_back=rolled_back,
@@ -187,11 +187,6 @@ def _begin_anew(writer: Writer) -> None:
     if writer.engine.journal == "wal" and writer.marking.rest():
         with suppress(Busy, StoreFull):
             writer.engine.writer.empty_wal()
-
-
-def _as_text(name: str) -> str:
-    """Return a file's name with what is no text in it as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _has_changed(connection: Connection, found: Inspection) -> bool:
@@ -268,7 +263,7 @@ def _note(writer: Writer, report: RecoveryReport, how: Recover) -> int:
     connection = writer.engine.writer
     detail = report.as_dict()
     detail["how"] = how
-    detail["evidence"] = [os.path.basename(path) for path in report.evidence]
+    detail["evidence"] = [files.as_text(os.path.basename(path)) for path in report.evidence]
     for name in ("entry", "due", "seconds"):
         del detail[name]
     head = wal.last(connection, writer.meta)[1]

@@ -420,8 +420,8 @@ def _note(copy: Connection, meta: Meta, plan: _Plan, report: RepairReport, sourc
         "mended": report.mended,
         "lost": lost[:_LOST_NOTED],
         "lost_count": len(lost),
-        "from": None if source is None else _text(source),
-        "evidence": _text(os.path.basename(str(report.evidence))),
+        "from": None if source is None else files.as_text(source),
+        "evidence": files.as_text(os.path.basename(str(report.evidence))),
     }
     copy.begin()
     number = audit.append(copy, meta.store_id, plan.head, now(), ("repair", detail))

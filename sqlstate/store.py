@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
-from sqlstate import audit, backup, check, headlog, history, state, trail, tree, wal, watching
+from sqlstate import audit, backup, check, files, headlog, history, state, trail, tree, wal, watching
 from sqlstate import format as fmt
 from sqlstate.batch import Batch
 from sqlstate.collection import Collection
@@ -472,7 +472,12 @@ class Store(Provable):
         """
         done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
         if not self._engine.read_only:
-            detail = {"file": done.path.name, "bytes": done.bytes, "seq": done.head.seq, "root": done.head.root.hex()}
+            detail = {
+                "file": files.as_text(done.path.name),
+                "bytes": done.bytes,
+                "seq": done.head.seq,
+                "root": done.head.root.hex(),
+            }
             with suppress(StoreFull, ReadOnly):  # the backup is there all the same
                 self.record("backup", detail)
         return done
@@ -531,6 +536,7 @@ class Store(Provable):
         Raises:
             StoreUnusable: a transaction of this thread is still open.
             Busy: a transaction of another thread was open for the whole timeout.
+            StoreFull: there is no room in the file for what is in SQLite's WAL. It is closed, and nothing is lost.
             StoreIOError: SQLite's WAL could not be moved into the file. Nothing is lost: the next open recovers.
         """
         self._refuse_inside("close")

@@ -12,7 +12,7 @@ import click
 from sqlstate import headlog
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, counted, file_argument, progress
-from sqlstate.cli.output import printable, write_object
+from sqlstate.cli.output import printable, write_line, write_object
 
 if TYPE_CHECKING:
     from sqlstate.check import CheckReport
@@ -31,10 +31,16 @@ _OUTCOMES = {
 @click.option("--quick", is_flag=True, help="Only the file's structure, the newest commit and the root.")
 @click.option(
     "--against",
+    type=click.Path(readable=False),
     metavar="NOTE|ROOT",
     help="A signed head, as a file, that the store must go on from; or the root of a commit, 64 hexadecimal digits.",
 )
-@click.option("--key", metavar="KEY", help="The public key of the signed head, as text or as a file.")
+@click.option(
+    "--key",
+    type=click.Path(readable=False),
+    metavar="KEY",
+    help="The public key of the signed head, as text or as a file.",
+)
 @common
 @click.pass_obj
 def check(settings: Settings, /, *, file: str, quick: bool, against: str | None, key: str | None) -> int:
@@ -74,9 +80,9 @@ def _trusted(against: str, key: str | None) -> SignedHead | bytes:
 
 def _print(report: CheckReport) -> None:
     for finding in report.findings:
-        click.echo(printable(f"{finding.kind}: {finding.what}").replace("\n", " "))
+        write_line(printable(f"{finding.kind}: {finding.what}").replace("\n", " "))
     if report.more:
-        click.echo(f"and {report.more:,} more")
+        write_line(f"and {report.more:,} more")
     cells = {"outcome": _OUTCOMES[report.outcome]}
     if report.head is not None:
         cells["head"] = f"commit {report.head.seq}, {counted(report.head.count)}, root {report.head.root.hex()}"

@@ -41,10 +41,10 @@ from sqlstate.transfer import encode_entry, put_entry, stored_view
 @file_argument
 @click.argument("collection")
 @click.argument("key")
-@click.argument("value", required=False)
+@click.argument("value", required=False, type=click.UNPROCESSED)
 @click.option("--text", "as_text", is_flag=True, help="VALUE is text, stored as a JSON string.")
 @click.option("--bytes", "as_bytes", is_flag=True, help="VALUE is bytes, stored as they are.")
-@click.option("--from", "path", type=click.Path(), metavar="PATH", help="Read the value from a file.")
+@click.option("--from", "path", type=click.Path(readable=False), metavar="PATH", help="Read the value from a file.")
 @click.option("--no-create", is_flag=True, help="Do not make the store if it is not there.")
 @key_type_option
 @note_option

@@ -11,6 +11,7 @@ import click
 
 import sqlstate
 from sqlstate.cli.output import on_terminal, printable
+from sqlstate.cli.words import in_shell_words
 from sqlstate.errors import InvalidKey, ReadOnly, StoreFull
 from sqlstate.exchange import int_key
 
@@ -65,7 +66,7 @@ class Settings:
         try:
             store.close()
         except StoreFull as e:
-            self.say(f"warning: {e}")
+            self.say(f"warning: {in_shell_words(e)}")
 
     @property
     def asked(self) -> bool:
@@ -130,7 +131,7 @@ def common(function: F) -> F:
     return function
 
 
-file_argument = click.argument("file", type=click.Path())
+file_argument = click.argument("file", type=click.Path(readable=False))
 note_option = click.option("--note", default="", metavar="TEXT", help="A note for the write-ahead log.")
 key_type_option = click.option(
     "--key-type",
