@@ -585,6 +585,11 @@ def on_disk(path: str) -> Iterator[None]:
     """Say in our own errors what the system refuses about *path*."""
     try:
         yield
+    except StoreFull as e:  # SQLite speaks of a transaction
+        raise StoreFull(
+            f"{path}: the disk is full; what was there before is as it was. Free space on that file system, and try "
+            "again"
+        ) from e
     except OSError as e:
         notes = "; ".join(getattr(e, "__notes__", [])) or "what was there before is as it was"
         if e.errno in files.FULL:

@@ -148,6 +148,18 @@ def test_a_store_that_was_closed_is_read_on_a_full_disk(disk: Path, tmp_path: Pa
     assert plain.judge(path).findings == ()
 
 
+def test_a_copy_that_has_no_room_leaves_nothing_and_says_so(disk: Path, tmp_path: Path) -> None:
+    with sqlstate.open(tmp_path / "app.db") as store:
+        store["c"].update(dict.fromkeys(range(200), "v" * 300))
+        fill(disk)
+        with pytest.raises(sqlstate.StoreFull, match=r"copy\.db: the disk is full; what was there before is as it was"):
+            store.backup(disk / "copy.db")
+    with pytest.raises(sqlstate.StoreFull, match=r"copy\.db: the disk is full; what was there before is as it was"):
+        sqlstate.restore(tmp_path / "app.db", disk / "copy.db")
+    assert "No space left" in bad(6, "export", str(tmp_path / "app.db"), "-o", str(disk / "out"))
+    assert os.listdir(disk) == ["filler"]
+
+
 def test_where_the_file_has_room_inside_the_wal_is_begun_anew_and_deletes_work(disk: Path) -> None:
     path = disk / "app.db"
     with sqlstate.open(path) as store:
