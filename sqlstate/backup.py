@@ -5,7 +5,6 @@ Until then what was there before stays as it was: a crash leaves at most a tempo
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import struct
@@ -20,12 +19,10 @@ from sqlstate import meta as metadata
 from sqlstate.connection import (
     HEADER_BYTES,
     Connection,
-    Pages,
     alone,
     check_sqlite,
     check_vfs,
     outdating,
-    overlaid,
     page_size,
     read_at,
     set_journaling,
@@ -48,6 +45,7 @@ from sqlstate.errors import (
 )
 from sqlstate.files import belongs_to
 from sqlstate.merkle import RootBuilder, leaf, rank
+from sqlstate.overlay import Pages, overlaid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -559,8 +557,8 @@ def absolute(path: str | os.PathLike[str]) -> str:
     """Return the absolute path without links: what SQLite names the files beside it after."""
     real = os.fsdecode(path)
     try:
-        real.encode()
-        real = os.path.realpath(real)
+        files.in_utf8(real)
+        real = files.absolute(real, links=False)
     except ValueError:
         raise InvalidOption(f"{real!r} is no path that SQLite takes; choose another") from None
     return real
@@ -584,8 +582,13 @@ def on_disk(path: str) -> Iterator[None]:
     """Say in our own errors what the system refuses about *path*."""
     try:
         yield
+    except StoreFull as e:  # SQLite speaks of a transaction
+        raise StoreFull(
+            f"{path}: the disk is full; what was there before is as it was. Free space on that file system, and try "
+            "again"
+        ) from e
     except OSError as e:
         notes = "; ".join(getattr(e, "__notes__", [])) or "what was there before is as it was"
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(f"{path}: the disk is full; {notes}") from e
-        raise StoreIOError(f"{path}: {e.strerror or e}; {notes}") from e
+        if e.errno in files.FULL:
+            raise StoreFull(f"{path}: the disk is full; {notes}. Free space on its file system, and try again") from e
+        raise StoreIOError(f"{path}: {files.why(e)}; {notes}") from e

@@ -282,7 +282,7 @@ class BatchBlock(Block):
         """Wait for the writing connection."""
         assert self.over is not None  # noqa: S101, Block sees to it
         writer = self._writer
-        writer.engine.lock_writer(self.over, joining=False)
+        writer.engine.lock_writer(self.over)
         try:
             self._batch = Batch(writer, self.over)
             writer.own.enter(self._batch, self.over)

@@ -1,4 +1,4 @@
-"""One SQLite connection, as sqlstate uses it. The only module that imports apsw.
+"""One SQLite connection, as sqlstate uses it. Beside overlay, the only module that imports apsw.
 
 Settings are per connection, never process-wide. SQLite's result codes become our exceptions here, and nowhere
 else.
@@ -10,15 +10,15 @@ import ctypes
 import os
 import random
 import sys
-import threading
 import time
 import weakref
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import apsw
 
-from sqlstate import holders
+from sqlstate import files, holders
 from sqlstate.errors import (
     Busy,
     CannotOpen,
@@ -35,7 +35,7 @@ from sqlstate.errors import (
 from sqlstate.forks import OpenFile, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from sqlstate.holders import Holder
 
@@ -63,11 +63,14 @@ class Connection:
         timeout: seconds to wait for a lock before Busy.
         read_only: let SQLite open the file for reading only.
         vfs: name of the SQLite VFS that does the input and output; None is the system's.
+        immutable: nobody changes the file: SQLite takes no locks, and looks for nothing beside it.
     """
 
     __slots__ = ("__weakref__", "_file", "_holder", "_patient_until", "_sqlite", "_timeout", "_waiting_since", "path")
 
-    def __init__(self, path: str, timeout: float, *, read_only: bool = False, vfs: str | None = None) -> None:
+    def __init__(
+        self, path: str, timeout: float, *, read_only: bool = False, vfs: str | None = None, immutable: bool = False
+    ) -> None:
         self.path = path
         self._timeout = timeout
         self._waiting_since = 0.0
@@ -75,11 +78,15 @@ class Connection:
         self._holder: Holder | None = None
         self._file: OpenFile | None = OpenFile(path)
         _connections.add(self)
-        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+        flags = apsw.SQLITE_OPEN_READONLY if read_only or immutable else apsw.SQLITE_OPEN_READWRITE
+        name = files.in_utf8(path)
+        if immutable:
+            flags |= apsw.SQLITE_OPEN_URI
+            name = f"{Path(path).as_uri()}?immutable=1"
         try:
-            self._sqlite = apsw.Connection(path, flags=flags, vfs=vfs)
+            self._sqlite = apsw.Connection(name, flags=flags, vfs=vfs)
         except apsw.Error as e:
-            raise self._error(e) from e
+            raise _translated(e, path, timeout) from e
         self._sqlite.set_busy_handler(self._wait)
         config = self._sqlite.config
         # What others left in the file must not run: no triggers, no views.
@@ -438,7 +445,11 @@ class Connection:
                 "Try again, or open with a longer timeout",
                 holder.pid,
             )
-        return _translated(e, self.path, self._timeout)
+        try:
+            code = self._sqlite.system_errno
+        except apsw.Error:  # it was closed
+            code = 0
+        return _translated(e, self.path, self._timeout, code)
 
 
 _CHECKPOINT_NOOP: Final = -1
@@ -475,7 +486,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
 
 
-def _translated(e: Exception, path: str, timeout: float) -> StoreError:  # noqa: PLR0911, a table
+def _translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreError:  # noqa: PLR0911, a table
+    """Return our exception for SQLite's.
+
+    Args:
+        e: SQLite's.
+        path: the file.
+        timeout: how long was waited for a lock.
+        code: the system's error number, if SQLite kept one.
+    """
+    extended = getattr(e, "extendedresult", 0)
     if isinstance(e, _ENDED):
         return StoreClosed(f"{path}: the store was closed while it was in use")
     if isinstance(e, apsw.BusyError | apsw.LockedError):
@@ -484,8 +504,23 @@ def _translated(e: Exception, path: str, timeout: float) -> StoreError:  # noqa:
             "nothing was changed. Try again, or open with a longer timeout"
         )
     if isinstance(e, apsw.FullError):
-        return StoreFull(f"{path}: the disk is full; the transaction was rolled back and nothing was changed")
-    if getattr(e, "extendedresult", 0) in _CANNOT_READ:
+        return StoreFull(
+            f"{path}: the disk is full; the transaction was rolled back and nothing was changed. What was committed is "
+            "there, and can be read. Free space on its file system, and try again"
+        )
+    if extended == apsw.SQLITE_IOERR_SHMSIZE or (isinstance(e, apsw.CantOpenError) and code in files.FULL):
+        return StoreFull(
+            f"{path}: the disk is full: SQLite cannot make the files that it keeps beside this one, even for reading. "
+            "Nothing was changed, and nothing is lost. Free space on its file system, and open it again"
+        )
+    if isinstance(e, apsw.CantOpenError) and (code in files.NO_DESCRIPTOR or files.out_of_descriptors()):
+        return CannotOpen(f"{path}: it cannot be opened: {files.DESCRIPTORS}. Nothing was changed")
+    if extended == apsw.SQLITE_READONLY_DBMOVED:
+        return StoreIOError(
+            f"{path}: the file was renamed, removed or replaced while it was open, and what is written to it would be "
+            "lost; nothing was changed. Find out what does so, close this handle, and open the store again where it is"
+        )
+    if extended in _CANNOT_READ:
         return CannotOpen(
             f"{path}: even for reading, SQLite has to write beside this file, and may not: it was not closed, or is in "
             "WAL mode in a folder that cannot be written. Look at the permissions, or open it for writing once"
@@ -510,7 +545,6 @@ _OURS: Final = ("cannot start a transaction", "cannot commit", "cannot rollback"
 _CANNOT_READ: Final = (
     apsw.SQLITE_READONLY_CANTINIT,
     apsw.SQLITE_READONLY_CANTLOCK,
-    apsw.SQLITE_READONLY_DIRECTORY,
     apsw.SQLITE_READONLY_RECOVERY,
     apsw.SQLITE_READONLY_ROLLBACK,
 )
@@ -552,7 +586,7 @@ def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
     """
     opened = OpenFile(path)
     try:
-        file = apsw.VFSFile(vfs or "", path, [flag | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        file = apsw.VFSFile(vfs or "", files.in_utf8(path), [flag | apsw.SQLITE_OPEN_MAIN_DB, 0])
         try:
             yield file
         finally:
@@ -581,7 +615,7 @@ def alone(path: str, vfs: str | None, timeout: float) -> Iterator[bool | None]:
     counts as having it open; one in rollback mode only while it reads or writes. Of several that ask at once,
     one is alone, and the others wait for it, up to *timeout* seconds.
     """
-    flag = apsw.SQLITE_OPEN_READWRITE if os.access(path, os.W_OK) else apsw.SQLITE_OPEN_READONLY
+    flag = apsw.SQLITE_OPEN_READONLY if files.may_not_write(path) else apsw.SQLITE_OPEN_READWRITE
     with _raw(path, vfs, flag) as file:
         try:
             is_alone = _locked(file, timeout) if flag == apsw.SQLITE_OPEN_READWRITE else None
@@ -645,7 +679,7 @@ def set_journaling(path: str, vfs: str | None, journal: Journal) -> None:
     with _raw(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
         size = page_size(file.xRead(HEADER_BYTES, 0))
         page = bytearray(file.xRead(size, 0))
-        page[_MODES] = page[_MODES + 1] = 2 if journal == "wal" else 1
+        page[MODES] = page[MODES + 1] = 2 if journal == "wal" else 1
         file.xWrite(bytes(page), 0)
 
 
@@ -657,84 +691,4 @@ def page_size(header: bytes) -> int:
     return size if size in (512, 1024, 2048, 4096, 8192, 16384, 32768) else 0
 
 
-class Pages(NamedTuple):
-    """What stands in for pages of a main file: a file as SQLite's WAL would make it."""
-
-    page_size: int
-    data: bytes
-    """What the images are in."""
-    offsets: Mapping[int, int]
-    """Page number to the offset of its image in *data*."""
-    size: int
-    """Pages of the whole file; 0 for as many as the main file has."""
-
-
-@contextmanager
-def overlaid(path: str, pages: Pages, vfs: str | None) -> Iterator[Connection]:
-    """Read a file as it would be with *pages*, without locks, and without SQLite looking at its -wal or -journal.
-
-    The caller is alone with the file.
-    """
-    global _overlays  # noqa: PLW0603, each needs a name of its own
-    with _overlays_lock:
-        _overlays += 1
-        name = f"sqlstate-overlay-{_overlays}"
-    registered = _OverlayVFS(name, vfs or "", pages)
-    try:
-        connection = Connection(path, 0.0, read_only=True, vfs=name)
-        try:
-            yield connection
-        finally:
-            connection.close()
-    finally:
-        registered.unregister()
-
-
-_overlays = 0
-_overlays_lock = threading.Lock()
-
-
-class _OverlayVFS(apsw.VFS):
-    """The base's files, with other pages. Its methods have the names that SQLite gave them."""
-
-    def __init__(self, name: str, base: str, pages: Pages) -> None:
-        self._base = base
-        self._pages = pages
-        super().__init__(name, base)
-
-    def xAccess(self, pathname: str, flags: int) -> bool:  # noqa: ARG002, N802
-        return False  # there is no -wal and no -journal
-
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
-        return _OverlayFile(self._base, name, flags, self._pages)
-
-
-class _OverlayFile(apsw.VFSFile):
-    def __init__(self, base: str, name: str | apsw.URIFilename | None, flags: list[int], pages: Pages) -> None:
-        super().__init__(base, name, flags)
-        self._pages = pages
-
-    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
-        number, within = divmod(offset, self._pages.page_size)
-        at = self._pages.offsets.get(number + 1)
-        start = 0 if at is None else at + within
-        found = super().xRead(amount, offset) if at is None else self._pages.data[start : start + amount]
-        if offset <= _MODES < offset + len(found) - 1:  # as if the file was not in WAL mode
-            at = _MODES - offset
-            found = found[:at] + b"\1\1" + found[at + 2 :]
-        return found
-
-    def xFileSize(self) -> int:  # noqa: N802
-        return self._pages.size * self._pages.page_size or super().xFileSize()
-
-    def xLock(self, level: int) -> None:  # noqa: N802
-        pass
-
-    def xUnlock(self, level: int) -> None:  # noqa: N802
-        pass
-
-    def xCheckReservedLock(self) -> bool:  # noqa: N802
-        return False
-
-
-_MODES: Final = 18  # offset of the two bytes in the header that say how the file is journaled
+MODES: Final = 18  # offset of the two bytes in the header that say how the file is journaled

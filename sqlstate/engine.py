@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
 import warnings
@@ -12,7 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate import holders
+from sqlstate import files, holders, main_file
 from sqlstate.blocks import Block
 from sqlstate.connection import (
     HEADER_BYTES,
@@ -31,13 +30,14 @@ from sqlstate.errors import (
     CannotOpen,
     CommitOutcomeUnknown,
     InvalidOption,
-    NotAStore,
+    ReadOnly,
     StoreError,
+    StoreFull,
     StoreIOError,
-    StoreMissing,
     StoreUnusable,
     WalPinned,
 )
+from sqlstate.frozen import Frozen
 from sqlstate.life import Life
 from sqlstate.opener import Opener
 from sqlstate.readers import Readers, Reading
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlstate.blocks import Over
+    from sqlstate.overlay import Pages
 
 # Smaller ones would meet one commit in a hundred; larger ones take longer, and leave more to recover.
 CHECKPOINT_PAGES: Final = 4096
@@ -82,7 +83,7 @@ class Engine:
     ) -> None:
         self.sqlite_version = check_sqlite()
         check_vfs(vfs)
-        self.path = _absolute(path)
+        self.path = main_file.absolute(path)
         self.read_only = read_only
         self.life = Life(self.path, read_only=read_only)
         self.journal: Journal = "delete"
@@ -103,13 +104,17 @@ class Engine:
         self.before_turn: weakref.WeakMethod[Callable[[], None]] | None = None
         """What commits a transaction that one block left open for the next, before anybody else may write."""
         self.real_path = os.path.realpath(self.path)  # SQLite names the files beside it after what a link leads to
-        with _opening:
-            if create and not read_only:
-                self._refuse_strangers()
-            _prepare_path(self.path, create=create and not read_only)
-            self.opener = Opener(self.path, self.real_path, timeout, read_only=read_only, vfs=vfs)
-            self.header = self._read_header()
+        # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
+        with _opening: self._look(create=create and not read_only)  # noqa: E701  # fmt: skip
         self.readers = Readers(self.opener, self.life)
+
+    def _look(self, *, create: bool) -> None:
+        """Make sure that there is a file, and look at its header."""
+        if create:
+            self._refuse_strangers()
+        main_file.prepare(self.path, create=create)
+        self.opener = Opener(self.path, self.real_path, self.timeout, read_only=self.read_only, vfs=self.vfs)
+        self.header = self._read_header()
 
     def connect(self) -> None:
         """Open the writing connection. `header` was looked at before: SQLite may change a file by reading it."""
@@ -123,6 +128,10 @@ class Engine:
             InvalidOption: another program set a journal mode that is not durable.
             StoreIOError: the operating system refused to make the -wal.
         """
+        if self.opener.frozen is not None:
+            self.journal = "wal"
+            self.writer.settle("wal", read_only=True)
+            return
         actual = self.writer.journal_mode()
         if actual not in SYNCHRONOUS:
             raise InvalidOption(f"{self.path} has journal mode {actual!r}; use SQLite to set it to 'wal' or 'delete'")
@@ -132,7 +141,10 @@ class Engine:
             self.writer.on_commit(self._seen_wal)
             self.opener.wal_in_place()
         self.readers.journal = self.journal
-        self.recovered_frames = self.writer.wal_frames() if self.journal == "wal" else 0
+        self.recovered_frames = 0
+        if self.journal == "wal":
+            with suppress(ReadOnly):  # SQLite does not count for who may not write; nothing is compared then
+                self.recovered_frames = self.writer.wal_frames()
         if self.journal == "wal" and self.writer.value("PRAGMA user_version") is not None and not self.has("-wal"):
             # SQLite swallows an error of the change, and goes on with a rollback journal.
             raise StoreIOError(f"{self.path}: SQLite could not go over to WAL mode; nothing was changed. Try again")
@@ -141,25 +153,29 @@ class Engine:
         """Return a block with a connection that sees one committed state."""
         return self.readers.reading()
 
+    def freeze(self, pages: Pages | None) -> None:
+        """Read the file from now on without anything that SQLite would make beside it; not connected yet.
+
+        Args:
+            pages: of a -wal that holds commits; the caller is alone with the file.
+        """
+        self.opener.frozen = Frozen(self.real_path, self.vfs, pages)
+
     @property
     def usable(self) -> bool:
         """Whether life.check() would pass."""
         return self.life.usable
 
-    def writing(self, *, joining: bool = False) -> Writing:
-        """Return a block that has the writing connection for itself, among the threads of this process.
+    def writing(self) -> Writing:
+        """Return a block that has the writing connection for itself, among the threads of this process."""
+        return Writing(self)
 
-        Args:
-            joining: leave a transaction open that another block left for this one to go on with.
-        """
-        return Writing(self, joining=joining)
-
-    def lock_writer(self, over: Over, *, joining: bool) -> None:
+    def lock_writer(self, over: Over, *, joining: bool = False) -> None:
         """Wait until no other block uses the writing connection; what one left behind that was cut short is undone.
 
         Args:
             over: of the block that wants it.
-            joining: as writing().
+            joining: leave a transaction open that another block left for this one to go on with.
 
         Raises:
             Busy: another thread had it for the whole timeout.
@@ -192,12 +208,16 @@ class Engine:
         """Commit the open transaction, which makes commit *seq* with *chain*, and checkpoint when that is due.
 
         Raises:
-            Busy, StoreFull: nothing was committed.
+            Busy: nothing was committed.
+            StoreFull: nothing was committed; see make_room().
             CommitOutcomeUnknown: the commit may be there or not; the handle refuses further work.
             StoreIOError: the commit is durable, the checkpoint failed; the handle refuses further work.
         """
         try:
             self.writer.commit()
+        except StoreFull:
+            self.make_room()
+            raise
         except OutcomeUnknown as e:
             self._fail(f"commit {seq} failed with an error and may or may not be there")
             raise CommitOutcomeUnknown(seq, str(e), chain) from e.__cause__
@@ -206,7 +226,7 @@ class Engine:
             self._wake_watchers()
         # Done here, not in SQLite's hook, so that an error is seen instead of swallowed.
         if self.wal_pages >= max(CHECKPOINT_PAGES, self._retry_at):
-            with suppress(Busy):  # another process is at it; a later commit looks again
+            with suppress(Busy, StoreFull):  # another process is at it, or the disk is full; a later commit looks again
                 self._bound_wal(seq)
 
     def checkpoint(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
@@ -220,6 +240,7 @@ class Engine:
 
         Raises:
             Busy: another connection is doing it.
+            StoreFull: the main file has no room for it; nothing is lost, and what is in SQLite's WAL stays there.
             StoreIOError: the operating system refused; the handle refuses further work.
         """
         began = time.perf_counter()
@@ -227,7 +248,7 @@ class Engine:
             if patience:
                 self.writer.free_wal(patience)
             frames, carried = self.writer.checkpoint()
-        except Busy:
+        except (Busy, StoreFull):
             raise
         except StoreError as e:
             what = f"commit {seq}" if seq else "what was committed"
@@ -242,6 +263,12 @@ class Engine:
             self.counters.syncs += 2 if carried == frames else 1
         self._carried = carried
         return frames, carried
+
+    def make_room(self) -> None:
+        """Try to move all of SQLite's WAL into the main file, on a full disk: the next commit can use its room then."""
+        if self.journal == "wal":
+            with suppress(Busy, StoreFull):
+                self.checkpoint()
 
     def count_anew(self) -> None:
         """Begin to count: what was before is not this handle's user's."""
@@ -260,6 +287,9 @@ class Engine:
         """
         try:
             self.writer.commit()
+        except StoreFull:
+            self.make_room()
+            raise
         except OutcomeUnknown as e:
             self._fail(f"{what} failed with an error, and may or may not be there")
             raise StoreIOError(
@@ -270,8 +300,9 @@ class Engine:
 
     def disconnect(self) -> None:
         """Close the writing connection, so that connect() can begin again."""
-        self.opener.close(self.writer)
-        del self.writer
+        if hasattr(self, "writer"):
+            self.opener.close(self.writer)
+            del self.writer
         self.opener.begin_anew()
 
     def close(self, last: Callable[[], bool] | None = None) -> None:
@@ -330,14 +361,17 @@ class Engine:
         except FileNotFoundError:
             return b""
         except OSError as e:
-            raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {e}; look at the permissions") from e
+            advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions"
+            raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {files.why(e)}{advice}") from e
 
     def sidecar_start(self, suffix: str, amount: int) -> bytes:
         """Return the first bytes of a file beside the store; the caller is alone with it."""
         try:
             with open(self.real_path + suffix, "rb") as file:
                 return file.read(amount)
-        except OSError:
+        except OSError as e:
+            if e.errno in files.NO_DESCRIPTOR:  # otherwise it is not there, or not for us
+                raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {files.why(e)}") from e
             return b""
 
     def has(self, suffix: str) -> bool:
@@ -358,7 +392,9 @@ class Engine:
         The strangers are looked for first: a store that is being made has its header before it has a -wal.
         """
         try:
-            stranger = "-wal" if self.size("-wal") else "-journal" if _foreign_journal(self.real_path) else ""
+            stranger = (
+                "-wal" if self.size("-wal") else "-journal" if main_file.has_foreign_journal(self.real_path) else ""
+            )
             empty = not self.size()
         except OSError:
             return  # a path that no file can have; what follows says so
@@ -373,7 +409,22 @@ class Engine:
         try:
             return read_at(self.real_path, self.vfs, 0, HEADER_BYTES)
         except CannotOpen as e:
+            if files.out_of_descriptors():
+                raise
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
+
+    def _fail(self, failure: str) -> None:
+        self.life.failure = failure
+        with suppress(StoreError):
+            self.writer.rollback()
+
+    def _wait_for_writer(self, over: Over) -> None:
+        if self.turn.owner == threading.get_ident():
+            raise StoreUnusable(
+                f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
+            )
+        if not self.turn.take(over, self.timeout):
+            raise Busy(self.busy_message())
 
     def _finish_what_is_open(self) -> None:
         before_turn = None if self.before_turn is None else self.before_turn()
@@ -400,19 +451,6 @@ class Engine:
                 f"{self.path}: {moved}. What was committed is in that file, and nowhere else; if it was removed, it "
                 "is gone"
             )
-
-    def _fail(self, failure: str) -> None:
-        self.life.failure = failure
-        with suppress(StoreError):
-            self.writer.rollback()
-
-    def _wait_for_writer(self, over: Over) -> None:
-        if self.turn.owner == threading.get_ident():
-            raise StoreUnusable(
-                f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
-            )
-        if not self.turn.take(over, self.timeout):
-            raise Busy(self.busy_message())
 
     def _seen_wal(self, _connection: object, _schema: str, pages: int) -> int:
         self.wal_pages = pages
@@ -488,29 +526,21 @@ class Engine:
 class Writing(Block):
     """A block that has the writing connection for itself. Whatever is raised in it, no transaction stays behind."""
 
-    __slots__ = ("_engine", "_joining", "_left_open")
+    __slots__ = ("_engine",)
 
-    def __init__(self, engine: Engine, *, joining: bool) -> None:
+    def __init__(self, engine: Engine) -> None:
         super().__init__()
         self._engine = engine
-        self._joining = joining
-        self._left_open = False
 
-    def leave_open(self) -> None:
-        """Let the transaction stay open: another block, or the store's own thread, goes on with it."""
-        self._left_open = True
-
-    def enter(self) -> Writing:
+    def enter(self) -> None:
         """Wait for it. Raises as Engine.lock_writer()."""
         assert self.over is not None  # noqa: S101, Block sees to it
-        self._engine.lock_writer(self.over, joining=self._joining)
-        return self
+        self._engine.lock_writer(self.over)
 
     def leave(self, *_: Any) -> None:
         """Undo what is open, and let the next have it."""
         try:
-            if not self._left_open:
-                self._engine.tidy_writer()
+            self._engine.tidy_writer()
         finally:
             self._engine.turn.give(self.over)
 
@@ -545,58 +575,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _foreign_journal(path: str) -> bool:
-    """Tell whether there is a file named like the rollback journal of *path* that is none."""
-    try:
-        with open(path + "-journal", "rb") as journal:
-            start = journal.read(len(_JOURNAL_MAGIC))
-    except OSError:
-        return False
-    return start.rstrip(b"\0") != _JOURNAL_MAGIC[: len(start.rstrip(b"\0"))]
-
-
-_JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
-
-
-def _absolute(path: str | os.PathLike[str]) -> str:
-    """Return *path* as SQLite takes it: absolute, so that it is never a URI or the name of a memory database."""
-    absolute = os.path.abspath(os.fsdecode(path))
-    try:
-        absolute.encode()
-    except UnicodeEncodeError:
-        raise CannotOpen(f"{absolute!r} is not text in UTF-8, and SQLite takes no other; choose another path") from None
-    if "\0" in absolute:
-        raise CannotOpen(f"{absolute!r} holds a NUL, which no path can; choose another path")
-    return absolute
-
-
-def _prepare_path(path: str, *, create: bool) -> None:
-    """Make sure that a regular file is at *path*."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        folder = os.path.dirname(path)
-        if not os.path.isdir(folder):
-            raise StoreMissing(f"there is no folder {folder}; make it first") from None
-        if not create:
-            raise StoreMissing(f"there is no file {path}; open it for writing with create=True to make it") from None
-        _create(path)
-        return
-    except OSError as e:
-        raise CannotOpen(f"{path} cannot be looked at: {e}; choose another path") from e
-    if stat.S_ISDIR(mode):
-        raise NotAStore(f"{path} is a folder; name a file in it")
-    if not stat.S_ISREG(mode):
-        raise NotAStore(f"{path} is not a regular file; name one that is, or that is not there yet")
-
-
-def _create(path: str) -> None:
-    try:
-        # Closing this descriptor is harmless: nobody in this process can have the file open yet.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        pass  # another process was faster
-    except OSError as e:
-        raise CannotOpen(f"{path} cannot be made: {e}; look at the permissions of its folder") from e

@@ -22,7 +22,7 @@ import weakref
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Final
 
-from sqlstate.errors import InvalidOption, StoreIOError
+from sqlstate.errors import CannotOpen, InvalidOption, StoreIOError
 
 try:
     import fcntl
@@ -40,6 +40,74 @@ _SESSION: Final = re.compile(r"[0-9a-f]{32}")
 # What SQLite keeps beside a store has its name and one of these.
 _SIDECARS: Final = ("", "-wal", "-shm", "-journal")
 _AS_FOUND: Final = "what was there before is as it was"
+
+
+# ---- What the system refuses ----
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+DESCRIPTORS: Final = (
+    "this process, or the system, has as many files open as it may. Close what is not needed, or raise the limit "
+    "(ulimit -n)"
+)
+
+
+def out_of_descriptors() -> bool:
+    """Tell whether nothing can be opened now, whatever it is; SQLite does not always keep why it could not."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as e:
+        return e.errno in NO_DESCRIPTOR
+    return False
+
+
+def may_not_write(path: str) -> bool:
+    """Tell whether this user, or anybody, may not write the file or folder: by its permissions, or its file system."""
+    effective = os.access in os.supports_effective_ids
+    return not os.access(path, os.W_OK, effective_ids=effective)
+
+
+def absolute(path: str | os.PathLike[str], *, links: bool) -> str:
+    """Return the absolute path.
+
+    Args:
+        path: as a caller gave it.
+        links: leave links in it as they are; otherwise it is what they lead to.
+
+    Raises:
+        CannotOpen: it is relative, and the working directory was removed.
+        ValueError: no path can be that.
+    """
+    try:
+        return os.path.abspath(os.fsdecode(path)) if links else os.path.realpath(os.fsdecode(path))
+    except FileNotFoundError as e:
+        raise CannotOpen(
+            f"{os.fsdecode(path)} leads nowhere: it is relative, and the working directory was removed. Nothing was "
+            "changed. Give an absolute path, or change to a folder that is there"
+        ) from e
+
+
+def in_utf8(path: str) -> str:
+    """Return a path as SQLite takes it: its bytes read as UTF-8, whatever the locale makes of them.
+
+    Raises:
+        ValueError: they are none.
+    """
+    return os.fsencode(path).decode()
+
+
+def as_text(name: str | os.PathLike[str]) -> str:
+    """Return a file's name as text that can be stored: what is not UTF-8 in it as escapes."""
+    found = os.fspath(name)
+    try:
+        return in_utf8(found)
+    except UnicodeError:
+        return found.encode("utf-8", "backslashreplace").decode()
+
+
+def why(e: OSError) -> str:
+    """Return what the system said, in words that fit behind a colon."""
+    return DESCRIPTORS if e.errno in NO_DESCRIPTOR else e.strerror or str(e)
 
 
 # ---- Which file a name leads to ----
@@ -109,30 +177,27 @@ class Temporary:
     Args:
         target: whose place it may take; a link stays, and what it leads to is replaced.
         store_id: the store that it belongs to.
+        like: the file whose owner and mode it gets if nothing is at *target*.
 
     Raises:
         InvalidOption: what is at *target* is not a regular file.
         OSError: it cannot be made.
     """
 
-    __slots__ = ("__weakref__", "_mode", "descriptor", "locked", "path", "replaced", "target")
+    __slots__ = ("__weakref__", "_like", "_mode", "descriptor", "locked", "path", "replaced", "target")
 
-    def __init__(self, target: str | os.PathLike[str], store_id: bytes) -> None:
-        self.target = os.path.realpath(target)
+    def __init__(self, target: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> None:
+        self.target = absolute(target, links=False)
         self.replaced = False
+        self._like = self._model(os.fspath(target), like)
         self._mode = 0o600
-        with suppress(FileNotFoundError):
-            status = os.stat(self.target)
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidOption(
-                    f"{os.fspath(target)} is not a regular file, and only one can be replaced as a whole"
-                )
-            self._mode = stat.S_IMODE(status.st_mode)
         while True:
             self.path = _temporary_path(self.target, store_id)
             self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
             _held.add(self)
             try:
+                if self._like is not None:  # at once: if its maker dies, those who may write the target can see it
+                    self._mode = _give(self.descriptor, self._like)
                 self.locked = _lock_own(self.descriptor)
                 if _is_named(self.path, self.descriptor):
                     break
@@ -140,6 +205,18 @@ class Temporary:
                 self.discard()
                 raise
             self.release()  # before it was locked, somebody took it for one of the dead
+
+    def _model(self, shown: str, like: str | None) -> os.stat_result | None:
+        """Return whose owner and mode the file gets, if it is to have another's."""
+        with suppress(FileNotFoundError):
+            status = os.stat(self.target)
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidOption(f"{shown} is not a regular file, and only one can be replaced as a whole")
+            return status
+        if like is not None:
+            with suppress(OSError):
+                return os.stat(like)
+        return None
 
     def sync(self) -> None:
         """Make the file's content and mode durable.
@@ -219,11 +296,12 @@ class Temporary:
 
 
 @contextmanager
-def temporary(path: str | os.PathLike[str], store_id: bytes) -> Iterator[Temporary]:
+def temporary(path: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> Iterator[Temporary]:
     """Make a file that the block can put in the place of *path* with replace(); otherwise it leaves no trace.
 
-    For others that write it, such as SQLite, it has a `path`. What is there already keeps its mode; a new file gets
-    0600, its owner's alone, and is never open to others while it is written.
+    For others that write it, such as SQLite, it has a `path`. What is there already keeps its mode, and its owner and
+    group as far as this user may give them; a new file gets those of *like*, or else 0600, its owner's alone. It is
+    never open to others while it is written.
 
     Raises:
         InvalidOption: what is there is not a regular file.
@@ -231,12 +309,12 @@ def temporary(path: str | os.PathLike[str], store_id: bytes) -> Iterator[Tempora
     """
     made: Temporary | None = None
     try:
-        made = Temporary(path, store_id)
+        made = Temporary(path, store_id, like)
         yield made
     except OSError as e:
         if e.errno is None:
             raise
-        error = OSError(e.errno, e.strerror, os.fspath(path))  # the caller knows no temporary name
+        error = OSError(e.errno, why(e), os.fspath(path))  # the caller knows no temporary name
         durable = "it was replaced, and whether that survives a power cut is not certain"
         error.add_note(durable if made is not None and made.replaced else _AS_FOUND)
         raise error from e
@@ -249,14 +327,14 @@ def temporary(path: str | os.PathLike[str], store_id: bytes) -> Iterator[Tempora
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], store_id: bytes) -> Iterator[IO[bytes]]:
+def replacing(path: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> Iterator[IO[bytes]]:
     """Give a file that takes the place of *path* when the block has ended well, and else leaves no trace.
 
     Raises:
         InvalidOption: what is there is not a regular file.
         OSError: the file cannot be written; a note says what that means.
     """
-    with temporary(path, store_id) as made:
+    with temporary(path, store_id, like) as made:
         with open(made.descriptor, "wb", closefd=False) as file:
             yield file
         made.replace()
@@ -291,7 +369,7 @@ def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> b
 
     Reading it as an ordinary file would drop SQLite's locks when it is closed; replacing it would destroy it.
     """
-    real, ours = os.path.realpath(path), os.path.realpath(store)
+    real, ours = absolute(path, links=False), absolute(store, links=False)
     if real in [ours + suffix for suffix in _SIDECARS]:
         return True
     try:
@@ -319,7 +397,7 @@ class SessionFile:
 
     def __init__(self, path: str, session: bytes, store_id: bytes) -> None:
         try:
-            self._file = Temporary(_session_path(path, session), store_id)
+            self._file = Temporary(_session_path(path, session), store_id, like=path)
             try:
                 if fcntl is not None and not self._file.locked:
                     raise OSError(errno.ENOLCK, "the file system has no locks")
@@ -332,7 +410,7 @@ class SessionFile:
                 raise
         except OSError as e:
             raise StoreIOError(
-                f"{path}: the file beside it that says that this session lives cannot be made ({e.strerror}); "
+                f"{path}: the file beside it that says that this session lives cannot be made: {why(e)}; "
                 "nothing was staged"
             ) from e
 
@@ -393,6 +471,20 @@ def _session_path(path: str, session: bytes) -> str:
 def _belongs(name: str, store_id: bytes) -> bool:
     match = _TEMPORARY.fullmatch(name)
     return match is not None and match[1] == store_id.hex()
+
+
+def _give(descriptor: int, like: os.stat_result) -> int:
+    """Give a file the owner and group of another, as far as this user may; return the mode that it can have then."""
+    mode = stat.S_IMODE(like.st_mode)
+    if not hasattr(os, "fchown"):
+        return mode
+    for owner in (like.st_uid, -1):
+        with suppress(OSError):
+            os.fchown(descriptor, owner, like.st_gid)
+            break
+    if os.fstat(descriptor).st_gid != like.st_gid:  # what was its group's is not another's
+        mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
+    return mode
 
 
 def _is_named(path: str, descriptor: int) -> bool:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate import audit, migrate, state, tree, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
-from sqlstate.connection import HEADER_BYTES, Pages, overlaid, page_size
+from sqlstate.connection import HEADER_BYTES, page_size
 from sqlstate.encoding import Name, name_bytes, stored_name
 from sqlstate.errors import Damaged, StoreError
 from sqlstate.merkle import RootBuilder, leaf, rank
+from sqlstate.overlay import Pages, overlaid
 from sqlstate.sqlite_journal import JournalScan, WalScan, scan_journal, scan_wal, wal_index
 
 if TYPE_CHECKING:

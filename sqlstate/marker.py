@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate import wal
-from sqlstate.errors import Busy, CommitOutcomeUnknown, StoreError, StoreIOError
+from sqlstate.errors import Busy, CommitOutcomeUnknown, StoreError, StoreFull, StoreIOError
 from sqlstate.meta import Marker
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ class Marking:
         meta: the store's facts.
     """
 
-    __slots__ = ("_carried", "_engine", "_meta", "_nonce", "_seen")
+    __slots__ = ("_carried", "_engine", "_meta", "_nonce", "_seen", "recovery_due")
+
+    recovery_due: bool
+    """There was no room to note a recovery: the marker stays open, so that the next open does it."""
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self._engine = engine
@@ -38,6 +41,7 @@ class Marking:
         self._seen = -1  # the data version in which the marker was open
         self._nonce = b""  # of the marker that this handle saw last
         self._carried = False  # it is open, with that nonce, in the main file too
+        self.recovery_due = False
 
     def begin(self) -> bool:
         """Begin a transaction on the writing connection, with the marker open in it.
@@ -90,7 +94,7 @@ class Marking:
         if not self._carried:
             # A reader of an older commit can keep it from the main file; the next commit tries again.
             pages = engine.wal_pages
-            with suppress(Busy):
+            with suppress(Busy, StoreFull):
                 self._carried = engine.checkpoint(seq)[1] >= pages
 
     def rest(self) -> bool:
@@ -99,13 +103,25 @@ class Marking:
         Returns whether it is at rest: then SQLite may remove its -wal.
 
         Raises:
-            StoreIOError: an error while SQLite's WAL was moved into the main file; nothing is lost.
+            StoreFull: there is no room to move SQLite's WAL into the main file; nothing is lost.
+            StoreIOError: another error while that was done; nothing is lost either.
         """
         engine = self._engine
         if engine.journal != "wal":
             return True
-        if engine.read_only:
+        if engine.read_only or self.recovery_due:
             return False
+        try:
+            return self._rest()
+        except StoreFull as e:
+            raise StoreFull(
+                f"{engine.path}: the store is closed, and the disk is full: what is in its -wal could not be moved "
+                "into the file. Nothing is lost: the -wal stays beside the file and belongs to it, and both can be "
+                "read as they are. Free space on their file system; then open the store and close it"
+            ) from e
+
+    def _rest(self) -> bool:
+        engine = self._engine
         with suppress(Busy):  # others write; the last of them does it
             if metadata.read_marker(engine.writer).open:
                 any(self._rested() for _ in range(_ATTEMPTS))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from sqlstate import files
 from sqlstate.connection import Connection
 from sqlstate.errors import StoreIOError
 from sqlstate.forks import identity
+
+if TYPE_CHECKING:
+    from sqlstate.frozen import Frozen
+    from sqlstate.life import Life
 
 
 class Opener:
@@ -31,6 +36,8 @@ class Opener:
         self._main = files.Named(real_path)
         self._wal = files.Named(real_path + "-wal")
         self._wal_inode = 0
+        self.frozen: Frozen | None = None
+        """How the file is read where SQLite can make nothing beside it."""
         self.foldable = False
         """Whether all that is in SQLite's WAL may be moved into the main file by the last connection that closes."""
 
@@ -42,6 +49,8 @@ class Opener:
         """
         if not self.main_in_place():
             raise StoreIOError(f"{self._path}: {self.moved()}. Close the store, and open it where it is now")
+        if self.frozen is not None:
+            return self.frozen.connect(self._timeout)
         # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
         # be rolled back must wait longer if this store is opened for reading.
         waits = self._read_only and _size(self._real_path + "-journal") > 0
@@ -52,9 +61,28 @@ class Opener:
 
     def close(self, connection: Connection) -> None:
         """Close a connection. A -wal that may be needed is never removed, whatever closes last."""
+        if self.frozen is not None:
+            connection.close()
+            self.frozen.close()
+            return
         ours = self.foldable and self.wal_in_place()
         connection.fold_at_close(fold=ours or (self.main_in_place() and not _size(self._real_path + "-wal")))
         connection.close()
+
+    def check_unchanged(self, life: Life) -> None:
+        """Raise if the file is read without locks, and somebody has changed it: what was read may be mixed.
+
+        Raises:
+            StoreIOError: that is so; the handle refuses further work.
+        """
+        if self.frozen is None or life.failure or not self.frozen.changed():
+            return
+        life.failure = "the file was changed while it was read without locks"
+        raise StoreIOError(
+            f"{self._path}: somebody changed the file while it was read without locks, as nothing can be written "
+            "beside it here; what was read may be of two states. Nothing was changed by this handle, which refuses "
+            "further work. Open the store again"
+        )
 
     def main_in_place(self) -> bool:
         """Tell whether the path still leads to the file."""

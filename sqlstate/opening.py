@@ -7,19 +7,23 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Literal
 
-from sqlstate import audit, backup, migrate, recovery, wal
+from sqlstate import audit, backup, files, migrate, recovery, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.commit import Writer, now
+from sqlstate.connection import page_size
 from sqlstate.engine import Engine
-from sqlstate.errors import InvalidOption, ReadOnly
+from sqlstate.errors import CannotOpen, InvalidOption, ReadOnly, StoreFull
 from sqlstate.group import GROUP_SIZE, GROUP_WAIT
 from sqlstate.inspection import inspect, read_header, undoes_making
+from sqlstate.overlay import Pages
+from sqlstate.sqlite_journal import scan_wal
 from sqlstate.store import Store, check_timeout
 
 if TYPE_CHECKING:
     from sqlstate.backup import BackupReport, Progress
     from sqlstate.connection import Journal
+    from sqlstate.errors import StoreError
     from sqlstate.inspection import Inspection
     from sqlstate.meta import Meta
     from sqlstate.recovery import Recover
@@ -53,7 +57,8 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             `"wal"` with synchronous=FULL: one sync a commit, readers never wait. `"delete"` with
             synchronous=EXTRA: a rollback journal, for file systems without shared memory; five syncs a
             commit, and readers and writers wait for each other.
-        read_only: refuse every write, and change nothing about the file.
+        read_only: refuse every write, and change nothing about the file. On read-only media, and where this user may
+            not write, a store that was closed is read as it is; that somebody changes it all the same is noticed.
         create: make the file if there is none.
         timeout: seconds that a write waits before Busy: for other threads, and then again for other processes.
         recover: what to do if the last close was not clean; `store.recovery` says what was found and done.
@@ -71,6 +76,8 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         SQLiteTooOld: the SQLite library could lose committed data.
         InvalidOption: an argument is outside what it may be.
         CannotOpen: the system does not let us look at the file, or make it.
+        ReadOnly: nothing can be written there, and *read_only* is False; or it must be migrated first.
+        StoreFull: the disk is full, and has no room for the files that SQLite keeps beside it.
         Damaged: the file contradicts itself.
         Busy: others had the file locked for the whole timeout.
     """
@@ -85,14 +92,15 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             raise migrate.empty_file(engine.path)
         found = inspect(engine)
         evidence = recovery.admit(engine, found, recover)
-        meta = _connect(engine, journal)
+        meta = _connect(engine, journal, found)
         if _is_suspect(engine, found):
             engine.disconnect()
             found = inspect(engine, thoroughly=True)
             evidence = recovery.admit(engine, found, recover)
-            meta = _connect(engine, journal)
+            meta = _connect(engine, journal, found)
         writer = Writer(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
+        engine.opener.check_unchanged(engine.life)
     except BaseException:
         engine.close()
         raise
@@ -122,23 +130,77 @@ def restore(
     """
     done = backup.restore(source, dest, replace=replace, progress=progress)
     with open(done.path) as store:
-        detail = {"file": os.path.basename(source), "bytes": done.bytes, "seq": done.head.seq}
+        detail = {"file": files.as_text(os.path.basename(source)), "bytes": done.bytes, "seq": done.head.seq}
         store.record("restore", detail | {"root": done.head.root.hex()})
     return done
 
 
-def _connect(engine: Engine, journal: Journal) -> Meta:
+def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
     """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
-    engine.connect()
-    engine.settle()
+    there = engine.has("-wal") or engine.has("-journal")
+    # A -wal that this user makes, the file's owner might not be able to write; one that is there can be read.
+    if engine.header[18:19] == b"\2" and not (engine.read_only and there) and files.may_not_write(engine.real_path):
+        _freeze(engine, None)
+    else:
+        try:
+            engine.connect()
+            engine.settle()
+        except (CannotOpen, ReadOnly, StoreFull) as e:
+            _freeze(engine, e)
     if not migrate.check_header(engine.writer) or migrate.pending(engine.writer, migrate.shipped()):
         _migrate(engine, journal)
     migrate.check_schema(engine.writer)
     meta = metadata.read(engine.writer)
+    if (
+        engine.opener.frozen is not None
+        and not engine.opener.frozen.has_wal
+        and metadata.read_marker(engine.writer).open
+    ):
+        found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
+        recovery.admit(engine, found, "refuse")
     if engine.journal != meta.journal and not engine.read_only:
         engine.writer.set_journal(meta.journal)
         engine.settle()
     return meta
+
+
+def _freeze(engine: Engine, cause: StoreError | None) -> None:
+    """Read the file as it is where SQLite can, or shall, make nothing beside it; *cause* is what kept it from that.
+
+    Raises:
+        ReadOnly, StoreFull: the store was to be opened for writing.
+        CannotOpen: it was not closed, and cannot be read like that; or *cause*, if it was something else.
+    """
+    engine.disconnect()
+    full = isinstance(cause, StoreFull)
+    if cause is not None and (engine.header[18:19] != b"\2" or not (full or files.may_not_write(engine.folder))):
+        raise cause
+    if not engine.read_only:
+        if full:
+            raise StoreFull(f"{cause}. To read it now, open it with read_only=True") from cause
+        raise ReadOnly(
+            f"{engine.path}: it cannot be written: it is on read-only media, or this user may not write it, or not its "
+            "folder. Nothing was changed. To read it, open it with read_only=True"
+        ) from cause
+    if engine.size("-journal") or (engine.size("-wal") and not full):
+        raise CannotOpen(
+            f"{engine.path}: it was not closed, and what SQLite keeps beside it cannot be read where nothing can be "
+            "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
+            "the copy"
+        ) from cause
+    with engine.alone() as alone:
+        if cause is not None and (alone is False or (alone is None and full)):
+            raise cause
+        engine.freeze(_pages(engine))
+    engine.connect()
+    engine.settle()
+
+
+def _pages(engine: Engine) -> Pages | None:
+    """Return the pages that SQLite would take from the -wal, None if there are none."""
+    data = engine.sidecar("-wal")
+    scan = scan_wal(data, page_size(engine.header))
+    return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None
 
 
 def _is_suspect(engine: Engine, found: Inspection) -> bool:

@@ -75,6 +75,8 @@ class Readers:
             self.reclaim()
         if not self._life.usable:
             self._life.check()
+        if self._opener.frozen is not None:
+            self._opener.check_unchanged(self._life)
         try:
             return self._idle.pop()
         except IndexError:
@@ -92,6 +94,8 @@ class Readers:
             self._idle.append(connection)
         else:
             connection.end()
+        if self._opener.frozen is not None:
+            self._opener.check_unchanged(self._life)
 
     # For more than one.
 

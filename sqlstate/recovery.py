@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlstate import audit, files, history, wal
 from sqlstate import meta as metadata
 from sqlstate.commit import now
-from sqlstate.errors import Busy, Damaged, JournalDamaged, RecoveryDue, StoreIOError
+from sqlstate.errors import Busy, Damaged, JournalDamaged, RecoveryDue, StoreFull, StoreIOError
 from sqlstate.inspection import Inspection, JournalReport, check_commits, prove
 from sqlstate.wal import Kind, Record
 
@@ -43,7 +43,7 @@ class RecoveryReport:
     shared: bool = False
     """Others had it open: what the journal holds is theirs, and was not judged."""
     due: bool = False
-    """There is something to recover, and it was not done: the store was opened for reading."""
+    """There is something to recover, and it was not done: the store was opened for reading, or the disk is full."""
     damage: str = ""
     """`""`, `"rot"`, `"truncated"`, `"missing"`, `"foreign"`, `"stale"` or `"header"`: of SQLite's journal."""
     journal: JournalReport = field(default_factory=JournalReport)
@@ -122,11 +122,23 @@ def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str
     elif due and how == "refuse":
         raise _due(engine, report)
     elif due:
-        report = _recovered(writer, found, replace(report, pending=tuple(dead)), how, orphans)
+        report = _recovered_if_room(writer, found, replace(report, pending=tuple(dead)), how, orphans)
     if not engine.read_only:
         for session in files.dead_sessions(engine.real_path, writer.meta.store_id):
             files.remove_session(engine.real_path, session, writer.meta.store_id)
     return replace(report, seconds=found.seconds + perf_counter() - start)
+
+
+def _recovered_if_room(
+    writer: Writer, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
+) -> RecoveryReport:
+    """Do what is due; on a full disk leave it to the next open: what was committed can be used all the same."""
+    for _ in range(2):
+        with suppress(StoreFull):
+            return _recovered(writer, found, report, how, orphans)
+        writer.engine.make_room()
+    writer.marking.recovery_due = True
+    return replace(report, due=True)
 
 
 def _recovered(
@@ -142,7 +154,7 @@ def _recovered(
         if report.damage:  # the main file may hold blocks of commits that are lost
             history.trim(connection, wal.last(connection, writer.meta)[1].seq)
         rolled_back = () if how == "resume" else _roll_back(writer)
-        removed = tuple(name for name in map(_as_text, orphans) if not audit.mentions(connection, name))
+        removed = tuple(name for name in map(files.as_text, orphans) if not audit.mentions(connection, name))
         report = replace(
             report,
             rolled_back=rolled_back,
@@ -173,13 +185,8 @@ def _recovered(
 def _begin_anew(writer: Writer) -> None:
     """Empty SQLite's WAL once damage was accepted: what is damaged in it must not be found again after a crash."""
     if writer.engine.journal == "wal" and writer.marking.rest():
-        with suppress(Busy):
+        with suppress(Busy, StoreFull):
             writer.engine.writer.empty_wal()
-
-
-def _as_text(name: str) -> str:
-    """Return a file's name with what is no text in it as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _has_changed(connection: Connection, found: Inspection) -> bool:
@@ -200,6 +207,8 @@ def _compared(writer: Writer, found: Inspection, report: RecoveryReport) -> Reco
         if found.journal.kind == "rollback" and found.journal.committed:
             return replace(report, checked=_check_newest(engine, connection, writer, report))
     if found.journal.kind != "wal" or report.damage in _NOT_OURS:
+        return report
+    if engine.opener.frozen is not None:  # SQLite was not asked
         return report
     frames = engine.recovered_frames
     agrees = frames == found.journal.committed
@@ -254,7 +263,7 @@ def _note(writer: Writer, report: RecoveryReport, how: Recover) -> int:
     connection = writer.engine.writer
     detail = report.as_dict()
     detail["how"] = how
-    detail["evidence"] = [os.path.basename(path) for path in report.evidence]
+    detail["evidence"] = [files.as_text(os.path.basename(path)) for path in report.evidence]
     for name in ("entry", "due", "seconds"):
         del detail[name]
     head = wal.last(connection, writer.meta)[1]
@@ -355,7 +364,7 @@ def _put_aside(engine: Engine, found: Inspection, suffix: str, *, move: bool) ->
     target = f"{engine.real_path}{suffix}.evidence-{sha256(data).hexdigest()[:16]}"
     if not move and not os.path.exists(target):
         try:
-            with files.replacing(target, found.store_id) as copy:
+            with files.replacing(target, found.store_id, like=engine.real_path) as copy:
                 copy.write(data)
         except (OSError, StoreIOError):
             return ()  # it stays where it is, at least

@@ -278,7 +278,7 @@ def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
             raise InvalidOption(f"{evidence} is there already, and is something else; move it away. {_NOTHING}")
     else:
         # A copy, not a second name: whoever still has the file open would write to it.
-        with files.replacing(evidence, meta.store_id) as kept:
+        with files.replacing(evidence, meta.store_id, like=target) as kept:
             for part in _read(target):
                 kept.write(part)
     with outdating(target, None) as outdate:
@@ -420,8 +420,8 @@ def _note(copy: Connection, meta: Meta, plan: _Plan, report: RepairReport, sourc
         "mended": report.mended,
         "lost": lost[:_LOST_NOTED],
         "lost_count": len(lost),
-        "from": None if source is None else _text(source),
-        "evidence": _text(os.path.basename(str(report.evidence))),
+        "from": None if source is None else files.as_text(source),
+        "evidence": files.as_text(os.path.basename(str(report.evidence))),
     }
     copy.begin()
     number = audit.append(copy, meta.store_id, plan.head, now(), ("repair", detail))

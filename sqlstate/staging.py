@@ -269,14 +269,14 @@ class StagedTransaction:
     back, or resumed.
     """
 
-    __slots__ = ("_log", "id")
+    __slots__ = ("_log", "txn")
 
-    id: int
+    txn: int
     """Its number, for store.resume()."""
 
-    def __init__(self, log: WriteAheadLog, id: int) -> None:  # noqa: A002, the word of its users
+    def __init__(self, log: WriteAheadLog, txn: int) -> None:
         self._log = log
-        self.id = id
+        self.txn = txn
 
     def put(self, collection: str, key: Key, value: Any) -> None:
         """Put an entry, durably, in this transaction; arguments and limits are those of Transaction.put().
@@ -287,18 +287,18 @@ class StagedTransaction:
             Busy, StoreFull: as for a transaction; this put is not there.
             StoreIOError: it may be there or not; the handle refuses further work.
         """
-        self._log.append("PUT", txn=self.id, collection=collection, key=key, value=value)
+        self._log.append("PUT", txn=self.txn, collection=collection, key=key, value=value)
 
     def delete(self, collection: str, key: Key) -> bool:
         """Delete an entry, durably, in this transaction, and tell whether there was one. Raises as put()."""
-        if self._log.staged(self.id, collection, key) is ABSENT:
+        if self._log.staged(self.txn, collection, key) is ABSENT:
             return False
-        self._log.append("DELETE", txn=self.id, collection=collection, key=key)
+        self._log.append("DELETE", txn=self.txn, collection=collection, key=key)
         return True
 
     def get(self, collection: str, key: Key, default: Any = None) -> Any:
         """Return the value of an entry as this transaction sees it, or *default* if there is none."""
-        value = self._log.staged(self.id, collection, key)
+        value = self._log.staged(self.txn, collection, key)
         return default if value is ABSENT else value
 
     def commit(self) -> Head:
@@ -312,7 +312,7 @@ class StagedTransaction:
             InvalidRecord: the transaction has ended.
             Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
         """
-        return self._log.mark_committed(self.id)
+        return self._log.mark_committed(self.txn)
 
     def rollback(self) -> None:
         """End it without any effect, durably.
@@ -320,7 +320,7 @@ class StagedTransaction:
         Raises:
             InvalidRecord: the transaction has ended.
         """
-        self._log.append("ROLLBACK", txn=self.id)
+        self._log.append("ROLLBACK", txn=self.txn)
 
     def __enter__(self) -> Self:
         return self
@@ -337,7 +337,7 @@ class StagedTransaction:
                 self.rollback()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.StagedTransaction {self.id}>"
+        return f"<sqlstate.StagedTransaction {self.txn}>"
 
 
 def _uncommitted(connection: Connection, txn: int) -> Uncommitted:

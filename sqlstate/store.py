@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
-from sqlstate import audit, backup, check, headlog, history, state, trail, tree, wal, watching
+from sqlstate import audit, backup, check, files, headlog, history, state, trail, tree, wal, watching
 from sqlstate import format as fmt
 from sqlstate.batch import BatchBlock
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, check_number
-from sqlstate.errors import Busy, InvalidOption, StoreFull, StoreUnusable
+from sqlstate.errors import Busy, InvalidOption, ReadOnly, StoreFull, StoreUnusable
 from sqlstate.group import GroupCommit, TransactionBlock
 from sqlstate.prover import Provable
 from sqlstate.staging import StagedTransaction, WriteAheadLog
@@ -417,24 +417,24 @@ class Store(Provable):
         """
         return self._wal.pending()
 
-    def resume(self, id: int) -> StagedTransaction:  # noqa: A002, the word of pending()'s users
+    def resume(self, txn: int) -> StagedTransaction:
         """Go on with a staged transaction that a dead process left; from now on it is this handle's.
 
         Args:
-            id: its number, `txn` in pending().
+            txn: its number, as pending() gives it.
 
         Raises:
             InvalidRecord: there is no such transaction, it has ended, or its process lives.
             Busy, StoreFull, ReadOnly: as for a transaction.
         """
-        self._wal.adopt(id)
-        return StagedTransaction(self._wal, id)
+        self._wal.adopt(txn)
+        return StagedTransaction(self._wal, txn)
 
     def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
         """Copy the newest commit's state into one file, while others go on writing; verified before it gets its name.
 
-        An audit entry says so, unless the store was opened for reading. In a store without SQLite's WAL, writers
-        wait while it is copied.
+        An audit entry says so, unless the store was opened for reading, or cannot be written. In a store without
+        SQLite's WAL, writers wait while it is copied.
 
         Args:
             dest: the copy. A backup of this store that is there is replaced, or rotated.
@@ -448,8 +448,14 @@ class Store(Provable):
         """
         done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
         if not self._engine.read_only:
-            detail = {"file": done.path.name, "bytes": done.bytes, "seq": done.head.seq, "root": done.head.root.hex()}
-            self.record("backup", detail)
+            detail = {
+                "file": files.as_text(done.path.name),
+                "bytes": done.bytes,
+                "seq": done.head.seq,
+                "root": done.head.root.hex(),
+            }
+            with suppress(StoreFull, ReadOnly):  # the backup is there all the same
+                self.record("backup", detail)
         return done
 
     def record(self, kind: str, detail: Mapping[str, Any]) -> int:
@@ -498,6 +504,7 @@ class Store(Provable):
         Raises:
             StoreUnusable: a transaction of this thread is still open.
             Busy: a transaction of another thread was open for the whole timeout.
+            StoreFull: there is no room in the file for what is in SQLite's WAL. It is closed, and nothing is lost.
             StoreIOError: SQLite's WAL could not be moved into the file. Nothing is lost: the next open recovers.
         """
         self._refuse_inside("close")

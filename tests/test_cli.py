@@ -157,7 +157,7 @@ def test_put_stores_exactly_what_it_is_given(
         (["1", "2"], None, "unexpected extra argument"),
         (["1", "--key-type", "int"], None, '"k" is not an int'),
         (["1", "--key-type", "hex"], None, "hexadecimal"),
-        (["1", "--timeout", "-1"], None, "timeout=-1.0"),
+        (["1", "--timeout", "-1"], None, "--timeout -1.0"),
         (["1", "--note", "x" * 5000], None, "4096 bytes"),
     ],
 )

@@ -337,7 +337,7 @@ def test_restore_refuses_what_would_do_harm(db: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     good("backup", db, str(copy), "--quiet")
     before = files_of(tmp_path)
-    assert bad(Exit.USAGE, "restore", str(copy), db).endswith("; --replace does so\n")
+    assert bad(Exit.USAGE, "restore", str(copy), db).endswith("restore with --replace\n")
     assert "--replace" not in bad(Exit.USAGE, "restore", str(copy), str(tmp_path), "--replace")
     bad(Exit.CANNOT_OPEN, "restore", str(tmp_path / "none"), str(tmp_path / "back.db"))
     assert files_of(tmp_path) == before

@@ -63,6 +63,9 @@ SPINE = (
     "verbatim",
     "migrate",
     "engine",
+    "main_file",
+    "frozen",
+    "overlay",
     "turn",
     "connection",
     "files",
@@ -226,10 +229,10 @@ def imports_have_no_cycle(package: Sources) -> Iterator[Finding]:
         yield f"a cycle: {' -> '.join(e.args[1])}"
 
 
-def only_connection_imports_apsw(package: Sources) -> Iterator[Finding]:
+def only_two_modules_import_apsw(package: Sources) -> Iterator[Finding]:
     for module, source in package.items():
         for each in imports(module, source, package):
-            if each.of == "/apsw" and module != "connection":
+            if each.of == "/apsw" and module not in ("connection", "overlay"):
                 yield f"{module}:{each.line} imports apsw"
 
 
@@ -378,7 +381,7 @@ PACKAGE_RULES: tuple[Callable[[Sources], Iterator[Finding]], ...] = (
     every_module_is_on_the_spine,
     imports_run_down_the_spine,
     imports_have_no_cycle,
-    only_connection_imports_apsw,
+    only_two_modules_import_apsw,
     nothing_imports_what_runs_code_from_data,
     the_lower_half_is_pure,
     each_table_has_one_module_that_knows_its_sql,
@@ -424,9 +427,9 @@ SEEDS = (
     Seed(imports_run_down_the_spine, "wal", "if TYPE_CHECKING:\n    from sqlstate.tree import Plan", "imports tree"),
     Seed(imports_run_down_the_spine, "wal", "def f():\n    from sqlstate.tree import Plan", "imports tree"),
     Seed(imports_have_no_cycle, "cli.output", "from sqlstate.cli.program import main", "a cycle"),
-    Seed(only_connection_imports_apsw, "engine", "import apsw", "engine:"),
-    Seed(only_connection_imports_apsw, "tree", "import apsw.ext", "imports apsw"),
-    Seed(only_connection_imports_apsw, "cli.program", "def f():\n    from apsw import Connection", "imports apsw"),
+    Seed(only_two_modules_import_apsw, "engine", "import apsw", "engine:"),
+    Seed(only_two_modules_import_apsw, "tree", "import apsw.ext", "imports apsw"),
+    Seed(only_two_modules_import_apsw, "cli.program", "def f():\n    from apsw import Connection", "imports apsw"),
     Seed(nothing_imports_what_runs_code_from_data, "encoding", "import pickle", "imports pickle"),
     Seed(nothing_imports_what_runs_code_from_data, "exchange", "from shelve import open", "imports shelve"),
     Seed(nothing_imports_what_runs_code_from_data, "cli.program", "import marshal as m", "imports marshal"),

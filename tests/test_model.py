@@ -143,8 +143,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def stage(self) -> None:
         txn = self.store.stage("model")
-        self.handles[txn.id] = txn
-        self.staged[txn.id] = {}
+        self.handles[txn.txn] = txn
+        self.staged[txn.txn] = {}
 
     def seen(self, txn: int, name: str, key: Any) -> Any:
         """What the staged transaction *txn* sees of an entry."""

@@ -1107,3 +1107,20 @@ def test_opening_leaves_no_descriptor_and_no_warning(path: Path, what: str) -> N
         gc.collect()
         assert descriptors() == before
     assert [str(warning.message) for warning in caught] == []
+
+
+@pytest.mark.parametrize("what", ["renamed", "removed", "replaced"])
+def test_a_file_that_lost_its_name_under_a_rollback_journal_is_said_to_have(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "app.db"
+    store = sqlstate.open(path, journal="delete")
+    store["c"]["k"] = 1
+    make_store(tmp_path / "other.db", journal="delete")
+    if what == "renamed":
+        path.rename(tmp_path / "new.db")
+    elif what == "removed":
+        path.unlink()
+    else:
+        (tmp_path / "other.db").replace(path)
+    with pytest.raises(sqlstate.StoreIOError, match=r"renamed, removed or replaced .* nothing was changed.* open the"):
+        store["c"]["k"] = 2
+    store.close()

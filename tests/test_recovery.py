@@ -72,7 +72,7 @@ def closed_while_staging(path: Path) -> int:
     with sqlstate.open(path) as store:
         txn = store.stage("draft")
         txn.put("drafts", "letter", "Dear")
-    return txn.id
+    return txn.txn
 
 
 # ---- Nothing to recover ----
@@ -695,4 +695,4 @@ def test_an_error_while_staging_says_that_the_record_is_in_doubt(
     store.close()
     again = open_store(recover="resume")
     assert [record.kind for record in again.pending()[0].records] == ["BEGIN", "PUT", "PUT"]
-    assert again.resume(txn.id).commit().seq == 1
+    assert again.resume(txn.txn).commit().seq == 1

@@ -60,7 +60,7 @@ def test_a_staged_transaction_is_seen_by_nobody_but_itself_before_its_commit(sto
     assert head == store.head()
     assert (head.seq, head.count) == (before.seq + 1, 2)
     assert {name: dict(store[name]) for name in store} == {"c": {"k": 2}, "d": {b"new": b"raw"}}
-    assert kinds(store, txn.id) == ["BEGIN", "PUT", "PUT", "DELETE", "COMMIT"]
+    assert kinds(store, txn.txn) == ["BEGIN", "PUT", "PUT", "DELETE", "COMMIT"]
 
 
 def test_it_sees_what_others_committed_where_it_has_not_written(store: sqlstate.Store) -> None:
@@ -77,7 +77,7 @@ def test_a_staged_rollback_leaves_the_state_as_it_is(store: sqlstate.Store) -> N
     txn.put("c", "k", 2)
     txn.rollback()
     assert (dict(store["c"]), store.head().seq) == ({"k": 1}, 1)
-    assert kinds(store, txn.id) == ["BEGIN", "PUT", "ROLLBACK"]
+    assert kinds(store, txn.txn) == ["BEGIN", "PUT", "ROLLBACK"]
     assert (store.wal.uncommitted(), store.pending()) == ([], [])
 
 
@@ -87,7 +87,7 @@ def test_a_commit_of_nothing_is_a_rollback(store: sqlstate.Store) -> None:
     empty, same = store.stage(), store.stage()
     same.put("c", "k", 1)
     assert (empty.commit(), same.commit(), store.head()) == (head, head, head)
-    assert kinds(store, same.id) == ["BEGIN", "PUT", "ROLLBACK"]
+    assert kinds(store, same.txn) == ["BEGIN", "PUT", "ROLLBACK"]
 
 
 def test_the_end_of_a_block_commits_and_an_exception_rolls_back(store: sqlstate.Store) -> None:
@@ -98,7 +98,7 @@ def test_the_end_of_a_block_commits_and_an_exception_rolls_back(store: sqlstate.
         with pytest.raises(error), store.stage() as txn:
             txn.put("c", "k", 2)
             raise error
-        assert kinds(store, txn.id) == ["BEGIN", "PUT", "ROLLBACK"]
+        assert kinds(store, txn.txn) == ["BEGIN", "PUT", "ROLLBACK"]
     assert (store["c"]["k"], store.wal.uncommitted()) == (1, [])
 
 
@@ -106,7 +106,7 @@ def test_a_block_that_meets_a_conflict_raises_it_and_leaves_nothing_open(store: 
     with pytest.raises(sqlstate.Conflict), store.stage() as txn:
         txn.put("c", "k", 1)
         store["c"]["k"] = 2
-    assert kinds(store, txn.id) == ["BEGIN", "PUT", "ROLLBACK"]
+    assert kinds(store, txn.txn) == ["BEGIN", "PUT", "ROLLBACK"]
     assert store["c"]["k"] == 2
 
 
@@ -133,7 +133,7 @@ def test_the_second_of_two_that_touch_the_same_entry_gets_a_conflict(store: sqls
         assert (caught.value.expected, caught.value.actual) == (0, 1)
     assert (store.head(), dict(store["own"])) == (head, {1: 1})
     # It stays open: rolled back, or committed once the entry is what it was.
-    assert [left.txn for left in store.wal.uncommitted()] == [two.id, three.id]
+    assert [left.txn for left in store.wal.uncommitted()] == [two.txn, three.txn]
     store["c"]["k"] = 0
     two.commit()
     assert (store["c"]["k"], dict(store["own"])) == (2, {1: 1, 2: 2})
@@ -153,8 +153,8 @@ def test_the_note_and_the_number_are_those_of_the_log(store: sqlstate.Store) -> 
     txn = store.stage(note="brouillon é")
     txn.put("c", "k", 1)
     [found] = store.wal.uncommitted()
-    assert (found.txn, found.note, len(found.records)) == (txn.id, "brouillon é", 2)
-    assert repr(txn) == f"<sqlstate.StagedTransaction {txn.id}>"
+    assert (found.txn, found.note, len(found.records)) == (txn.txn, "brouillon é", 2)
+    assert repr(txn) == f"<sqlstate.StagedTransaction {txn.txn}>"
     for note in ("x" * 4097, 5):
         with pytest.raises(sqlstate.InvalidOption, match="note"):
             store.stage(note)  # type: ignore[arg-type]
@@ -285,17 +285,17 @@ def test_staged_work_survives_a_clean_close_if_the_next_open_resumes(path: Path,
     before = folder_image(path.parent)
     for _ in range(2):  # looking writes nothing
         with open_store(recover="resume") as store:
-            assert (store.recovery.clean, store.recovery.pending, store.recovery.entry) == (True, (txn.id,), None)
+            assert (store.recovery.clean, store.recovery.pending, store.recovery.entry) == (True, (txn.txn,), None)
             [found] = store.pending()
             assert (found.txn, found.note, [record.kind for record in found.records]) == (
-                txn.id, "draft", ["BEGIN", "PUT"],
+                txn.txn, "draft", ["BEGIN", "PUT"],
             )  # fmt: skip
         assert folder_image(path.parent) == before
     with open_store(recover="resume") as store:
-        again = store.resume(txn.id)
+        again = store.resume(txn.txn)
         assert store.pending() == []
         assert again.commit().seq == 1
-        assert [detail.get("resumed") for detail in recoveries(store)] == [[txn.id]]
+        assert [detail.get("resumed") for detail in recoveries(store)] == [[txn.txn]]
         assert store.check_audit() == []
     with open_store() as store:
         assert (store.recovery.rolled_back, dict(store["c"])) == ((), {"k": 1})
@@ -310,7 +310,7 @@ def test_staged_work_that_is_not_resumed_is_rolled_back_by_the_next_ordinary_ope
     with open_store(recover="resume"):
         pass
     with open_store() as store:
-        assert store.recovery.rolled_back == (txn.id,)
+        assert store.recovery.rolled_back == (txn.txn,)
         assert (store.recovery.clean, len(recoveries(store))) == (True, 1)
 
 
@@ -319,18 +319,18 @@ def test_a_resumed_transaction_belongs_to_its_new_session(path: Path, open_store
         txn = store.stage()
         txn.put("c", "k", 1)
     with Remote.opened(path, recover="resume") as other:
-        other.ask("resume", txn.id)
-        other.ask("stage_put", txn.id, "c", "l", 2)
+        other.ask("resume", txn.txn)
+        other.ask("stage_put", txn.txn, "c", "l", 2)
         with open_store(recover="resume") as store:
             assert (store.recovery.pending, store.pending()) == ((), [])
             with pytest.raises(sqlstate.InvalidRecord, match="a handle that is open; nothing was changed"):
-                store.resume(txn.id)
+                store.resume(txn.txn)
         other.kill()
     store = open_store(recover="resume")
-    assert [each.txn for each in store.pending()] == [txn.id]
-    store.resume(txn.id).commit()
+    assert [each.txn for each in store.pending()] == [txn.txn]
+    store.resume(txn=txn.txn).commit()
     assert dict(store["c"]) == {"k": 1, "l": 2}
-    assert [detail["resumed"] for detail in recoveries(store) if "resumed" in detail] == [[txn.id]] * 2
+    assert [detail["resumed"] for detail in recoveries(store) if "resumed" in detail] == [[txn.txn]] * 2
 
 
 @pytest.mark.parametrize("number", [0, 99, -1, "1", 1.0, None, True])
@@ -377,12 +377,12 @@ def test_another_handle_of_this_process_is_a_session_of_its_own(path: Path, open
     assert other.pending() == one.pending() == []
     for handle in (one, other):
         with pytest.raises(sqlstate.InvalidRecord, match="a handle that is open"):
-            handle.resume(txn.id)
+            handle.resume(txn.txn)
     third = open_store()
     assert (third.recovery.rolled_back, third.recovery.entry) == ((), None)
     one.close()
-    assert [each.txn for each in other.pending()] == [txn.id]
-    assert other.resume(txn.id).commit().seq == 1
+    assert [each.txn for each in other.pending()] == [txn.txn]
+    assert other.resume(txn.txn).commit().seq == 1
 
 
 def test_work_of_a_process_that_died_since_is_pending_for_who_lives(path: Path, open_store: OpenStore) -> None:
@@ -407,17 +407,17 @@ def test_of_two_processes_that_resume_one_transaction_one_wins(path: Path, tmp_p
         with ExitStack() as stack:
             racers = [stack.enter_context(Remote.opened(place, recover="resume", timeout=30)) for _ in range(2)]
             for racer in racers:
-                racer.tell(f'["resume", {txn.id}]')
+                racer.tell(f'["resume", {txn.txn}]')
             said = [racer.says() for racer in racers]
             errors = [each["error"] for each in said if "error" in each]
             assert errors == ["InvalidRecord"]
             winner = racers[1 if "error" in said[0] else 0]
-            assert winner.ask("commit", txn.id) == 1
+            assert winner.ask("commit", txn.txn) == 1
             for racer in racers:
                 racer.ask("close")
                 racer.ends()
         with sqlstate.open(place) as store:
-            assert [detail["resumed"] for detail in recoveries(store)] == [[txn.id]]
+            assert [detail["resumed"] for detail in recoveries(store)] == [[txn.txn]]
             assert dict(store["c"]) == {"k": 1}
         assert plain.judge(place).findings == ()
 
@@ -488,7 +488,7 @@ def test_a_handle_that_resumes_has_a_session_file_too(path: Path, open_store: Op
         txn = store.stage()
     store = open_store(recover="resume")
     assert session_files(path) == []
-    store.resume(txn.id)
+    store.resume(txn.txn)
     assert len(session_files(path)) == 1
 
 
@@ -548,9 +548,9 @@ def test_a_store_for_reading_has_no_session(path: Path, open_store: OpenStore) -
     with open_store() as store:
         txn = store.stage()
     with sqlstate.open(path, read_only=True) as store:
-        assert [each.txn for each in store.pending()] == [txn.id]
+        assert [each.txn for each in store.pending()] == [txn.txn]
         with pytest.raises(sqlstate.ReadOnly, match="nothing was changed"):
             store.stage()
         with pytest.raises(sqlstate.ReadOnly, match="nothing was changed"):
-            store.resume(txn.id)
+            store.resume(txn.txn)
         assert session_files(path) == []

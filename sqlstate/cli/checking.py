@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-import sqlstate
 from sqlstate import headlog
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, counted, file_argument, progress
-from sqlstate.cli.output import printable, write_object
+from sqlstate.cli.output import printable, write_line, write_object
 
 if TYPE_CHECKING:
     from sqlstate.check import CheckReport
@@ -32,26 +31,33 @@ _OUTCOMES = {
 @click.option("--quick", is_flag=True, help="Only the file's structure, the newest commit and the root.")
 @click.option(
     "--against",
+    type=click.Path(readable=False),
     metavar="NOTE|ROOT",
     help="A signed head, as a file, that the store must go on from; or the root of a commit, 64 hexadecimal digits.",
 )
-@click.option("--key", metavar="KEY", help="The public key of the signed head, as text or as a file.")
+@click.option(
+    "--key",
+    type=click.Path(readable=False),
+    metavar="KEY",
+    help="The public key of the signed head, as text or as a file.",
+)
 @common
 @click.pass_obj
 def check(settings: Settings, /, *, file: str, quick: bool, against: str | None, key: str | None) -> int:
     """Read every row of a store again, hash it, and compare it with what it must agree with.
 
     Nothing is changed, and others can go on writing. What is damaged is named, one finding a line: entries, nodes
-    of the tree, commits, records, audit entries. Exit code 0: sound; 3: damaged; 5: cannot tell, or
-    'sqlstate recover' has to come first.
+    of the tree, commits, records, audit entries. Exit code 0: sound; 3: damaged; 5: cannot tell. If the last close
+    was not clean, the state is checked that 'sqlstate recover' will find.
 
     Without --against, a store that somebody made anew as a whole is as sound as any.
     """
     trusted = None if against is None else _trusted(against, key)
     if against is None and key is not None:
         raise click.UsageError("--key is the public key of a signed head; give that with --against.")
-    opened = sqlstate.open(file, read_only=True, create=False, timeout=settings.timeout, recover="refuse")
-    with opened as store, progress(settings, "check") as shown:
+    with settings.read(file) as store, progress(settings, "check") as shown:
+        if store.recovery.due:
+            settings.say("the last close was not clean; 'sqlstate recover' recovers")
         report = store.check("quick" if quick else "full", against=trusted, progress=shown)
     if settings.object_form == "json":
         write_object(report.as_dict(), "json")
@@ -74,9 +80,9 @@ def _trusted(against: str, key: str | None) -> SignedHead | bytes:
 
 def _print(report: CheckReport) -> None:
     for finding in report.findings:
-        click.echo(printable(f"{finding.kind}: {finding.what}").replace("\n", " "))
+        write_line(printable(f"{finding.kind}: {finding.what}").replace("\n", " "))
     if report.more:
-        click.echo(f"and {report.more:,} more")
+        write_line(f"and {report.more:,} more")
     cells = {"outcome": _OUTCOMES[report.outcome]}
     if report.head is not None:
         cells["head"] = f"commit {report.head.seq}, {counted(report.head.count)}, root {report.head.root.hex()}"

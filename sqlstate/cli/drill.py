@@ -59,7 +59,7 @@ _FINDINGS_SHOWN: Final = 10
     "--from",
     "source",
     multiple=True,
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="FILE",
     help="Import FILE first: .json, .jsonl or .csv. Can be given several times.",
 )

@@ -11,7 +11,16 @@ import msgspec
 
 from sqlstate import format as fmt
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import Settings, common, counted, file_argument, key_type_option, note_option, parse_key
+from sqlstate.cli.options import (
+    Settings,
+    common,
+    counted,
+    file_argument,
+    key_type_option,
+    note_option,
+    parse_key,
+    twice_if_full,
+)
 from sqlstate.cli.output import (
     Column,
     key_cell,
@@ -32,10 +41,10 @@ from sqlstate.transfer import encode_entry, put_entry, stored_view
 @file_argument
 @click.argument("collection")
 @click.argument("key")
-@click.argument("value", required=False)
+@click.argument("value", required=False, type=click.UNPROCESSED)
 @click.option("--text", "as_text", is_flag=True, help="VALUE is text, stored as a JSON string.")
 @click.option("--bytes", "as_bytes", is_flag=True, help="VALUE is bytes, stored as they are.")
-@click.option("--from", "path", type=click.Path(), metavar="PATH", help="Read the value from a file.")
+@click.option("--from", "path", type=click.Path(readable=False), metavar="PATH", help="Read the value from a file.")
 @click.option("--no-create", is_flag=True, help="Do not make the store if it is not there.")
 @key_type_option
 @note_option
@@ -53,8 +62,12 @@ def put(settings: Settings, /, *, file: str, collection: str, key: str, **given:
     value = raw if given["as_bytes"] else value_of(raw, as_text=given["as_text"])
     name, stored = encode_entry(collection, parse_key(key, given["key_type"]), value)  # before a store is made
     with settings.write(file, create=not given["no_create"]) as store:
-        with store.transaction(given["note"]) as txn:
-            changed = put_entry(txn, name, stored)
+
+        def work() -> bool:
+            with store.transaction(given["note"]) as txn:
+                return put_entry(txn, name, stored)
+
+        changed = twice_if_full(work)
         head = store.head()
     if settings.asked:
         write_object({"changed": changed, "seq": head.seq, "root": head.root.hex()}, "json")
@@ -151,12 +164,18 @@ def delete(settings: Settings, /, *, file: str, collection: str, key: tuple[str,
     """Delete entries, in one transaction; if one is not there, none is deleted and the exit code is 1."""
     names = [make_name(check_collection(collection), parse_key(text, given["key_type"])) for text in key]
     with settings.write(file, create=False) as store:
-        with store.transaction(given["note"]) as txn:
-            there = {name: txn.get_stored(name) is not None for name in names}
-            missing = [name for name in there if not there[name]]
-            if missing and not given["missing_ok"]:
-                return _not_there(settings, missing[0], "nothing was deleted")
-            deleted = sum(txn.delete(name[0], name[2]) for name in there)
+
+        def work() -> tuple[int, list[Name]]:
+            with store.transaction(given["note"]) as txn:
+                there = {name: txn.get_stored(name) is not None for name in names}
+                missing = [name for name in there if not there[name]]
+                if missing and not given["missing_ok"]:
+                    return 0, missing
+                return sum(txn.delete(name[0], name[2]) for name in there), []
+
+        deleted, missing = twice_if_full(work)
+        if missing:
+            return _not_there(settings, missing[0], "nothing was deleted")
         head = store.head()
     if settings.asked:
         write_object({"deleted": deleted, "seq": head.seq, "root": head.root.hex()}, "json")

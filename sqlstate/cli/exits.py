@@ -11,7 +11,8 @@ from typing import Final
 
 import click
 
-from sqlstate.cli.output import printable
+from sqlstate.cli.output import decoded, printable
+from sqlstate.cli.words import in_shell_words
 from sqlstate.errors import (
     Busy,
     CannotOpen,
@@ -20,12 +21,12 @@ from sqlstate.errors import (
     EntryNotFound,
     ImportRejected,
     InvalidInput,
-    JournalDamaged,
     ProofInvalid,
     ReadOnly,
     RestoreRejected,
     StoreError,
 )
+from sqlstate.files import why
 
 
 class Exit(IntEnum):
@@ -83,7 +84,7 @@ def exit_code(error: BaseException) -> Exit:
 
 def tell(error: BaseException, *, as_json: bool) -> None:
     """Write *error* to standard error: for people, and with *as_json* on a line of its own for programs."""
-    message = "; ".join([_message(error), *getattr(error, "__notes__", [])])
+    message = decoded("; ".join([_message(error), *getattr(error, "__notes__", [])]))
     if isinstance(error, click.UsageError) and error.ctx is not None:
         click.echo(error.ctx.get_usage(), err=True)
         message += f" '{error.ctx.command_path} --help' shows what there is."
@@ -128,10 +129,9 @@ def _message(error: BaseException) -> str:
         return "interrupted; what was committed stays, a transaction that was open is undone"
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
-        return f"{where}{error.strerror or error}"
+        return f"{where}{why(error)}"
     if isinstance(error, StoreError):
-        advice = "; 'sqlstate recover FILE --how accept' does so" if isinstance(error, JournalDamaged) else ""
-        return f"{error}{advice}"
+        return in_shell_words(error)
     return (
         f"{type(error).__name__}: {error}. This is a bug in sqlstate, please report it; "
         "SQLSTATE_DEBUG=1 in the environment shows where it happened"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -11,7 +11,8 @@ import click
 
 import sqlstate
 from sqlstate.cli.output import on_terminal, printable
-from sqlstate.errors import InvalidKey
+from sqlstate.cli.words import in_shell_words
+from sqlstate.errors import InvalidKey, ReadOnly, StoreFull
 from sqlstate.exchange import int_key
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sqlstate.encoding import Key
 
 F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -36,9 +38,35 @@ class Settings:
         """Open the store for reading."""
         return sqlstate.open(file, read_only=True, create=False, timeout=self.timeout)
 
-    def write(self, file: str, *, create: bool) -> sqlstate.Store:
-        """Open the store for writing."""
-        return sqlstate.open(file, create=create, timeout=self.timeout)
+    @contextmanager
+    def write(self, file: str, *, create: bool) -> Iterator[sqlstate.Store]:
+        """Open the store for writing, and close it at the end of the block."""
+        with self.closing(sqlstate.open(file, create=create, timeout=self.timeout)) as store:
+            yield store
+
+    @contextmanager
+    def write_or_read(self, file: str) -> Iterator[sqlstate.Store]:
+        """Open the store for writing, and where it cannot be written, for reading; close it at the end of the block."""
+        try:
+            opened = sqlstate.open(file, create=False, timeout=self.timeout)
+        except (ReadOnly, StoreFull):
+            opened = self.read(file)
+        with self.closing(opened) as store:
+            yield store
+
+    @contextmanager
+    def closing(self, store: sqlstate.Store) -> Iterator[sqlstate.Store]:
+        """Close the store at the end of the block; if the disk is too full to leave one file, say so, and no more."""
+        try:
+            yield store
+        except BaseException:
+            with suppress(StoreFull):
+                store.close()
+            raise
+        try:
+            store.close()
+        except StoreFull as e:
+            self.say(f"warning: {in_shell_words(e)}")
 
     @property
     def asked(self) -> bool:
@@ -103,7 +131,7 @@ def common(function: F) -> F:
     return function
 
 
-file_argument = click.argument("file", type=click.Path())
+file_argument = click.argument("file", type=click.Path(readable=False))
 note_option = click.option("--note", default="", metavar="TEXT", help="A note for the write-ahead log.")
 key_type_option = click.option(
     "--key-type",
@@ -112,6 +140,14 @@ key_type_option = click.option(
     show_default=True,
     help="How keys are written here: as text, as an int, or as bytes in hexadecimal digits.",
 )
+
+
+def twice_if_full(work: Callable[[], T]) -> T:
+    """Do *work*, and once more if the disk was full: the store has made what room it can meanwhile."""
+    try:
+        return work()
+    except StoreFull:
+        return work()
 
 
 def counted(number: int) -> str:

@@ -52,6 +52,11 @@ def write(data: bytes) -> None:
         raise OSError(e.errno, e.strerror, "standard output") from e
 
 
+def write_line(text: str) -> None:
+    """Write a line of text to standard output."""
+    write(f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
 def on_terminal() -> bool:
     """Tell whether standard output is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
@@ -60,6 +65,7 @@ def on_terminal() -> bool:
 def write_json(text: str) -> None:
     """Write one JSON document and a line end; on a terminal with what it would obey escaped."""
     # A file name that is no text can only be written as the escape that stands for its bytes.
+    text = decoded(text)
     write((escaped(text) if on_terminal() else text).encode("utf-8", "backslashreplace") + b"\n")
 
 
@@ -157,8 +163,17 @@ def _width(text: str) -> int:
     )
 
 
+def decoded(text: str) -> str:
+    """Return *text* with what an ASCII locale did not take for UTF-8 as the text that it is."""
+    try:
+        return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        return text
+
+
 def printable(text: str) -> str:
     """Return *text* with what a terminal would obey, or not show, as escapes; line ends stay."""
+    text = decoded(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

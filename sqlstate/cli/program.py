@@ -66,7 +66,11 @@ class Program(click.Group):
         if cmd_name not in _VERBS:
             return None
         module, function = _VERBS[cmd_name]
-        return cast("click.Command", getattr(import_module(f"sqlstate.cli.{module}"), function))
+        command = cast("click.Command", getattr(import_module(f"sqlstate.cli.{module}"), function))
+        for parameter in command.params:
+            if isinstance(parameter.type, click.types.StringParamType):
+                parameter.type = TEXT
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
@@ -104,6 +108,20 @@ class Program(click.Group):
         except Exception as e:  # noqa: BLE001, the user gets a sentence and an exit code, whatever happened
             code = _failed(e, as_json=as_json)
         sys.exit(settle(code, as_json=as_json))
+
+
+class _Text(click.types.StringParamType):
+    """Text of an argument: its bytes are UTF-8, whatever the locale makes of them. Not for paths."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text; what is not UTF-8 stays as it is, to be refused where it matters."""
+        text = super().convert(value, param, ctx)
+        with suppress(UnicodeError):
+            return os.fsencode(text).decode()
+        return text
+
+
+TEXT: Final = _Text()
 
 
 class _Ended(Exception):

@@ -94,7 +94,7 @@ def _question(collection: str | None, key: str | None, given: dict[str, Any]) ->
     "--consistency", type=click.IntRange(min=0), metavar="N", help="That history up to commit N is unchanged."
 )
 @click.option("--size", type=click.IntRange(min=0), metavar="N", help="Up to commit N instead of the newest.")
-@click.option("--out", type=click.Path(), metavar="PATH", help="Write the proof to a new file.")
+@click.option("--out", type=click.Path(readable=False), metavar="PATH", help="Write the proof to a new file.")
 @click.option("--binary", is_flag=True, help="Write it as bytes instead of JSON.")
 @common
 @click.pass_obj
@@ -137,19 +137,32 @@ def _entries_proof(view: Any, question: _Question) -> Proof:
 
 
 @click.command(short_help="Verify a proof, without the store.")
-@click.argument("proof_file", metavar="PROOF", type=click.Path())
+@click.argument("proof_file", metavar="PROOF", type=click.Path(readable=False))
 @click.argument("collection", required=False)
 @click.argument("key", required=False)
-@click.argument("value", required=False)
+@click.argument("value", required=False, type=click.UNPROCESSED)
 @_question_options
 @click.option("--absent", is_flag=True, help="Ask that there is no such entry.")
 @click.option("--text", "as_text", is_flag=True, help="VALUE is text, stored as a JSON string.")
 @click.option("--bytes", "as_bytes", is_flag=True, help="VALUE is bytes.")
-@click.option("--from", "path", type=click.Path(), metavar="PATH", help="Read the value from a file.")
+@click.option("--from", "path", type=click.Path(readable=False), metavar="PATH", help="Read the value from a file.")
 @click.option("--root", metavar="HEX", help="The root that you trust.")
-@click.option("--head", "note", type=click.Path(), metavar="NOTE", help="A signed head, instead of a root.")
-@click.option("--key", "public", metavar="PUBLIC", help="The public key that you trust, or a file with it.")
-@click.option("--against", type=click.Path(), metavar="NOTE", help="An earlier signed head: was it only appended to?")
+@click.option(
+    "--head", "note", type=click.Path(readable=False), metavar="NOTE", help="A signed head, instead of a root."
+)
+@click.option(
+    "--key",
+    "public",
+    type=click.Path(readable=False),
+    metavar="PUBLIC",
+    help="The public key that you trust, or a file with it.",
+)
+@click.option(
+    "--against",
+    type=click.Path(readable=False),
+    metavar="NOTE",
+    help="An earlier signed head: was it only appended to?",
+)
 @common
 @click.pass_obj
 def verify(settings: Settings, /, *, proof_file: str, collection: str | None, key: str | None, **given: Any) -> int:

@@ -19,7 +19,13 @@ _SHOWN = 20
 
 @click.command(short_help="Mend a damaged store.")
 @file_argument
-@click.option("--from", "source", type=click.Path(), metavar="BACKUP", help="Take what proves itself from BACKUP too.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(readable=False),
+    metavar="BACKUP",
+    help="Take what proves itself from BACKUP too.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and write nothing.")
 @common
 @click.pass_obj

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
@@ -14,8 +13,8 @@ import click
 import sqlstate
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, counted, file_argument, progress
-from sqlstate.cli.output import Column, printable, write_list, write_object
-from sqlstate.errors import InvalidOption, JournalDamaged, RecoveryDue
+from sqlstate.cli.output import Column, printable, write_line, write_list, write_object
+from sqlstate.errors import JournalDamaged, RecoveryDue
 from sqlstate.exchange import quoted
 
 if TYPE_CHECKING:
@@ -50,7 +49,8 @@ def recover(settings: Settings, /, *, file: str, how: str) -> int:
     The report is printed in each of these cases. Every verb that writes recovers as rollback does.
     """  # noqa: D301, the backslash is click's mark for text that keeps its lines
     try:
-        with sqlstate.open(file, create=False, timeout=settings.timeout, recover=cast("Any", how)) as store:
+        opened = sqlstate.open(file, create=False, timeout=settings.timeout, recover=cast("Any", how))
+        with settings.closing(opened) as store:
             report = store.recovery
     except (JournalDamaged, RecoveryDue) as e:
         _print_report(settings, e.report)
@@ -143,7 +143,7 @@ def _check_audit(settings: Settings, store: sqlstate.Store) -> int:
         write_object({"sound": not findings, "findings": findings}, "json")
     else:
         for finding in findings or ["sound"]:
-            click.echo(printable(finding))
+            write_line(printable(finding))
     return Exit.DAMAGED if findings else Exit.OK
 
 
@@ -200,7 +200,7 @@ def _recovery_text(detail: Mapping[str, Any]) -> str:
 
 @click.command(short_help="Copy a store into one file, while others write.")
 @file_argument
-@click.argument("dest", type=click.Path())
+@click.argument("dest", type=click.Path(readable=False))
 @click.option(
     "--keep",
     type=click.IntRange(min=0),
@@ -216,15 +216,15 @@ def backup(settings: Settings, /, *, file: str, dest: str, keep: int) -> int:
     The copy is opened and its root compared before it gets its name: DEST is complete, durable and sound when
     the program ends, or as it was before. It is one file, and a store like any other.
     """
-    with settings.write(file, create=False) as store, progress(settings, "backup") as shown:
+    with settings.write_or_read(file) as store, progress(settings, "backup") as shown:
         done = store.backup(dest, keep=keep, progress=shown)
     _print_copy(settings, done, {"rotated": done.rotated, "removed": done.removed})
     return Exit.OK
 
 
 @click.command(short_help="Put a backup in a store's place.")
-@click.argument("source", type=click.Path())
-@click.argument("dest", type=click.Path())
+@click.argument("source", type=click.Path(readable=False))
+@click.argument("dest", type=click.Path(readable=False))
 @click.option("--replace", is_flag=True, help="Replace the store that is there.")
 @common
 @click.pass_obj
@@ -234,14 +234,8 @@ def restore(settings: Settings, /, *, source: str, dest: str, replace: bool) -> 
     A SOURCE that is damaged, or that others have open, is refused. DEST is complete, durable and sound when
     the program ends, or as it was before.
     """
-    there = os.path.lexists(dest)
-    try:
-        with progress(settings, "restore") as shown:
-            done = sqlstate.restore(source, dest, replace=replace, progress=shown)
-    except InvalidOption as e:
-        if there and not replace:
-            e.add_note("--replace does so")
-        raise
+    with progress(settings, "restore") as shown:
+        done = sqlstate.restore(source, dest, replace=replace, progress=shown)
     _print_copy(settings, done, {})
     return Exit.OK
 

@@ -12,14 +12,16 @@ from sqlstate import headlog
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument
 from sqlstate.cli.output import write
-from sqlstate.files import sync_folder
+from sqlstate.files import absolute, sync_folder
 
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @click.command(short_help="Make a key that signs heads.")
 @click.argument("origin")
-@click.option("--out", required=True, type=click.Path(), metavar="PATH", help="New file for the private key.")
+@click.option(
+    "--out", required=True, type=click.Path(readable=False), metavar="PATH", help="New file for the private key."
+)
 @common
 @click.pass_obj
 def keygen(settings: Settings, /, *, origin: str, out: str) -> int:
@@ -31,7 +33,7 @@ def keygen(settings: Settings, /, *, origin: str, out: str) -> int:
     signer = headlog.Signer.generate(origin)
     _write_new(out, signer.text, 0o600)
     _write_new(f"{out}.pub", signer.public, 0o644)
-    sync_folder(os.path.dirname(os.path.abspath(out)))
+    sync_folder(os.path.dirname(absolute(out, links=True)))
     write(f"{signer.public}\n".encode())
     settings.say(f"the private key is in {out}; give away {out}.pub only")
     return Exit.OK
@@ -48,8 +50,10 @@ def _write_new(path: str, text: str, mode: int) -> None:
 
 @click.command(short_help="Sign the newest commit.")
 @file_argument
-@click.option("--key", required=True, type=click.Path(), metavar="PATH", help="File with the private key.")
-@click.option("--out", type=click.Path(), metavar="PATH", help="Write the signed head to a new file.")
+@click.option(
+    "--key", required=True, type=click.Path(readable=False), metavar="PATH", help="File with the private key."
+)
+@click.option("--out", type=click.Path(readable=False), metavar="PATH", help="Write the signed head to a new file.")
 @common
 @click.pass_obj
 def sign(settings: Settings, /, *, file: str, **given: Any) -> int:

@@ -20,7 +20,7 @@ from sqlstate.transfer import check_sources, export_file, export_lines, import_s
 
 @click.command("import", short_help="Import JSON, JSON lines and CSV.")
 @file_argument
-@click.argument("source", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.argument("source", nargs=-1, required=True, type=click.Path(allow_dash=True, readable=False))
 @click.option(
     "--format",
     "format_",
@@ -87,7 +87,9 @@ def _source(name: str) -> Source:
 @click.command(short_help="Export entries as JSON lines.")
 @file_argument
 @click.argument("collection", nargs=-1)
-@click.option("-o", "--output", metavar="OUT", type=click.Path(allow_dash=True), help="Write to a file.")
+@click.option(
+    "-o", "--output", metavar="OUT", type=click.Path(allow_dash=True, readable=False), help="Write to a file."
+)
 @common
 @click.pass_obj
 def export(settings: Settings, /, *, file: str, collection: tuple[str, ...], output: str | None) -> int:

@@ -114,7 +114,7 @@ class Worker:
             return
         draft, puts = self._drafts.pop(self._random.randrange(len(self._drafts)))
         if self._random.random() < 0.3:
-            self.say("undo", draft.id)
+            self.say("undo", draft.txn)
             draft.rollback()
             return
         self._stage(draft, puts, self._counter())
@@ -125,7 +125,7 @@ class Worker:
     def _begin_draft(self) -> None:
         self._serial += 1
         draft = self.store.stage(note=f"draft {self._serial} of writer {self._number}")
-        self.say("draft", draft.id)
+        self.say("draft", draft.txn)
         puts: list[Put] = []
         self._drafts.append((draft, puts))
         for part in range(self._random.randint(1, 3)):
@@ -135,7 +135,7 @@ class Worker:
 
     def _stage(self, draft: StagedTransaction, puts: list[Put], put: Put) -> None:
         _write(draft, put)
-        self.say("drafted", draft.id, put)
+        self.say("drafted", draft.txn, put)
         puts.append(put)
 
     def _counter(self) -> Put:

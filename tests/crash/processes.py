@@ -214,10 +214,10 @@ class Writer:
             draft = self._drafts.pop(self._rng.randrange(len(self._drafts)))
             if self._rng.random() < 0.7:
                 draft.commit()
-                self._line.say("committed", draft.id)
+                self._line.say("committed", draft.txn)
             else:
                 draft.rollback()
-                self._line.say("rolled back", draft.id)
+                self._line.say("rolled back", draft.txn)
 
     def _counted(self) -> None:
         self._count += 1
@@ -239,13 +239,13 @@ class Writer:
 
     def _stage(self) -> None:
         draft: Any = self._store.stage(note=f"writer {self._number}")
-        self._line.say("staged", draft.id, 0)
+        self._line.say("staged", draft.txn, 0)
         more = self._rng.randrange(1, 4)
         for i in range(1, more):
-            draft.put("drafts", f"{draft.id}/{i}", {"i": i, "pad": "y" * self._rng.randrange(200)})
-            self._line.say("staged", draft.id, i)
-        draft.put("drafts", f"{draft.id}/0", 0)
-        self._line.say("staged", draft.id, more)
+            draft.put("drafts", f"{draft.txn}/{i}", {"i": i, "pad": "y" * self._rng.randrange(200)})
+            self._line.say("staged", draft.txn, i)
+        draft.put("drafts", f"{draft.txn}/0", 0)
+        self._line.say("staged", draft.txn, more)
         self._drafts.append(draft)
 
 

@@ -53,7 +53,7 @@ def obeys(line: Line, load: Workload, seed: int) -> None:
                 store["small"][rng.randrange(50)] = rng.random()
             elif what == "stage":
                 draft: Any = store.stage(note="left")
-                draft.put("drafts", f"{draft.id}", "x" * 200)
+                draft.put("drafts", f"{draft.txn}", "x" * 200)
             elif what == "close":
                 store.close()
             elif what == "open":

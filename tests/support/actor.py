@@ -277,8 +277,8 @@ class Server:
 
     def stage(self, note: str = "") -> int:
         txn = self.store.stage(note)
-        self.staged[txn.id] = txn
-        return txn.id
+        self.staged[txn.txn] = txn
+        return txn.txn
 
     def stage_put(self, txn: int, collection: str, key: Any, value: Any) -> None:
         self.staged[txn].put(collection, key, value)

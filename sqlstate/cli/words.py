@@ -1,0 +1,49 @@
+"""Puts the library's messages, which speak to Python programmers, into the words of who sits at a shell."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from sqlstate.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from sqlstate.errors import StoreError
+
+_ACCEPT: Final = "'sqlstate recover FILE --how accept'"
+_MAKING: Final = "'sqlstate put' and 'sqlstate import' make"
+# What stands in messages, and what a user of the program can do instead.
+_SENTENCES: Final = (
+    ("; open it for writing with create=True to make it", f"; {_MAKING} one"),
+    ("; open it for writing with create=True to make a store of it", f"; {_MAKING} a store of it"),
+    ("To read it, open it with read_only=True", "The verbs that read it work: get, list, export, check, backup"),
+    ("To read it now, open it with read_only=True", "The verbs that read it work: get, list, export, check, backup"),
+    ("was opened with read_only=True", "was opened for reading"),
+    ("restore with replace=True", "restore with --replace"),
+    ("with Store.backup()", "with 'sqlstate backup'"),
+    (
+        'or open with recover="accept" to go on with what can be proven',
+        f"or go on with what can be proven: {_ACCEPT} does so",
+    ),
+    ('open it with recover="accept"', f"run {_ACCEPT}"),
+    ("and recover='refuse' asked", "and --how refuse asked"),
+    ('Open with recover="rollback" to recover', "'sqlstate recover FILE' recovers"),
+    ("its committed(error) says whether", "'sqlstate head' shows whether"),
+    ("store.check_audit()", "'sqlstate audit --check'"),
+    ("store.check()", "'sqlstate check'"),
+    ("; bytes.fromhex() makes them of digits", ", 64 hexadecimal digits"),
+    ("open with a longer timeout", "give a longer --timeout"),
+)
+_NAMES: Final = {"origin": "ORIGIN", "seq": "--commit", "recover": "--how"}
+# What an InvalidOption begins with; elsewhere it could be part of a key or a file's name.
+_ARGUMENT: Final = re.compile(r"^([a-z][a-z_]*)=(?=['\"\d\[{-])")
+
+
+def in_shell_words(error: StoreError) -> str:
+    """Return the error's message without Python's words for arguments and calls."""
+    message = str(error)
+    for said, instead in _SENTENCES:
+        message = message.replace(said, instead)
+    if not isinstance(error, InvalidOption):
+        return message
+    return _ARGUMENT.sub(lambda match: f"{_NAMES.get(match[1]) or '--' + match[1].replace('_', '-')} ", message)
