@@ -35,7 +35,7 @@ class Marking:
 
     __slots__ = (
         "_audited", "_carried", "_engine", "_meta", "_nonce", "_notes", "_opened_at", "_retry_at", "_retry_time",
-        "_seen",
+        "_seen", "_tries",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
@@ -56,7 +56,8 @@ class Marking:
         self._nonce = nonce
         self._carried = False  # it is open, with that nonce, in the main file too
         self._opened_at = 0  # so many frames of SQLite's WAL hold it; 0 before this handle's first commit with it
-        self._retry_at, self._retry_time = 0, 0.0  # frames and time at which the next checkpoint is tried
+        self._tries = 0  # checkpoints that did not carry it
+        self._retry_at, self._retry_time = 0, 0.0  # frames and time at which the next one is made
 
     def begin(self) -> bool:
         """Begin a transaction on the writing connection, with the marker open in it.
@@ -123,8 +124,8 @@ class Marking:
     def _carry(self, seq: int) -> None:
         """Carry the marker into the main file, if readers let it.
 
-        A reader of an older commit keeps it from there. To try at each commit is in vain then, and costs more than
-        the commit: it is tried again when SQLite's WAL has grown by a quarter, and in any case once a second.
+        A reader of an older commit keeps it from there. To try at each of many commits is in vain then, and costs more
+        than they do: after the first few it is tried when SQLite's WAL has grown by a quarter, and once a second.
         """
         engine = self._engine
         pages = engine.wal_pages
@@ -133,8 +134,9 @@ class Marking:
             return
         with suppress(Busy):
             self._carried = engine.checkpoint(seq)[1] >= self._opened_at
-            self._retry_at = pages + max(_PAGES_BETWEEN, pages // 4)
-            self._retry_time = time.monotonic() + _SECONDS_BETWEEN
+            self._tries += 1
+            if self._tries >= _TRIES:
+                self._retry_at, self._retry_time = pages + pages // 4, time.monotonic() + _SECONDS_BETWEEN
 
     def rest(self) -> bool:
         """Put the marker to rest, before the handle is closed, if the main file can be made complete.
@@ -202,5 +204,5 @@ class Marking:
 
 
 _ATTEMPTS: Final = 3
-_PAGES_BETWEEN: Final = 16
+_TRIES: Final = 8
 _SECONDS_BETWEEN: Final = 1.0
