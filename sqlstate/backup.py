@@ -75,6 +75,8 @@ class BackupReport:
     """Names of the older backups that are kept beside it, the newest first."""
     removed: tuple[str, ...] = ()
     """Names of those that were removed."""
+    copied_open: bool = False
+    """It was made of a copy of a store that was open, which may lack the commits after *head*."""
 
 
 # ---- Backup ----
@@ -267,6 +269,7 @@ def restore(
     dest: str | os.PathLike[str],
     *,
     replace: bool = False,
+    accept_copy: bool = False,
     progress: Progress | None = None,
     vfs: str | None = None,
 ) -> BackupReport:
@@ -280,6 +283,7 @@ def restore(
         dest: the file; a new one gets mode 0600.
         replace: replace a file that is there. Nobody may have it open; one who has it open all the same is refused
             from then on, instead of writing to a file that is gone.
+        accept_copy: take a copy of a store that was open, though commits after the newest in it may be missing.
         progress: called with the entries checked and pages copied, and how many there are of both.
         vfs: name of the SQLite VFS that the store is used with; None is the system's.
 
@@ -301,27 +305,32 @@ def restore(
     meter = Meter(progress)
     try:
         with ExitStack() as stack:
-            facts = _judge_source(origin, vfs, stack, meter)
-            connection, meta, _, head = facts
+            facts = _judge_source(origin, vfs, stack, meter, accept_copy=accept_copy)
+            connection, meta, lsn, head = facts
+            marker = metadata.read_marker(connection)
             with on_disk(target), files.temporary(target, meta.store_id) as made:
                 fill(made.path, target, connection, meter, vfs)
                 with unshared(made.path, f"the copy of {origin}", vfs) as written:
+                    if marker.open:
+                        metadata.write_marker(written, marker._replace(open=False, lsn=lsn))
                     _check_copy(written, facts[1:], meter)
                 set_journaling(made.path, unlocked_vfs(vfs), meta.journal)
                 _install(made, vfs, replace=replace)
     except Damaged as e:
         raise RestoreRejected(origin, f"{reason_of(e, origin)}. {_NOTHING}") from e
-    return BackupReport(Path(target), os.stat(target).st_size, head)
+    return BackupReport(Path(target), os.stat(target).st_size, head, copied_open=marker.open)
 
 
 _NOTHING: Final = "Nothing was written; restore another backup"
 
 
-def _judge_source(origin: str, vfs: str | None, stack: ExitStack, meter: Meter) -> tuple[Connection, Meta, int, Head]:
+def _judge_source(
+    origin: str, vfs: str | None, stack: ExitStack, meter: Meter, *, accept_copy: bool
+) -> tuple[Connection, Meta, int, Head]:
     """Return a connection that reads the source until *stack* ends, and its facts, once all of it was checked."""
     try:
         connection = open_source(origin, vfs, stack)
-        meta, lsn, head = _facts(connection)
+        meta, lsn, head = _facts(connection, accept_copy=accept_copy)
         meter.total = connection.value("PRAGMA page_count") + 2 * head.count
         _check_content(connection, meta, head, meter)
     except (Damaged, StoreMissing):
@@ -447,7 +456,7 @@ def reading(path: str, vfs: str | None) -> Iterator[Connection]:
         yield connection
 
 
-def _facts(connection: Connection) -> tuple[Meta, int, Head]:
+def _facts(connection: Connection, *, accept_copy: bool = False) -> tuple[Meta, int, Head]:
     """Return what a file says of itself: its facts, the greatest LSN, and the newest commit.
 
     Raises:
@@ -464,12 +473,13 @@ def _facts(connection: Connection) -> tuple[Meta, int, Head]:
     meta = metadata.read(connection)
     lsn, head = _newest(connection, meta)
     marker = metadata.read_marker(connection)
-    if marker.open:
+    if marker.open and not accept_copy:
         raise Damaged(
-            f"{path}: it was not closed when it was copied, and the -wal that belongs to it is not beside it; the "
-            'newest commits may be missing. Put the -wal there, or open it with recover="accept" and make a backup'
+            f"{path}: the store was open when it was copied, and the -wal that belongs to it is not beside it. It ends "
+            f"with commit {head.seq}; later ones may be missing. Put the -wal there, or take it as it is with "
+            "accept_copy=True"
         )
-    if marker.nonce and marker.lsn != lsn:
+    if not marker.open and marker.nonce and marker.lsn != lsn:
         raise Damaged(f"{path}: it was closed when its log ended at {marker.lsn}, and now the log ends at {lsn}")
     return meta, lsn, head
 

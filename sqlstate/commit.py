@@ -161,7 +161,7 @@ class Writer:
                 raise
         self._newest = lsn, head
         self.engine.counters.committed(transactions)
-        self.marking.committed(head.seq, head.chain)
+        self.marking.committed(head.seq, head.chain, lsn)
 
     def commit_other(self, what: str) -> None:
         """Commit the open transaction durably; it makes no numbered commit: *what* says what it makes instead.

@@ -37,8 +37,8 @@ _NAME_BYTES_MAX: Final = 255
 _EXTRA_BYTES: Final = len(f"..sqlstate-{'0' * 32}-{'0' * 16}.tmp") + len("-journal")
 _TEMPORARY: Final = re.compile(r"\.[^/]*\.sqlstate-([0-9a-f]{32})-[0-9a-f]{16}\.tmp")
 _SESSION: Final = re.compile(r"[0-9a-f]{32}")
-# What SQLite keeps beside a store has its name and one of these.
-_SIDECARS: Final = ("", "-wal", "-shm", "-journal")
+# What is kept beside an open store, by SQLite and by us, has its name and one of these.
+_SIDECARS: Final = ("", "-wal", "-shm", "-journal", "-acknowledged")
 _AS_FOUND: Final = "what was there before is as it was"
 
 

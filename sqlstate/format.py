@@ -13,7 +13,8 @@ CHILD_BYTES: Final = COUNT_BYTES + DIGEST_BYTES
 STORE_ID_BYTES: Final = 16
 SESSION_BYTES: Final = 16
 NONCE_BYTES: Final = 16
-MARKER_BYTES: Final = 1 + NONCE_BYTES + 8
+MARKER_BYTES: Final = 1 + NONCE_BYTES + 8 + 8
+MARKER_BYTES_WITHOUT_INODE: Final = 1 + NONCE_BYTES + 8  # as version 0.1.0 wrote it
 
 # First byte of each hash's preimage, so that no two kinds of hash can be taken for each other.
 TAG_LEAF: Final = b"\x00"

@@ -7,6 +7,7 @@ first, and our own tables as they will be: store id, marker, numbers and chain m
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -15,13 +16,14 @@ from struct import error as StructError  # noqa: N812, a class with a small name
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlstate import audit, migrate, state, tree, wal
+from sqlstate import acknowledged, audit, migrate, state, tree, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.connection import HEADER_BYTES, page_size
 from sqlstate.encoding import Name, name_bytes, stored_name
 from sqlstate.errors import Damaged, StoreError
 from sqlstate.merkle import RootBuilder, leaf, rank
+from sqlstate.meta import Marker
 from sqlstate.overlay import Pages, overlaid
 from sqlstate.sqlite_journal import JournalScan, WalScan, scan_journal, scan_wal, wal_index
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlstate.connection import Connection
     from sqlstate.engine import Engine
-    from sqlstate.meta import Marker, Meta
+    from sqlstate.meta import Meta
     from sqlstate.wal import Head
 
 # Of the entries that the journal's commits changed, so many of the newest are followed up to the root.
@@ -55,6 +57,11 @@ _GROWING: Final = ("wal", "audit", "log_blocks")  # tables of which each of our 
 _INDEX_BYTES: Final = 136
 _PAGE_SIZE: Final = 4096
 _NEW_PAGES: Final = 64  # a store has far fewer when it is made
+_MISSING: Final = "the file says that there are commits in a -wal, and there is no -wal"
+_COPY: Final = (
+    "it is a copy of a store that was open, made by a backup tool or by copying the file, and not the store itself"
+)
+_UNKNOWN: Final = "nothing is lost; nothing here can tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ class JournalReport:
     """What SQLite's journal held when the store was opened."""
 
     kind: str = "none"
-    """`"wal"`, `"rollback"` or `"none"`."""
+    """`"wal"`, `"rollback"` or `"none"`; `"folded"`: another program moved a -wal into the file, all that matters."""
     bytes: int = 0
     page_size: int = 0
     frames: int = 0
@@ -106,6 +113,8 @@ class Inspection:
     """Zeros if it is not known."""
     audited: int = 0
     """Number of the newest audit entry, where there is no marker to look at."""
+    goes_on: bool = False
+    """What SQLite would take from its -wal was proven to go on where the main file ends."""
     checked: str = "nothing to check"
     seconds: float = 0.0
 
@@ -124,9 +133,11 @@ class _Facts(NamedTuple):
 class _Wrong(Exception):
     """The journal and the file do not belong together: damage and reason."""
 
-    def __init__(self, damage: str, reason: str) -> None:
+    def __init__(self, damage: str, reason: str, *, certain: bool = False) -> None:
         super().__init__(reason)
         self.damage = damage
+        self.certain = certain
+        """So it is, also if the journal is damaged beside."""
 
 
 def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
@@ -134,7 +145,7 @@ def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
 
     Args:
         engine: not connected yet.
-        thoroughly: read the marker too if there is no journal.
+        thoroughly: read the marker too if there is no journal, whatever the header says of it.
 
     Raises:
         CannotOpen: the journal is there and cannot be read.
@@ -142,7 +153,7 @@ def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
     start = perf_counter()
     found = Inspection()
     is_wal = engine.header[18:19] == b"\2"
-    if (is_wal or engine.size("-wal") or engine.size("-journal")) and _page_size(engine):
+    if (is_wal or thoroughly or engine.size("-wal") or engine.size("-journal")) and _page_size(engine):
         until = monotonic() + _APPEARS_SECONDS
         while not _inspect(engine, found, is_wal=is_wal, thoroughly=thoroughly) and not found.damage:
             if monotonic() >= until:
@@ -179,16 +190,69 @@ def _inspect(engine: Engine, found: Inspection, *, is_wal: bool, thoroughly: boo
         elif engine.size("-journal"):
             _inspect_journal(engine, engine.sidecar("-journal"), found)
         elif thoroughly or engine.has("-wal"):  # SQLite removes an empty one
-            _inspect_missing(engine, found)
+            _inspect_missing(engine, found, is_wal=is_wal)
     return True
 
 
-def _inspect_missing(engine: Engine, found: Inspection) -> None:
+def _inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None:
+    """Look at a file without a -wal: is it whole, or a copy, or did somebody move the -wal into it, or lose it?"""
     main = _facts_of_main(engine, Pages(_page_size(engine), b"", {}, 0))
     if main is not None:
         found.before, found.marker, found.store_id = main.head, main.marker, main.store_id
-    if main is None or main.marker.open:
-        found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
+    marker = _identity_of_main(engine)[1] if main is None else main.marker
+    if not marker.open and (main is not None or not is_wal):
+        return  # no -wal can be missing; what else may be wrong with the file is told by others
+    if marker.open and marker.inode not in (0, os.stat(engine.real_path).st_ino):
+        end = "It contradicts itself: it was copied while it was written"
+        if main is not None:
+            end = f"It ends with commit {main.head.seq}; what the store committed later is not in it"
+        found.damage, found.reason = "copy", f"{_COPY}. {end}"
+        return
+    found.damage, found.reason = "missing", _MISSING
+    if main is None:
+        return
+    noted = acknowledged.newest(engine.real_path, main.store_id, main.marker.nonce)
+    if noted is None:
+        found.reason += f". If another program moved it into the file and removed it, {_UNKNOWN}"
+        return
+    try:
+        with _overlaid(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
+            head = _check_acknowledged(connection, main, noted)
+            found.checked = _check_folded(connection, main, head)
+    except StoreError as e:
+        found.reason += f"; {e}"
+    else:
+        found.damage = found.reason = ""
+        found.after, found.journal = main.head, JournalReport(kind="folded")
+
+
+def _check_acknowledged(connection: Connection, facts: _Facts, noted: acknowledged.Position) -> Head:
+    """Check that a file holds all that was acknowledged; return the newest commit of that.
+
+    Raises:
+        Damaged: it does not.
+    """
+    head = wal.head_at(connection, _meta(connection), noted.lsn)
+    there = not noted.lsn or wal.has(connection, noted.lsn)
+    if not there or head.chain != noted.chain or facts.audited < noted.audited:
+        raise Damaged("what was acknowledged last is not in the file")
+    return head
+
+
+def _check_folded(connection: Connection, main: _Facts, head: Head) -> str:
+    """Check the newest commits of a file that another program moved the -wal into, and say how.
+
+    Raises:
+        Damaged: it contradicts itself.
+    """
+    meta = _meta(connection)
+    lsn = wal.commit_lsn(connection, main.head.seq) if main.head.seq else 0
+    base = wal.head_at(connection, meta, max(0, main.marker.lsn, lsn - _RECORDS_RELINKED))
+    follows = check_commits(connection, (wal.commit_lsn(connection, base.seq) if base.seq else 0, base), main.head)
+    return (
+        f"another program moved SQLite's WAL into the file and removed it; commit {head.seq}, the newest that was "
+        f"acknowledged, is in the file, so nothing acknowledged is missing; {follows}"
+    )
 
 
 def _inspect_wal(engine: Engine, data: bytes, found: Inspection) -> None:
@@ -199,12 +263,43 @@ def _inspect_wal(engine: Engine, data: bytes, found: Inspection) -> None:
     if main is not None:
         found.before, found.after, found.marker = main.head, main.head, main.marker
         found.store_id = main.store_id
+    wrong: _Wrong | None = None
+    judged = None
+    if scan.committed and scan.page_size == size:  # whose it is comes before what became of it
+        try:
+            judged = _judge_content(engine, scan, main, data)
+        except _Wrong as e:
+            wrong = e
+    if wrong is None or not wrong.certain:
+        try:
+            _judge_frames(engine, scan, main, data)
+        except _Wrong as e:
+            wrong = e
+    if wrong is None:
+        wrong = _judge_acknowledged(engine, scan, main, data)
+    found.goes_on = judged is not None and bool(main is not None or _identity_of_main(engine)[0])
+    if wrong is not None:
+        found.damage, found.reason = wrong.damage, str(wrong)
+    elif judged is not None:
+        found.after, found.marker, found.checked = judged
+
+
+def _judge_acknowledged(engine: Engine, scan: WalScan, main: _Facts | None, data: bytes) -> _Wrong | None:
+    """Judge by what was noted beside the store, if that can be believed: a -wal can be cut without a trace."""
+    if main is None:
+        return None
+    noted = acknowledged.newest(engine.real_path, main.store_id, main.marker.nonce)
+    if noted is None:
+        return None
+    pages = Pages(_page_size(engine), b"", {}, 0)
+    if scan.committed:
+        pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
     try:
-        _judge_frames(engine, scan, main, data)
-        if scan.committed:
-            found.after, found.marker, found.checked = _judge_content(engine, scan, main, data)
-    except _Wrong as e:
-        found.damage, found.reason = e.damage, str(e)
+        with _overlaid(engine, pages) as connection:
+            _check_acknowledged(connection, _facts(connection), noted)
+    except StoreError:
+        return _Wrong("truncated", "its -wal lacks what was acknowledged last: it was cut off, or damaged")
+    return None
 
 
 def _judge_frames(engine: Engine, scan: WalScan, main: _Facts | None, data: bytes) -> None:
@@ -247,6 +342,8 @@ def _judge_content(engine: Engine, scan: WalScan, main: _Facts | None, data: byt
                 base = main._replace(lsn=wal.commit_lsn(connection, main.head.seq) if main.head.seq else 0)
             else:  # a checkpoint was under way: part of what the -wal holds is in the main file
                 meta = _meta(connection)
+                if _identity_of_main(engine)[0] not in (b"", meta.store_id):
+                    raise _Wrong("foreign", "its -wal belongs to another store", certain=True)
                 head = wal.head_at(connection, meta, max(0, full.lsn - _RECORDS_RELINKED))
                 base = full._replace(lsn=wal.commit_lsn(connection, head.seq) if head.seq else 0, head=head)
             if engine.pages(scan.page_size) > scan.database_pages:
@@ -307,10 +404,14 @@ def _rightmost(engine: Engine, pages: Pages, root: int) -> int:
 
 def _compare(main: _Facts, full: _Facts, connection: Connection) -> None:
     if main.store_id != full.store_id:
-        raise _Wrong("foreign", "its -wal belongs to another store")
+        raise _Wrong("foreign", "its -wal belongs to another store", certain=True)
     there = wal.commit(connection, main.head.seq) if main.head.seq else None
     if main.lsn > full.lsn or (main.head.seq and (there is None or there.chain != main.head.chain)):
-        raise _Wrong("stale", f"its -wal does not go on from commit {main.head.seq} of the file: one of them is older")
+        raise _Wrong(
+            "stale",
+            f"its -wal does not go on from commit {main.head.seq} of the file: one of them is older",
+            certain=there is not None and there.chain != main.head.chain,
+        )
     # An opening never goes back behind one that the file has seen.
     if full.marker.open and full.marker.nonce != main.marker.nonce and full.marker.lsn < main.marker.lsn:
         raise _Wrong("stale", "its -wal is of an earlier session than the file")
@@ -439,6 +540,13 @@ def _facts_of_main(engine: Engine, pages: Pages) -> _Facts | None:
             return facts if _is_coherent(connection, facts) else None
     except StoreError:
         return None
+
+
+def _identity_of_main(engine: Engine) -> tuple[bytes, Marker]:
+    """Return store id and marker of the main file, also in the middle of a checkpoint; none if they are unreadable."""
+    with suppress(StoreError), _overlaid(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
+        return _meta(connection).store_id, metadata.read_marker(connection)
+    return b"", Marker()
 
 
 @contextmanager

@@ -8,12 +8,14 @@ It is put to rest by close(), when a checkpoint has carried everything. Reading 
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from sqlstate import audit, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
-from sqlstate import wal
+from sqlstate.acknowledged import Notes, Position
 from sqlstate.errors import Busy, CommitOutcomeUnknown, StoreError, StoreFull, StoreIOError
 from sqlstate.meta import Marker
 
@@ -30,7 +32,10 @@ class Marking:
         meta: the store's facts.
     """
 
-    __slots__ = ("_carried", "_engine", "_meta", "_nonce", "_seen", "recovery_due")
+    __slots__ = (
+        "_audited", "_carried", "_engine", "_meta", "_nonce", "_notes", "_opened_at", "_retry_at", "_retry_time",
+        "_seen", "_tries", "recovery_due",
+    )  # fmt: skip
 
     recovery_due: bool
     """There was no room to note a recovery: the marker stays open, so that the next open does it."""
@@ -38,10 +43,24 @@ class Marking:
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self._engine = engine
         self._meta = meta
-        self._seen = -1  # the data version in which the marker was open
-        self._nonce = b""  # of the marker that this handle saw last
-        self._carried = False  # it is open, with that nonce, in the main file too
+        self._notes = Notes(engine.real_path, meta.store_id)
+        self._audited = 0  # number of the newest audit entry
         self.recovery_due = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin as a handle that has seen no marker yet."""
+        self._notes.close()
+        self._seen = -1  # the data version in which the marker was open
+        self._be_at(b"")
+
+    def _be_at(self, nonce: bytes) -> None:
+        """Note the marker that this handle saw last: nothing is known of it but its *nonce*."""
+        self._nonce = nonce
+        self._carried = False  # it is open, with that nonce, in the main file too
+        self._opened_at = 0  # so many frames of SQLite's WAL hold it; 0 before this handle's first commit with it
+        self._tries = 0  # checkpoints that did not carry it
+        self._retry_at, self._retry_time = 0, 0.0  # frames and time at which the next one is made
 
     def begin(self) -> bool:
         """Begin a transaction on the writing connection, with the marker open in it.
@@ -63,21 +82,29 @@ class Marking:
         """Open the marker, if it is at rest, inside the open transaction."""
         if self._engine.journal != "wal":
             return
-        marker = metadata.read_marker(self._engine.writer)
+        connection = self._engine.writer
+        marker = metadata.read_marker(connection)
         if not marker.open:
             self.renew()
         elif marker.nonce != self._nonce:  # another opened it, and may have died before it was carried over
-            self._nonce, self._carried = marker.nonce, False
+            if self._notes.join(marker.nonce):
+                self._be_at(marker.nonce)
+            else:
+                self.renew()
+        self._audited = audit.last(connection)[0]
 
     def renew(self) -> None:
         """Open the marker with a new nonce, inside the open transaction: whoever saw the old one sees a change."""
         if self._engine.journal == "wal":
-            self._nonce, self._carried = secrets.token_bytes(fmt.NONCE_BYTES), False
-            lsn = wal.last(self._engine.writer, self._meta)[0]
-            metadata.write_marker(self._engine.writer, Marker(open=True, nonce=self._nonce, lsn=lsn))
+            connection = self._engine.writer
+            self._be_at(secrets.token_bytes(fmt.NONCE_BYTES))
+            lsn, head = wal.last(connection, self._meta)
+            self._notes.begin(self._nonce, Position(lsn, audit.last(connection)[0], head.chain))
+            marker = Marker(open=True, nonce=self._nonce, lsn=lsn, inode=self._engine.opener.inode)
+            metadata.write_marker(connection, marker)
 
-    def committed(self, seq: int = 0, chain: bytes = b"") -> None:
-        """See to the marker after a commit; *seq* and *chain* are those of a numbered one.
+    def committed(self, seq: int = 0, chain: bytes = b"", lsn: int = 0) -> None:
+        """See to the marker after a commit; *seq*, *chain* and *lsn*, of its last record, are those of a numbered one.
 
         Raises:
             StoreIOError: the commit is durable, the checkpoint after it failed; the handle refuses further work.
@@ -91,11 +118,30 @@ class Marking:
         self._seen = engine.writer.data_version()
         if not engine.opener.wal_in_place():
             self._rescue(seq, chain)
+        if not seq and self._notes.kept:
+            lsn, head = wal.last(engine.writer, self._meta)
+            chain, self._audited = head.chain, audit.last(engine.writer)[0]
+        if not self._notes.write(lsn, self._audited, chain):
+            self._forget()  # the next commit opens the marker anew
         if not self._carried:
-            # A reader of an older commit can keep it from the main file; the next commit tries again.
-            pages = engine.wal_pages
-            with suppress(Busy, StoreFull):
-                self._carried = engine.checkpoint(seq)[1] >= pages
+            self._carry(seq)
+
+    def _carry(self, seq: int) -> None:
+        """Carry the marker into the main file, if readers let it.
+
+        A reader of an older commit keeps it from there. To try at each of many commits is in vain then, and costs more
+        than they do: after the first few it is tried when SQLite's WAL has grown by a quarter, and once a second.
+        """
+        engine = self._engine
+        pages = engine.wal_pages
+        self._opened_at = min(self._opened_at or pages, pages)  # fewer: SQLite began its WAL anew
+        if pages < self._retry_at and time.monotonic() < self._retry_time:
+            return
+        with suppress(Busy, StoreFull):
+            self._carried = engine.checkpoint(seq)[1] >= self._opened_at
+            self._tries += 1
+            if self._tries >= _TRIES:
+                self._retry_at, self._retry_time = pages + pages // 4, time.monotonic() + _SECONDS_BETWEEN
 
     def rest(self) -> bool:
         """Put the marker to rest, before the handle is closed, if the main file can be made complete.
@@ -111,6 +157,7 @@ class Marking:
             return True
         if engine.read_only or self.recovery_due:
             return False
+        self._forget()
         try:
             return self._rest()
         except StoreFull as e:
@@ -125,7 +172,10 @@ class Marking:
         with suppress(Busy):  # others write; the last of them does it
             if metadata.read_marker(engine.writer).open:
                 any(self._rested() for _ in range(_ATTEMPTS))
-            return not metadata.read_marker(engine.writer).open
+            is_open = metadata.read_marker(engine.writer).open
+            if not is_open:
+                self._notes.remove()
+            return not is_open
         return False
 
     def _rested(self) -> bool:
@@ -185,4 +235,6 @@ class Marking:
         )
 
 
-_ATTEMPTS = 3
+_ATTEMPTS: Final = 3
+_TRIES: Final = 8
+_SECONDS_BETWEEN: Final = 1.0

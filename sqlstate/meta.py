@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from struct import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlstate import format as fmt
 from sqlstate.errors import Damaged
@@ -27,6 +28,8 @@ class Marker(NamedTuple):
     """16 random bytes, chosen when it was opened; empty if it never was."""
     lsn: int = 0
     """The greatest LSN in the log when it was written: at rest, still."""
+    inode: int = 0
+    """Of the file that it was opened in; 0 if it is not known. In a copy made since then it is another's."""
 
 
 def write(connection: Connection, meta: Meta) -> None:
@@ -66,12 +69,16 @@ def read_marker(connection: Connection) -> Marker:
     stored = connection.value("SELECT value FROM meta WHERE name = 'marker'")
     if stored is None or stored == b"":
         return Marker()
-    if not isinstance(stored, bytes) or len(stored) != fmt.MARKER_BYTES or stored[0] > 1:
+    if not isinstance(stored, bytes) or len(stored) not in _MARKER_SIZES or stored[0] > 1:
         raise Damaged(f"{connection.path}: the marker in the table meta is not one; restore a backup")
-    return Marker(bool(stored[0]), stored[1 : 1 + fmt.NONCE_BYTES], int.from_bytes(stored[1 + fmt.NONCE_BYTES :]))
+    is_open, nonce, lsn, inode = _MARKER.unpack(stored.ljust(fmt.MARKER_BYTES, b"\0"))
+    return Marker(bool(is_open), nonce, lsn, inode)
 
 
 def write_marker(connection: Connection, marker: Marker) -> None:
     """Set the marker, inside the caller's transaction."""
-    stored = bytes([marker.open]) + marker.nonce + marker.lsn.to_bytes(8)
-    connection.run("UPDATE meta SET value = ? WHERE name = 'marker'", (stored,))
+    connection.run("UPDATE meta SET value = ? WHERE name = 'marker'", (_MARKER.pack(*marker),))
+
+
+_MARKER: Final = Struct(f">B{fmt.NONCE_BYTES}sQQ")
+_MARKER_SIZES: Final = (fmt.MARKER_BYTES_WITHOUT_INODE, fmt.MARKER_BYTES)

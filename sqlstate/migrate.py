@@ -79,6 +79,11 @@ def is_new(path: str, header: bytes, *, undone: bool) -> bool:
     return False
 
 
+def is_older(header: bytes) -> bool:
+    """Tell from its first 100 bytes whether a store has an older format than this version's."""
+    return len(header) == HEADER_BYTES and int.from_bytes(header[60:64]) < fmt.FORMAT_VERSION
+
+
 def check_header(connection: Connection) -> bool:
     """Tell whether the file is a store, as SQLite sees it; False if it is an empty database.
 

@@ -84,6 +84,11 @@ class Opener:
             "further work. Open the store again"
         )
 
+    @property
+    def inode(self) -> int:
+        """Number of the file in its file system."""
+        return 0 if self._identity is None else self._identity[1]
+
     def main_in_place(self) -> bool:
         """Tell whether the path still leads to the file."""
         return self._identity is not None and self._main.inode() == self._identity[1]

@@ -90,14 +90,17 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         new = migrate.is_new(engine.path, engine.header, undone=undoes_making(engine))
         if new and (read_only or not create):
             raise migrate.empty_file(engine.path)
-        found = inspect(engine)
+        found = inspect(engine, thoroughly=migrate.is_older(engine.header))
         evidence = recovery.admit(engine, found, recover)
         meta = _connect(engine, journal, found)
-        if _is_suspect(engine, found):
+        if _is_suspect(engine, meta, found):
             engine.disconnect()
             found = inspect(engine, thoroughly=True)
             evidence = recovery.admit(engine, found, recover)
             meta = _connect(engine, journal, found)
+        if engine.journal != meta.journal and not read_only:
+            engine.writer.set_journal(meta.journal)
+            engine.settle()
         writer = Writer(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
         engine.opener.check_unchanged(engine.life)
@@ -112,6 +115,7 @@ def restore(
     dest: str | os.PathLike[str],
     *,
     replace: bool = False,
+    accept_copy: bool = False,
     progress: Progress | None = None,
 ) -> BackupReport:
     """Make the store *dest* from a backup, whole or not at all; its audit trail says so.
@@ -120,6 +124,8 @@ def restore(
         source: a closed store. It is checked whole before, and the copy again before it gets its name.
         dest: a path where no file is yet.
         replace: replace the store that is there.
+        accept_copy: take a *source* that is a copy of a store that was open, made by a backup tool that knows SQLite
+            alone. All of it is checked, and it is taken with the commit that it ends with; later ones are not in it.
         progress: called with pages copied and entries checked, and how many there are of both.
 
     Raises:
@@ -128,9 +134,11 @@ def restore(
         Busy: *dest* is in use.
         StoreFull, StoreIOError: *dest* could not be written; it is as it was.
     """
-    done = backup.restore(source, dest, replace=replace, progress=progress)
-    with open(done.path) as store:
+    done = backup.restore(source, dest, replace=replace, accept_copy=accept_copy, progress=progress)
+    with open(done.path, recover="resume" if done.copied_open else "rollback") as store:
         detail = {"file": files.as_text(os.path.basename(source)), "bytes": done.bytes, "seq": done.head.seq}
+        if done.copied_open:
+            detail["copied_open"] = True
         store.record("restore", detail | {"root": done.head.root.hex()})
     return done
 
@@ -158,9 +166,6 @@ def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
     ):
         found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
         recovery.admit(engine, found, "refuse")
-    if engine.journal != meta.journal and not engine.read_only:
-        engine.writer.set_journal(meta.journal)
-        engine.settle()
     return meta
 
 
@@ -203,9 +208,9 @@ def _pages(engine: Engine) -> Pages | None:
     return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None
 
 
-def _is_suspect(engine: Engine, found: Inspection) -> bool:
+def _is_suspect(engine: Engine, meta: Meta, found: Inspection) -> bool:
     """Tell whether the marker is open where there was no -wal to look at: it is lost, or somebody just came."""
-    if engine.journal != "wal" or found.shared or found.marker is not None or found.damage:
+    if meta.journal != "wal" or found.shared or found.marker is not None or found.damage:
         return False
     return metadata.read_marker(engine.writer).open
 

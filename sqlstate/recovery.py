@@ -30,7 +30,7 @@ Recover = Literal["rollback", "resume", "refuse", "accept"]
 WAYS: Final = ("rollback", "resume", "refuse", "accept")
 # check_sqlite() lets no other pass.
 VERDICT: Final = "has the WAL-reset fix"
-# Of these, nothing may be merged: the -wal or -journal is moved away before SQLite can see it.
+# Of these, nothing may be merged, however well it goes on: the -wal is moved away before SQLite can see it.
 _NOT_OURS: Final = ("foreign", "stale")
 
 
@@ -45,7 +45,8 @@ class RecoveryReport:
     due: bool = False
     """There is something to recover, and it was not done: the store was opened for reading, or the disk is full."""
     damage: str = ""
-    """`""`, `"rot"`, `"truncated"`, `"missing"`, `"foreign"`, `"stale"` or `"header"`: of SQLite's journal."""
+    """`""`, or `"rot"`, `"truncated"`, `"missing"`, `"foreign"`, `"stale"` or `"header"`: of SQLite's journal; or
+    `"copy"`: the file is a copy of a store that was open."""
     journal: JournalReport = field(default_factory=JournalReport)
     rolled_back: tuple[int, ...] = ()
     """Staged transactions of dead sessions that were rolled back, by number."""
@@ -206,7 +207,7 @@ def _compared(writer: Writer, found: Inspection, report: RecoveryReport) -> Reco
             return report
         if found.journal.kind == "rollback" and found.journal.committed:
             return replace(report, checked=_check_newest(engine, connection, writer, report))
-    if found.journal.kind != "wal" or report.damage in _NOT_OURS:
+    if found.journal.kind != "wal" or (report.damage and not found.goes_on):
         return report
     if engine.opener.frozen is not None:  # SQLite was not asked
         return report
@@ -318,9 +319,8 @@ def _admit_damaged(engine: Engine, found: Inspection, how: Recover) -> tuple[str
     if how != "accept" or found.shared:
         evidence = () if found.shared else _put_aside(engine, found, suffix, move=False)
         raise _damaged(engine, replace(report, evidence=evidence), found.reason)
-    ours = found.damage not in _NOT_OURS
     try:
-        prove(engine, found, with_journal=ours)
+        _prove(engine, found)
     except Damaged as e:
         evidence = _put_aside(engine, found, suffix, move=False)
         raise JournalDamaged(
@@ -329,23 +329,39 @@ def _admit_damaged(engine: Engine, found: Inspection, how: Recover) -> tuple[str
             replace(report, evidence=evidence),
             evidence,
         ) from e
-    return _put_aside(engine, found, suffix, move=not ours)
+    not_ours = found.damage in _NOT_OURS or (found.journal.kind == "wal" and not found.goes_on)
+    return _put_aside(engine, found, suffix, move=not_ours)
+
+
+def _prove(engine: Engine, found: Inspection) -> None:
+    """Check everything with what can be taken from SQLite's journal; or without it, if that is all that can be proven.
+
+    Of a -wal nothing is taken unless it goes on where the main file ends.
+    """
+    ours = found.damage not in _NOT_OURS
+    found.goes_on = found.goes_on and ours
+    try:
+        prove(engine, found, with_journal=found.goes_on or (ours and found.journal.kind == "rollback"))
+    except Damaged:
+        if not found.goes_on:
+            raise
+        prove(engine, found, with_journal=False)
+        found.goes_on = False
 
 
 def _damaged(engine: Engine, report: RecoveryReport, reason: str) -> JournalDamaged:
     aside = f" A copy of it is {', '.join(report.evidence)}." if report.evidence else ""
-    folded = (
-        " If another program moved it into the file and removed it, nothing is lost; nothing here can tell."
-        if report.damage == "missing"
-        else ""
+    what_to_do = (
+        "Acknowledged commits may be missing, so nothing was merged and nothing was changed."
+        f"{aside} Put back the files that belong together, or restore a backup; "
+        'or open with recover="accept" to go on with what can be proven'
     )
-    return JournalDamaged(
-        f"{engine.path}: {reason}. Acknowledged commits may be missing, so nothing was merged and nothing was changed."
-        f"{folded}{aside} Put back the files that belong together, or restore a backup; "
-        'or open with recover="accept" to go on with what can be proven',
-        report,
-        report.evidence,
-    )
+    if report.damage == "copy":
+        what_to_do = (
+            f"Nothing was changed. To take it as it is, checked whole: sqlstate restore {engine.path} DEST "
+            "--accept-copy, or sqlstate.restore(COPY, DEST, accept_copy=True)"
+        )
+    return JournalDamaged(f"{engine.path}: {reason}. {what_to_do}", report, report.evidence)
 
 
 def _due(engine: Engine, report: RecoveryReport) -> RecoveryDue:

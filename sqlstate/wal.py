@@ -346,6 +346,11 @@ def sessions(connection: Connection) -> list[tuple[int, bytes]]:
     return [(txn, session) for txn, session in rows]
 
 
+def has(connection: Connection, lsn: int) -> bool:
+    """Tell whether there is a record with this LSN."""
+    return connection.value("SELECT 1 FROM wal WHERE lsn = ?", (lsn,)) is not None
+
+
 def commit_lsn(connection: Connection, seq: int) -> int:
     """Return the LSN of the record that closes commit *seq*, 0 if there is none."""
     lsn = connection.value(

@@ -948,7 +948,7 @@ def test_a_file_that_was_copied_without_its_wal_is_rejected(tmp_path: Path) -> N
         fill(store)
         # By a process of its own: closing a descriptor here would drop SQLite's locks.
         subprocess.run([sys.executable, "-c", COPIES, tmp_path / "test.db", tmp_path / "b"], check=True)
-    with pytest.raises(RestoreRejected, match=r'not closed when it was copied.*recover="accept"'):
+    with pytest.raises(RestoreRejected, match=r"open when it was copied.*ends with commit 1; .*accept_copy=True"):
         restore(tmp_path / "b", tmp_path / "r")
     assert names(tmp_path) == ["b", "test.db"]
 

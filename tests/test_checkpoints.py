@@ -234,3 +234,40 @@ def test_an_error_while_it_waits_for_readers_stops_the_handle_and_loses_nothing(
     store.close()
     again = open_store()
     assert (again["c"]["k"], again.head().seq) == (2, 2)
+
+
+def test_a_reader_that_keeps_the_first_checkpoint_costs_few_checkpoints(
+    store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The marker cannot reach the main file under it, and to try that at each commit is in vain."""
+    monkeypatch.setattr(engine, "CHECKPOINT_PAGES", 10**6)
+    with store.snapshot() as view:
+        assert len(view["c"]) == 0
+        for i in range(1000):
+            store["c"][i % 50] = i
+        assert store.stats().counters.checkpoints < 50
+    before = store.stats().counters.checkpoints
+    time.sleep(1.0)
+    for i in range(10):
+        store["c"][i] = -i
+    assert store.stats().counters.checkpoints == before + 1  # once it is there, that is all
+
+
+def test_a_reader_of_a_later_commit_does_not_keep_the_marker_from_the_main_file(store: sqlstate.Store) -> None:
+    """It need not be all of SQLite's WAL that is carried over, but what holds the marker."""
+    with store.snapshot():
+        store["c"]["k"] = 1
+        with store.snapshot() as view:
+            assert view["c"]["k"] == 1
+            store["c"]["k"] = 2
+            later = store.snapshot()
+            later.__enter__()
+            assert later["c"]["k"] == 2
+    try:
+        store["c"].update(dict.fromkeys(range(30), "x" * 3000))
+        before = store.stats().counters.checkpoints
+        for i in range(10):
+            store["c"]["k"] = i
+        assert store.stats().counters.checkpoints - before < 10
+    finally:
+        later.__exit__(None, None, None)

@@ -143,11 +143,13 @@ def test_the_marker_has_the_bytes_of_the_vectors(case: dict[str, Any]) -> None:
     memory = connection.memory()
     memory.run("CREATE TABLE meta (name, value); INSERT INTO meta VALUES ('marker', x'')")
     assert meta.read_marker(memory) == meta.Marker()
-    marker = meta.Marker(bool(case["state"]), bytes.fromhex(case["nonce"]), int(case["lsn"]))
+    marker = meta.Marker(bool(case["state"]), bytes.fromhex(case["nonce"]), int(case["lsn"]), int(case["inode"]))
     meta.write_marker(memory, marker)
 
     assert memory.value("SELECT value FROM meta").hex() == case["marker"]
     assert meta.read_marker(memory) == marker
+    memory.run("UPDATE meta SET value = substr(value, 1, 25)")  # as version 0.1.0 wrote it
+    assert meta.read_marker(memory) == marker._replace(inode=0)
 
 
 def test_the_short_form_of_a_commit_has_the_bytes_of_its_three_records() -> None:
@@ -345,7 +347,7 @@ def test_a_kill_leaves_the_marker_open_and_recovery_opens_it_with_another_nonce(
 
     assert (before[0], opened[0], closed[0]) == (plain_audit.OPEN, plain_audit.OPEN, plain_audit.AT_REST)
     assert before[1:17] != opened[1:17] == closed[1:17]
-    assert int.from_bytes(closed[17:], "big") == last
+    assert int.from_bytes(closed[17:25], "big") == last
     assert plain.judge(copy).findings == ()
 
 
@@ -383,9 +385,10 @@ def test_the_marker_goes_from_never_opened_to_open_and_to_rest(path: Path, tmp_p
             shutil.copy(path, tmp_path / "main alone.db")
             opened = marker_of(tmp_path / "main alone.db")
             before = 3 * (number - 1)  # records of the puts before: BEGIN, PUT, COMMIT
-            assert (len(opened), opened[0], opened[17:]) == (25, plain_audit.OPEN, before.to_bytes(8, "big"))
+            assert (len(opened), opened[0], opened[17:25]) == (33, plain_audit.OPEN, before.to_bytes(8, "big"))
+            assert int.from_bytes(opened[25:], "big") == path.stat().st_ino
         closed = marker_of(path)
-        assert closed == plain_audit.marker(plain_audit.AT_REST, opened[1:17], 3 * number)
+        assert closed == plain_audit.marker(plain_audit.AT_REST, opened[1:17], 3 * number, os.stat(path).st_ino)
         nonces.add(opened[1:17])
     assert len(nonces) == 2
 
@@ -565,7 +568,7 @@ def test_a_file_of_an_older_format_that_was_not_closed_is_recovered_and_brought_
     with closing(sqlite3.connect(other)) as db:
         if version > 1:
             with db:
-                marker = plain_audit.marker(plain_audit.OPEN, bytes(range(16)), 0)
+                marker = plain_audit.marker(plain_audit.OPEN, bytes(range(16)), 0, 0)
                 db.execute("UPDATE meta SET value = ? WHERE name = 'marker'", (marker,))
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         db.execute("ATTACH ? AS full", (str(path),))

@@ -55,6 +55,7 @@ SPINE = (
     "prover",
     "commit",
     "marker",
+    "acknowledged",
     "tree",
     "audit",
     "wal",

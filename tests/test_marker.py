@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WAL_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
 FRAME = FRAME_HEADER + PAGE
 COMMITS = 6
+BOOT_ID_AT = 40  # in the file that says what was acknowledged
 
 
 class Alone(NamedTuple):
@@ -57,8 +58,8 @@ def alone(path: Path) -> Alone:
         copy.unlink()
     if not marker:
         return Alone(open=False, nonce=b"", lsn=0, last_lsn=last, seq=seq)
-    assert len(marker) == 25
-    return Alone(bool(marker[0]), marker[1:17], int.from_bytes(marker[17:]), last, seq)
+    assert len(marker) == 33
+    return Alone(bool(marker[0]), marker[1:17], int.from_bytes(marker[17:25]), last, seq)
 
 
 def beside(path: Path, suffix: str = "-wal") -> Path:
@@ -383,10 +384,9 @@ def test_a_commit_that_cannot_be_saved_from_an_unlinked_wal_is_in_doubt(path: Pa
             store["c"]["k"] = 4
     assert caught.value.seq == 4
     store.close()
-    with pytest.raises(sqlstate.JournalDamaged) as damaged:
-        sqlstate.open(path)
-    assert damaged.value.report.damage == "missing"
-    with sqlstate.open(path, recover="accept") as again:
+    with sqlstate.open(path) as again:  # what was acknowledged is in the file
+        assert again.recovery.journal.kind == "folded"
+        assert again.head().seq in (3, 4)
         assert again["c"]["k"] == again.head().seq
         assert again.committed(caught.value) is (again.head().seq == 4)
     assert plain.judge(path).findings == ()
@@ -426,8 +426,11 @@ def _copied_without(path: Path) -> None:
 
 
 def _folded_by_another(path: Path) -> None:
-    """Nothing is lost here, and nobody can tell."""
+    """Nothing is lost here, and nobody can tell: the machine was started again since then."""
     crash(path)
+    with beside(path, "-acknowledged").open("r+b") as notes:
+        notes.seek(BOOT_ID_AT)
+        notes.write(bytes(range(16)))
     with Child("runs", path, "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA journal_mode") as child:
         child.says()
         child.says()
@@ -506,8 +509,8 @@ BY_INDEX = WAL_HEADER + 9 * FRAME  # behind the third of the commits in the -wal
 DAMAGES = {
     "removed": Damage(_removed, "missing", "there is no -wal", range(1, 2), kept=False),
     "emptied": Damage(_emptied, "missing", "there is no -wal", range(1, 2), kept=False),
-    "copied without it": Damage(_copied_without, "missing", "there is no -wal", range(1, 2), kept=False),
-    "folded by another program": Damage(
+    "copied without it": Damage(_copied_without, "copy", "is a copy", range(1, 2), kept=False),
+    "folded by another program, before a reboot": Damage(
         _folded_by_another, "missing", "If another program moved it into the file", range(6, 7), kept=False
     ),
     "cut behind a frame": Damage(lambda path: _cut(path, BY_INDEX), "truncated", "frames", range(2, 5)),
@@ -537,8 +540,8 @@ def check_refused(path: Path, damage: Damage, before: Any, **options: Any) -> tu
     assert (error.report.clean, error.report.shared, error.report.entry) == (False, False, None)
     assert damage.says in str(error)
     assert str(path) in str(error)
-    assert "nothing was changed" in str(error)
-    assert 'recover="accept"' in str(error)
+    assert "othing was changed" in str(error)
+    assert ("--accept-copy" if damage.kind == "copy" else 'recover="accept"') in str(error)
     after = folder_image(path.parent)
     assert {name: after[name] for name in before} == before
     assert {str(path.parent / name) for name in after if name not in before} <= set(error.evidence)
@@ -594,6 +597,77 @@ def test_accept_goes_on_with_what_can_be_proven_and_says_so_in_the_audit_trail(p
     with sqlstate.open(path) as store:
         assert (store.recovery.clean, store.recovery.damage, store.recovery.entry) == (True, "", None)
         assert store["c"]["after"] == 1
+
+
+# ---- Whose -wal it is comes before what became of it ----
+
+
+def _foreign_and_rotten(path: Path, bit: int, *, closed: bool) -> dict[str, bytes]:
+    """Leave a store with the -wal of another, the same pages in it, that has a flipped bit; return what was ours."""
+    (path.parent / "other").mkdir()
+    with Remote.opened(path.parent / "other" / path.name) as other:
+        for number in range(40):  # the first checkpoint is behind it, and the -wal begins anew with later ones
+            other.ask("put", "c", "k", f"theirs-{number}")
+        other.kill()
+    wal = bytearray(beside(path.parent / "other" / path.name).read_bytes())
+    shutil.rmtree(path.parent / "other")
+    if closed:
+        with sqlstate.open(path) as store:
+            store["c"].update({"k": "value-1", "j": "ours"})
+    else:
+        crash(path)
+        beside(path, "-shm").unlink()
+        beside(path, "-acknowledged").unlink()
+    wal[bit if bit >= 0 else len(wal) + bit] ^= 1
+    beside(path).write_bytes(wal)
+    return {"main": path.read_bytes(), "wal": bytes(wal)}
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["at rest", "open"])
+@pytest.mark.parametrize(
+    "bit",
+    [13, FIRST, FIRST + 20 * FRAME, FIRST + 60 * FRAME, -(2 * FRAME)],
+    ids=["in the header", "in the first frame", "in the middle", "further on", "near the end"],
+)
+def test_nothing_of_another_store_s_wal_is_taken_because_it_is_rotten_too(path: Path, bit: int, closed: bool) -> None:
+    left = _foreign_and_rotten(path, bit, closed=closed)
+    with pytest.raises(sqlstate.JournalDamaged) as caught:
+        sqlstate.open(path)
+    seen = bit not in (13, FIRST)  # a commit of it can be read
+    assert caught.value.report.damage in (("foreign", "stale") if seen else ("rot", "header"))
+    assert path.read_bytes() == left["main"]
+    with sqlstate.open(path, recover="accept") as store:
+        assert store["c"]["k"] == "value-1"
+        assert store.head().seq == 1
+        assert [Path(each).read_bytes() for each in store.recovery.evidence] == [left["wal"]]
+        store["c"]["after"] = 1
+    assert plain.judge(path).findings == ()
+    with sqlstate.open(path) as store:
+        assert store.recovery.clean
+
+
+def test_of_its_own_rotten_wal_accept_takes_what_comes_before(path: Path) -> None:
+    _flipped(path, FIRST + 9 * FRAME)
+    with sqlstate.open(path, recover="accept") as store:
+        assert (store.recovery.damage, store.recovery.journal.agrees) == ("rot", True)
+        assert 1 < store.head().seq < COMMITS
+        assert store["c"]["k"] == f"value-{store.head().seq}"
+
+
+def test_a_rotten_wal_of_a_commit_that_nobody_was_told_of_leaves_a_file_at_rest_whole(path: Path) -> None:
+    with sqlstate.open(path) as store:
+        store["c"].update({"k": "value-1", "j": 1})
+    main = path.read_bytes()
+    crash(path, commits=3, start=2)
+    wal = bytearray(beside(path).read_bytes())
+    path.write_bytes(main)  # as if the first of them had not been carried over yet
+    for suffix in ("-shm", "-acknowledged"):
+        beside(path, suffix).unlink()
+    wal[FIRST] ^= 1
+    beside(path).write_bytes(wal)
+    with sqlstate.open(path, recover="accept") as store:
+        assert (store["c"]["k"], store.head().seq) == ("value-1", 1)
+        assert [Path(each).read_bytes() for each in store.recovery.evidence] == [bytes(wal)]
 
 
 def test_a_wal_that_is_put_back_heals_it(path: Path, open_store: OpenStore) -> None:

@@ -84,7 +84,7 @@ def test_a_new_store_and_what_lies_beside_it_are_the_owners_alone(
     assert {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()} == dict.fromkeys(
         names(path.parent), "0o600"
     )
-    assert len(names(path.parent)) == (3 if journal == "wal" else 1)
+    assert len(names(path.parent)) == (4 if journal == "wal" else 1)
 
 
 def test_an_empty_file_becomes_a_store_and_keeps_its_mode(path: Path, open_store: OpenStore) -> None:
@@ -367,7 +367,7 @@ def test_a_store_for_reading_follows_a_writer_and_takes_nothing_from_it(path: Pa
         assert reader["c"]["k"] == 1
         writer["c"]["k"] = 2
         assert reader["c"]["k"] == 2
-    assert names(path.parent) == ["test.db", "test.db-shm", "test.db-wal"]
+    assert names(path.parent) == ["test.db", "test.db-acknowledged", "test.db-shm", "test.db-wal"]
     writer["c"]["k"] = 3
     assert (writer["c"]["k"], writer.head().seq) == (3, 3)
 
@@ -965,7 +965,7 @@ def test_views_made_before_closing_refuse_too(path: Path) -> None:
 def test_a_closed_store_is_one_file_and_closing_twice_does_nothing(path: Path) -> None:
     store = sqlstate.open(path)
     store["c"]["k"] = 1
-    assert len(names(path.parent)) == 3
+    assert len(names(path.parent)) == 4
     store.close()
     assert names(path.parent) == ["test.db"]
     before = image(path)

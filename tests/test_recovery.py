@@ -280,7 +280,7 @@ def test_a_kill_while_the_store_is_closed_loses_nothing(tmp_path: Path, commits:
         assert len(death["entries"]) == (not death["report"]["clean"])
         assert death["report"]["in_doubt"] == (None if death["report"]["clean"] else commits + 1)
     states = [(death["report"]["clean"], len(death["before"])) for death in deaths]
-    assert states[0] == (False, 3)
+    assert states[0] == (False, 4)
     assert states[-1] == (True, 1), "the last of them was not cut short at all"
 
 

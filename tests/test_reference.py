@@ -189,10 +189,11 @@ def test_a_digest_of_the_audit_trail_by_hand() -> None:
 
 
 def test_markers_by_hand() -> None:
-    assert audit.marker(1, b"\xaa" * 16, 0) == b"\x01" + b"\xaa" * 16 + bytes(8)
-    assert audit.marker(0, b"\xaa" * 16, 1) == b"\x00" + b"\xaa" * 16 + ONE
-    assert [audit.is_open(audit.marker(state, bytes(16), 0)) for state in (0, 1)] == [False, True]
-    assert [audit.is_at_rest(audit.marker(state, bytes(16), 0)) for state in (0, 1)] == [True, False]
+    assert audit.marker(1, b"\xaa" * 16, 0, 1) == b"\x01" + b"\xaa" * 16 + bytes(8) + ONE
+    assert audit.marker(0, b"\xaa" * 16, 1, 0) == b"\x00" + b"\xaa" * 16 + ONE + bytes(8)
+    for size in (33, 25):
+        assert [audit.is_open(audit.marker(state, bytes(16), 0, 7)[:size]) for state in (0, 1)] == [False, True]
+        assert [audit.is_at_rest(audit.marker(state, bytes(16), 0, 7)[:size]) for state in (0, 1)] == [True, False]
     assert (audit.is_open(b""), audit.is_at_rest(b"")) == (False, False)
 
 
@@ -360,7 +361,7 @@ def write(
     """Write a file as the page describes it."""
     entries = list(entries)
     rows = sorted(plain.merkle_rows(entries), key=lambda row: (row[0], plain.sort_key(row[1], row[2])))
-    marker = audit.marker(0, NONCE, max((record.lsn for record in records), default=0))
+    marker = audit.marker(0, NONCE, max((record.lsn for record in records), default=0), 1)
     facts = [("store_id", STORE_ID), ("format", 3), ("journal", "wal"), ("created", make.at(0)), ("marker", marker)]
     columns = plain.RECORD_COLUMNS.split(", ")
     with closing(sqlite3.connect(path)) as db, db:
@@ -496,7 +497,7 @@ def test_a_wal_that_was_not_checkpointed_is_read(path: Path) -> None:
         db.execute("PRAGMA journal_mode = WAL")
         with db:
             db.execute("UPDATE wal SET note = 'x' WHERE lsn = 30")
-            db.execute("UPDATE meta SET value = ? WHERE name = 'marker'", (audit.marker(1, NONCE, 0),))
+            db.execute("UPDATE meta SET value = ? WHERE name = 'marker'", (audit.marker(1, NONCE, 0, 1),))
         assert against(plain.judge(path)) == {"I6"}
 
 
@@ -837,7 +838,7 @@ def from_consistency(old: int, new: int, root: bytes, path: list[bytes]) -> tupl
 
 
 # What somebody who may not have closed the store wrote last: none of it is in the main file.
-OPEN, AT_36, AT_50 = audit.marker(1, NONCE, 0), audit.marker(0, NONCE, 36), audit.marker(0, NONCE, 50)
+OPEN, AT_36, AT_50 = (audit.marker(*each) for each in ((1, NONCE, 0, 1), (0, NONCE, 36, 1), (0, NONCE, 50, 1)))
 STAGES = "INSERT INTO wal (lsn, txn, kind, session, note, at) VALUES (50, 50, 'BEGIN', zeroblob(16), '', ?)"
 
 

@@ -90,6 +90,8 @@ def _journal_text(journal: Mapping[str, Any]) -> str:
     """Return what was in SQLite's journal, in a few words."""
     if journal["kind"] == "none":
         return "none"
+    if journal["kind"] == "folded":
+        return "-wal, which another program moved into the file; nothing acknowledged is missing"
     if journal["kind"] == "rollback":
         return f"-journal, {journal['frames']} pages, {journal['committed']} restored"
     parts = [f"-wal, {journal['committed']} of {journal['frames']} frames, {journal['commits']} SQLite commits"]
@@ -177,7 +179,8 @@ def _what(entry: AuditEntry) -> str:
         if entry.kind == "migration":
             return str(detail["name"])
         if entry.kind in ("backup", "restore"):
-            return f"{detail['file']}, commit {detail['seq']}, {detail['bytes']:,} bytes"
+            opened = ", copied while it was open" if detail.get("copied_open") else ""
+            return f"{detail['file']}, commit {detail['seq']}, {detail['bytes']:,} bytes{opened}"
     except (KeyError, TypeError, ValueError):
         pass  # of another version
     return ", ".join(f"{name} {value}" for name, value in detail.items())
@@ -226,17 +229,23 @@ def backup(settings: Settings, /, *, file: str, dest: str, keep: int) -> int:
 @click.argument("source", type=click.Path(readable=False))
 @click.argument("dest", type=click.Path(readable=False))
 @click.option("--replace", is_flag=True, help="Replace the store that is there.")
+@click.option("--accept-copy", is_flag=True, help="Take a copy of a store that was open, with what it holds.")
 @common
 @click.pass_obj
-def restore(settings: Settings, /, *, source: str, dest: str, replace: bool) -> int:
+def restore(settings: Settings, /, *, source: str, dest: str, replace: bool, accept_copy: bool) -> int:
     """Put a copy of the backup SOURCE at DEST.
 
     A SOURCE that is damaged, or that others have open, is refused. DEST is complete, durable and sound when
     the program ends, or as it was before.
+
+    A SOURCE that a backup tool copied while the store was open, Litestream say, is taken with --accept-copy:
+    all of it is checked, and the commit that it ends with is printed. Commits after that are not in it.
     """
     with progress(settings, "restore") as shown:
-        done = sqlstate.restore(source, dest, replace=replace, progress=shown)
-    _print_copy(settings, done, {})
+        done = sqlstate.restore(source, dest, replace=replace, accept_copy=accept_copy, progress=shown)
+    _print_copy(settings, done, {"copied_open": done.copied_open})
+    if done.copied_open:
+        settings.say(f"the store was open when it was copied: what it committed after {done.head.seq} is not in it")
     return Exit.OK
 
 

@@ -49,6 +49,7 @@ MODULES: Final = {
     11: "processes",
     12: "sequences",
     13: "changed",
+    14: "peeks",
 }
 
 

@@ -23,6 +23,7 @@ import apsw
 
 import sqlstate
 from sqlstate.errors import JournalDamaged
+from sqlstate.sqlite_journal import scan_wal
 from tests.crash.campaign import Plan, Result, campaign, merged, scratch, spread
 from tests.crash.processes import Forked, Line, Miss, Workload, expect, figures, in_fork, where
 from tests.crash.rot import WAL_FRAME, WAL_HEADER, Files, Obedient, accepted, live, unchanged
@@ -93,12 +94,14 @@ class Scene:
 Mixture = tuple[Files, tuple[str, ...]]
 # Which of the two cannot always be told: a -wal need not hold the page with the store's id.
 OTHER: Final = ("foreign", "stale")
+# The files are laid down anew for each run: the marker says that they are copies, unless they got the old inode.
+GONE: Final = ("missing", "copy")
 
 
 def missing(scene: Scene) -> Mixture:
     """The -wal was removed after a crash."""
     files = scene.hot()
-    return files.but(wal=None, shm=scene.maybe(files.parts["-shm"])), ("missing",)
+    return files.but(wal=None, shm=scene.maybe(files.parts["-shm"])), GONE
 
 
 def copied_alone(scene: Scene) -> Mixture:
@@ -106,7 +109,7 @@ def copied_alone(scene: Scene) -> Mixture:
     path = scene.place()
     with scene.process(path, pages=scene.rng.choice((PAGES_SMALL, 4096))) as process:
         process.do(scene.some())
-        return Files.read(path, process.heads).but(wal=None, shm=None), ("missing",)
+        return Files.read(path, process.heads).but(wal=None, shm=None), GONE
 
 
 def cut(scene: Scene) -> Mixture:
@@ -115,7 +118,7 @@ def cut(scene: Scene) -> Mixture:
     wal = files.parts["-wal"]
     end = live(wal)
     at = scene.rng.choice((0, scene.rng.randrange(WAL_HEADER), scene.rng.randrange(end), end - 1))
-    return files.but(wal=wal[:at]), ("truncated",) if at else ("truncated", "missing")
+    return files.but(wal=wal[:at]), ("truncated",) if at else ("truncated", *GONE)
 
 
 def cut_below_main(scene: Scene) -> Mixture:
@@ -130,6 +133,20 @@ def foreign(scene: Scene) -> Mixture:
     other = scene.hot()
     shm = scene.rng.choice((None, other.parts["-shm"], own.parts.get("-shm")))
     return own.but(wal=other.parts["-wal"], shm=shm), OTHER
+
+
+def foreign_rotten(scene: Scene) -> Mixture:
+    """The -wal is that of another store, and a bit of it was flipped: nothing of it may become this store's."""
+    files, _ = foreign(scene)
+    whole = files.parts["-wal"]
+    while True:
+        bit = scene.rng.choice((scene.rng.randrange(live(whole)), WAL_HEADER + scene.rng.randrange(WAL_FRAME)))
+        wal = bytearray(whole)
+        wal[bit] ^= 1 << scene.rng.randrange(8)
+        scan = scan_wal(bytes(wal))
+        if scan.rot or scan.header != "valid" or scan.committed:  # else it is what a crash leaves of a first commit
+            break
+    return files.but(wal=bytes(wal)), (*OTHER, "rot", "header", "truncated")
 
 
 def older_main(scene: Scene) -> Mixture:
@@ -199,7 +216,7 @@ def header(scene: Scene) -> Mixture:
 
 
 MIXTURES: Final[tuple[Callable[[Scene], Mixture], ...]] = (
-    missing, copied_alone, cut, cut_below_main, foreign, older_main, older_wal, live_copy, header,
+    missing, copied_alone, cut, cut_below_main, foreign, foreign_rotten, older_main, older_wal, live_copy, header,
 )  # fmt: skip
 
 
@@ -465,7 +482,7 @@ def one(case: str) -> Result:
 BY_NAME: Final = {each.__name__: each for each in MIXTURES}
 HONEST_BY_NAME: Final = {each.__name__: each for each in HONEST}
 OTHERS: Final = {each.__name__: each for each in (unlinked, cut_without_trace, last_backup)}
-DAMAGES: Final = ("missing", "truncated", "foreign", "stale", "header")
+DAMAGES: Final = ("missing", "copy", "truncated", "foreign", "stale", "header", "rot")
 
 
 def cases(plan: Plan) -> Iterator[str]:

@@ -15,26 +15,27 @@ Fault: TypeAlias = tuple[str, str]
 COLUMNS = "number, at, kind, seq, chain, detail, digest"
 KINDS = ("migration", "recovery", "check", "backup", "restore", "repair", "prune")
 TRIGGERS = ("audit_no_delete", "audit_no_replace", "audit_no_update")
-MARKER_BYTES = 25
+MARKER_BYTES = (33, 25)
+"""With the inode, and without it, as files of version 0.1.0 have it."""
 AT_REST, OPEN = 0, 1
 
 
 # ---- 3.1. The marker ----
 
 
-def marker(state: int, nonce: bytes, lsn: int) -> bytes:
+def marker(state: int, nonce: bytes, lsn: int, inode: int) -> bytes:
     """The marker's bytes."""
-    return u8(state) + nonce + u64(lsn)
+    return u8(state) + nonce + u64(lsn) + u64(inode)
 
 
 def marker_faults(value: object, journal: object, lsn: int) -> Iterator[Fault]:
     """What is wrong with the marker of a store with this `journal`, whose greatest `lsn` is *lsn*."""
-    if not isinstance(value, bytes) or len(value) not in (0, MARKER_BYTES) or value[:1] > b"\x01":
+    if not isinstance(value, bytes) or len(value) not in (0, *MARKER_BYTES) or value[:1] > b"\x01":
         yield "format 3.1", f"marker is {short(value)}, not one"
         return
     if not value:
         return
-    said = int.from_bytes(value[17:], "big")
+    said = int.from_bytes(value[17:25], "big")
     if journal == "delete":
         yield "format 3.1", "marker is not empty, and journal is delete"
     if is_open(value) and said > lsn:
@@ -45,12 +46,12 @@ def marker_faults(value: object, journal: object, lsn: int) -> Iterator[Fault]:
 
 def is_open(value: object) -> bool:
     """Whether a marker says that the -wal may hold what the main file lacks."""
-    return isinstance(value, bytes) and len(value) == MARKER_BYTES and value[0] == OPEN
+    return isinstance(value, bytes) and len(value) in MARKER_BYTES and value[0] == OPEN
 
 
 def is_at_rest(value: object) -> bool:
     """Whether a marker says that the main file is complete by itself."""
-    return isinstance(value, bytes) and len(value) == MARKER_BYTES and value[0] == AT_REST
+    return isinstance(value, bytes) and len(value) in MARKER_BYTES and value[0] == AT_REST
 
 
 # ---- 3.7. The audit trail ----

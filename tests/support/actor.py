@@ -171,7 +171,7 @@ def _each_death(folder: str, name: str, recover: str, live: Callable[[str, _Dyin
                     "entries": [entry.detail for entry in store.audit() if entry.kind == "recovery"],
                     "findings": store.check_audit(),
                     "pending": [each.txn for each in store.pending()],
-                    "after": sorted(set(os.listdir(place)) - {f"{name}-wal", f"{name}-shm"}),
+                    "after": sorted(set(os.listdir(place)) - {f"{name}-wal", f"{name}-shm", f"{name}-acknowledged"}),
                 }
             )
         if status != _DEAD:

@@ -458,7 +458,12 @@ def trail(store_id: bytes, commits: list[plain.Commit]) -> list[audit.Entry]:
 def audit_trail() -> dict[str, Any]:
     """An audit trail beside the log of chain.json, and markers."""
     _, commits, _ = closed(STORE_ID, LOG)
-    markers = [(0, bytes(16), 0), (0, bytes(range(16)), 36), (0, b"\xff" * 16, 2**63 - 1), (1, bytes(range(16)), 0)]
+    markers = [
+        (0, bytes(16), 0, 0),
+        (0, bytes(range(16)), 36, 131),
+        (0, b"\xff" * 16, 2**63 - 1, 2**64 - 1),
+        (1, bytes(range(16)), 0, 2**32 + 7),
+    ]
     return {
         "about": "file-format.md, sections 3.1 and 3.7; detail: TEXT as stored; preimage: what the digest is of",
         "store_id": STORE_ID.hex(),
@@ -474,8 +479,14 @@ def audit_trail() -> dict[str, Any]:
             for previous, entry in pairwise([ZERO, *trail(STORE_ID, commits)])
         ],
         "markers": [
-            {"state": state, "nonce": nonce.hex(), "lsn": str(lsn), "marker": audit.marker(state, nonce, lsn).hex()}
-            for state, nonce, lsn in markers
+            {
+                "state": state,
+                "nonce": nonce.hex(),
+                "lsn": str(lsn),
+                "inode": str(inode),
+                "marker": audit.marker(state, nonce, lsn, inode).hex(),
+            }
+            for state, nonce, lsn, inode in markers
         ],
     }
 

@@ -1,0 +1,304 @@
+"""The file `NAME-acknowledged` beside an open store: which commit was acknowledged last (file-format.md, section 1).
+
+Once the process that wrote is dead, any SQLite program that looks at the file moves the -wal into it and removes the
+-wal. The marker says then that commits may be missing; this file says which ones were promised, so that opening can
+look whether they are there. It is written after each commit, before the commit is acknowledged, and never synced: the
+death of a process keeps what it wrote, and of what a power cut leaves nothing is believed, since the boot has another
+id then. Where there is no such id the file is never made, and a -wal that is gone stays damage.
+
+Nothing here fails a commit. A handle that cannot keep the file lets its marker get a new nonce, of which the file
+holds nothing. Who makes the file or joins it holds SQLite's writer lock, and from then on the file's shared lock
+(flock), so that nobody removes it. Each handle notes in two places of its own, by turns: a note takes no lock.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from hashlib import sha256
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SUFFIX: Final = "-acknowledged"
+_MAGIC: Final = b"SqStAcknowledged"
+_VERSION: Final = 1
+_HEADER: Final = Struct(">16sQ16s16sQ")  # magic, version, store id, boot id, inode of the store's file
+_NOTE: Final = Struct(">QQ32s")
+_SEAL_BYTES: Final = 16
+_PLACE: Final = _NOTE.size + _SEAL_BYTES  # 64, as the header
+# Handles that died leave their places behind; past this the file is made anew.
+_BYTES_MAX: Final = 1 << 20
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+_ATTEMPTS: Final = 3
+_STANDARD: Final = 3  # descriptors below are the program's input and output, even if it closed them
+
+
+class Position(NamedTuple):
+    """How far a store had come."""
+
+    lsn: int
+    """The greatest LSN in the log."""
+    audited: int
+    """Number of the newest audit entry."""
+    chain: bytes
+    """Chain digest of the newest commit."""
+
+
+class Notes:
+    """What one handle notes of its commits.
+
+    Args:
+        path: of the store, without links.
+        store_id: of the store.
+    """
+
+    __slots__ = ("_descriptor", "_file", "_path", "_place", "_seal", "_second", "_store_id")
+
+    def __init__(self, path: str, store_id: bytes) -> None:
+        self._path = path
+        self._file = path + SUFFIX
+        self._store_id = store_id
+        self._descriptor = -1
+        self._place = 0  # offset of the first of this handle's two places
+        self._second = False  # the newest note is in the second
+        self._seal: Any = None  # what each note's seal begins with; None: nothing is noted
+
+    def __del__(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @property
+    def kept(self) -> bool:
+        """Whether this handle notes its commits."""
+        return self._seal is not None
+
+    def join(self, nonce: bytes) -> bool:
+        """Take part in the notes of an open marker with *nonce*; False if the marker needs a new one first."""
+        self.close()
+        header = _header(self._path, self._store_id)
+        if not header:
+            return not os.path.lexists(self._file)  # else others can read it, and would miss what is not noted
+        try:
+            data = self._open(header)
+            seal = sha256(header + nonce)
+            if not data or next(_notes(data, seal), None) is None:
+                self.close()
+                return False
+            self._claim(len(data))
+        except OSError:
+            self.close()
+            return False
+        self._seal = seal
+        return True
+
+    def begin(self, nonce: bytes, position: Position) -> None:
+        """Begin notes for a marker with a new *nonce*, from *position* on; what was noted for others stays."""
+        self.close()
+        header = _header(self._path, self._store_id)
+        if not header:
+            return
+        try:
+            for _ in range(_ATTEMPTS):  # others may be removing one
+                data = self._open(header)
+                if data or self._make(header):
+                    break
+            else:
+                return
+            self._claim(len(data) or len(header))
+            self._seal = sha256(header + nonce)
+            os.pwrite(self._descriptor, self._sealed(*position), self._place)
+        except OSError:
+            self.close()
+
+    def write(self, lsn: int, audited: int, chain: bytes) -> bool:
+        """Note a commit; False if that failed, and notes of this marker are not to be believed any more."""
+        if self._seal is None:
+            return True
+        self._second = not self._second
+        try:
+            note = self._sealed(lsn, audited, chain)
+            if os.pwrite(self._descriptor, note, self._place + _PLACE * self._second) == _PLACE:
+                return True
+        except OSError:
+            pass
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+        with suppress(OSError):
+            if _is_ours(self._file):
+                os.unlink(self._file)
+        self.close()
+        return False
+
+    def remove(self) -> None:
+        """Remove the file, if no handle that may write it has it open; what is none of ours stays."""
+        self.close()
+        with suppress(OSError):
+            if not _is_ours(self._file):
+                return
+            descriptor = os.open(self._file, os.O_RDONLY | _FLAGS)
+            try:
+                if _lock(descriptor, exclusive=True) and _is_named(self._file, descriptor):
+                    os.unlink(self._file)
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Note nothing more."""
+        self._seal = None
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _sealed(self, lsn: int, audited: int, chain: bytes) -> bytes:
+        note = _NOTE.pack(lsn, audited, chain)
+        seal = self._seal.copy()
+        seal.update(note)
+        digest: bytes = seal.digest()
+        return note + digest[:_SEAL_BYTES]
+
+    def _open(self, header: bytes) -> bytes:
+        """Open the file, and return what it holds; nothing if it is not there, or is of something else."""
+        if not _is_plain(self._file):
+            return b""
+        self._descriptor = _above_standard(os.open(self._file, os.O_RDWR | _FLAGS))
+        if _lock(self._descriptor) and _is_named(self._file, self._descriptor):
+            data = os.pread(self._descriptor, _BYTES_MAX + 1, 0)
+            if data[: len(header)] == header and len(data) < _BYTES_MAX:
+                return data
+        self.close()
+        return b""
+
+    def _make(self, header: bytes) -> bool:
+        """Make the file, in the place of one of an earlier boot, or one cut short; what is none of ours stays.
+
+        Returns whether it is there still once it is locked.
+        """
+        if _is_ours(self._file):
+            os.unlink(self._file)
+        self._descriptor = _above_standard(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600))
+        if not _lock(self._descriptor) or not _is_named(self._file, self._descriptor):
+            self.close()
+            return False
+        status = os.stat(self._path)
+        with suppress(OSError):  # who may write the store should be able to note what it commits
+            os.fchown(self._descriptor, status.st_uid if os.geteuid() == 0 else -1, status.st_gid)
+        with suppress(OSError):
+            os.fchmod(self._descriptor, stat.S_IMODE(status.st_mode) & 0o666)
+        os.pwrite(self._descriptor, header, 0)
+        return True
+
+    def _claim(self, size: int) -> None:
+        """Take two places at the end."""
+        self._place = -(-size // _PLACE) * _PLACE
+        self._second = False
+        os.pwrite(self._descriptor, bytes(2 * _PLACE), self._place)
+
+
+def newest(path: str, store_id: bytes, nonce: bytes) -> Position | None:
+    """Return how far a store with an open marker had come when its writers died, None if nobody can say.
+
+    Args:
+        path: of the store, without links; the caller is alone with it.
+        store_id: of the store.
+        nonce: of the marker.
+    """
+    header = _header(path, store_id)
+    if not header:
+        return None
+    try:
+        if not _is_plain(path + SUFFIX):
+            return None
+        descriptor = os.open(path + SUFFIX, os.O_RDONLY | _FLAGS)
+        try:
+            data = os.pread(descriptor, _BYTES_MAX + 1, 0)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    if data[: len(header)] != header or len(data) > _BYTES_MAX:
+        return None
+    return max(_notes(data, sha256(header + nonce)), default=None)
+
+
+def _notes(data: bytes, seal: Any) -> Iterator[Position]:
+    """Yield the notes that were sealed for a marker."""
+    for at in range(_PLACE, len(data) - _PLACE + 1, _PLACE):
+        note = data[at : at + _NOTE.size]
+        if any(note):
+            expected = seal.copy()
+            expected.update(note)
+            if expected.digest()[:_SEAL_BYTES] == data[at + _NOTE.size : at + _PLACE]:
+                yield Position(*_NOTE.unpack(note))
+
+
+def _header(path: str, store_id: bytes) -> bytes:
+    """Return how the file must begin, nothing where it cannot be kept."""
+    try:
+        with open(_BOOT_ID, "rb") as file:
+            boot = bytes.fromhex(file.read(64).decode().strip().replace("-", ""))
+        if len(boot) == 16 and any(boot) and hasattr(os, "pwrite"):
+            return _HEADER.pack(_MAGIC, _VERSION, store_id, boot, os.stat(path).st_ino)
+    except (OSError, ValueError):
+        pass
+    return b""
+
+
+def _is_plain(path: str) -> bool:
+    """Tell whether a file can be opened without harm: one with a second name could be the store itself."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def _is_ours(path: str) -> bool:
+    """Tell whether a file is one that was made here, for a store that has or had the name, or the beginning of one."""
+    if not _is_plain(path):
+        return False
+    descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        start = os.pread(descriptor, _HEADER.size, 0)
+    finally:
+        os.close(descriptor)
+    return not any(start) or start.startswith(_MAGIC)
+
+
+def _is_named(path: str, descriptor: int) -> bool:
+    """Tell whether *path* still is the file that is open."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(descriptor: int, *, exclusive: bool = False) -> bool:
+    """Lock a file without waiting; False if others keep us from it. Where there are no locks, nobody does."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (AttributeError, OSError):
+        pass
+    return True
+
+
+def _above_standard(descriptor: int) -> int:
+    """Return a descriptor that the program's input and output cannot be mistaken for."""
+    if descriptor >= _STANDARD or fcntl is None:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD)
+    finally:
+        os.close(descriptor)
