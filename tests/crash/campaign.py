@@ -50,6 +50,8 @@ MODULES: Final = {
     11: "processes",
     12: "sequences",
     13: "changed",
+    15: "left_scans",
+    16: "left_scans",
 }
 
 

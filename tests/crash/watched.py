@@ -164,10 +164,18 @@ def attempted(work: Callable[[str], Result], case: str) -> Result:
         result = work(case)
     except Exception as e:  # noqa: BLE001, whatever it is, it is a finding
         result = Result(runs=1)
-        result.miss(case, f"{case}: {type(e).__name__}: {e}{where(e)}")
+        result.miss(case, f"{case}: {type(e).__name__}: {e}{_where(e)}")
     for each in uncaught():
         result.miss(case, f"{case}: raised where nobody can catch it: {each}")
     return result
+
+
+def _where(error: BaseException) -> str:
+    """Return the lines that lead to an error, and to each of those that a group of tasks ended with."""
+    found = where(error)
+    for each in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        found += f"\n{type(each).__name__}: {each}{_where(each)}"
+    return found
 
 
 def serve(module: str, name: str, seconds: str) -> None:
