@@ -200,6 +200,8 @@ def _use(store: sqlstate.Store, name: str, number: int) -> None:
     found = store["probe"][name]
     expect(found == number, f"STALE: {name} wrote {number} and reads {found}")
     expect(dict(store["probe"].items())[name] == number, f"STALE: a scan does not show {name} = {number}")
+    with store.snapshot() as view:  # it shows what is committed, whatever a transaction that is left open shows
+        expect(view["probe"].get(name) == number, f"UNCOMMITTED: {name} = {number} was not committed, or is not shown")
 
 
 def _attempt(use: Callable[[], None], what: str) -> str:

@@ -52,6 +52,7 @@ MODULES: Final = {
     13: "changed",
     15: "left_scans",
     16: "left_scans",
+    17: "interrupts",
     18: "raised_lines",
 }
 
