@@ -54,6 +54,7 @@ MODULES: Final = {
     16: "left_scans",
     17: "interrupts",
     18: "raised_lines",
+    19: "forks",
 }
 
 
