@@ -18,6 +18,7 @@ import os
 import shlex
 import tempfile
 import time
+import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -50,7 +51,27 @@ MODULES: Final = {
     12: "sequences",
     13: "changed",
     14: "peeks",
+    15: "left_scans",
+    16: "left_scans",
+    17: "interrupts",
+    18: "raised_lines",
+    19: "forks",
 }
+
+
+class Miss(AssertionError):
+    """A run missed the bar."""
+
+
+def expect(holds: object, what: str) -> None:
+    """Raise Miss if it does not hold."""
+    if not holds:
+        raise Miss(what)
+
+
+def where(error: BaseException) -> str:
+    """Return the lines of the traceback that lead to an error that no check of ours raised."""
+    return "" if isinstance(error, Miss) else "\n" + "".join(traceback.format_tb(error.__traceback__)[-3:])
 
 
 class Failure(NamedTuple):
@@ -184,6 +205,11 @@ def run(number: int, **plan: Any) -> tuple[Campaign, Result, float]:
     begun = time.monotonic()
     result = each.run(Plan(**plan))
     return each, result, time.monotonic() - begun
+
+
+def figures(result: Result, *names: str) -> str:
+    """Return some of the counts as the table's words."""
+    return ", ".join([f"{result.counts[name]:,} {name}" for name in names])
 
 
 def replay(number: int, failure: Failure) -> str:

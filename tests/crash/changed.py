@@ -28,8 +28,7 @@ from sqlstate import meta as metadata
 from sqlstate.check import examine
 from sqlstate.connection import Connection
 from sqlstate.errors import Damaged
-from tests.crash.campaign import Plan, Result, campaign, merged, scratch, spread
-from tests.crash.processes import expect, where
+from tests.crash.campaign import Plan, Result, campaign, expect, merged, scratch, spread, where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlstate
-from tests.crash.campaign import Plan, Result, campaign, merged, scratch, spread
-from tests.crash.processes import Forked, Line, Workload, figures, in_fork
+from tests.crash.campaign import Plan, Result, campaign, figures, merged, scratch, spread
+from tests.crash.processes import Forked, Line, Workload, in_fork
 from tests.crash.rot import Files, Obedient
 
 if TYPE_CHECKING:

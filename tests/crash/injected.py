@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlstate
-from tests.crash.campaign import Plan, Result, campaign, merged, scratch, spread
-from tests.crash.processes import Workload, expect, figures, where
+from tests.crash.campaign import Plan, Result, campaign, expect, figures, merged, scratch, spread, where
+from tests.crash.processes import Workload
 from tests.reference import plain
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ import apsw
 
 import sqlstate
 from sqlstate import connection, engine
-from tests.crash.campaign import Plan, Result, campaign, merged, scratch, spread
+from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 from tests.reference import plain
 
 if TYPE_CHECKING:
@@ -41,16 +41,6 @@ ACCOUNTS: Final = 16
 SIDECARS: Final = ("-wal", "-shm", "-journal")
 NOTICE_WAL: Final = 283
 NOTICE_ROLLBACK: Final = 539
-
-
-class Miss(AssertionError):
-    """A run missed the bar."""
-
-
-def expect(holds: object, what: str) -> None:
-    """Raise Miss if it does not hold."""
-    if not holds:
-        raise Miss(what)
 
 
 # ---- Processes ----
@@ -592,11 +582,6 @@ def one_life(case: str) -> Result:
     return result
 
 
-def where(error: BaseException) -> str:
-    """Return the lines of the traceback that lead to an error that no check of ours raised."""
-    return "" if isinstance(error, Miss) else "\n" + "".join(traceback.format_tb(error.__traceback__)[-3:])
-
-
 def cases(plan: Plan, kinds: tuple[str, ...]) -> Iterator[str]:
     """Yield the cases of a plan: the kinds take turns."""
     if plan.case:
@@ -605,11 +590,6 @@ def cases(plan: Plan, kinds: tuple[str, ...]) -> Iterator[str]:
     rng = random.Random(plan.seed)  # noqa: S311, no secret
     for i in range(-(-plan.count // KILLS_IN_A_LIFE)):
         yield f"{kinds[i % len(kinds)]}-{rng.randrange(10**9)}"
-
-
-def figures(result: Result, *names: str) -> str:
-    """Return some of the counts as the table's words."""
-    return ", ".join([f"{result.counts[name]:,} {name}" for name in names])
 
 
 @campaign(6, "random kill -9, 1 and 4 writers", bar="0 lost, no holes, in doubt named", ci=100, long=10_000)

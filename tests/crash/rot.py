@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import sqlstate
 from sqlstate.errors import JournalDamaged
-from tests.crash.campaign import Plan, Result, campaign, merged, scratch, spread
-from tests.crash.processes import Forked, Line, Workload, copy_store, expect, figures, where
+from tests.crash.campaign import Plan, Result, campaign, expect, figures, merged, scratch, spread, where
+from tests.crash.processes import Forked, Line, Workload, copy_store
 from tests.reference import plain
 
 if TYPE_CHECKING:
