@@ -100,28 +100,31 @@ class _Waited:
     __slots__ = ()
 
     _done: threading.Lock
+    _told: bool
     error: BaseException | None
     head: Head | None
     result: Any
 
     def resolve(self) -> None:
         """Let the thread go on."""
+        self._told = True
         with suppress(RuntimeError):  # it was let go on already
             self._done.release()
 
     def answered(self, timeout: float) -> bool:
-        """Wait until it was resolved, so many seconds at most, and tell whether it was. For one thread, once."""
-        return self._done.acquire(timeout=timeout)
+        """Wait until it was resolved, so many seconds at most, and tell whether it was."""
+        return self._told or self._done.acquire(timeout=timeout)
 
 
 class _Put(_Waited, Request):
     """One entry to be put, in a transaction of its own."""
 
-    __slots__ = ("_done", "name", "stored")
+    __slots__ = ("_done", "_told", "name", "stored")
 
     def __init__(self, name: Name, stored: Stored) -> None:
         super().__init__()
         self._done = _locked()
+        self._told = False
         self.name = name
         self.stored = stored
 
@@ -129,11 +132,12 @@ class _Put(_Waited, Request):
 class _Barrier(_Waited, Request):
     """Nothing to be written: it waits for what came before."""
 
-    __slots__ = ("_done",)
+    __slots__ = ("_done", "_told")
 
     def __init__(self) -> None:
         super().__init__()
         self._done = _locked()
+        self._told = False
 
 
 def _locked() -> threading.Lock:
@@ -161,11 +165,12 @@ class Call(Request):
 class _WaitedCall(_Waited, Call):
     """A call whose thread waits for it."""
 
-    __slots__ = ("_done",)
+    __slots__ = ("_done", "_told")
 
     def __init__(self, work: Callable[[Transaction], Any], note: str) -> None:
         super().__init__(work, note)
         self._done = _locked()
+        self._told = False
 
 
 class Future(futures.Future[T], Generic[T]):

@@ -23,14 +23,9 @@ import apsw
 
 import sqlstate
 from sqlstate.errors import JournalDamaged
-<<<<<<< HEAD
 from sqlstate.sqlite_journal import scan_wal
-from tests.crash.campaign import Plan, Result, campaign, merged, scratch, spread
-from tests.crash.processes import Forked, Line, Miss, Workload, expect, figures, in_fork, where
-=======
 from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 from tests.crash.processes import Forked, Line, Workload, in_fork
->>>>>>> h-c
 from tests.crash.rot import WAL_FRAME, WAL_HEADER, Files, Obedient, accepted, live, unchanged
 from tests.reference import plain
 
