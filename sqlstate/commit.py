@@ -198,9 +198,7 @@ class Writer:
             made = wal.commit(connection, head.seq)
         if made is not None and made.chain == head.chain:
             self._newest = None
-            error.add_note(
-                f"sqlstate: commit {head.seq} was made before this exception, and is durable; do not do it again"
-            )
+            error.add_note(f"sqlstate: commit {head.seq} was made before this exception, and is durable")
 
     def put(self, name: Name, after: Stored) -> Head | None:
         """Put one entry in a transaction and commit of its own; the caller holds the engine's writer lock.

@@ -183,6 +183,8 @@ class Engine:
             ReadOnly: the store was opened for reading.
         """
         self.life.check_writable()
+        if self.readers.gone:  # in a store without SQLite's WAL they would keep the commit waiting
+            self.readers.reclaim()
         self._wait_for_writer(over)
         try:
             self.life.check()  # it may have been closed, or failed, while this thread waited
@@ -243,6 +245,8 @@ class Engine:
             StoreFull: the main file has no room for it; nothing is lost, and what is in SQLite's WAL stays there.
             StoreIOError: the operating system refused; the handle refuses further work.
         """
+        if self.readers.gone:
+            self.readers.reclaim()
         began = time.perf_counter()
         try:
             if patience:

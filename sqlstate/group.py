@@ -107,7 +107,7 @@ class _Waited:
 
     def resolve(self) -> None:
         """Let the thread go on."""
-        self._told = True
+        self._told = True  # type: ignore[misc]  # its subclasses have the slot
         with suppress(RuntimeError):  # it was let go on already
             self._done.release()
 
@@ -342,10 +342,7 @@ class GroupCommit:
         if request.error is not None:
             error.add_note(f"sqlstate: the write failed: {request.error}")
         elif request.head is not None:
-            error.add_note(
-                f"sqlstate: commit {request.head.seq} was made before this exception, and is durable; "
-                "do not do it again"
-            )
+            error.add_note(f"sqlstate: commit {request.head.seq} was made before this exception, and is durable")
 
     def begin(self, note: str, over: Over) -> Transaction:
         """Begin a transaction in this thread, for a block; part of the open group, if there is one.

@@ -555,6 +555,10 @@ class Store(Provable):
         else:
             yield from self._engine.readers.scan(partial(state.chunk, values=values), span)
 
+    def reclaim(self) -> None:
+        """Take back what scans and snapshots hold that nobody has any more. For this package's own modules."""
+        self._engine.readers.reclaim()
+
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         txn = self._own()

@@ -58,21 +58,24 @@ class StoredRows:
         threads: of the store.
         begin: returns the iterator; called in a thread, when the first row is wanted.
         check_open: raises if what is read has ended.
+        reclaim: takes back at once what was dropped; called in a thread.
         lock: held while it is read, by all that share its connection.
     """
 
-    __slots__ = ("_begin", "_ended", "_lock", "_rows", "_threads", "check_open")
+    __slots__ = ("_begin", "_ended", "_lock", "_reclaim", "_rows", "_threads", "check_open")
 
     def __init__(
         self,
         threads: Threads,
         begin: Callable[[], Iterator[Row]],
         check_open: Callable[[], None],
+        reclaim: Callable[[], None],
         lock: Lock | None = None,
     ) -> None:
         self._threads = threads
         self._begin = begin
         self.check_open = check_open
+        self._reclaim = reclaim
         self._lock = lock or threading.RLock()
         self._rows: Iterator[Row] | None = None
         self._ended = False
@@ -90,8 +93,11 @@ class StoredRows:
         self._rows = None
 
     async def aclose(self) -> None:
-        """Let go of the rows."""
+        """Let go of the rows, and of the state that they are read from."""
+        held = self._rows is not None
         self.drop()
+        if held:
+            await self._threads.run(self._reclaim, whole=True)
 
     def _step(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
         with self._lock:

@@ -46,18 +46,31 @@ class Frozen:
     def rows(self, span: Span, *, values: bool) -> StoredRows:
         """Return the rows of a scan."""
         self._used = True
-        return StoredRows(self._threads, lambda: self._taken().scan(span, values=values), self.check_open, self._lock)
+        return StoredRows(
+            self._threads,
+            lambda: self._taken().scan(span, values=values),
+            self.check_open,
+            self._store.reclaim,
+            self._lock,
+        )
 
     def check_open(self) -> None:
         """Raise TransactionEnded if it has ended."""
         if self._ended:
             raise TransactionEnded("the transaction or snapshot has ended; begin another one")
 
-    def drop(self) -> None:
-        """Let go of it, soon, without waiting for that. Its scans end."""
+    def drop(self, kind: type[BaseException] | None) -> None:
+        """Let go of it, soon, without waiting for that. Its scans end.
+
+        Args:
+            kind: of the exception that ends the block. With GeneratorExit the garbage collector may be at work, and
+                nothing is done here: who reads next takes back what is held.
+        """
         self._ended = True
-        if self._used:
+        if self._used and kind is not GeneratorExit:
             self._threads.send(self._close)
+        else:
+            self._snapshot = None
 
     def _asked(self, fn: Callable[[Snapshot], R]) -> R:
         with self._lock:
@@ -126,5 +139,5 @@ class AsyncSnapshot(Entries):
         self.head = await self._commit.ask(lambda view: view.head)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._commit.drop()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._commit.drop(kind)

@@ -87,8 +87,9 @@ class Opening:
         self._store = await self._open()
         return self._store
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._store.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not GeneratorExit:  # the task is dropped, maybe by the garbage collector: nothing can be awaited
+            await self._store.close()
 
     async def _open(self) -> AsyncStore:
         if self._arguments is None:
@@ -304,8 +305,9 @@ class AsyncStore(Entries):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not GeneratorExit:  # as for Opening
+            await self.close()
 
     def __repr__(self) -> str:
         return f"<sqlstate.aio.AsyncStore {str(self.path)!r}>"
@@ -326,7 +328,9 @@ class AsyncStore(Entries):
 
     def rows(self, span: Span, *, values: bool) -> StoredRows:
         """Return the rows of a scan."""
-        return StoredRows(self._threads, lambda: self._store.scan(span, values=values), self._check_open)
+        return StoredRows(
+            self._threads, lambda: self._store.scan(span, values=values), self._check_open, self._store.reclaim
+        )
 
     async def change(self, work: Callable[[Transaction], R]) -> R:
         """Return what *work* returns of a transaction of its own, once it is durable."""

@@ -207,7 +207,7 @@ class AsyncTransaction(Entries):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._open = False
-        self._commit.drop()
+        self._commit.drop(kind)
         if kind is None and (self._writes or self._expected):
             self.head = await self._submit(self._write, self._note)
 
