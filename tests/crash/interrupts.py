@@ -46,8 +46,8 @@ from tests.crash.aftermath import (
     other,
     said,
 )
-from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures, scratch
-from tests.crash.watched import spread_watched
+from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures
+from tests.crash.watched import scratch, spread_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

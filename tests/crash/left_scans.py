@@ -28,8 +28,8 @@ import anyio
 import sqlstate
 from sqlstate import aio, proof
 from tests.crash import watched
-from tests.crash.campaign import Plan, Result, campaign, expect, figures, scratch
-from tests.crash.watched import spread_watched
+from tests.crash.campaign import Plan, Result, campaign, expect, figures
+from tests.crash.watched import scratch, spread_watched
 from tests.reference import plain
 
 if TYPE_CHECKING:
