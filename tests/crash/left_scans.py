@@ -589,9 +589,7 @@ def left_by_threads(plan: Plan) -> Result:
     return told(spread_watched(plan, sync_case, cases(plan, ("one", "delete", "threads", "group")), limit(plan)))
 
 
-@campaign(
-    16, "scans left early, kept, cancelled: asyncio, trio", bar="0 stale, 0 frozen, 0 uncaught", ci=300, long=20_000
-)
+@campaign(16, "scans left early, cancelled: asyncio, trio", bar="0 stale, 0 frozen, 0 uncaught", ci=300, long=20_000)
 def left_by_tasks(plan: Plan) -> Result:
     """Leave scans in tasks; the count is of scans, for each of both."""
     return told(spread_watched(plan, async_case, cases(plan, ("asyncio", "trio")), limit(plan)))
