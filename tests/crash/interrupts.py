@@ -46,8 +46,8 @@ from tests.crash.aftermath import (
     other,
     said,
 )
-from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures, scratch
-from tests.crash.watched import spread_watched
+from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures
+from tests.crash.watched import scratch, spread_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -622,9 +622,7 @@ def cases(plan: Plan) -> list[str]:
     return found
 
 
-@campaign(
-    17, "signals whose handlers raise, at any moment", bar="0 broken, hanging, false Damaged", ci=900, long=60_000
-)
+@campaign(17, "signals whose handlers raise", bar="0 broken, hanging, false Damaged", ci=900, long=60_000)
 def signals(plan: Plan) -> Result:
     """Interrupt work on stores; the count is of signals that raised while there was work."""
     result = spread_watched(plan, one, cases(plan), CASE_SECONDS)

@@ -28,8 +28,8 @@ import anyio
 import sqlstate
 from sqlstate import aio, proof
 from tests.crash import watched
-from tests.crash.campaign import Plan, Result, campaign, expect, figures, scratch
-from tests.crash.watched import spread_watched
+from tests.crash.campaign import Plan, Result, campaign, expect, figures
+from tests.crash.watched import scratch, spread_watched
 from tests.reference import plain
 
 if TYPE_CHECKING:
@@ -589,9 +589,7 @@ def left_by_threads(plan: Plan) -> Result:
     return told(spread_watched(plan, sync_case, cases(plan, ("one", "delete", "threads", "group")), limit(plan)))
 
 
-@campaign(
-    16, "scans left early, kept, cancelled: asyncio, trio", bar="0 stale, 0 frozen, 0 uncaught", ci=300, long=20_000
-)
+@campaign(16, "scans left early, cancelled: asyncio, trio", bar="0 stale, 0 frozen, 0 uncaught", ci=300, long=20_000)
 def left_by_tasks(plan: Plan) -> Result:
     """Leave scans in tasks; the count is of scans, for each of both."""
     return told(spread_watched(plan, async_case, cases(plan, ("asyncio", "trio")), limit(plan)))

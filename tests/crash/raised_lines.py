@@ -31,8 +31,8 @@ import sqlstate
 from sqlstate import aio
 from tests.crash import watched
 from tests.crash.aftermath import ended, entries, leftovers, look, other, said
-from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures, scratch
-from tests.crash.watched import spread_watched
+from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures
+from tests.crash.watched import scratch, spread_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

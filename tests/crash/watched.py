@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.crash import campaign
 from tests.crash.campaign import Failure, Plan, Result, merged, where
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ SERVE: Final = "import sys; from tests.crash.watched import serve; serve(*sys.ar
 # Exceptions that the work itself throws in: those alone may end in a finaliser or end a thread.
 thrown: tuple[type[BaseException], ...] = ()
 _uncaught: list[str] = []
+_memory: list[Path] = []
 
 
 def watched(work: Callable[[str], Result], cases: Iterable[str], seconds: float) -> Iterator[Result]:
@@ -75,11 +77,17 @@ def spread_watched(
 def _process(work: Callable[[str], Result], cases: list[str], seconds: float) -> Iterator[Result]:
     """Yield the results that one process came to; the last is of the case that ended it, if one did."""
     command = [sys.executable, "-c", SERVE, work.__module__, work.__name__, str(seconds)]
-    with tempfile.TemporaryFile() as err:
+    with (
+        tempfile.TemporaryFile() as err,
+        tempfile.TemporaryDirectory(
+            prefix="sqlstate-watched-", dir=campaign.scratch(), ignore_cleanup_errors=True
+        ) as memory,
+        tempfile.TemporaryDirectory(prefix="sqlstate-watched-", ignore_cleanup_errors=True) as disk,
+    ):
         process = subprocess.Popen(
-            command,
+            [*command, memory],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": disk},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=err,
@@ -153,6 +161,11 @@ def uncaught() -> list[str]:
     return found
 
 
+def scratch() -> Path:
+    """Return the folder in memory for short-lived stores, which goes when the process does, however it ends."""
+    return _memory[0] if _memory else campaign.scratch()
+
+
 def patience(seconds: float) -> None:
     """From now on, end this process after so many seconds, and print where it stands."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
@@ -178,8 +191,9 @@ def _where(error: BaseException) -> str:
     return found
 
 
-def serve(module: str, name: str, seconds: str) -> None:
+def serve(module: str, name: str, seconds: str, memory: str) -> None:
     """Be the process: read the cases, and say what came of each."""
+    _memory.append(Path(memory))
     from sqlstate import WalPinned  # noqa: PLC0415, the parent does without
 
     out = os.dup(1)
