@@ -333,7 +333,7 @@ def _judge_source(
         meta, lsn, head = _facts(connection, accept_copy=accept_copy)
         meter.total = connection.value("PRAGMA page_count") + 2 * head.count
         _check_content(connection, meta, head, meter)
-    except (Damaged, StoreMissing):
+    except (Damaged, StoreMissing, StoreForked):
         raise
     except (StoreError, OSError) as e:
         raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written") from e

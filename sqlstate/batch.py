@@ -111,12 +111,17 @@ class Batch:
             CommitOutcomeUnknown: it may be there or not, as a whole; the handle refuses further work.
         """
         self._check()
+        self._writer.nothing_made()
         try:
-            self._drain()
-            commit = self._current()
-            return None if commit is None else commit.finish()
-        finally:
-            self._forget()
+            try:
+                self._drain()
+                commit = self._current()
+                return None if commit is None else commit.finish()
+            finally:
+                self._forget()
+        except BaseException as e:
+            self._writer.tell(e)
+            raise
 
     # What collections ask of it.
 
@@ -148,6 +153,7 @@ class Batch:
                 if stored is not None:
                     yield key, stored if values else ""
             if len(keys) < state.KEYS_AT_ONCE:
+                self._check()
                 return
             span = span.after(keys[-1])
 
@@ -282,6 +288,7 @@ class BatchBlock(Block):
         """Wait for the writing connection."""
         assert self.over is not None  # noqa: S101, Block sees to it
         writer = self._writer
+        writer.nothing_made()
         writer.engine.lock_writer(self.over)
         try:
             self._batch = Batch(writer, self.over)

@@ -133,7 +133,6 @@ class Writer:
         Raises:
             Busy: another process held the writer's lock for the whole timeout.
         """
-        self._made.pop(get_ident(), None)
         if self.marking.begin() and self._newest is not None:
             return self._newest
         try:
@@ -181,6 +180,10 @@ class Writer:
             if self.engine.usable and not self.engine.writer.in_transaction():
                 e.add_note(f"sqlstate: {what} was done before this exception, and is durable")
             raise
+
+    def nothing_made(self) -> None:
+        """Note that this thread begins something anew: it has made no commit yet that tell() could tell of."""
+        self._made.pop(get_ident(), None)
 
     def tell(self, error: BaseException) -> None:
         """Say in a note of *error*, which cut a commit short and is not ours, if the commit was made all the same.

@@ -264,6 +264,7 @@ class GroupCommit:
         if not self._is_free():
             self._ask(_Put(name, stored))
             return
+        self.writer.nothing_made()
         try:
             with self._engine.writing():
                 self.writer.put(name, stored)
@@ -804,6 +805,7 @@ class TransactionBlock(Block):
         """Begin it; one of its own waits for the writing connection."""
         assert self.over is not None  # noqa: S101, Block sees to it
         self._outer = self._group.own.get()
+        self._group.writer.nothing_made()
         begin = self._group.begin if self._outer is None else self._outer.begin_inside
         self._txn: Transaction = begin(self._note, self.over)
         return self._txn

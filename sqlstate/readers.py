@@ -160,6 +160,8 @@ class Readers:
                 if life.closed or life.forked:
                     raise ended(life, "the scan") if life.closed else life.refusal()
                 yield row
+        if life.closed:
+            raise ended(life, "the scan")
 
     def end(self, timeout: float) -> bool:
         """Close all of them, also those that are lent: what runs on them is interrupted, and refused from then on.

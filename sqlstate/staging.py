@@ -186,6 +186,7 @@ class WriteAheadLog:
             Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
         """
         writer = self._writer
+        writer.nothing_made()
         try:
             with self._engine.writing():
                 commit = Commit(writer)

@@ -209,6 +209,7 @@ class Transaction:
                 elif (stored := self.get_stored(name)) is not None:
                     yield key, stored
             if len(keys) < state.KEYS_AT_ONCE:
+                self._check()
                 return
             span = span.after(keys[-1])
 
@@ -441,6 +442,7 @@ class Snapshot(Provable):
                 if self._ended or self._life.closed or self._life.forked:
                     self._reader()
                 yield row
+        self._reader()
 
     def _reader(self) -> Connection:
         if self._life.closed:

@@ -57,7 +57,11 @@ class Loop(ABC):
             StoreUnusable: another event loop runs here, or none.
         """
         if os.getpid() != self._pid:
-            raise StoreForked("the store was opened by a parent process; open it in the child, in an event loop there")
+            raise StoreForked(
+                "the store was opened by a parent process, before this process was forked; nothing was read or "
+                "changed. Close it before the fork, start the process with the method 'spawn' or 'forkserver', or open "
+                "it in the child alone"
+            )
         if not self._is_here():
             raise StoreUnusable(
                 "the store belongs to the event loop in which it was opened, and was used outside of it; nothing was "
