@@ -305,10 +305,11 @@ class BatchBlock(Block):
             try:
                 writer.own.leave(self.over)
                 self._batch.end(keep=kind is None)
-            except BaseException as e:
-                writer.tell(e)
-                raise
             finally:
-                writer.engine.tidy_writer()
-        finally:
-            writer.engine.turn.give(self.over)
+                try:
+                    writer.engine.tidy_writer()
+                finally:
+                    writer.engine.turn.give(self.over)
+        except BaseException as e:
+            writer.tell(e)
+            raise

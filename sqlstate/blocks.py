@@ -25,14 +25,10 @@ class _Exit:
 
     def __get__(self, block: Block | None, kind: type[Block]) -> Callable[..., None]:
         if block is None:
-            return _leave  # contextlib.ExitStack asks the class
-        bound = partial(_leave, block)
+            return kind.leave  # contextlib.ExitStack asks the class
+        bound = partial(kind.leave, block)
         block.over = weakref.ref(bound, block.gone)
         return bound
-
-
-def _leave(block: Block, *error: Any) -> None:
-    block.leave(*error)
 
 
 class Block:

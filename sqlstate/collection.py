@@ -205,15 +205,15 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         return Span(self.name, start, stop, reverse)
 
     def _scan(self, span: Span, limit: int | None, *, values: bool = True) -> Iterator[tuple[Key, Stored]]:
-        rows = self._access.scan(span, values=values)
         if limit is None:
-            yield from rows
+            yield from self._access.scan(span, values=values)
             return
-        if limit:
-            for left, row in enumerate(rows, 1 - limit):
-                yield row
-                if left == 0:
-                    return
+        left = limit
+        for row in self._access.scan(span._replace(limit=limit), values=values):
+            if not left:  # a transaction counts what it has not written yet too
+                return
+            left -= 1
+            yield row
 
     def _count(self, span: Span, limit: int | None) -> int:
         low = first_name(self.name) if span.start is None else stored_name(self.name, span.start)

@@ -63,6 +63,8 @@ class Span(NamedTuple):
     reverse: bool = False
     passed: Key | None = None
     """Only keys beyond this one, in the direction of the scan."""
+    limit: int | None = None
+    """At most so many; chunk() sees to it."""
 
     def after(self, key: Key) -> Span:
         """Return what is left of the span behind *key*."""
@@ -141,14 +143,16 @@ def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tup
         Damaged: the rows are not in order.
     """
     sql, bound = _scan_sql(span, "value" if values else "''")
-    rows, cut = connection.chunk(f"{sql} LIMIT {ROWS_AT_ONCE}", bound, BYTES_AT_ONCE)
-    if not cut and len(rows) < ROWS_AT_ONCE:
+    most = ROWS_AT_ONCE if span.limit is None else min(ROWS_AT_ONCE, span.limit)
+    rows, cut = connection.chunk(f"{sql} LIMIT ?", [*bound, most], BYTES_AT_ONCE)
+    left = None if span.limit is None else span.limit - len(rows)
+    if (not cut and len(rows) < ROWS_AT_ONCE) or left == 0:
         return rows, None
     last: Key = rows[-1][0]
     if span.passed is not None:
         passed, reached = (span.collection, span.passed), (span.collection, last)
         _check_order(connection, *((reached, passed) if span.reverse else (passed, reached)))
-    return rows, span.after(last)
+    return rows, span._replace(passed=last, limit=left)
 
 
 def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:

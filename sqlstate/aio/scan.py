@@ -108,6 +108,7 @@ class StoredRows:
             rows, last = _some(self._rows, most)
             if last or (final and len(rows) >= most):
                 self.drop()
+                self._reclaim()
         return rows, last
 
 

@@ -330,7 +330,7 @@ class _MergedRows:
             raise self._conflict(txn, want, None)
 
     def _begin(self) -> None:
-        collection, start, stop, reverse, _ = self._span
+        collection, start, stop, reverse = self._span[:4]
         low = None if start is None else stored_name(collection, start)
         high = None if stop is None else stored_name(collection, stop)
         own = sorted(

@@ -216,8 +216,9 @@ class Leaver:
         if self._rng.random() < 0.05:
             gc.collect()
         self._look()
-        for kept in self._kept[: self._rng.randrange(3)]:
+        for i, kept in enumerate(self._kept[: self._rng.randrange(3)]):
             step(kept, ENDED)
+            self._kept[i] = kept._replace(exhausted=True)  # a generator that has raised has ended
         self._drop_some(self._kept)
         self._rounds += 1
 
