@@ -237,9 +237,10 @@ class Batch:
             commit.roll_back()
 
     def _check(self) -> None:
-        self._engine.life.check()
         if self._ended or self._over() is None or self._thread != threading.get_ident():
+            self._engine.life.check_forked()
             raise TransactionEnded("the batch has ended, or belongs to another thread; begin one with store.batch()")
+        self._engine.life.check()
         if self._inner is not None:
             txn, over = self._inner
             if over() is not None and not txn.ended:

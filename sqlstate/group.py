@@ -58,7 +58,7 @@ YIELDS: Final = 4
 class Request:
     """Something to be written. The writer sets its outcome, and then calls resolve()."""
 
-    __slots__ = ("_right", "asked", "error", "head", "result")
+    __slots__ = ("_right", "_withdrawn", "asked", "error", "head", "result")
 
     asked: float
     """When it came, by time.monotonic()."""
@@ -70,6 +70,7 @@ class Request:
 
     def __init__(self) -> None:
         self._right = deque((True,))  # to begin or to withdraw it: whoever pops it has it
+        self._withdrawn = False
         self.asked = 0.0
         self.error = None
         self.head = None
@@ -81,7 +82,8 @@ class Request:
 
     def withdraw(self) -> bool:
         """Tell whether it had not begun, and now never will; resolve() is not called then."""
-        return self._claim()
+        self._withdrawn = self._withdrawn or self._claim()
+        return self._withdrawn
 
     def resolve(self) -> None:
         """Tell whoever waits; runs in the writer's thread, in the order of commits. Twice is as good as once."""
@@ -138,6 +140,17 @@ class _Barrier(_Waited, Request):
         super().__init__()
         self._done = _locked()
         self._told = False
+
+
+class _Ended(_Barrier):
+    """The transaction of a block, which has ended in a group that others commit."""
+
+    __slots__ = ("txn",)
+
+    def __init__(self, txn: Transaction) -> None:
+        super().__init__()
+        self.begin()
+        self.txn = txn
 
 
 def _locked() -> threading.Lock:
@@ -377,33 +390,48 @@ class GroupCommit:
         """
         waits: _Barrier | None = None
         try:
-            self.own.leave(over)
-            group = self._open
-            if not keep or group is None:
-                txn.abandon()
-            elif not self.shares or self._is_writer() or not (group.requests or self._waited_for()):
-                txn.finish()
-                self._open = None
-            else:
-                waits = _Barrier()
-                waits.begin()
-                group.requests.append(waits)
-                if txn.end():
-                    waits.head = group.commit.base
-                else:
-                    group.requests.remove(waits)
-                    waits = None
-        finally:
-            self._put_down(over)
-        if waits is None:
-            return
-        try:
-            self._await(waits)
-        except BaseException as e:
-            self._explain(e, waits)
+            try:
+                waits = self._end(over, txn, keep=keep)
+            finally:
+                self._put_down(over)
+            if waits is not None:
+                self._await(waits)
+        except StoreError:
             raise
-        if waits.error is not None:
+        except BaseException as e:
+            waits = waits or self._waiting_for(txn)
+            if waits is not None:
+                self._explain(e, waits)
+            raise
+        if waits is not None and waits.error is not None:
             raise waits.error
+
+    def _end(self, over: Over, txn: Transaction, *, keep: bool) -> _Barrier | None:
+        """End the transaction; return what to wait for if others commit it, None if it has its outcome."""
+        self.own.leave(over)
+        group = self._open
+        if not keep or group is None:
+            txn.abandon()
+        elif not self.shares or self._is_writer() or not (group.requests or self._waited_for()):
+            txn.finish()
+            self._open = None
+        else:
+            before = group.commit.transactions
+            waits = _Ended(txn)
+            group.requests.append(waits)
+            try:
+                if txn.end():
+                    return waits
+            finally:
+                if group.commit.transactions == before:
+                    group.requests.remove(waits)
+        return None
+
+    def _waiting_for(self, txn: Transaction) -> _Barrier | None:
+        """Return the request that stands for a transaction which ended in a group, if there is one."""
+        group = self._open
+        found = [*(group.requests if group is not None else ()), *self._done]
+        return next((each for each in found if isinstance(each, _Ended) and each.txn is txn), None)
 
     def close(self, timeout: float) -> None:
         """Take no more requests, and wait until all that came are done.
@@ -705,7 +733,7 @@ class GroupCommit:
         for request in group.requests:
             if error is not None:
                 _failed(request, error)
-            elif type(request) is _Put or request.head is not None:
+            elif type(request) in (_Put, _Ended) or request.head is not None:
                 request.head = group.commit.head
         ended = set(map(id, group.requests))
         for request in group.taken:

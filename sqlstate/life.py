@@ -44,6 +44,15 @@ class Life:
         if self.forked or self.closed or self.failure:
             raise self.refusal()
 
+    def check_forked(self) -> None:
+        """Raise if this is the child of a fork.
+
+        Raises:
+            StoreForked: it is.
+        """
+        if self.forked:
+            raise self.refusal()
+
     def refusal(self) -> StoreError:
         """Return what to raise for it."""
         if self.forked:

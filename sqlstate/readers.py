@@ -143,16 +143,22 @@ class Readers:
             read: returns rows, and what is left to be read behind them, None for nothing.
             rest: what is to be read.
         """
+        self._life.check()
+        return self._rows(read, rest)
+
+    def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
         life = self._life
-        lease = Lease(self, "a scan")
+        lease: Lease | None = None
         left: R | None = rest
         while left is not None:
             try:
+                lease = lease or Lease(self, "a scan")
                 rows, left = read(lease.connection, left)
                 if left is None:
                     lease.end()
             except BaseException as e:
-                lease.end()
+                if lease is not None:
+                    lease.end()
                 if life.closed and isinstance(e, StoreClosed):
                     raise ended(life, "the scan") from e
                 raise

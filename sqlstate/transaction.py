@@ -325,12 +325,13 @@ class Transaction:
         self._ended = True
 
     def _check(self) -> None:
-        if not self._life.usable:
-            self._life.check()
         if self._ended or self._over() is None or self._thread != threading.get_ident():
+            self._life.check_forked()
             raise TransactionEnded(
                 "the transaction has ended, or belongs to another thread; begin one with store.transaction()"
             )
+        if not self._life.usable:
+            self._life.check()
         while self._nested and self._nested[-1][1]() is None:
             self._undo_nested()  # an exception kept its block from doing so
         if self._broken:
@@ -445,9 +446,10 @@ class Snapshot(Provable):
         self._reader()
 
     def _reader(self) -> Connection:
+        if self._ended:
+            self._life.check_forked()
+            raise TransactionEnded("the snapshot has ended; take one with store.snapshot()")
         if self._life.closed:
             raise ended(self._life, "the snapshot")
         self._life.check()
-        if self._ended:
-            raise TransactionEnded("the snapshot has ended; take one with store.snapshot()")
         return self._lease.connection

@@ -39,7 +39,10 @@ def follow(engine: Engine, meta: Meta, after: int, timeout: float | None) -> Ite
                     return
                 raise
             if heads:
-                yield from heads
+                for head in heads:
+                    if engine.life.closed:
+                        return
+                    yield head
                 after, since = heads[-1].seq, time.monotonic()
                 continue
             left = POLL_SECONDS if timeout is None else since + timeout - time.monotonic()

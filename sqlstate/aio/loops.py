@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
@@ -34,7 +35,7 @@ class Job(Protocol):
         """Tell whether the task need not wait: it never begins, or nobody is interested in how it ends."""
 
     def rung(self) -> None:
-        """Let go on who waits for it. Called once, in the loop, after it was settled."""
+        """Let go on who waits for it. Called in the loop, after it was settled; twice is as good as once."""
 
     def says(self) -> str:
         """Return what became of it, for whoever was cancelled while waiting; `""` for nothing."""
@@ -102,14 +103,19 @@ class Loop(ABC):
         """Have _settle() called in the loop; never raises: if the loop has ended, nobody waits any more."""
 
     def _settle(self) -> None:
-        self._woken = False
         delivered = self._delivered
-        while delivered:
-            job = delivered.popleft()
-            if job.settled:  # it was delivered twice
-                continue
-            job.settled = True
-            job.rung()
+        try:
+            self._woken = False
+            while delivered:
+                job = delivered[0]
+                job.settled = True
+                job.rung()
+                delivered.popleft()
+        except BaseException:
+            if delivered:  # nobody else would come back to them
+                self._woken = True
+                self._wake()
+            raise
 
 
 class AsyncioLoop(Loop):
@@ -121,14 +127,16 @@ class AsyncioLoop(Loop):
 
     async def wait(self, job: Job) -> None:
         """Wait until *job* is settled."""
-        job.waiter = self._loop.create_future()
         try:
-            await job.waiter
-        except asyncio.CancelledError as cancelled:
-            if not job.withdraw():
+            job.waiter = self._loop.create_future()
+            if not job.settled:
+                await job.waiter
+        except BaseException as e:
+            # With GeneratorExit the task is dropped: nothing can be awaited.
+            if not job.withdraw() and not isinstance(e, GeneratorExit):
                 await self._wait_out(job)
             job.waiter = None
-            _note(cancelled, job)
+            _note(e, job)
             raise
 
     def release(self, waiter: asyncio.Future[None]) -> None:
@@ -163,6 +171,7 @@ class TrioLoop(Loop):
         import trio.lowlevel  # noqa: PLC0415, who is here has imported it
 
         self._trio = trio
+        self._released: weakref.WeakSet[Any] = weakref.WeakSet()
         self._token = trio.lowlevel.current_trio_token()
 
     async def wait(self, job: Job) -> None:
@@ -179,8 +188,10 @@ class TrioLoop(Loop):
             return low.Abort.FAILED
 
         job.waiter = low.current_task()
+        self._released.discard(job.waiter)
         try:
-            await low.wait_task_rescheduled(abort)
+            if not job.settled:
+                await low.wait_task_rescheduled(abort)
             if cancelled is not None:
                 cancelled()
         except BaseException as e:
@@ -189,7 +200,9 @@ class TrioLoop(Loop):
 
     def release(self, waiter: Any) -> None:
         """Let the task *waiter* go on."""
-        self._trio.lowlevel.reschedule(waiter)
+        if waiter not in self._released:
+            self._released.add(waiter)
+            self._trio.lowlevel.reschedule(waiter)
 
     def _is_here(self) -> bool:
         try:

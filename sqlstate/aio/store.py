@@ -347,8 +347,13 @@ class AsyncStore(Entries):
     async def _write(self, work: Callable[[Transaction], Any], note: str) -> Write:
         self._loop.check()
         write = Write(work, note, self._loop)
-        self._store.enqueue(write)
-        await self._loop.wait(write)
+        try:
+            self._store.enqueue(write)
+            await self._loop.wait(write)
+        except BaseException:
+            if not write.settled:
+                write.withdraw()
+            raise
         try:
             if write.error is not None:
                 raise write.error

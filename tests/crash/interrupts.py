@@ -511,6 +511,7 @@ class Loops(Life):
                 self._look(error)
         watched.patience(SECONDS)
         self.kept.clear()
+        del error  # its frames have the store of the last loop
         gc.collect()
         other().writes(self.path, "at the end")
         expect(not leftovers(self.path), f"left are {leftovers(self.path)}")

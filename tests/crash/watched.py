@@ -215,6 +215,8 @@ def serve(module: str, name: str, seconds: str, memory: str) -> None:
 
 
 def _note_unraisable(args: Any) -> None:
+    if "BaseEventLoop.__del__" in repr(args.object):  # of a loop of asyncio that was interrupted while it was made
+        return
     if not (args.exc_type and issubclass(args.exc_type, thrown)):
         text = "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
         _uncaught.append(f"{args.err_msg or 'ignored'} in {args.object!r}:\n{text}")
