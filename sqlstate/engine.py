@@ -39,7 +39,7 @@ from sqlstate.errors import (
     StoreUnusable,
     WalPinned,
 )
-from sqlstate.frozen import Frozen
+from sqlstate.frozen import CHANGED, Frozen
 from sqlstate.turn import Turn, thread_name
 
 if TYPE_CHECKING:
@@ -251,14 +251,9 @@ class Engine:
         Raises:
             StoreIOError: that is so; the handle refuses further work.
         """
-        if self.frozen is None or self._failure or not self.frozen.changed():
-            return
-        self._failure = "the file was changed while it was read without locks"
-        raise StoreIOError(
-            f"{self.path}: somebody changed the file while it was read without locks, as nothing can be written beside "
-            "it here; what was read may be of two states. Nothing was changed by this handle, which refuses further "
-            "work. Open the store again"
-        )
+        if self.frozen is not None and not self._failure and self.frozen.changed():
+            self._failure = "the file was changed while it was read without locks"
+            raise StoreIOError(f"{self.path}: {CHANGED}")
 
     @property
     def closed(self) -> bool:
