@@ -188,6 +188,8 @@ def _check_options(level: Level, against: object) -> None:
 
 def _begin_apart(engine: Engine, connection: Connection, meta: Meta) -> Apart | None:
     """Let a second process read the log of a large store; None if there is no point in it, or no process."""
+    if engine.frozen is not None:  # it would not see what this process sees
+        return None
     try:
         lsn, head = wal.last(connection, meta)
         if type(lsn) is not int or lsn < APART_ROWS or type(head.chain) is not bytes or not apart.possible():

@@ -339,6 +339,13 @@ class Engine:
         except FileNotFoundError:
             return 0
 
+    def blocks(self, suffix: str) -> int:
+        """Return the bytes that a file beside the store takes on the disk; 0 if there is none."""
+        try:
+            return os.stat(self.real_path + suffix).st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
     @property
     def folder(self) -> str:
         """The folder that SQLite's files beside the store are in."""

@@ -9,13 +9,19 @@ given back.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlstate.connection import Connection
 from sqlstate.overlay import Overlay
 
 if TYPE_CHECKING:
     from sqlstate.overlay import Pages
+
+
+CHANGED: Final = (
+    "somebody changed the file while it was read without locks, as nothing can be written beside it here; what was "
+    "read may be of two states. Nothing was changed by this handle, which refuses further work. Open the store again"
+)
 
 
 class Frozen:

@@ -9,6 +9,7 @@ from sqlstate import files
 from sqlstate.connection import Connection
 from sqlstate.errors import StoreIOError
 from sqlstate.forks import identity
+from sqlstate.frozen import CHANGED
 
 if TYPE_CHECKING:
     from sqlstate.frozen import Frozen
@@ -78,11 +79,7 @@ class Opener:
         if self.frozen is None or life.failure or not self.frozen.changed():
             return
         life.failure = "the file was changed while it was read without locks"
-        raise StoreIOError(
-            f"{self._path}: somebody changed the file while it was read without locks, as nothing can be written "
-            "beside it here; what was read may be of two states. Nothing was changed by this handle, which refuses "
-            "further work. Open the store again"
-        )
+        raise StoreIOError(f"{self._path}: {CHANGED}")
 
     @property
     def inode(self) -> int:

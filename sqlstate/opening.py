@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from sqlstate import audit, backup, files, migrate, recovery, wal
 from sqlstate import format as fmt
@@ -151,6 +151,11 @@ def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
         _freeze(engine, None)
     else:
         try:
+            if _lacks_shared_memory(engine, found):
+                raise StoreFull(
+                    f"{engine.path}: the disk is full: SQLite's shared memory has no room beside this file. Nothing "
+                    "was changed, and nothing is lost. Free space on its file system, and open it again"
+                )
             engine.connect()
             engine.settle()
         except (CannotOpen, ReadOnly, StoreFull) as e:
@@ -167,6 +172,26 @@ def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
         found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
         recovery.admit(engine, found, "refuse")
     return meta
+
+
+def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
+    """Tell whether SQLite could run out of room in the midst of its shared memory: a signal ends the process then.
+
+    SQLite asks the system for a byte in each 4,096. Where blocks are smaller, that does not make sure of the others.
+    """
+    if engine.header[18:19] != b"\2" or found.shared or not hasattr(os, "statvfs"):
+        return False
+    system = os.statvfs(engine.folder)
+    if system.f_frsize >= _SHM_STEP:
+        return False
+    frames = engine.size("-wal") // page_size(engine.header)
+    free = system.f_bavail * system.f_frsize + engine.blocks("-shm")
+    return free < _SHM_BYTES * (2 + frames // _SHM_FRAMES)
+
+
+_SHM_STEP: Final = 4096
+_SHM_BYTES: Final = 32768  # for so many frames each
+_SHM_FRAMES: Final = 4096
 
 
 def _freeze(engine: Engine, cause: StoreError | None) -> None:

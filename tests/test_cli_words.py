@@ -139,8 +139,12 @@ def with_few_descriptors(work: str, *arguments: object) -> str:
     code = (
         "import os, resource, sys\nimport sqlstate\nsqlstate.open(sys.argv[1]).close()  # all modules are there\n"
         "def few(number):\n"
-        "    highest = max(map(int, os.listdir('/proc/self/fd')))\n"
-        "    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + number, 4096))\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))\n"
+        "    held = []\n"
+        "    try:\n"
+        "        while True: held.append(os.open(os.devnull, os.O_RDONLY))\n"
+        "    except OSError: pass\n"
+        "    for each in held[:number]: os.close(each)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code + work, *map(str, arguments)],
@@ -153,8 +157,8 @@ def with_few_descriptors(work: str, *arguments: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("number", range(5))
-@pytest.mark.parametrize("options", ["", ", read_only=True", ', journal="delete"'])
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("options", ["", ", read_only=True"])
 def test_too_few_descriptors_are_said_and_not_blamed_on_permissions(tmp_path: Path, number: int, options: str) -> None:
     path = tmp_path / "app.db"
     with sqlstate.open(path) as store:
@@ -172,6 +176,25 @@ def test_too_few_descriptors_are_said_and_not_blamed_on_permissions(tmp_path: Pa
         assert said.startswith("CannotOpen")
     with sqlstate.open(path) as store:
         assert store["c"]["k"] == 1
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_an_open_store_outlives_too_few_descriptors(tmp_path: Path, journal: str) -> None:
+    said = with_few_descriptors(
+        f"store = sqlstate.open(sys.argv[2], journal={journal!r})\n"
+        "store['c']['k'] = 1\n"
+        "store.stage().rollback()\n"
+        "few(0)\n"
+        "for work in (lambda: [store.snapshot() for _ in range(9)], lambda: store.backup(sys.argv[2] + '.copy'),\n"
+        "             lambda: sqlstate.restore(sys.argv[1], sys.argv[2] + '.new')):\n"
+        "    try:\n        work()\n    except sqlstate.StoreError as e:\n        print(e)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
+        "store['c']['k'] += 1\nprint(store['c']['k'])\nstore.close()\n",
+        tmp_path / "other.db",
+        tmp_path / "app.db",
+    ).splitlines()
+    assert said[3:] == ["2"]
+    assert all(files.DESCRIPTORS in each and "permission" not in each for each in said[:3])
 
 
 # ---- Paths that lead nowhere ----

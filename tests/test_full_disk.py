@@ -17,7 +17,7 @@ import pytest
 
 import sqlstate
 from tests.reference import plain
-from tests.support.mounts import fill, small
+from tests.support.mounts import fill, small, small_blocks
 from tests.test_cli import bad, good
 
 if TYPE_CHECKING:
@@ -135,6 +135,26 @@ def test_where_not_even_shared_memory_fits_the_store_is_read_and_writing_says_wh
         assert len(store["c"]) == entries
         assert not store.recovery.due
     assert plain.judge(path).findings == ()
+
+
+@pytest.mark.parametrize("shared_memory", ["there", "missing", "in part"])
+def test_where_blocks_are_small_no_signal_ends_the_process(tmp_path: Path, shared_memory: str) -> None:
+    with small_blocks(tmp_path / "disk", 8) as disk:
+        path = disk / "app.db"
+        entries, _ = written(path, "kill in time")
+        if shared_memory == "missing":
+            (disk / "app.db-shm").unlink()
+        elif shared_memory == "in part":
+            os.truncate(disk / "app.db-shm", 3)
+            os.truncate(disk / "app.db-shm", 32768)
+        fill(disk)
+        check_that_it_is_readable(path, entries, tmp_path)
+        error = bad(6, "put", str(path), "c", "k", "1")
+        assert "Free space" in error
+        (disk / "filler").unlink()
+        with sqlstate.open(path) as store:
+            assert len(store["c"]) == entries
+        assert plain.judge(path).findings == ()
 
 
 def test_a_store_that_was_closed_is_read_on_a_full_disk(disk: Path, tmp_path: Path) -> None:

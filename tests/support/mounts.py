@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import traceback
 from contextlib import contextmanager
@@ -43,6 +44,24 @@ def small(folder: Path, megabytes: int) -> Iterator[Path]:
     """Mount a file system of so many megabytes at *folder*."""
     folder.mkdir()
     _mount("-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder))
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def small_blocks(folder: Path, megabytes: int) -> Iterator[Path]:
+    """Mount a file system of so many megabytes at *folder*, in a file, with blocks of 1,024 bytes."""
+    image = folder.with_name(f"{folder.name}.img")
+    image.touch()
+    os.truncate(image, megabytes << 20)
+    maker = shutil.which("mkfs.ext4") or shutil.which("mkfs.ext4", path="/usr/sbin:/sbin")
+    if maker is None:
+        pytest.skip("there is no mkfs.ext4")
+    subprocess.run([maker, "-q", "-b", "1024", "-m", "0", str(image)], check=True)
+    folder.mkdir()
+    _mount("-o", "loop", str(image), str(folder))
     try:
         yield folder
     finally:
