@@ -122,23 +122,24 @@ class Notes:
             self.close()
 
     def write(self, lsn: int, audited: int, chain: bytes) -> bool:
-        """Note a commit; False if that failed, and notes of this marker are not to be believed any more."""
+        """Note a commit; False if that failed: call spoil() then."""
         if self._seal is None:
             return True
         self._second = not self._second
         try:
             note = self._sealed(lsn, audited, chain)
-            if os.pwrite(self._descriptor, note, self._place + _PLACE * self._second) == _PLACE:
-                return True
+            return os.pwrite(self._descriptor, note, self._place + _PLACE * self._second) == _PLACE
         except OSError:
-            pass
+            return False
+
+    def spoil(self) -> None:
+        """See to it that the notes of this marker are not believed any more: a commit is not among them."""
         with suppress(OSError):
             os.ftruncate(self._descriptor, 0)
         with suppress(OSError):
             if _is_ours(self._file):
                 os.unlink(self._file)
         self.close()
-        return False
 
     def remove(self) -> None:
         """Remove the file, if no handle that may write it has it open; what is none of ours stays."""

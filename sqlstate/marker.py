@@ -118,13 +118,22 @@ class Marking:
         self._seen = engine.writer.data_version()
         if not engine.opener.wal_in_place():
             self._rescue(seq, chain)
-        if not seq and self._notes.kept:
-            lsn, head = wal.last(engine.writer, self._meta)
-            chain, self._audited = head.chain, audit.last(engine.writer)[0]
-        if not self._notes.write(lsn, self._audited, chain):
+        if not self._noted(lsn, chain):
+            self._notes.spoil()
             self._forget()  # the next commit opens the marker anew
         if not self._carried:
             self._carry(seq)
+
+    def _noted(self, lsn: int, chain: bytes) -> bool:
+        """Note a commit that is about to be acknowledged; without an LSN, it made no numbered one."""
+        if not lsn and self._notes.kept:
+            connection = self._engine.writer
+            try:
+                lsn, head = wal.last(connection, self._meta)
+                chain, self._audited = head.chain, audit.last(connection)[0]
+            except StoreError:
+                return False
+        return self._notes.write(lsn, self._audited, chain)
 
     def _carry(self, seq: int) -> None:
         """Carry the marker into the main file, if readers let it.

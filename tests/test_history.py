@@ -256,7 +256,7 @@ def test_blocks_whose_commits_are_lost_with_the_wal_go_with_them(path: Path) -> 
     with closing(sqlite3.connect(main)) as db, db:
         db.execute("INSERT INTO log_blocks VALUES (1, zeroblob(32))")
     with sqlstate.open(main, recover="accept") as store:
-        assert store.recovery.damage == "missing"
+        assert store.recovery.damage == "copy"
         with store._engine.reading() as connection:
             assert connection.rows("SELECT block FROM log_blocks") == [(0,)]
     assert plain.judge(main, history=1).findings == ()

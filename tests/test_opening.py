@@ -850,7 +850,7 @@ def test_a_link_leads_to_the_one_store(path: Path, open_store: OpenStore) -> Non
         assert other.stats().sqlite_wal_bytes == store.stats().sqlite_wal_bytes > 0
         assert other.stats().file_bytes == store.stats().file_bytes
     assert store["c"]["k"] == 2
-    assert names(path.parent) == ["link.db", "test.db", "test.db-shm", "test.db-wal"]
+    assert names(path.parent) == ["link.db", "test.db", "test.db-acknowledged", "test.db-shm", "test.db-wal"]
 
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 300, "x" * 5000], ids=["nul", "long", "longer"])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import sqlstate
-from tests.crash import journals, powercut, processes, rot, sequences, sweep
+from tests.crash import journals, peeks, powercut, processes, rot, sequences, sweep
 from tests.crash.campaign import SEED, Plan, Result, campaign, merged, scratch, spread
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ def short(text: str) -> Result:
     return sequences.run_part(sequences.Part(tuple(operations.split("+")), journal, SEED))
 
 
+def looks(text: str) -> Result:
+    """Run cases of campaign 14 one after the other."""
+    return merged(map(peeks.one, text.split("+")))
+
+
 RUNS: Final[dict[str, Callable[[str], Result]]] = {
     "1": images,
     "2": images,
@@ -96,6 +101,7 @@ RUNS: Final[dict[str, Callable[[str], Result]]] = {
     "8": flipped,
     "9": mixed,
     "12": short,
+    "14": looks,
 }
 
 # ---- The faults ----
@@ -284,14 +290,34 @@ TEETH: Final = (
         (Edit("inspection", "    if scan.rot:\n        raise", "    if scan.rot and not scan.frames:\n        raise"),),
     ),
     Tooth(
+        "what was acknowledged is not noted",
+        "14 lost-1+lost-2+lost-3",
+        (Edit("marker", "        if not self._noted(lsn, chain):\n", "        if False:\n"),),
+    ),
+    Tooth(
+        "a -wal that is gone is taken for one that was moved, whatever was noted",
+        "14 lost-1+lost-2+lost-3",
+        (Edit("inspection", "    if not there or head.chain != noted.chain or", "    if"),),
+    ),
+    Tooth(
+        "a copy is taken for the store itself",
+        "14 backup-1+vacuum-1+cp-1",
+        (Edit("inspection", "marker.inode not in (0, ", "marker.inode in (0, "),),
+    ),
+    Tooth(
+        "damage is accepted with what another store's -wal holds",
+        "9 foreign_rotten-1+foreign_rotten-2+foreign_rotten-3+foreign_rotten-4+foreign_rotten-5",
+        (Edit("recovery", "    found.goes_on = found.goes_on and ours\n", "    found.goes_on = True\n"),),
+    ),
+    Tooth(
         "a -wal of another file is merged",
         "9 foreign-1+older_main-1+older_wal-1",
         (
             Edit(
                 "inspection",
-                "        found.damage, found.reason = e.damage, str(e)\n",
-                '        if e.damage not in ("foreign", "stale"):\n'
-                "            found.damage, found.reason = e.damage, str(e)\n",
+                "        found.damage, found.reason = wrong.damage, str(wrong)\n",
+                '        if wrong.damage not in ("foreign", "stale"):\n'
+                "            found.damage, found.reason = wrong.damage, str(wrong)\n",
             ),
         ),
     ),
