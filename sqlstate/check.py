@@ -188,7 +188,7 @@ def _check_options(level: Level, against: object) -> None:
 
 def _begin_apart(engine: Engine, connection: Connection, meta: Meta) -> Apart | None:
     """Let a second process read the log of a large store; None if there is no point in it, or no process."""
-    if engine.frozen is not None:  # it would not see what this process sees
+    if engine.opener.frozen is not None:  # it would not see what this process sees
         return None
     try:
         lsn, head = wal.last(connection, meta)
