@@ -13,6 +13,7 @@ import sys
 import time
 import weakref
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -32,7 +33,7 @@ from sqlstate.errors import (
     StoreFull,
     StoreIOError,
 )
-from sqlstate.forks import OpenFile, refusal
+from sqlstate.forks import OpenFile, call, forking, refusal, stand_by, tells_busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -66,7 +67,17 @@ class Connection:
         immutable: nobody changes the file: SQLite takes no locks, and looks for nothing beside it.
     """
 
-    __slots__ = ("__weakref__", "_file", "_holder", "_patient_until", "_sqlite", "_timeout", "_waiting_since", "path")
+    __slots__ = (
+        "__weakref__",
+        "_file",
+        "_holder",
+        "_patient_until",
+        "_sqlite",
+        "_timeout",
+        "_waiting_since",
+        "path",
+        "waiting",
+    )
 
     def __init__(
         self, path: str, timeout: float, *, read_only: bool = False, vfs: str | None = None, immutable: bool = False
@@ -75,6 +86,8 @@ class Connection:
         self._timeout = timeout
         self._waiting_since = 0.0
         self._patient_until: float | None = None
+        self.waiting = False
+        """Whether a thread waits for a lock of the file at this moment."""
         self._holder: Holder | None = None
         self._file: OpenFile | None = OpenFile(path)
         _connections.add(self)
@@ -84,7 +97,7 @@ class Connection:
             flags |= apsw.SQLITE_OPEN_URI
             name = f"{Path(path).as_uri()}?immutable=1"
         try:
-            self._sqlite = apsw.Connection(name, flags=flags, vfs=vfs)
+            self._sqlite = call(partial(apsw.Connection, name, flags=flags, vfs=vfs))
         except apsw.Error as e:
             raise _translated(e, path, timeout) from e
         self._sqlite.set_busy_handler(self._wait)
@@ -124,6 +137,8 @@ class Connection:
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> None:
         """Run one or several statements that return no rows; SQLite would stop at the first row."""
+        if forking:
+            stand_by()
         try:
             self._sqlite.execute(sql, values)
         except (apsw.Error, UnicodeDecodeError) as e:
@@ -131,6 +146,8 @@ class Connection:
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return all rows of a statement."""
+        if forking:
+            stand_by()
         try:
             return self._sqlite.execute(sql, values).fetchall()
         except (apsw.Error, UnicodeDecodeError) as e:
@@ -138,6 +155,8 @@ class Connection:
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         """Return the first row of a statement, or None."""
+        if forking:
+            stand_by()
         try:
             return self._sqlite.execute(sql, values).fetchone()
         except (apsw.Error, UnicodeDecodeError) as e:
@@ -159,6 +178,8 @@ class Connection:
         keeps it.
         """
         rows: list[Row] = []
+        if forking:
+            stand_by()
         try:
             for row in self._sqlite.execute(sql, values):
                 rows.append(row)
@@ -179,13 +200,17 @@ class Connection:
         lent the connection ends it.
         """
         try:
-            for row in self._sqlite.execute(sql, values):  # noqa: UP028, errors are raised where the rows are asked for
+            for row in self._sqlite.execute(sql, values):
+                if forking:
+                    stand_by()
                 yield row
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self._error(e) from e
 
     def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
         """Run a statement once for each of *values*."""
+        if forking:
+            stand_by()
         try:
             self._sqlite.executemany(sql, values)
         except (apsw.Error, UnicodeDecodeError) as e:
@@ -193,6 +218,8 @@ class Connection:
 
     def rows_many(self, sql: str, values: Iterable[Sequence[Any]]) -> list[Row]:
         """Return the rows of a statement run once for each of *values*."""
+        if forking:
+            stand_by()
         try:
             return self._sqlite.executemany(sql, values).fetchall()
         except (apsw.Error, UnicodeDecodeError) as e:
@@ -232,6 +259,8 @@ class Connection:
             StoreFull: the disk is full, and the transaction was rolled back.
             OutcomeUnknown: any other error; the commit may be there after the file is opened again.
         """
+        if forking:
+            stand_by()
         try:
             self._sqlite.execute("COMMIT")
         except apsw.BusyError as e:
@@ -256,6 +285,8 @@ class Connection:
         Raises:
             Busy: another connection is doing it.
         """
+        if forking:
+            stand_by()
         try:
             return self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as e:
@@ -270,6 +301,8 @@ class Connection:
         Returns whether it was done.
         """
         self._patient_until = time.monotonic() + patience
+        if forking:
+            stand_by()
         try:
             self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
         except apsw.BusyError:
@@ -286,6 +319,8 @@ class Connection:
         Raises:
             Busy: another connection uses it.
         """
+        if forking:
+            stand_by()
         try:
             self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error as e:
@@ -367,6 +402,8 @@ class Connection:
         pid = os.getpid()
         try:
             while not backup.done:
+                if forking:
+                    stand_by()
                 backup.step(pages)
                 yield backup.page_count - backup.remaining, backup.page_count
             backup.finish()
@@ -387,6 +424,8 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection. The last one of a store folds SQLite's WAL into the main file."""
+        if forking:
+            stand_by()
         try:
             self._sqlite.close()
         except apsw.Error as e:
@@ -427,15 +466,22 @@ class Connection:
     def _wait(self, calls: int) -> bool:
         now = time.monotonic()
         if self._patient_until is not None:
-            time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+            self._sleep()
             return now < self._patient_until
         if calls == 0:
             self._waiting_since = now
         if now - self._waiting_since >= self._timeout:
             self._holder = holders.of_writing(self.path)
             return False
-        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+        self._sleep()
         return True
+
+    def _sleep(self) -> None:
+        self.waiting = True
+        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+        if forking:
+            stand_by()
+        self.waiting = False
 
     def _error(self, e: Exception) -> StoreError:
         holder, self._holder = self._holder, None
@@ -475,6 +521,21 @@ def _keep_for_ever(thing: object) -> None:
 
 
 _connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
+
+
+@tells_busy
+def _is_busy() -> bool:
+    """Tell whether a thread is inside SQLite with one of the connections, and not only waiting for a lock."""
+    for connection in list(_connections):
+        if connection.waiting:
+            continue
+        try:
+            connection._sqlite.in_transaction  # noqa: B018, SLF001, asked for what it raises
+        except apsw.ThreadingViolationError:
+            return True
+        except (apsw.Error, AttributeError):  # it is closed, or not open yet
+            continue
+    return False
 
 
 def _abandon_all() -> None:
@@ -586,14 +647,14 @@ def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
     """
     opened = OpenFile(path)
     try:
-        file = apsw.VFSFile(vfs or "", files.in_utf8(path), [flag | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        file = call(apsw.VFSFile, vfs or "", files.in_utf8(path), [flag | apsw.SQLITE_OPEN_MAIN_DB, 0])
         try:
             yield file
         finally:
             try:
                 file.xUnlock(apsw.SQLITE_LOCK_NONE)
             finally:
-                file.xClose()
+                call(file.xClose)
     except apsw.Error as e:
         raise _translated(e, path, 0.0) from e
     del opened

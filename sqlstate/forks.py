@@ -4,15 +4,30 @@ SQLite keeps its table of locks in the memory of each process, and a fork copies
 the locks that the parent has, asks the system for none, and closing a file would drop nothing but the child's: it
 reads two commits mixed, waits for a lock that nobody gives back, or removes a -wal that others write to. Nothing that
 the child could do makes that right. So what was open at the fork stays closed there.
+
+SQLite has locks in memory too, for all files together: those that another thread has at the moment of the fork are
+never given back in the child, which would wait for them whatever file it opens. So a fork waits until no thread is
+inside SQLite, and lets none in meanwhile.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 import weakref
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlstate.errors import StoreForked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+R = TypeVar("R")
+
+# So long does a fork wait at most for a thread that is inside SQLite, and such a thread for a fork.
+PAUSE_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.0002
 
 Identity = tuple[int, int]
 """Device and inode: which file it is, whatever its names are."""
@@ -64,5 +79,60 @@ def _inherit() -> None:
     _inherited.discard(None)
 
 
+# ---- Threads inside SQLite ----
+
+forking: Final[list[int]] = []
+"""The threads that fork at this moment. Before a call into SQLite: `if forking: stand_by()`."""
+_inside: Final[dict[int, bool]] = {}
+_busy: Final[list[Callable[[], bool]]] = []
+
+
+def tells_busy(busy: Callable[[], bool]) -> Callable[[], bool]:
+    """Register a function that tells whether a thread is inside SQLite."""
+    _busy.append(busy)
+    return busy
+
+
+def stand_by() -> None:
+    """Wait until nobody forks; but for the thread that does."""
+    until = time.monotonic() + PAUSE_SECONDS
+    while forking and threading.get_ident() not in forking and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+
+
+def call(function: Callable[..., R], *arguments: Any) -> R:
+    """Call a function of SQLite while no connection tells that a thread is inside: to open or close a file."""
+    if forking:
+        stand_by()
+    me = threading.get_ident()
+    _inside[me] = True
+    try:
+        return function(*arguments)
+    finally:
+        _inside.pop(me, None)
+
+
+def _pause() -> None:
+    me = threading.get_ident()
+    forking.append(me)
+    until = time.monotonic() + PAUSE_SECONDS
+    while any(thread != me for thread in list(_inside)) or any(busy() for busy in _busy):
+        if time.monotonic() >= until:
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _go_on() -> None:
+    me = threading.get_ident()
+    while me in forking:
+        forking.remove(me)
+
+
+def _begin_child() -> None:
+    forking.clear()
+    _inside.clear()
+    _inherit()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_inherit)
+    os.register_at_fork(before=_pause, after_in_parent=_go_on, after_in_child=_begin_child)
