@@ -248,7 +248,7 @@ class _Shelf:
                 raise Busy(f"somebody has {path} open; close it there. Nothing was written")
             with reading(path, self._engine.vfs) as connection:
                 ours = _is_of(connection, self._store_id)
-        except Busy:
+        except (Busy, StoreForked):
             raise
         except StoreError as e:
             raise InvalidOption(f"{path} is there, and is no backup that can be read ({e})") from e

@@ -58,7 +58,7 @@ YIELDS: Final = 4
 class Request:
     """Something to be written. The writer sets its outcome, and then calls resolve()."""
 
-    __slots__ = ("_right", "_withdrawn", "asked", "error", "head", "result")
+    __slots__ = ("_fate", "asked", "error", "head", "result")
 
     asked: float
     """When it came, by time.monotonic()."""
@@ -69,8 +69,7 @@ class Request:
     result: Any
 
     def __init__(self) -> None:
-        self._right = deque((True,))  # to begin or to withdraw it: whoever pops it has it
-        self._withdrawn = False
+        self._fate: dict[str, str] = {}  # "is": to be begun, or withdrawn; whoever is first has decided it
         self.asked = 0.0
         self.error = None
         self.head = None
@@ -78,22 +77,15 @@ class Request:
 
     def begin(self) -> bool:
         """Tell whether it is to be done; it cannot be withdrawn from now on."""
-        return self._claim()
+        return self._fate.setdefault("is", "begun") == "begun"
 
     def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will; resolve() is not called then."""
-        self._withdrawn = self._withdrawn or self._claim()
-        return self._withdrawn
+        """Tell whether it had not begun, and now never will; resolve() is not called then. Twice says the same."""
+        return self._fate.setdefault("is", "withdrawn") == "withdrawn"
 
     def resolve(self) -> None:
         """Tell whoever waits; runs in the writer's thread, in the order of commits. Twice is as good as once."""
         raise NotImplementedError
-
-    def _claim(self) -> bool:
-        try:
-            return self._right.pop()
-        except IndexError:
-            return False
 
 
 class _Waited:
@@ -326,7 +318,9 @@ class GroupCommit:
             self._queue.append(request)
             self._wake()
         except BaseException:  # such as RuntimeError: no thread can be begun, of what a user may have
-            request.withdraw()
+            if request.withdraw():
+                with suppress(ValueError):  # the writer took it out
+                    self._queue.remove(request)
             raise
 
     def _ask(self, request: _Put | _Barrier | _WaitedCall) -> Any:

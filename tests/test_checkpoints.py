@@ -81,7 +81,7 @@ def test_a_reader_that_pins_the_wal_is_warned_of_once_and_counted(store: sqlstat
 def test_after_the_reader_s_end_the_wal_is_small_again_and_the_next_pin_is_warned_of_anew(
     store: sqlstate.Store,
 ) -> None:
-    store["c"].update(dict.fromkeys(range(100), 0))
+    store["c"].update(dict.fromkeys(range(1000), 0))  # more than a scan reads at once
     for _ in range(2):
         scan = iter(store["c"].items())
         next(scan)
@@ -89,7 +89,7 @@ def test_after_the_reader_s_end_the_wal_is_small_again_and_the_next_pin_is_warne
             outgrow(store)
         assert len(caught) == 1
         assert wal_bytes(store) > BOUND
-        assert len(list(scan)) == 99
+        assert len(list(scan)) == 999
         outgrow(store)
         before = pinned(store)
         outgrow(store)

@@ -295,13 +295,13 @@ def test_a_callback_can_write(store: Store, write: str) -> None:
 def test_a_callback_can_write_while_a_block_waits_to_be_committed(open_store: OpenStore) -> None:
     """Another thread left its transaction to the store's thread, which is in the callback."""
     store = open_store(mode="group", timeout=PATIENCE, group_wait=PATIENCE)
-    left, leave = threading.Event(), store._group._leave_open
+    left, wait = threading.Event(), store._group._await
 
-    def note(group: Any) -> None:
-        leave(group)
+    def note(request: Any) -> None:
         left.set()
+        wait(request)
 
-    store._group._leave_open = note  # type: ignore[method-assign]
+    store._group._await = note  # type: ignore[method-assign]
     with Threads() as threads:
 
         def work() -> int:

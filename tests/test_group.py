@@ -624,12 +624,11 @@ def test_busy_when_another_process_has_the_lock_is_told_to_all_and_changes_nothi
     with Child("holds", path) as child:
         child.expects("holding")
         with Threads() as threads:
-            assert store._engine.turn.take(PATIENCE)
-            for work in (lambda: store["c"].__setitem__("k", 1), lambda: store.run(add("n"))):
-                threads.start(partial(write, work))
-                line.came()
-            futures = [store.submit(add("n")) for _ in range(3)]
-            store._engine.turn.give()
+            with held(store):
+                for work in (lambda: store["c"].__setitem__("k", 1), lambda: store.run(add("n"))):
+                    threads.start(partial(write, work))
+                    line.came()
+                futures = [store.submit(add("n")) for _ in range(3)]
         assert [type(future.exception(PATIENCE)) for future in futures] == [Busy] * 3
         assert caught == ["Busy"] * 2
         assert (dict(store["c"]), store.durable) == ({}, 2)
@@ -665,7 +664,7 @@ def test_requests_that_wait_longer_than_the_timeout_for_a_block_get_busy(
 
         owner, wanted = 1, True
 
-        def take(self, timeout: float) -> bool:
+        def take(self, over: object, timeout: float) -> bool:
             waits.append(timeout)
             came.release()
             assert go.acquire(timeout=PATIENCE)

@@ -122,7 +122,7 @@ def test_it_begins_after_the_commit_that_is_asked_for(store: sqlstate.Store) -> 
 def test_more_commits_than_are_read_at_once_are_all_seen(
     store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "HEADS_AT_ONCE", 3)
+    monkeypatch.setattr(wal, "ROWS_AT_ONCE", 3)
     for i in range(10):
         store["c"][i] = i
     assert list(store.watch(after=0, timeout=0)) == list(store.commits())

@@ -198,14 +198,21 @@ EXEMPT: Final[dict[type, dict[str, str]]] = {
         "__getitem__": _HANDLE,
         "abandon": _STORE_ONLY,
         "apply": _STORE_ONLY,
+        "begin_inside": _STORE_ONLY,
         "collection": _HANDLE,
         "end": _STORE_ONLY,
-        "enter_nested": _STORE_ONLY,
+        "end_inside": _STORE_ONLY,
+        "ended": _STORE_ONLY,
         "finish": _STORE_ONLY,
-        "leave_nested": _STORE_ONLY,
     },
     sqlstate.StagedTransaction: {"__enter__": _HANDLE},
-    sqlstate.Batch: {"__getitem__": _HANDLE, "collection": _HANDLE, "end": _STORE_ONLY},
+    sqlstate.Batch: {
+        "__getitem__": _HANDLE,
+        "begin_inside": _STORE_ONLY,
+        "collection": _HANDLE,
+        "end": _STORE_ONLY,
+        "end_inside": _STORE_ONLY,
+    },
 }
 
 CALLS: Final[dict[type, dict[str, Call]]] = {

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
-from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
+from sqlstate.blocks import Block
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import sqlstate
+    from sqlstate.turn import Turn
 
 T = TypeVar("T")
 
@@ -52,14 +55,38 @@ def line_of_requests(store: sqlstate.Store) -> Line[Any]:
     return line
 
 
-@contextmanager
-def held(store: sqlstate.Store) -> Iterator[None]:
-    """Keep the store's writing connection, so that all that is asked for in the block waits together."""
-    assert store._engine.turn.take(PATIENCE)
-    try:
-        yield
-    finally:
-        store._engine.turn.give()
+class Claim(Block):
+    """A block that has a turn, from take() on; for those that take it without `with`, it is over when it is dropped."""
+
+    __slots__ = ("_turn",)
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__()
+        self._turn = turn
+        self.over = weakref.ref(self)
+
+    def take(self, timeout: float = PATIENCE) -> bool:
+        """Wait for it so long, and tell whether it came."""
+        assert self.over is not None
+        return self._turn.take(self.over, timeout)
+
+    def give(self) -> None:
+        """Give it back."""
+        self._turn.give(self.over)
+
+    def enter(self) -> Claim:
+        """Wait for it."""
+        assert self.take()
+        return self
+
+    def leave(self, *_: object) -> None:
+        """Give it back."""
+        self.give()
+
+
+def held(store: sqlstate.Store) -> Claim:
+    """Return a block that keeps the store's writing connection, so that all that is asked for in it waits together."""
+    return Claim(store._engine.turn)
 
 
 class Threads:
