@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from sqlstate.errors import StoreUnusable as StoreUnusable
     from sqlstate.errors import TransactionEnded as TransactionEnded
     from sqlstate.errors import WalPinned as WalPinned
-    from sqlstate.group import Future as Future
     from sqlstate.headlog import SignedHead as SignedHead
     from sqlstate.headlog import Signer as Signer
     from sqlstate.inspection import JournalReport as JournalReport
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
     from sqlstate.recovery import RecoveryReport as RecoveryReport
     from sqlstate.repairing import RepairReport as RepairReport
     from sqlstate.repairing import repair as repair
+    from sqlstate.requests import Future as Future
     from sqlstate.staging import StagedTransaction as StagedTransaction
     from sqlstate.staging import Uncommitted as Uncommitted
     from sqlstate.staging import WriteAheadLog as WriteAheadLog
@@ -126,7 +126,7 @@ _MODULES = {
         "TransactionEnded",
         "WalPinned",
     ),
-    "group": ("Future",),
+    "requests": ("Future",),
     "headlog": (
         "SignedHead",
         "Signer",

@@ -16,18 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlstate import audit, files, migrate, state, wal
 from sqlstate import meta as metadata
-from sqlstate.connection import (
-    HEADER_BYTES,
-    Connection,
-    alone,
-    check_sqlite,
-    check_vfs,
-    outdating,
-    page_size,
-    read_at,
-    set_journaling,
-    unlocked_vfs,
-)
+from sqlstate.connection import HEADER_BYTES, Connection, check_sqlite, check_vfs, page_size
 from sqlstate.encoding import name_bytes, stored_name
 from sqlstate.errors import (
     Busy,
@@ -46,6 +35,7 @@ from sqlstate.errors import (
 from sqlstate.files import belongs_to
 from sqlstate.merkle import RootBuilder, leaf, rank
 from sqlstate.overlay import Pages, overlaid
+from sqlstate.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -304,6 +304,7 @@ class BatchBlock(Block):
         writer = self._writer
         try:
             try:
+                writer.nothing_made()  # what flush() made, its caller knows
                 writer.own.leave(self.over)
                 self._batch.end(keep=kind is None)
             finally:

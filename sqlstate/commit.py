@@ -590,5 +590,11 @@ class Commit:
         changes.clear()
 
     def _write_log(self) -> None:
-        self._log_changes(self._lsn)
-        self._tail.write(self._connection)
+        self._torn = True
+        try:
+            self._log_changes(self._lsn)
+            self._tail.write(self._connection)
+        except StoreError as e:
+            self.failure = e
+            raise
+        self._torn = False

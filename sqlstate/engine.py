@@ -19,10 +19,8 @@ from sqlstate.connection import (
     WAL_BYTES_MAX,
     Journal,
     OutcomeUnknown,
-    alone,
     check_sqlite,
     check_vfs,
-    read_at,
 )
 from sqlstate.counters import Counting
 from sqlstate.errors import (
@@ -40,6 +38,7 @@ from sqlstate.errors import (
 from sqlstate.frozen import Frozen
 from sqlstate.life import Life
 from sqlstate.opener import Opener
+from sqlstate.raw_file import alone, read_at
 from sqlstate.readers import Readers, Reading
 from sqlstate.turn import Turn, thread_name
 

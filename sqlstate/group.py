@@ -19,20 +19,20 @@ was cut short.
 from __future__ import annotations
 
 import atexit
-import copy
 import sys
 import threading
 import time
 import weakref
 from collections import deque
-from concurrent import futures
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlstate import wal
 from sqlstate.blocks import Block
 from sqlstate.commit import Commit
 from sqlstate.errors import Busy, Damaged, StoreClosed, StoreError, StoreIOError, StoreUnusable
+from sqlstate.own_thread import OwnThread
+from sqlstate.requests import Barrier, Call, Ended, Future, FutureCall, Group, Put, Request, WaitedCall, failed
 from sqlstate.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -41,192 +41,15 @@ if TYPE_CHECKING:
     from sqlstate.blocks import Over
     from sqlstate.commit import Writer
     from sqlstate.encoding import Name, Stored
-    from sqlstate.wal import Head
 
 T = TypeVar("T")
 
 GROUP_SIZE: Final = 1000
 GROUP_WAIT: Final = 0.01
-# The writer's thread ends when it had nothing to do for so long; the next request starts it again.
-IDLE_SECONDS: Final = 1.0
 # Who waits for an answer looks so often whether somebody is at work.
 LOOK_SECONDS: Final = 0.1
 # How often the writer lets other threads run before it takes it that nothing more comes.
 YIELDS: Final = 4
-
-
-class Request:
-    """Something to be written. The writer sets its outcome, and then calls resolve()."""
-
-    __slots__ = ("_fate", "asked", "error", "head", "result")
-
-    asked: float
-    """When it came, by time.monotonic()."""
-    error: BaseException | None
-    """Why it has no effect, or why that is not known; None if it is durable."""
-    head: Head | None
-    """The commit that carries it, None if it changed nothing."""
-    result: Any
-
-    def __init__(self) -> None:
-        self._fate: dict[str, str] = {}  # "is": to be begun, or withdrawn; whoever is first has decided it
-        self.asked = 0.0
-        self.error = None
-        self.head = None
-        self.result = None
-
-    def begin(self) -> bool:
-        """Tell whether it is to be done; it cannot be withdrawn from now on."""
-        return self._fate.setdefault("is", "begun") == "begun"
-
-    def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will; resolve() is not called then. Twice says the same."""
-        return self._fate.setdefault("is", "withdrawn") == "withdrawn"
-
-    def resolve(self) -> None:
-        """Tell whoever waits; runs in the writer's thread, in the order of commits. Twice is as good as once."""
-        raise NotImplementedError
-
-
-class _Waited:
-    """A request whose thread waits for it."""
-
-    __slots__ = ()
-
-    _done: threading.Lock
-    _told: bool
-    error: BaseException | None
-    head: Head | None
-    result: Any
-
-    def resolve(self) -> None:
-        """Let the thread go on."""
-        self._told = True  # type: ignore[misc]  # its subclasses have the slot
-        with suppress(RuntimeError):  # it was let go on already
-            self._done.release()
-
-    def answered(self, timeout: float) -> bool:
-        """Wait until it was resolved, so many seconds at most, and tell whether it was."""
-        return self._told or self._done.acquire(timeout=timeout)
-
-
-class _Put(_Waited, Request):
-    """One entry to be put, in a transaction of its own."""
-
-    __slots__ = ("_done", "_told", "name", "stored")
-
-    def __init__(self, name: Name, stored: Stored) -> None:
-        super().__init__()
-        self._done = _locked()
-        self._told = False
-        self.name = name
-        self.stored = stored
-
-
-class _Barrier(_Waited, Request):
-    """Nothing to be written: it waits for what came before."""
-
-    __slots__ = ("_done", "_told")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._done = _locked()
-        self._told = False
-
-
-class _Ended(_Barrier):
-    """The transaction of a block, which has ended in a group that others commit."""
-
-    __slots__ = ("txn",)
-
-    def __init__(self, txn: Transaction) -> None:
-        super().__init__()
-        self.begin()
-        self.txn = txn
-
-
-def _locked() -> threading.Lock:
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
-class Call(Request):
-    """A function to be called with a transaction of its own.
-
-    Args:
-        work: what is called, once, with the transaction; its result is the request's.
-        note: text for the log, checked by the caller.
-    """
-
-    __slots__ = ("note", "work")
-
-    def __init__(self, work: Callable[[Transaction], Any], note: str = "") -> None:
-        super().__init__()
-        self.work = work
-        self.note = note
-
-
-class _WaitedCall(_Waited, Call):
-    """A call whose thread waits for it."""
-
-    __slots__ = ("_done", "_told")
-
-    def __init__(self, work: Callable[[Transaction], Any], note: str) -> None:
-        super().__init__(work, note)
-        self._done = _locked()
-        self._told = False
-
-
-class Future(futures.Future[T], Generic[T]):
-    """What `store.submit()` promises: the function's result, once it is durable.
-
-    A `concurrent.futures.Future`: result(), exception(), cancel(), add_done_callback(). It can be cancelled until
-    the function begins. Its outcomes are three: a result, which is durable; an exception, and nothing was changed;
-    CommitOutcomeUnknown, and `store.committed(error)` of a handle opened since can tell.
-    """
-
-    head: Head | None = None
-    """The commit that carries it, once it is done; None if it changed nothing."""
-
-
-class _FutureCall(Call):
-    __slots__ = ("future",)
-
-    def __init__(self, work: Callable[[Transaction], Any], note: str, future: Future[Any]) -> None:
-        super().__init__(work, note)
-        self.future = future
-
-    def begin(self) -> bool:
-        return self.future.set_running_or_notify_cancel()
-
-    def withdraw(self) -> bool:
-        return self.future.cancel()
-
-    def resolve(self) -> None:
-        if self.future.done():
-            return
-        self.future.head = self.head
-        if self.error is None:
-            self.future.set_result(self.result)
-        else:
-            self.future.set_exception(self.error)
-
-
-class _Group:
-    """The transactions of one commit in the making."""
-
-    __slots__ = ("began", "commit", "requests", "running", "taken")
-
-    def __init__(self, commit: Commit) -> None:
-        self.commit = commit
-        self.began = time.monotonic()
-        self.requests: list[Request] = []
-        """Those that have ended in it, in order."""
-        self.taken: list[Request] = []
-        """Those that the writer took from the queue for it."""
-        self.running: Transaction | None = None
-        """The transaction of a block, from its beginning to its end."""
 
 
 class GroupCommit:
@@ -246,13 +69,9 @@ class GroupCommit:
         self._size = size
         self._wait = wait
         self._queue: deque[Request] = deque()
-        self._open: _Group | None = None  # a group in the making: whoever has the writing connection goes on with it
+        self._open: Group | None = None  # a group in the making: whoever has the writing connection goes on with it
         self._done: deque[Request] = deque()  # what has its outcome, and was not told yet
-        self._bell = threading.Lock()  # free when the writer has been called
-        self._bell.acquire()
-        self._started = 0.0  # when the writer's thread was started last
-        self._thread: threading.Thread | None = None  # the writer's
-        self._busy = False  # the writer looks at the queue again before it sleeps
+        self._thread = OwnThread(f"sqlstate {self._engine.path}", self.work, self._has_requests)
         self._closed = False
         self._expected = 0  # requests in the newest group: most of those who made them come back at once
         _alive.add(self)
@@ -267,7 +86,7 @@ class GroupCommit:
     def put(self, name: Name, stored: Stored) -> None:
         """Put one entry durably, in a transaction of its own."""
         if not self._is_free():
-            self._ask(_Put(name, stored))
+            self._ask(Put(name, stored))
             return
         self.writer.nothing_made()
         try:
@@ -282,13 +101,13 @@ class GroupCommit:
         if self._is_free():
             with TransactionBlock(self, note) as txn:
                 return work(txn)
-        result: T = self._ask(_WaitedCall(work, note))
+        result: T = self._ask(WaitedCall(work, note))
         return result
 
     def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
         """Have *work* called in its turn, and return at once."""
         future: Future[T] = Future()
-        self.enqueue(_FutureCall(work, note, future))
+        self.enqueue(FutureCall(work, note, future))
         return future
 
     def barrier(self) -> None:
@@ -297,7 +116,7 @@ class GroupCommit:
             raise StoreUnusable(
                 f"{self._engine.path}: barrier() was called in the store's own thread, which it would wait for"
             )
-        self._ask(_Barrier())
+        self._ask(Barrier())
 
     def enqueue(self, request: Request) -> None:
         """Have the writer see to *request*.
@@ -316,14 +135,14 @@ class GroupCommit:
         request.asked = time.monotonic()
         try:
             self._queue.append(request)
-            self._wake()
+            self._thread.wake()
         except BaseException:  # such as RuntimeError: no thread can be begun, of what a user may have
             if request.withdraw():
                 with suppress(ValueError):  # the writer took it out
                     self._queue.remove(request)
             raise
 
-    def _ask(self, request: _Put | _Barrier | _WaitedCall) -> Any:
+    def _ask(self, request: Put | Barrier | WaitedCall) -> Any:
         """Have the writer see to *request*, wait for its outcome: return the result, or raise the error."""
         try:
             self.enqueue(request)
@@ -337,11 +156,11 @@ class GroupCommit:
             raise request.error
         return request.result
 
-    def _await(self, request: _Put | _Barrier | _WaitedCall) -> None:
+    def _await(self, request: Put | Barrier | WaitedCall) -> None:
         while not request.answered(LOOK_SECONDS):
             self._look_after()
 
-    def _explain(self, error: BaseException, request: _Put | _Barrier | _WaitedCall) -> None:
+    def _explain(self, error: BaseException, request: Put | Barrier | WaitedCall) -> None:
         """Say in a note of *error*, which ended the wait for *request*, what became of that."""
         if request.withdraw():
             error.add_note("sqlstate: the write was withdrawn before it began; nothing was changed")
@@ -367,7 +186,7 @@ class GroupCommit:
                 self._tell()
                 group = None
             if group is None:
-                group = self._open = _Group(Commit(self.writer))
+                group = self._open = Group(Commit(self.writer))
             group.running = txn = Transaction(self.writer, note, group.commit, over)
             self.own.enter(txn, over)
         except BaseException:
@@ -382,7 +201,7 @@ class GroupCommit:
             Busy, StoreFull, Damaged, Conflict: nothing was changed.
             CommitOutcomeUnknown: the commit may or may not be there.
         """
-        waits: _Barrier | None = None
+        waits: Barrier | None = None
         try:
             try:
                 waits = self._end(over, txn, keep=keep)
@@ -400,7 +219,7 @@ class GroupCommit:
         if waits is not None and waits.error is not None:
             raise waits.error
 
-    def _end(self, over: Over, txn: Transaction, *, keep: bool) -> _Barrier | None:
+    def _end(self, over: Over, txn: Transaction, *, keep: bool) -> Barrier | None:
         """End the transaction; return what to wait for if others commit it, None if it has its outcome."""
         self.own.leave(over)
         group = self._open
@@ -411,7 +230,7 @@ class GroupCommit:
             self._open = None
         else:
             before = group.commit.transactions
-            waits = _Ended(txn)
+            waits = Ended(txn)
             group.requests.append(waits)
             try:
                 if txn.end():
@@ -421,11 +240,11 @@ class GroupCommit:
                     group.requests.remove(waits)
         return None
 
-    def _waiting_for(self, txn: Transaction) -> _Barrier | None:
+    def _waiting_for(self, txn: Transaction) -> Barrier | None:
         """Return the request that stands for a transaction which ended in a group, if there is one."""
         group = self._open
         found = [*(group.requests if group is not None else ()), *self._done]
-        return next((each for each in found if isinstance(each, _Ended) and each.txn is txn), None)
+        return next((each for each in found if isinstance(each, Ended) and each.txn is txn), None)
 
     def close(self, timeout: float) -> None:
         """Take no more requests, and wait until all that came are done.
@@ -446,7 +265,7 @@ class GroupCommit:
                 )
             self._look_after()
             time.sleep(0.001)
-        self._ring()
+        self._thread.ring()
 
     def reopen(self) -> None:
         """Take requests again: the store could not be closed."""
@@ -455,7 +274,7 @@ class GroupCommit:
     def drain(self) -> None:
         """Wait until nothing is left to be done, however long that takes; at the end of the interpreter."""
         while self._has_work() and self._engine.usable:
-            if self._thread is None or not self._thread.is_alive():
+            if not self._thread.alive:
                 self.work()  # at this time, some versions of Python start no thread any more
             self._look_after()
             time.sleep(0.001)
@@ -464,8 +283,7 @@ class GroupCommit:
 
     def _is_writer(self) -> bool:
         """Tell whether this is the writer's thread, which must not wait for itself."""
-        thread = self._thread
-        return thread is not None and thread.ident == threading.get_ident()
+        return self._thread.is_here()
 
     def _is_free(self) -> bool:
         """Tell whether this thread need not let the writer do its work: nobody is at work, or there is no sharing."""
@@ -477,13 +295,15 @@ class GroupCommit:
         return bool(self._engine.turn.wanted or self._queue)
 
     def _has_work(self) -> bool:
-        return bool(self._queue or self._open is not None or self._done or self._is_at_work())
+        return self._has_requests() or self._is_at_work()
 
     def _is_at_work(self) -> bool:
-        """Tell whether the writer looks at the queue again before it sleeps."""
-        return self._busy and self._thread is not None and self._thread.is_alive()
+        return self._thread.busy and self._thread.alive
 
-    def _takes_more(self, group: _Group) -> bool:
+    def _has_requests(self) -> bool:
+        return bool(self._queue or self._open is not None or self._done)
+
+    def _takes_more(self, group: Group) -> bool:
         return len(group.requests) < self._size and time.monotonic() - group.began < self._wait
 
     def _put_down(self, over: Over) -> None:
@@ -503,7 +323,7 @@ class GroupCommit:
             self._engine.turn.give(over)
         if self._open is not None:
             with suppress(RuntimeError):  # no thread can be begun: those who wait try again
-                self._wake()
+                self._thread.wake()
 
     def _settle(self) -> None:
         """Commit the group that was left open: who has the connection now wants it for something else."""
@@ -512,7 +332,7 @@ class GroupCommit:
             self._finish(group, mine=False)
             self._tell()
 
-    def _take_open(self) -> _Group | None:
+    def _take_open(self) -> Group | None:
         """Return the open group, if there is one, without what was cut short in it. The caller has the connection."""
         group = self._open
         if group is None:
@@ -537,36 +357,12 @@ class GroupCommit:
         """See that somebody is at work if there is work; for those who wait."""
         if self._queue or self._done or (self._open is not None and not self._engine.turn.owner):
             with suppress(RuntimeError):
-                self._wake()
-
-    def _wake(self) -> None:
-        """See that the writer works."""
-        thread = self._thread
-        if thread is not None and thread.is_alive():
-            self._ring()
-            return
-        now = time.monotonic()
-        if thread is not None and thread.ident is None and now - self._started < LOOK_SECONDS:
-            return  # another thread is starting it; if that is cut short, those who wait try again
-        self._started = now
-        self._thread = thread = threading.Thread(
-            target=_work, args=(weakref.ref(self), self._bell), name=f"sqlstate {self._engine.path}", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError:
-            self._thread = None
-            raise
-
-    def _ring(self) -> None:
-        if self._bell.locked():
-            with suppress(RuntimeError):  # another was faster
-                self._bell.release()
+                self._thread.wake()
 
     def work(self) -> bool:
         """Do all that there is to do, in the writer's thread; tell whether to wait for more."""
-        self._busy = True
-        while self._queue or self._open is not None or self._done:
+        self._thread.busy = True
+        while self._has_requests():
             self._tell()
             try:
                 self._serve()
@@ -575,17 +371,8 @@ class GroupCommit:
             self._tell()
             if not self._queue and self._expected > 1:
                 self._gather()
-        self._busy = False
+        self._thread.busy = False
         return not self._closed
-
-    def retire(self) -> bool:
-        """Let the writer's thread end, unless something came at the last moment; tell whether it may."""
-        mine = self._thread
-        self._thread = None
-        if self._queue or self._open is not None or self._done:
-            self._thread = mine
-            return False
-        return True
 
     def _serve(self) -> None:
         """Make one commit of what waits, as far as the limits allow."""
@@ -606,7 +393,7 @@ class GroupCommit:
                     return
                 try:
                     self._engine.tidy_writer()
-                    self._open = _Group(Commit(self.writer))
+                    self._open = Group(Commit(self.writer))
                 except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
                     self._answer([queue.popleft() for _ in range(waiting)], e)
                     return
@@ -619,11 +406,11 @@ class GroupCommit:
             self._expected = len(group.requests)
             self._finish(group)
 
-    def _fill(self, group: _Group) -> None:
+    def _fill(self, group: Group) -> None:
         """Run what waits, and what comes meanwhile, until the group takes no more."""
         queue, now = self._queue, time.monotonic()
         waited = self._engine.counters.waited
-        puts: dict[Name, _Put] = {}
+        puts: dict[Name, Put] = {}
         while True:
             while queue and group.commit.failure is None and len(group.requests) + len(puts) < self._size:
                 group.taken.append(queue.popleft())
@@ -632,7 +419,7 @@ class GroupCommit:
                     group.taken.pop()
                     continue
                 waited(max(0.0, now - request.asked))
-                if type(request) is _Put:
+                if type(request) is Put:
                     if request.name in puts:
                         self._add_puts(group, puts)
                     puts[request.name] = request
@@ -659,7 +446,7 @@ class GroupCommit:
                 return True
         return False
 
-    def _add_puts(self, group: _Group, puts: dict[Name, _Put]) -> None:
+    def _add_puts(self, group: Group, puts: dict[Name, Put]) -> None:
         """Add *puts*, and forget them."""
         if not puts:
             return
@@ -672,10 +459,10 @@ class GroupCommit:
                 group.requests += puts.values()  # carried together with those before them: _finish() tells them apart
             else:
                 for request in puts.values():
-                    _failed(request, e)
+                    failed(request, e)
         puts.clear()
 
-    def _begin_again(self, group: _Group) -> None:
+    def _begin_again(self, group: Group) -> None:
         """Begin the group's commit anew if its first transaction failed, and took the beginning with it."""
         if group.commit.transactions or self.writer.engine.writer.in_transaction():
             return
@@ -685,7 +472,7 @@ class GroupCommit:
             group.commit.failure = e  # the others shall not wait as long one after the other
             raise
 
-    def _call(self, group: _Group, request: Call) -> None:
+    def _call(self, group: Group, request: Call) -> None:
         """Call a function with a transaction in the group."""
         try:
             with _Called(self, group, request) as txn:
@@ -693,7 +480,7 @@ class GroupCommit:
         except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
             request.error = e
 
-    def _finish(self, group: _Group, *, mine: bool = True) -> None:
+    def _finish(self, group: Group, *, mine: bool = True) -> None:
         """Commit the group, and give each of its requests its outcome.
 
         Args:
@@ -709,7 +496,7 @@ class GroupCommit:
             # What is durable is durable: that the handle refuses further work is the next caller's news.
             error = None if e.durable else e
         except Damaged as e:
-            if any(type(request) is not _Put for request in requests):
+            if any(type(request) is not Put for request in requests):
                 error = e
             else:
                 self._put_one_by_one(group)
@@ -722,19 +509,24 @@ class GroupCommit:
                 raise
         self._close_group(group, error)
 
-    def _close_group(self, group: _Group, error: BaseException | None) -> None:
+    def _close_group(self, group: Group, error: BaseException | None) -> None:
         """Give each request of the group its outcome, and have it told."""
         for request in group.requests:
             if error is not None:
-                _failed(request, error)
-            elif type(request) in (_Put, _Ended) or request.head is not None:
+                failed(request, error)
+            elif type(request) in (Put, Ended) or request.head is not None:
                 request.head = group.commit.head
+        self._hand_out(group, error)
+
+    def _hand_out(self, group: Group, error: BaseException | None = None) -> None:
+        """Have all who are in the group told: those that ended in it, and those that were taken and did not."""
         ended = set(map(id, group.requests))
-        for request in group.taken:
-            if id(request) not in ended and request.error is None:
-                _failed(request, error or _cut_short(self._engine.path))
+        others = [request for request in group.taken if id(request) not in ended]
+        for request in others:
+            if request.error is None:
+                failed(request, error or _cut_short(self._engine.path))
         self._done.extend(group.requests)
-        self._done.extend(request for request in group.taken if id(request) not in ended)
+        self._done.extend(others)
         self._open = None
 
     def _was_made(self, commit: Commit) -> bool:
@@ -746,7 +538,7 @@ class GroupCommit:
             return made is not None and made.chain == commit.head.chain
         return False
 
-    def _give_back(self, group: _Group, error: BaseException) -> None:
+    def _give_back(self, group: Group, error: BaseException) -> None:
         """End a group in which whoever was at it was cut short by *error*; the caller has the connection."""
         made = self._was_made(group.commit)
         if not made:
@@ -764,18 +556,15 @@ class GroupCommit:
                     threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
                 )
 
-    def _put_one_by_one(self, group: _Group) -> None:
+    def _put_one_by_one(self, group: Group) -> None:
         """Put the group's entries again, each in a commit of its own: a damaged one must not fail the others."""
         for request in group.requests:
-            assert isinstance(request, _Put)  # noqa: S101, the caller made sure
+            assert isinstance(request, Put)  # noqa: S101, the caller made sure
             try:
                 request.head = self.writer.put(request.name, request.stored)
             except BaseException as e:  # noqa: BLE001, it is delivered to who waits
-                _failed(request, e)
-        ended = set(map(id, group.requests))
-        self._done.extend(group.requests)
-        self._done.extend(request for request in group.taken if id(request) not in ended)
-        self._open = None
+                failed(request, e)
+        self._hand_out(group)
 
     def _tell(self) -> None:
         """Tell those whose requests have an outcome."""
@@ -786,6 +575,8 @@ class GroupCommit:
                 request.resolve()
             except BaseException:  # noqa: BLE001, a callback's: the others must be told all the same
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+                with suppress(BaseException):  # if it came before the outcome was told
+                    request.resolve()
             with suppress(ValueError):
                 done.remove(request)
 
@@ -810,7 +601,7 @@ class GroupCommit:
 
     def _answer(self, requests: list[Request], error: BaseException) -> None:
         """Have *requests*, none of which had begun, that were not withdrawn, told that they failed."""
-        self._done.extend([_failed(request, error) for request in requests if request.begin()])
+        self._done.extend([failed(request, error) for request in requests if request.begin()])
 
 
 class TransactionBlock(Block):
@@ -869,7 +660,7 @@ class _Called(Block):
 
     __slots__ = ("_group", "_open", "_request", "_txn")
 
-    def __init__(self, group: GroupCommit, open_: _Group, request: Call) -> None:
+    def __init__(self, group: GroupCommit, open_: Group, request: Call) -> None:
         super().__init__()
         self._group = group
         self._open = open_
@@ -893,35 +684,10 @@ class _Called(Block):
         self._open.requests.append(self._request)
 
 
-def _work(group: weakref.ref[GroupCommit], bell: threading.Lock) -> None:
-    """Be a store's writer, for as long as there is something to do, or was a moment ago."""
-    while True:
-        mine = group()
-        if mine is None or not mine.work():
-            return
-        del mine  # who drops the store must not wait for us
-        if not bell.acquire(timeout=IDLE_SECONDS):
-            mine = group()
-            if mine is None or mine.retire():
-                return
-
-
 def _cut_short(path: str) -> StoreIOError:
     return StoreIOError(
         f"{path}: another transaction of the same commit was cut short in its midst; nothing was changed. Try again"
     )
-
-
-def _failed(request: Request, error: BaseException) -> Request:
-    """Return *request*, with an error of its own: threads that raise one and the same would mix their tracebacks."""
-    request.head = None
-    try:
-        request.error = copy.copy(error)
-    except Exception:  # noqa: BLE001, somebody's exception that cannot be copied
-        request.error = error
-    else:
-        request.error.__cause__ = error.__cause__
-    return request
 
 
 # ---- The end of the interpreter ----

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate import audit, backup, check, files, history, mending, migrate, relinking, state, tree, wal
 from sqlstate import meta as metadata
 from sqlstate.commit import now
-from sqlstate.connection import alone, check_sqlite, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.connection import check_sqlite
 from sqlstate.errors import (
     Busy,
     Damaged,
@@ -31,6 +31,7 @@ from sqlstate.errors import (
     StoreMissing,
 )
 from sqlstate.mending import Content, Lost, Mending
+from sqlstate.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

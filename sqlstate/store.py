@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from sqlstate.connection import Connection
     from sqlstate.counters import Counters
     from sqlstate.errors import CommitOutcomeUnknown
-    from sqlstate.group import Future, Request
     from sqlstate.headlog import SignedHead, Signer
     from sqlstate.proof import Proof
     from sqlstate.recovery import RecoveryReport
+    from sqlstate.requests import Future, Request
     from sqlstate.staging import Uncommitted
     from sqlstate.state import Span
     from sqlstate.transaction import Transaction

@@ -70,12 +70,17 @@ class Loop(ABC):
             )
 
     def deliver(self, job: Job) -> None:
-        """Tell the loop, from any thread, that *job* is done."""
-        self._delivered.append(job)
-        # The flag is cleared before the queue is emptied: who sees it set is served by the wake-up that set it.
-        if not self._woken:
-            self._woken = True
+        """Tell the loop, from any thread, that *job* is done. Twice is as good as once."""
+        try:
+            self._delivered.append(job)
+            # The flag is cleared before the queue is emptied: who sees it set is served by the wake-up that set it.
+            if not self._woken:
+                self._woken = True
+                self._wake()
+        except BaseException:  # the task would wait for ever
+            self._delivered.append(job)
             self._wake()
+            raise
 
     def committed(self) -> None:
         """Wake the tasks that watch for commits. Called in the loop."""

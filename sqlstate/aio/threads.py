@@ -105,7 +105,10 @@ class _Errand:
             self.result = self._fn()
         except BaseException as e:  # noqa: BLE001, it is raised in the task that waits
             self.error = e
-        self._loop.deliver(self)
+        try:
+            self._loop.deliver(self)
+        except BaseException:  # noqa: BLE001, it came in the midst; the task must not wait for ever
+            self._loop.deliver(self)
 
     def withdraw(self) -> bool:
         if self._whole:

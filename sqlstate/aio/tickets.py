@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import anyio
 
 from sqlstate.errors import CommitOutcomeUnknown
-from sqlstate.group import Call
+from sqlstate.requests import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

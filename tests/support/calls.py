@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import Any, Final, NamedTuple
 
 import sqlstate
-from sqlstate import group
+from sqlstate import requests
 from sqlstate.headlog import Signer
 from sqlstate.state import Span
 
@@ -39,7 +39,7 @@ class Handles(NamedTuple):
     batch: Any = None
 
 
-class Asked(group.Call):
+class Asked(requests.Call):
     """A function to be called with a transaction, whose outcome nobody waits for."""
 
     __slots__ = ()
