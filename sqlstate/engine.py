@@ -224,6 +224,9 @@ class Engine:
             StoreIOError: the operating system refused; the handle refuses further work.
         """
         began = time.perf_counter()
+        if self.readers.gone:  # who does nothing but write takes no reader, which would do it
+            with suppress(StoreError):
+                self.readers.reclaim()
         try:
             if patience:
                 self.writer.free_wal(patience)
