@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from sqlstate.blocks import Over
     from sqlstate.connection import Connection
     from tests.conftest import OpenStore
 
