@@ -195,6 +195,7 @@ class Engine:
                 )
             if not joining:
                 self._finish_what_is_open()
+                self.tidy_writer()
         except BaseException:
             self.turn.give(over)
             raise
@@ -253,6 +254,9 @@ class Engine:
         if self.readers.gone:
             self.readers.reclaim()
         began = time.perf_counter()
+        if self.readers.gone:  # who does nothing but write takes no reader, which would do it
+            with suppress(StoreError):
+                self.readers.reclaim()
         try:
             if patience:
                 self.writer.free_wal(patience)
@@ -446,7 +450,6 @@ class Engine:
         before_turn = None if self.before_turn is None else self.before_turn()
         if before_turn is not None:
             before_turn()
-        self.tidy_writer()
 
     def _close_writer(self, last: Callable[[], bool] | None) -> None:
         writer = getattr(self, "writer", None)
@@ -572,7 +575,14 @@ class _Closing(Block):
 
     def enter(self) -> None:
         assert self.over is not None  # noqa: S101, Block sees to it
-        self._engine._wait_for_writer(self.over)  # noqa: SLF001, one module
+        engine = self._engine
+        engine._wait_for_writer(self.over)  # noqa: SLF001, one module
+        try:
+            if engine.usable:
+                engine._finish_what_is_open()  # noqa: SLF001
+        except BaseException:
+            engine.turn.give(self.over)
+            raise
 
     def leave(self, *_: Any) -> None:
         self._engine.turn.give(self.over)

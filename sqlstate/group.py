@@ -71,7 +71,7 @@ class GroupCommit:
         self._queue: deque[Request] = deque()
         self._open: Group | None = None  # a group in the making: whoever has the writing connection goes on with it
         self._done: deque[Request] = deque()  # what has its outcome, and was not told yet
-        self._thread = OwnThread(f"sqlstate {self._engine.path}", self.work, self._has_requests)
+        self._thread = OwnThread(f"sqlstate {self._engine.path}", self.work, self._has_work)
         self._closed = False
         self._expected = 0  # requests in the newest group: most of those who made them come back at once
         _alive.add(self)
@@ -249,6 +249,8 @@ class GroupCommit:
     def close(self, timeout: float) -> None:
         """Take no more requests, and wait until all that came are done.
 
+        A block of another thread is not waited for: the engine does so, in the line of those who want its turn.
+
         Raises:
             Busy: they were not in time; it takes requests again.
         """
@@ -256,7 +258,7 @@ class GroupCommit:
             return
         self._closed = True
         until = time.monotonic() + timeout
-        while self._has_work():
+        while self._queue or self._done or self._is_at_work():
             if time.monotonic() >= until:
                 self._closed = False
                 raise Busy(
@@ -272,8 +274,14 @@ class GroupCommit:
         self._closed = False
 
     def drain(self) -> None:
-        """Wait until nothing is left to be done, however long that takes; at the end of the interpreter."""
-        while self._has_work() and self._engine.usable:
+        """Wait until nothing is left to be done; at the end of the interpreter.
+
+        A block that is still open then may never end. What shares its commit is waited for no longer than others wait.
+        """
+        until = time.monotonic() + self._engine.timeout
+        while self._engine.usable and (self._has_work() or self._is_at_work()):
+            if not self._queue and time.monotonic() >= until and self._is_another_s():
+                return
             if not self._thread.alive:
                 self.work()  # at this time, some versions of Python start no thread any more
             self._look_after()
@@ -294,14 +302,17 @@ class GroupCommit:
     def _waited_for(self) -> bool:
         return bool(self._engine.turn.wanted or self._queue)
 
+    def _is_another_s(self) -> bool:
+        """Tell whether a block of another thread than the writer's has the turn."""
+        return self._engine.turn.owner not in (0, self._thread.ident)
+
     def _has_work(self) -> bool:
-        return self._has_requests() or self._is_at_work()
+        """Tell whether there is something that the writer must see to; a block that is alone in its group is not."""
+        group = self._open
+        return bool(self._queue or self._done or (group is not None and (group.requests or group.taken)))
 
     def _is_at_work(self) -> bool:
         return self._thread.busy and self._thread.alive
-
-    def _has_requests(self) -> bool:
-        return bool(self._queue or self._open is not None or self._done)
 
     def _takes_more(self, group: Group) -> bool:
         return len(group.requests) < self._size and time.monotonic() - group.began < self._wait
@@ -362,10 +373,11 @@ class GroupCommit:
     def work(self) -> bool:
         """Do all that there is to do, in the writer's thread; tell whether to wait for more."""
         self._thread.busy = True
-        while self._has_requests():
+        has_turn = True
+        while self._has_work() and (has_turn or self._queue):  # whoever puts the open group down calls again
             self._tell()
             try:
-                self._serve()
+                has_turn = self._serve()
             except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
                 self._take_over(e)
             self._tell()
@@ -374,8 +386,8 @@ class GroupCommit:
         self._thread.busy = False
         return not self._closed
 
-    def _serve(self) -> None:
-        """Make one commit of what waits, as far as the limits allow."""
+    def _serve(self) -> bool:
+        """Make one commit of what waits, as far as the limits allow; tell whether its turn came."""
         queue = self._queue
         patience = self._engine.timeout
         if queue:
@@ -383,20 +395,20 @@ class GroupCommit:
         with _Serving(self, patience) as has_turn:
             if not has_turn:
                 self._give_up()
-                return
+                return False
             if not self._engine.usable:
                 self._refuse_all()
-                return
+                return True
             waiting = len(queue)
             if self._take_open() is None:
                 if not waiting:
-                    return
+                    return True
                 try:
                     self._engine.tidy_writer()
                     self._open = Group(Commit(self.writer))
                 except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
                     self._answer([queue.popleft() for _ in range(waiting)], e)
-                    return
+                    return True
             group = self._open
             assert group is not None  # noqa: S101, for the type checker
             try:
@@ -405,6 +417,7 @@ class GroupCommit:
                 group.commit.failure = e
             self._expected = len(group.requests)
             self._finish(group)
+        return True
 
     def _fill(self, group: Group) -> None:
         """Run what waits, and what comes meanwhile, until the group takes no more."""

@@ -49,9 +49,14 @@ class OwnThread:
         """Whether it runs."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def ident(self) -> int | None:
+        """Identity of the thread, None if it was never begun."""
+        return None if self._thread is None else self._thread.ident
+
     def is_here(self) -> bool:
         """Tell whether this is the thread."""
-        return self._thread is not None and self._thread.ident == threading.get_ident()
+        return self.ident == threading.get_ident()
 
     def wake(self) -> None:
         """See that it works.

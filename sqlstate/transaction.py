@@ -12,7 +12,7 @@ from sqlstate.blocks import Block
 from sqlstate.collection import Collection, CollectionView
 from sqlstate.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, make_name, same, stored_name
-from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
+from sqlstate.errors import Conflict, InvalidOption, InvalidValue, StoreClosed, TransactionEnded
 from sqlstate.prover import Provable
 from sqlstate.readers import Lease, ended
 
@@ -436,20 +436,30 @@ class Snapshot(Provable):
 
     def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
         """Yield rows in chunks, each read by a statement that has ended."""
+        self._life.check()  # of a store that is closed already, it says so
         left: R | None = rest
         while left is not None:
-            rows, left = read(self._reader(), left)
+            try:
+                rows, left = read(self._reader(), left)
+            except StoreClosed as e:
+                if self._life.closed:
+                    raise ended(self._life, "the snapshot") from e
+                raise
             for row in rows:
-                if self._ended or self._life.closed or self._life.forked:
-                    self._reader()
+                self._check_open()
                 yield row
-        self._reader()
+        self._check_open()
+
+    def _check_open(self) -> None:
+        """Raise if what an iterator reads has ended."""
+        if self._life.closed and not self._ended:
+            raise ended(self._life, "the snapshot")
+        if self._ended or self._life.forked:
+            self._reader()
 
     def _reader(self) -> Connection:
         if self._ended:
             self._life.check_forked()
             raise TransactionEnded("the snapshot has ended; take one with store.snapshot()")
-        if self._life.closed:
-            raise ended(self._life, "the snapshot")
         self._life.check()
         return self._lease.connection

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from sqlstate.blocks import Over
     from sqlstate.connection import Connection
     from tests.conftest import OpenStore
 
@@ -319,7 +320,12 @@ def test_who_was_slower_than_another_writes_nothing_twice(
 ) -> None:
     slow, fast = open_store(), open_store()
     lock = slow._engine.lock_writer
-    monkeypatch.setattr(slow._engine, "lock_writer", lambda: (history.extend(fast._writer), lock())[1])
+
+    def late(over: Over, *, joining: bool) -> None:
+        history.extend(fast._writer)
+        lock(over, joining=joining)
+
+    monkeypatch.setattr(slow._engine, "lock_writer", late)
 
     assert history.extend(slow._writer) == 0
     monkeypatch.undo()

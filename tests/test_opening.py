@@ -1042,13 +1042,13 @@ def test_a_write_that_waited_while_the_store_was_closed_says_so(path: Path) -> N
     class Late(Turn):
         """A turn that a writer gets only after the store was closed."""
 
-        def take(self, timeout: float = -1) -> bool:
+        def take(self, over: Any, timeout: float = -1) -> bool:
             if threading.current_thread() is not threading.main_thread():
                 come.set()
                 assert go.wait(30)
-            return super().take(timeout)
+            return super().take(over, timeout)
 
-    store._engine.turn = Late()
+    store._engine.turn = Late()  # type: ignore[misc]
     with ThreadPoolExecutor(1) as pool:
         put = pool.submit(store["c"].__setitem__, "k", 1)
         assert come.wait(30)
@@ -1061,17 +1061,23 @@ def test_a_write_that_waited_while_the_store_was_closed_says_so(path: Path) -> N
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
-def test_a_store_closed_under_a_scan_and_a_snapshot_is_one_file_when_they_end(path: Path, journal: str) -> None:
+def test_a_store_closed_under_a_scan_and_a_snapshot_is_one_file_at_once_and_ends_them(path: Path, journal: str) -> None:
     store = sqlstate.open(path, journal=journal)  # type: ignore[arg-type]
     store["c"].update({i: i for i in range(1000)})
     scan = iter(store["c"])
     next(scan)
     snapshot = store.snapshot()
+    scans = [scan, iter(snapshot["c"]), iter(snapshot["c"].items()), iter(store["c"].items(reverse=True))]
+    for each in scans:
+        next(each)
     store.close()
+    assert names(path.parent) == ["test.db"]
     with pytest.raises(sqlstate.StoreClosed):
         snapshot.collections()
-    with pytest.raises(sqlstate.StoreClosed):
-        list(scan)
+    for each in scans:
+        with pytest.raises(sqlstate.TransactionEnded, match="the store was closed"):
+            next(each)
+        assert list(each) == []
     snapshot.close()
     assert names(path.parent) == ["test.db"]
     assert plain.judge(path).findings == ()

@@ -37,6 +37,11 @@ ENDS = {
     "with a scan under way": "scan = iter(store['c'].items()); next(scan)",
     "with a snapshot open": "snapshot = store.snapshot(); snapshot['c'][1]",
     "with a transaction open": "block = store.transaction(); txn = block.__enter__(); txn['c'][1] = 'not committed'",
+    "with a transaction open, and a future that waits for it": (
+        "store._engine.timeout = 0.1; block = store.transaction(); block.__enter__()['c'][1] = 'not committed'; "
+        "import threading; other = threading.Thread(target=store.submit, args=(lambda txn: txn['c'].clear(),)); "
+        "other.start(); other.join()"
+    ),
     "with a batch open": "batch = store.batch(); batch.__enter__(); store['c'][1] = 'not flushed'",
     "after a future": "store.submit(lambda txn: txn['d'].__setitem__(1, 1)); store.barrier()",
     "in a cycle": "cycle = [store]; cycle.append(cycle); del store, cycle",
