@@ -215,7 +215,8 @@ def serve(module: str, name: str, seconds: str, memory: str) -> None:
 
 
 def _note_unraisable(args: Any) -> None:
-    if "BaseEventLoop.__del__" in repr(args.object):  # of a loop of asyncio that was interrupted while it was made
+    # Python's own: a loop of asyncio that was interrupted while it was made, a thread while it was started.
+    if any(part in repr(args.object) for part in ("BaseEventLoop.__del__", "Thread._bootstrap")):
         return
     if not (args.exc_type and issubclass(args.exc_type, thrown)):
         text = "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
