@@ -266,13 +266,11 @@ class _Inner(Block):
 
     def enter(self) -> Transaction:
         """Begin it."""
-        assert self.over is not None  # noqa: S101, Block sees to it
         self._txn = self._batch.begin_inside(self._note, self.over)
         return self._txn
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         """Keep what it wrote for the batch, or undo it."""
-        assert self.over is not None  # noqa: S101
         self._batch.end_inside(self.over, self._txn, keep=kind is None)
 
 
@@ -287,7 +285,6 @@ class BatchBlock(Block):
 
     def enter(self) -> Batch:
         """Wait for the writing connection."""
-        assert self.over is not None  # noqa: S101, Block sees to it
         writer = self._writer
         writer.nothing_made()
         writer.engine.lock_writer(self.over)

@@ -39,16 +39,15 @@ class Block:
 
     __slots__ = ("__weakref__", "gone", "over")
 
-    over: Over | None
+    over: Over
+    """Dead once the block is over; without a `with`, once the object is gone."""
     gone: Callable[[Over], object] | None
 
     def __init__(self, gone: Callable[[Over], object] | None = None) -> None:
         self.gone = gone
-        self.over = None
+        self.over = weakref.ref(self, gone)
 
     def __enter__(self) -> Any:
-        if self.over is None:  # no `with`: then it is over when the object is gone
-            self.over = weakref.ref(self, self.gone)
         return self.enter()
 
     if TYPE_CHECKING:

@@ -553,7 +553,6 @@ class Writing(Block):
 
     def enter(self) -> None:
         """Wait for it. Raises as Engine.lock_writer()."""
-        assert self.over is not None  # noqa: S101, Block sees to it
         self._engine.lock_writer(self.over)
 
     def leave(self, *_: Any) -> None:
@@ -574,7 +573,6 @@ class _Closing(Block):
         self._engine = engine
 
     def enter(self) -> None:
-        assert self.over is not None  # noqa: S101, Block sees to it
         engine = self._engine
         engine._wait_for_writer(self.over)  # noqa: SLF001, one module
         try:

@@ -18,7 +18,6 @@ was cut short.
 
 from __future__ import annotations
 
-import atexit
 import sys
 import threading
 import time
@@ -27,7 +26,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlstate import wal
+from sqlstate import own_thread, wal
 from sqlstate.blocks import Block
 from sqlstate.commit import Commit
 from sqlstate.errors import Busy, Damaged, StoreClosed, StoreError, StoreIOError, StoreUnusable
@@ -74,7 +73,7 @@ class GroupCommit:
         self._thread = OwnThread(f"sqlstate {self._engine.path}", self.work, self._has_work)
         self._closed = False
         self._expected = 0  # requests in the newest group: most of those who made them come back at once
-        _alive.add(self)
+        own_thread.drain_at_end(self)
 
     @property
     def shares(self) -> bool:
@@ -127,7 +126,7 @@ class GroupCommit:
         self._engine.life.check_writable()
         if self._closed:
             raise StoreClosed(f"{self._engine.path}: the store is closed")
-        if _ending:
+        if own_thread.ending():
             raise StoreUnusable(
                 f"{self._engine.path}: the interpreter is ending, and the store's own thread with it; nothing was "
                 "changed. Write in a `with store.transaction()` block, or earlier"
@@ -254,7 +253,7 @@ class GroupCommit:
         Raises:
             Busy: they were not in time; it takes requests again.
         """
-        if not self._engine.usable or self._is_writer() or _ending:
+        if not self._engine.usable or self._is_writer() or own_thread.ending():
             return
         self._closed = True
         until = time.monotonic() + timeout
@@ -295,7 +294,7 @@ class GroupCommit:
 
     def _is_free(self) -> bool:
         """Tell whether this thread need not let the writer do its work: nobody is at work, or there is no sharing."""
-        if not self.shares or _ending or self._is_writer():
+        if not self.shares or own_thread.ending() or self._is_writer():
             return True
         return not (self._queue or self._open is not None or self._engine.turn.owner or self._is_at_work())
 
@@ -629,7 +628,6 @@ class TransactionBlock(Block):
 
     def enter(self) -> Transaction:
         """Begin it; one of its own waits for the writing connection."""
-        assert self.over is not None  # noqa: S101, Block sees to it
         self._outer = self._group.own.get()
         self._group.writer.nothing_made()
         begin = self._group.begin if self._outer is None else self._outer.begin_inside
@@ -638,7 +636,6 @@ class TransactionBlock(Block):
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         """Make it durable, or undo it."""
-        assert self.over is not None  # noqa: S101
         group = self._group
         try:
             if self._outer is None:
@@ -661,7 +658,6 @@ class _Serving(Block):
         self._patience = patience
 
     def enter(self) -> bool:
-        assert self.over is not None  # noqa: S101, Block sees to it
         return self._group._engine.turn.take(self.over, self._patience)  # noqa: SLF001, one module
 
     def leave(self, *_: object) -> None:
@@ -680,7 +676,6 @@ class _Called(Block):
         self._request = request
 
     def enter(self) -> Transaction:
-        assert self.over is not None  # noqa: S101, Block sees to it
         group = self._group
         group._begin_again(self._open)  # noqa: SLF001, one module
         self._txn = Transaction(group.writer, self._request.note, self._open.commit, self.over)
@@ -701,20 +696,3 @@ def _cut_short(path: str) -> StoreIOError:
     return StoreIOError(
         f"{path}: another transaction of the same commit was cut short in its midst; nothing was changed. Try again"
     )
-
-
-# ---- The end of the interpreter ----
-
-_alive: Final[weakref.WeakSet[GroupCommit]] = weakref.WeakSet()
-_ending = False  # the threads of the stores may stand still from now on
-
-
-def _end() -> None:
-    """Wait for what was submitted, as a pool of threads does; after that, nothing is done by threads any more."""
-    global _ending  # noqa: PLW0603, it happens once
-    for group in list(_alive):
-        group.drain()
-    _ending = True
-
-
-atexit.register(_end)

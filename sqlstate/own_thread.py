@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,3 +106,36 @@ def _run(thread: OwnThread, work: weakref.WeakMethod[Callable[[], bool]]) -> Non
         del bound  # who drops the store must not wait for us
         if not thread.sleep():
             return
+
+
+# ---- The end of the interpreter ----
+
+
+class Draining(Protocol):
+    """An owner of a thread."""
+
+    def drain(self) -> None:
+        """Wait until nothing is left to be done."""
+
+
+_owners: Final[weakref.WeakSet[Draining]] = weakref.WeakSet()
+_ended: Final[list[bool]] = []
+
+
+def drain_at_end(owner: Draining) -> None:
+    """Have the end of the interpreter wait for what *owner* has to do, as it does for a pool of threads."""
+    _owners.add(owner)
+
+
+def ending() -> bool:
+    """Tell whether the interpreter is ending: threads like these may stand still from now on."""
+    return bool(_ended)
+
+
+def _end() -> None:
+    for owner in list(_owners):
+        owner.drain()
+    _ended.append(True)
+
+
+atexit.register(_end)

@@ -221,7 +221,6 @@ class Reading(Block):
 
     def enter(self) -> Connection:
         """Begin to read."""
-        assert self.over is not None  # noqa: S101, Block sees to it
         try:
             return self._readers.lend(self.over, "a snapshot")
         except BaseException:
@@ -230,7 +229,6 @@ class Reading(Block):
 
     def leave(self, *_: object) -> None:
         """Let go of the state."""
-        assert self.over is not None  # noqa: S101
         self._readers.give(self.over)
 
 

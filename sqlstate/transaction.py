@@ -351,12 +351,10 @@ class Nested(Block):
 
     def enter(self) -> Transaction:
         """Set a savepoint."""
-        assert self.over is not None  # noqa: S101, Block sees to it
         return self._txn.begin_inside("", self.over)
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         """Keep what was written, or undo it."""
-        assert self.over is not None  # noqa: S101
         self._txn.end_inside(self.over, self._txn, keep=kind is None)
 
 

@@ -57,7 +57,7 @@ class Turn:
             self._alone(self._withdraw, claim)
             raise
 
-    def give(self, over: Over | None) -> None:
+    def give(self, over: Over) -> None:
         """Let the next in line have it. Nothing happens unless it is this block's."""
         claim = self._claim
         if claim is not None and claim.over is over:
