@@ -74,8 +74,9 @@ class Notes:
         self._seal: Any = None  # what each note's seal begins with; None: nothing is noted
 
     def __del__(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor = getattr(self, "_descriptor", -1)  # it may have none yet
         if descriptor >= 0:
+            self._descriptor = -1
             os.close(descriptor)
 
     @property
@@ -157,8 +158,9 @@ class Notes:
     def close(self) -> None:
         """Note nothing more."""
         self._seal = None
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor = getattr(self, "_descriptor", -1)  # it may have none yet
         if descriptor >= 0:
+            self._descriptor = -1
             os.close(descriptor)
 
     def _sealed(self, lsn: int, audited: int, chain: bytes) -> bytes:

@@ -299,6 +299,11 @@ class Commit:
         self.begin(note)
 
     @property
+    def broken(self) -> bool:
+        """Whether it cannot be committed any more."""
+        return self._torn or self.failure is not None
+
+    @property
     def root(self) -> bytes:
         """Root of the tree, once nothing is pending."""
         return self._root
@@ -320,6 +325,8 @@ class Commit:
         Raises:
             StoreError: an entry could not be read; nothing was added.
         """
+        if self._torn:
+            self._check()
         changes = self._change(values)
         if not changes:
             return
@@ -355,6 +362,8 @@ class Commit:
         Raises:
             StoreError: an entry could not be read; nothing was added.
         """
+        if self._torn:
+            self._check()
         changes = self._change(puts)
         if len(changes) > 1:
             by_name = {change[0]: change for change in changes}
@@ -385,6 +394,8 @@ class Commit:
 
     def end(self) -> bool:
         """End the transaction under way, and tell whether it changed anything; if not, it leaves no trace."""
+        if self._torn:
+            self._check()
         txn, changes = self._txn, self._unwritten
         if not txn:
             return False
@@ -590,6 +601,8 @@ class Commit:
         changes.clear()
 
     def _write_log(self) -> None:
+        if self._torn:
+            self._check()
         self._torn = True
         try:
             self._log_changes(self._lsn)

@@ -424,7 +424,7 @@ class GroupCommit:
         waited = self._engine.counters.waited
         puts: dict[Name, Put] = {}
         while True:
-            while queue and group.commit.failure is None and len(group.requests) + len(puts) < self._size:
+            while queue and not group.commit.broken and len(group.requests) + len(puts) < self._size:
                 group.taken.append(queue.popleft())
                 request = group.taken[-1]
                 if not request.begin():  # it was withdrawn
@@ -445,7 +445,7 @@ class GroupCommit:
                     group.requests.append(request)
             self._add_puts(group, puts)
             now = time.monotonic()
-            if group.commit.failure is not None or not self._takes_more(group):
+            if group.commit.broken or not self._takes_more(group):
                 return
             if not queue and (len(group.requests) >= self._expected or not self._gather()):
                 return
@@ -467,7 +467,7 @@ class GroupCommit:
             group.commit.add_puts({name: request.stored for name, request in puts.items()})
             group.requests += puts.values()
         except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
-            if group.commit.failure is not None and group.commit.transactions:
+            if group.commit.broken and group.commit.transactions:
                 group.requests += puts.values()  # carried together with those before them: _finish() tells them apart
             else:
                 for request in puts.values():
