@@ -298,6 +298,11 @@ class Commit:
         self._txn = 0
         self.begin(note)
 
+    def spoil(self) -> None:
+        """Give up the transaction under way: what was added of it cannot be taken out, and spoils the commit."""
+        if self._txn:
+            self._torn = True
+
     @property
     def broken(self) -> bool:
         """Whether it cannot be committed any more."""

@@ -322,6 +322,8 @@ class Transaction:
             self._commit.roll_back()
         elif self._outer is not None:
             self._commit.restore(self._outer)
+        else:
+            self._commit.spoil()
         self._ended = True
 
     def _check(self) -> None:
