@@ -187,12 +187,6 @@ class Engine:
         self._wait_for_writer(over)
         try:
             self.life.check()  # it may have been closed, or failed, while this thread waited
-            if self.journal != "wal" and not self.opener.main_in_place():  # SQLite would refuse to begin
-                self.fail(self.opener.moved())
-                raise StoreIOError(
-                    f"{self.path}: {self.opener.moved()}. Nothing was changed; this handle refuses further work. Open "
-                    "the store where it is now"
-                )
             if not joining:
                 self._finish_what_is_open()
                 self.tidy_writer()

@@ -67,7 +67,14 @@ class Marking:
 
         Returns whether this handle's last commit is the newest that anybody made.
         """
-        connection = self._engine.writer
+        engine, connection = self._engine, self._engine.writer
+        if engine.journal != "wal" and not engine.opener.main_in_place():  # SQLite would refuse to begin
+            what = engine.opener.moved()
+            engine.fail(what)
+            raise StoreIOError(
+                f"{engine.path}: {what}. Nothing was changed; this handle refuses further work. Open the store where it "
+                "is now"
+            )
         connection.begin()
         if connection.data_version() == self._seen:
             return True
