@@ -511,10 +511,11 @@ class Store(Provable):
         self._group.close(self._engine.timeout)
         try:
             self._engine.close(self._writer.marking.rest)
-        except BaseException:
-            self._group.reopen()  # if Busy: the store stays open
-            raise
-        self._wal.release()
+        finally:
+            if self._engine.life.closed:
+                self._wal.release()
+            else:
+                self._group.reopen()  # it was Busy: the store stays open
 
     def __enter__(self) -> Self:
         self._engine.life.check()
