@@ -623,12 +623,11 @@ def test_busy_when_another_process_has_the_lock_is_told_to_all_and_changes_nothi
 
     with Child("holds", path) as child:
         child.expects("holding")
-        with Threads() as threads:
-            with held(store):
-                for work in (lambda: store["c"].__setitem__("k", 1), lambda: store.run(add("n"))):
-                    threads.start(partial(write, work))
-                    line.came()
-                futures = [store.submit(add("n")) for _ in range(3)]
+        with Threads() as threads, held(store):
+            for work in (lambda: store["c"].__setitem__("k", 1), lambda: store.run(add("n"))):
+                threads.start(partial(write, work))
+                line.came()
+            futures = [store.submit(add("n")) for _ in range(3)]
         assert [type(future.exception(PATIENCE)) for future in futures] == [Busy] * 3
         assert caught == ["Busy"] * 2
         assert (dict(store["c"]), store.durable) == ({}, 2)

@@ -276,11 +276,10 @@ def test_those_who_wait_notice_that_a_block_is_over(turn: Turn, line: Line[Any])
         with Claim(turn):
             served.append(number)
 
-    with Threads() as threads:
-        with suppress(KeyboardInterrupt), Cut(turn):
-            for number in range(3):
-                threads.start(lambda number=number: wait(number))  # type: ignore[misc]
-                line.came()
+    with Threads() as threads, suppress(KeyboardInterrupt), Cut(turn):
+        for number in range(3):
+            threads.start(lambda number=number: wait(number))  # type: ignore[misc]
+            line.came()
     assert served == [0, 1, 2]
     assert (turn.owner, turn.wanted) == (0, False)
 
