@@ -497,7 +497,7 @@ class GroupCommit:
 
         Args:
             group: the open one.
-            mine: this is the writer's thread; otherwise Ctrl-C and its like are raised, once all have an outcome.
+            mine: this is the writer's thread; otherwise what is not ours is raised, once all have an outcome.
         """
         commit, requests = group.commit, group.requests
         error: BaseException | None = None
@@ -514,9 +514,10 @@ class GroupCommit:
                 self._put_one_by_one(group)
                 return
         except BaseException as e:
-            made = not isinstance(e, StoreError) and self._was_made(commit)
-            error = None if made else e if isinstance(e, Exception) else _cut_short(self._engine.path)
-            if not (mine or isinstance(e, Exception)):  # it was meant for this thread, which commits what is others'
+            ours = isinstance(e, StoreError)
+            if ours or not self._was_made(commit):
+                error = e if ours or (mine and isinstance(e, Exception)) else _cut_short(self._engine.path)
+            if not (ours or mine):  # it was meant for this thread, which commits what is others'
                 self._close_group(group, error)
                 raise
         self._close_group(group, error)
