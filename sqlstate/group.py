@@ -185,6 +185,7 @@ class GroupCommit:
                 self._tell()
                 group = None
             if group is None:
+                self._engine.tidy_writer()
                 group = self._open = Group(Commit(self.writer))
             group.running = txn = Transaction(self.writer, note, group.commit, over)
             self.own.enter(txn, over)
@@ -222,8 +223,10 @@ class GroupCommit:
         """End the transaction; return what to wait for if others commit it, None if it has its outcome."""
         self.own.leave(over)
         group = self._open
-        if not keep or group is None:
+        if not keep:
             txn.abandon()
+        elif group is None or group.running is not txn:
+            raise _cut_short(self._engine.path)
         elif not self.shares or self._is_writer() or not (group.requests or self._waited_for()):
             txn.finish()
             self._open = None

@@ -508,8 +508,8 @@ class Store(Provable):
             StoreIOError: SQLite's WAL could not be moved into the file. Nothing is lost: the next open recovers.
         """
         self._refuse_inside("close")
-        self._group.close(self._engine.timeout)
         try:
+            self._group.close(self._engine.timeout)
             self._engine.close(self._writer.marking.rest)
         finally:
             if self._engine.life.closed:
