@@ -158,6 +158,11 @@ TEETH: Final = (
                 '                writer.run("COMMIT") if writer.in_transaction() else None\n',
             ),
             Edit(
+                "engine",
+                "        if self.writer.in_transaction() and self.usable:\n            self.writer.rollback()\n",
+                "        pass\n",
+            ),
+            Edit(
                 "connection",
                 '        self.run("BEGIN IMMEDIATE")',
                 '        self.run("COMMIT; BEGIN IMMEDIATE" if self._sqlite.in_transaction else "BEGIN IMMEDIATE")',
@@ -193,8 +198,8 @@ TEETH: Final = (
         (
             Edit(
                 "group",
-                "            error = None if made else e if isinstance(e, Exception) else _cut_short(self._engine.path)\n",
-                "            error = None\n",
+                "            error = None if made else e if isinstance(e, Exception) else ",
+                "            error = None if True else ",
             ),
         ),
     ),
