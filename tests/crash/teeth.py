@@ -164,6 +164,11 @@ TEETH: Final = (
                 '                writer.run("COMMIT") if writer.in_transaction() else None\n',
             ),
             Edit(
+                "engine",
+                "        if self.writer.in_transaction() and self.usable:\n            self.writer.rollback()\n",
+                "        pass\n",
+            ),
+            Edit(
                 "connection",
                 '        self.run("BEGIN IMMEDIATE")',
                 '        self.run("COMMIT; BEGIN IMMEDIATE" if self._sqlite.in_transaction else "BEGIN IMMEDIATE")',
