@@ -459,8 +459,7 @@ def long(store: Store) -> list[Any]:
 SPANS: list[dict[str, Any]] = [
     {}, {"start": 0}, {"stop": 0}, {"start": 0, "stop": 900}, {"start": 1, "stop": "k00257"}, {"start": "k00256"},
     {"start": "k00100", "stop": b"b00700"}, {"prefix": "k"}, {"prefix": "k002"}, {"prefix": b"b"}, {"prefix": b"b006"},
-    {"limit": ROWS_AT_ONCE}, {"limit": ROWS_AT_ONCE + 1}, {"start": 5, "limit": 2 * ROWS_AT_ONCE},
-    {"prefix": "nothing"},
+    {"limit": ROWS_AT_ONCE}, {"limit": ROWS_AT_ONCE + 1}, {"start": 5, "limit": 2 * ROWS_AT_ONCE}, {"prefix": "none"},
 ]  # fmt: skip
 
 

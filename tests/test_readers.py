@@ -173,6 +173,40 @@ def test_scans_and_snapshots_that_are_dropped_in_the_middle_pin_nothing(store: s
     assert store._engine.readers.lent == []
 
 
+def test_threads_that_take_back_at_once_do_not_disturb_each_other(readers: module.Readers) -> None:
+    def use() -> None:
+        for _ in range(100):
+            lease = Lease(readers, "a test")
+            assert count(lease.connection) == ROWS
+            del lease
+            readers.reclaim()
+
+    with Threads() as threads:
+        for _ in range(6):
+            threads.start(use)
+    readers.reclaim()
+    assert (readers.lent, list(readers.gone)) == ([], [])
+
+
+def test_what_was_cut_short_while_it_took_back_is_done_by_the_next(
+    readers: module.Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    lease = Lease(readers, "a test")
+    connection = lease.connection
+    del lease
+    with monkeypatch.context() as patch:
+        patch.setattr(readers, "give", cut)
+        with pytest.raises(KeyboardInterrupt):
+            readers.reclaim()
+    assert len(readers.lent) == 1
+    with readers.reading() as other:
+        assert other is connection
+    assert readers.lent == []
+
+
 # ---- Closing ----
 
 
