@@ -17,6 +17,7 @@ import os
 import stat
 from contextlib import suppress
 from hashlib import sha256
+from io import FileIO
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -62,22 +63,22 @@ class Notes:
         store_id: of the store.
     """
 
-    __slots__ = ("_descriptor", "_file", "_path", "_place", "_seal", "_second", "_store_id")
+    __slots__ = ("_descriptor", "_file", "_held", "_path", "_place", "_seal", "_second", "_store_id")
 
     def __init__(self, path: str, store_id: bytes) -> None:
         self._path = path
         self._file = path + SUFFIX
         self._store_id = store_id
+        self._held: FileIO | None = None  # closed twice, it closes nobody else's descriptor
         self._descriptor = -1
         self._place = 0  # offset of the first of this handle's two places
         self._second = False  # the newest note is in the second
         self._seal: Any = None  # what each note's seal begins with; None: nothing is noted
 
     def __del__(self) -> None:
-        descriptor = getattr(self, "_descriptor", -1)  # it may have none yet
-        if descriptor >= 0:
-            self._descriptor = -1
-            os.close(descriptor)
+        held = getattr(self, "_held", None)  # it may have been made in part
+        if held is not None:
+            held.close()
 
     @property
     def kept(self) -> bool:
@@ -158,10 +159,13 @@ class Notes:
     def close(self) -> None:
         """Note nothing more."""
         self._seal = None
-        descriptor = getattr(self, "_descriptor", -1)  # it may have none yet
-        if descriptor >= 0:
-            self._descriptor = -1
-            os.close(descriptor)
+        if self._held is not None:
+            self._held.close()
+
+    def _hold(self, flags: int) -> None:
+        """Open the file, and keep it open."""
+        self._held = FileIO(_above_standard(os.open(self._file, flags | _FLAGS, 0o600)), "r+")
+        self._descriptor = self._held.fileno()
 
     def _sealed(self, lsn: int, audited: int, chain: bytes) -> bytes:
         note = _NOTE.pack(lsn, audited, chain)
@@ -174,7 +178,7 @@ class Notes:
         """Open the file, and return what it holds; nothing if it is not there, or is of something else."""
         if not _is_plain(self._file):
             return b""
-        self._descriptor = _above_standard(os.open(self._file, os.O_RDWR | _FLAGS))
+        self._hold(os.O_RDWR)
         if _lock(self._descriptor) and _is_named(self._file, self._descriptor):
             data = os.pread(self._descriptor, _BYTES_MAX + 1, 0)
             if data[: len(header)] == header and len(data) < _BYTES_MAX:
@@ -189,7 +193,7 @@ class Notes:
         """
         if _is_ours(self._file):
             os.unlink(self._file)
-        self._descriptor = _above_standard(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600))
+        self._hold(os.O_RDWR | os.O_CREAT | os.O_EXCL)
         if not _lock(self._descriptor) or not _is_named(self._file, self._descriptor):
             self.close()
             return False

@@ -121,10 +121,15 @@ def read(connection: Connection, after: int = 0) -> tuple[list[AuditEntry], int 
     Raises:
         Damaged: an entry's detail is not a JSON object.
     """
-    found = [
-        AuditEntry(number, at, kind, seq, chain, _detail(connection, number, text), digest)
-        for number, at, kind, seq, chain, text, digest in connection.rows(_ENTRIES, (after,))
-    ]
+    found: list[AuditEntry] = []
+    for number, at, kind, seq, chain, text, digest in connection.rows(_ENTRIES, (after,)):
+        try:
+            detail = _detail(connection, number, text)
+        except Damaged:
+            if not found:
+                raise
+            return found, found[-1].number  # those before it can be read
+        found.append(AuditEntry(number, at, kind, seq, chain, detail, digest))
     return found, found[-1].number if len(found) == ROWS_AT_ONCE else None
 
 

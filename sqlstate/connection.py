@@ -168,14 +168,18 @@ class Connection:
         return None if row is None else row[0]
 
     def chunk(
-        self, sql: str, values: Sequence[Any], most: int, *, heavy: tuple[int, ...] = (-1,)
+        self, sql: str, values: Sequence[Any], most: int, weight: Callable[[Row], int] | None = None
     ) -> tuple[list[Row], bool]:
-        """Return rows of a statement, up to the one that brings the length of their *heavy* columns to *most*.
-
-        Also tells whether that has cut it short.
+        """Return rows of a statement, up to the one that brings their weight to *most*, and whether that cut it short.
 
         The statement has ended when it returns or raises. Its cursor stands in no variable, so that no traceback
         keeps it.
+
+        Args:
+            sql: the statement.
+            values: bound to it.
+            most: the weight of one chunk.
+            weight: tells that of a row; None for the length of its last column, which is text or bytes.
         """
         rows: list[Row] = []
         if forking:
@@ -183,14 +187,13 @@ class Connection:
         try:
             for row in self._sqlite.execute(sql, values):
                 rows.append(row)
-                for column in heavy:
-                    content = row[column]
-                    if content.__class__ is str or content.__class__ is bytes:
-                        most -= len(content)
+                most -= len(row[-1]) if weight is None else weight(row)
                 if most <= 0:
                     return rows, True
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self._error(e) from e
+        except TypeError as e:
+            raise Damaged(f"{self.path}: a row holds no value; it was changed from outside. Restore a backup") from e
         return rows, False
 
     def iterate(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:

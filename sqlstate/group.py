@@ -185,6 +185,7 @@ class GroupCommit:
                 self._tell()
                 group = None
             if group is None:
+                self._engine.tidy_writer()
                 group = self._open = Group(Commit(self.writer))
             group.running = txn = Transaction(self.writer, note, group.commit, over)
             self.own.enter(txn, over)
@@ -222,8 +223,10 @@ class GroupCommit:
         """End the transaction; return what to wait for if others commit it, None if it has its outcome."""
         self.own.leave(over)
         group = self._open
-        if not keep or group is None:
+        if not keep:
             txn.abandon()
+        elif group is None or group.running is not txn:
+            raise _cut_short(self._engine.path)
         elif not self.shares or self._is_writer() or not (group.requests or self._waited_for()):
             txn.finish()
             self._open = None
@@ -497,7 +500,7 @@ class GroupCommit:
 
         Args:
             group: the open one.
-            mine: this is the writer's thread; otherwise Ctrl-C and its like are raised, once all have an outcome.
+            mine: this is the writer's thread; otherwise what is not ours is raised, once all have an outcome.
         """
         commit, requests = group.commit, group.requests
         error: BaseException | None = None
@@ -514,9 +517,10 @@ class GroupCommit:
                 self._put_one_by_one(group)
                 return
         except BaseException as e:
-            made = not isinstance(e, StoreError) and self._was_made(commit)
-            error = None if made else e if isinstance(e, Exception) else _cut_short(self._engine.path)
-            if not (mine or isinstance(e, Exception)):  # it was meant for this thread, which commits what is others'
+            ours = isinstance(e, StoreError)
+            if ours or not self._was_made(commit):
+                error = e if ours or (mine and isinstance(e, Exception)) else _cut_short(self._engine.path)
+            if not (ours or mine):  # it was meant for this thread, which commits what is others'
                 self._close_group(group, error)
                 raise
         self._close_group(group, error)

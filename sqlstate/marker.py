@@ -72,8 +72,8 @@ class Marking:
             what = engine.opener.moved()
             engine.fail(what)
             raise StoreIOError(
-                f"{engine.path}: {what}. Nothing was changed; this handle refuses further work. Open the store where it "
-                "is now"
+                f"{engine.path}: {what}. Nothing was changed; this handle refuses further work. Open the store where "
+                "it is now"
             )
         connection.begin()
         if connection.data_version() == self._seen:

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sqlstate.blocks import Block
@@ -125,12 +126,18 @@ class Readers:
 
     def reclaim(self) -> None:
         """Take back what was lent to those who are gone."""
-        noticed = len(self.gone)
-        for over in list(self._lent):
-            if over() is None:
-                self.give(over)
-        for _ in range(min(noticed, len(self.gone))):
-            self.gone.popleft()
+        gone = None
+        try:
+            with suppress(IndexError):  # another thread is at it too
+                while True:
+                    gone = self.gone.popleft()
+            for over in list(self._lent):
+                if over() is None:
+                    self.give(over)
+        except BaseException:
+            if gone is not None:
+                self.gone.append(gone)  # the next one looks again
+            raise
 
     def reading(self) -> Reading:
         """Return a block with a connection that sees one committed state."""

@@ -149,9 +149,8 @@ def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tup
     if (not cut and len(rows) < ROWS_AT_ONCE) or left == 0:
         return rows, None
     last: Key = rows[-1][0]
-    if span.passed is not None:
-        passed, reached = (span.collection, span.passed), (span.collection, last)
-        _check_order(connection, *((reached, passed) if span.reverse else (passed, reached)))
+    passed = None if span.passed is None else (span.collection, span.passed)
+    _check_order(connection, passed, (span.collection, last), reverse=span.reverse)
     return rows, span._replace(passed=last, limit=left)
 
 
@@ -163,10 +162,20 @@ def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[
         yield from rows
 
 
-def _check_order(connection: Connection, first: tuple[str, Key], second: tuple[str, Key]) -> None:
-    """Raise unless *second* comes behind *first*: a scan of a damaged table would never end."""
-    if type(second[1]) not in KINDS or type(first[1]) not in KINDS or stored_name(*first) >= stored_name(*second):
-        raise Damaged(f"I1: {connection.path}: the entries are not in order near {second[0]!r}; restore a backup")
+def _check_order(
+    connection: Connection, passed: tuple[str, Key] | None, reached: tuple[str, Key], *, reverse: bool = False
+) -> None:
+    """Raise unless *reached* can be gone on from, and lies beyond *passed*: a scan of a damaged table would never end.
+
+    What does not fit here is only what would mislead the scan itself: a full check finds the rest.
+    """
+    if type(reached[1]) in KINDS:
+        if passed is None:
+            return
+        first, second = (reached, passed) if reverse else (passed, reached)
+        if stored_name(*first) < stored_name(*second):
+            return
+    raise Damaged(f"I1: {connection.path}: the entries are not in order near {reached[0]!r}; restore a backup")
 
 
 def next_keys(connection: Connection, span: Span) -> list[Key]:
@@ -194,8 +203,7 @@ def chunk_of_all(
     if not cut and len(rows) < ROWS_AT_ONCE:
         return rows, None
     last = rows[-1][0], rows[-1][1]
-    if passed[0]:
-        _check_order(connection, passed, last)
+    _check_order(connection, passed if passed[0] else None, last)
     return rows, last
 
 

@@ -508,13 +508,14 @@ class Store(Provable):
             StoreIOError: SQLite's WAL could not be moved into the file. Nothing is lost: the next open recovers.
         """
         self._refuse_inside("close")
-        self._group.close(self._engine.timeout)
         try:
+            self._group.close(self._engine.timeout)
             self._engine.close(self._writer.marking.rest)
-        except BaseException:
-            self._group.reopen()  # if Busy: the store stays open
-            raise
-        self._wal.release()
+        finally:
+            if self._engine.life.closed:
+                self._wal.release()
+            else:
+                self._group.reopen()  # it was Busy: the store stays open
 
     def __enter__(self) -> Self:
         self._engine.life.check()

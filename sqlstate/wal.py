@@ -71,7 +71,7 @@ class Record(NamedTuple):
 _KINDS = frozenset(Kind)
 ROWS_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 20
-_VALUES = Record._fields.index("value"), Record._fields.index("before")
+_VALUE, _BEFORE = Record._fields.index("value"), Record._fields.index("before")
 
 # kind, collection, key, value, before
 ChangeRow = tuple[Kind, str, Key, Stored | None, Stored | None]
@@ -279,9 +279,13 @@ def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]
 def read(connection: Connection, after: int) -> tuple[list[Record], int | None]:
     """Return the records behind LSN *after*, in order, and the LSN to go on behind; None if there are no more."""
     sql = f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn LIMIT {ROWS_AT_ONCE}"
-    rows, cut = connection.chunk(sql, (after,), BYTES_AT_ONCE, heavy=_VALUES)
+    rows, cut = connection.chunk(sql, (after,), BYTES_AT_ONCE, _weight)
     found = [_record(row) for row in rows]
     return found, found[-1].lsn if cut or len(found) == ROWS_AT_ONCE else None
+
+
+def _weight(row: Row) -> int:
+    return len(row[_VALUE] or "") + len(row[_BEFORE] or "")
 
 
 def _records(connection: Connection, after: int) -> Iterator[Record]:

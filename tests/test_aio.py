@@ -166,6 +166,9 @@ async def test_after_close_everything_raises_store_closed(path: Path) -> None:
     for call in calls:
         with pytest.raises(sqlstate.StoreClosed):
             await call()
+    for _ in range(2):
+        with pytest.raises(sqlstate.TransactionEnded, match="the store was closed"):
+            await anext(began)
     with pytest.raises(sqlstate.StoreClosed):
         opened.submit(lambda _: None)
     with pytest.raises(sqlstate.StoreClosed):

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import backup, files, merkle, migrate
-from sqlstate.connection import Connection, set_journaling
+from sqlstate.connection import Connection
 from sqlstate.encoding import name_bytes
 from sqlstate.errors import (
     Busy,
@@ -41,6 +41,7 @@ from sqlstate.errors import (
     StoreIOError,
     StoreMissing,
 )
+from sqlstate.raw_file import set_journaling
 from tests.reference import plain
 from tests.support.child import Child
 from tests.support.images import folder_image, image

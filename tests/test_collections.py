@@ -18,7 +18,10 @@ from sqlstate import (
     InvalidOption,
     InvalidValue,
     Store,
+    state,
 )
+from sqlstate.connection import Connection
+from sqlstate.state import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -431,3 +434,164 @@ def test_repr_says_which_collection_it_is(store: Store) -> None:
     assert repr(store["users"]) == "<Collection 'users'>"
     assert "test.db" in repr(store)
     assert repr(sqlstate.ABSENT) == "ABSENT"
+
+
+# ---- Chunks: a scan reads so many rows at once ----
+
+
+def scanned_kinds() -> list[Any]:
+    """More keys of each kind than a scan reads at once, in order."""
+    many = 3 * ROWS_AT_ONCE + 7
+    numbers = [i * 3 - 900 for i in range(many)]
+    return [*numbers, *(f"k{i:05}" for i in range(many)), *(b"b%05d" % i for i in range(many))]
+
+
+@pytest.fixture
+def long(store: Store) -> list[Any]:
+    """Keys of a collection, with collections beside it that no scan of it may reach."""
+    keys = scanned_kinds()
+    store["c"].update({key: i for i, key in enumerate(keys)})
+    for name in ("b", "c\0", "d"):
+        store[name].update({-(2**63): 1, "k00300": 1, b"\xff": 1})
+    return keys
+
+
+SPANS: list[dict[str, Any]] = [
+    {}, {"start": 0}, {"stop": 0}, {"start": 0, "stop": 900}, {"start": 1, "stop": "k00257"}, {"start": "k00256"},
+    {"start": "k00100", "stop": b"b00700"}, {"prefix": "k"}, {"prefix": "k002"}, {"prefix": b"b"}, {"prefix": b"b006"},
+    {"limit": ROWS_AT_ONCE}, {"limit": ROWS_AT_ONCE + 1}, {"start": 5, "limit": 2 * ROWS_AT_ONCE},
+    {"prefix": "nothing"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bounds", SPANS, ids=str)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_of_many_chunks_gives_each_entry_once_and_in_order(
+    store: Store, long: list[Any], bounds: dict[str, Any], reverse: bool
+) -> None:
+    rank = {key: i for i, key in enumerate(long)}
+    kinds = {int: 0, str: 1, bytes: 2}
+
+    def order(key: Any) -> Any:
+        return kinds[type(key)], key
+
+    def inside(key: Any) -> bool:
+        prefix = bounds.get("prefix")
+        if prefix is not None:
+            return type(key) is type(prefix) and key.startswith(prefix)
+        return ("start" not in bounds or order(key) >= order(bounds["start"])) and (
+            "stop" not in bounds or order(key) < order(bounds["stop"])
+        )
+
+    expected = [key for key in (reversed(long) if reverse else long) if inside(key)][: bounds.get("limit")]
+    with store.snapshot() as view, store.transaction() as txn:
+        places: list[Any] = [view["c"], txn["c"]]
+        for c in places:
+            assert list(c.keys(**bounds, reverse=reverse)) == expected
+            assert list(c.items(**bounds, reverse=reverse)) == [(key, rank[key]) for key in expected]
+    assert list(store["c"].keys(**bounds, reverse=reverse)) == expected
+    assert list(store["c"].items(**bounds, reverse=reverse)) == [(key, rank[key]) for key in expected]
+
+
+@pytest.mark.parametrize("rows", [0, 1, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 2 * ROWS_AT_ONCE])
+def test_a_scan_ends_where_a_chunk_ends(store: Store, rows: int) -> None:
+    store["c"].update({i: i for i in range(rows)})
+    assert list(store["c"]) == list(range(rows))
+    assert list(store["c"].keys(reverse=True)) == list(range(rows))[::-1]
+    with store.snapshot() as view:
+        assert list(view.scan_all()) == [("c", i, str(i)) for i in range(rows)]
+
+
+@pytest.mark.parametrize("kind", [bytes, str])
+def test_rows_of_a_megabyte_are_read_one_at_a_time_and_exactly(
+    store: Store, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {i: kind(bytes([65 + i]) * (1 << 20), *(("ascii",) if kind is str else ())) for i in range(6)}
+    store["c"].update(values)
+    store["c"].update({i: i for i in range(100, 110)})
+    read: list[int] = []
+    real = Connection.chunk
+
+    def chunk(self: Connection, *args: Any, **options: Any) -> Any:
+        found = real(self, *args, **options)
+        read.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(Connection, "chunk", chunk)
+    expected = list((values | {i: i for i in range(100, 110)}).items())
+    assert list(store["c"].items()) == expected
+    assert read == [1] * 6 + [10]
+    read.clear()
+    assert list(store["c"].items(reverse=True)) == expected[::-1]
+    assert read == [11] + [1] * 5 + [0]
+    read.clear()
+    assert list(store["c"]) == [key for key, _ in expected], "keys alone are no reason to stop"
+    assert read == [16]
+
+
+def test_scan_all_gives_every_entry_of_many_collections(store: Store) -> None:
+    entries = {f"c{number:03}": {"k": number, number: "n"} for number in range(400)}
+    with store.transaction() as txn:
+        for name, content in entries.items():
+            txn[name].update(content)
+    with store.snapshot() as view:
+        found = [(name, key) for name, key, _ in view.scan_all()]
+    assert found == [(name, key) for name in entries for key in (int(name[1:]), "k")]
+
+
+def test_a_scan_that_is_used_in_two_chunks_sees_one_commit(store: Store) -> None:
+    store["c"].update(dict.fromkeys(range(1000), "old"))
+    for of in (store["c"], store.snapshot()["c"]):
+        before = of[0]
+        scan = iter(of.items())
+        seen = [next(scan)]
+        for key in range(0, 1000, 50):
+            store["c"][key] = f"new {key}"
+            seen += [next(scan) for _ in range(20)]
+        seen += scan
+        assert [key for key, _ in seen] == list(range(1000))
+        if before == "old":
+            assert {value for _, value in seen} == {"old"}
+            store["c"].update(dict.fromkeys(range(1000), "old"))
+
+
+class Disordered:
+    """A connection to a damaged table: each of its chunks begins anew."""
+
+    path = "damaged.db"
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+        self.asked = 0
+
+    def chunk(self, *_: Any, **__: Any) -> tuple[list[Any], bool]:
+        self.asked += 1
+        assert self.asked < 10, "the scan does not end"
+        return self.rows, False
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("last", [ROWS_AT_ONCE, "k", b"k", 1.5, None])
+def test_a_scan_over_a_damaged_order_says_damaged_and_ends(last: Any, reverse: bool) -> None:
+    """The same rows come again and again; or the last is no key, and nothing is beyond it, or all is."""
+    keys = [*range(1, ROWS_AT_ONCE), last]
+    connection: Any = Disordered([(key, "1") for key in keys])
+    scan = state.scan(connection, state.Span("c", reverse=reverse), values=True)
+    seen = []
+    with pytest.raises(Damaged, match="not in order"):
+        for key, _ in scan:
+            seen.append(key)
+    assert seen == (keys if isinstance(last, int | str | bytes) else [])
+    assert list(scan) == []
+
+
+def test_a_scan_of_everything_over_a_damaged_order_says_damaged_and_ends() -> None:
+    connection: Any = Disordered([("c", i, "1") for i in range(ROWS_AT_ONCE)])
+    rows, rest = state.chunk_of_all(connection, ("", ""))
+    assert rest == ("c", ROWS_AT_ONCE - 1)
+    assert len(rows) == ROWS_AT_ONCE
+    with pytest.raises(Damaged, match="not in order"):
+        state.chunk_of_all(connection, rest)
+    connection.rows[-1] = ("c", None, "1")
+    with pytest.raises(Damaged, match="not in order"):
+        state.chunk_of_all(connection, ("", ""))

@@ -5,10 +5,11 @@ Method: as each campaign says of itself. `python -m tests.crash` runs them with 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tests.crash import damaged
-from tests.crash.campaign import check
+from tests.crash.campaign import SEED, check
 
 if TYPE_CHECKING:
     import pytest
@@ -21,9 +22,13 @@ def test_a_kill_loses_nothing_and_the_report_names_what_is_in_doubt() -> None:
 
 
 def test_reports_count_what_sqlite_counts() -> None:
-    result = check(11)
-    assert result.counts["frames recovered"], "no -wal was recovered"
-    assert result.counts["hot journals"], "no -journal was hot"
+    """A journal is hot for a moment only, and no kill is aimed at it: other seeds are tried until one was."""
+    found: Counter[str] = Counter()
+    for seed in range(SEED, SEED + 20):
+        found.update(check(11, seed=seed).counts)
+        if found["frames recovered"] and found["hot journals"]:
+            return
+    raise AssertionError(f"no -wal was recovered, or no -journal was hot: {found}")
 
 
 def test_a_failing_system_call_loses_nothing_and_its_error_says_the_truth() -> None:

@@ -219,7 +219,8 @@ def test_proofs_are_the_same_before_and_after_blocks_are_filled_in(
 
 def stored_blocks_of(store: sqlstate.Store) -> list[Any]:
     with store._engine.reading() as connection:
-        return connection.rows("SELECT block, digest FROM log_blocks ORDER BY block")
+        rows: list[Any] = connection.rows("SELECT block, digest FROM log_blocks ORDER BY block")
+    return rows
 
 
 def test_a_block_is_filled_in_once_its_last_commit_is_there(open_store: OpenStore) -> None:

@@ -1048,7 +1048,7 @@ def test_a_write_that_waited_while_the_store_was_closed_says_so(path: Path) -> N
                 assert go.wait(30)
             return super().take(over, timeout)
 
-    store._engine.turn = Late()  # type: ignore[misc]
+    store._engine.turn = Late()
     with ThreadPoolExecutor(1) as pool:
         put = pool.submit(store["c"].__setitem__, "k", 1)
         assert come.wait(30)

@@ -62,7 +62,7 @@ class StoredRows:
         lock: held while it is read, by all that share its connection.
     """
 
-    __slots__ = ("_begin", "_ended", "_lock", "_reclaim", "_rows", "_threads", "check_open")
+    __slots__ = ("_begin", "_begun", "_check_open", "_ended", "_lock", "_reclaim", "_rows", "_threads")
 
     def __init__(
         self,
@@ -74,10 +74,11 @@ class StoredRows:
     ) -> None:
         self._threads = threads
         self._begin = begin
-        self.check_open = check_open
+        self._check_open = check_open
         self._reclaim = reclaim
         self._lock = lock or threading.RLock()
         self._rows: Iterator[Row] | None = None
+        self._begun = False
         self._ended = False
 
     async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
@@ -86,6 +87,11 @@ class StoredRows:
 
     def begun(self, scan: AsyncScan[Any]) -> None:
         """Nothing depends on how far it gets."""
+
+    def check_open(self) -> None:
+        """Raise if what is read has ended. What has not begun yet says by itself what it cannot read."""
+        if self._begun:
+            self._check_open()
 
     def drop(self) -> None:
         """Let go of the rows."""
@@ -105,6 +111,7 @@ class StoredRows:
                 return [], True
             if self._rows is None:
                 self._rows = self._begin()
+                self._begun = True
             rows, last = _some(self._rows, most)
             if last or (final and len(rows) >= most):
                 self.drop()

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlstate
 from sqlstate.errors import JournalDamaged, RestoreRejected
-from tests.crash.campaign import Plan, Result, campaign, merged, scratch, spread
+from tests.crash.campaign import Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 from tests.crash.journals import PAGES_SMALL, Scene
-from tests.crash.processes import expect, figures, where
 from tests.reference import plain
 from tests.support.shell import caught_up, litestream, replicating, shell
 

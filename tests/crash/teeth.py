@@ -160,8 +160,13 @@ TEETH: Final = (
             ),
             Edit(
                 "engine",
-                "                    writer.rollback()\n",
-                '                    writer.run("COMMIT") if writer.in_transaction() else None\n',
+                "                writer.rollback()\n",
+                '                writer.run("COMMIT") if writer.in_transaction() else None\n',
+            ),
+            Edit(
+                "engine",
+                "        if self.writer.in_transaction() and self.usable:\n            self.writer.rollback()\n",
+                "        pass\n",
             ),
             Edit(
                 "connection",
@@ -199,9 +204,8 @@ TEETH: Final = (
         (
             Edit(
                 "group",
-                "        except BaseException as e:  # noqa: BLE001, it is delivered to those who wait\n"
-                "            error = e\n",
-                "        except BaseException:\n            error = None\n",
+                "            if ours or not self._was_made(commit):\n",
+                "            if False:\n",
             ),
         ),
     ),
@@ -233,7 +237,7 @@ TEETH: Final = (
             Edit(
                 "engine",
                 "            raise CommitOutcomeUnknown(seq, str(e), chain) from e.__cause__\n",
-                '            self._failure = ""\n',
+                '            self.life.failure = ""\n',
             ),
         ),
     ),
@@ -251,7 +255,13 @@ TEETH: Final = (
     Tooth(
         "closing folds a -wal whose marker is open",
         "5 puts:wal:sync:once",
-        (Edit("engine", 'fold=self._foldable or not self.size("-wal")', "fold=True"),),
+        (
+            Edit(
+                "opener",
+                'fold=ours or (self.main_in_place() and not _size(self._real_path + "-wal"))',
+                "fold=True",
+            ),
+        ),
     ),
     Tooth(
         "the marker is never opened",
@@ -282,7 +292,7 @@ TEETH: Final = (
     Tooth(
         "a -wal that was removed is not noticed",
         "9 unlinked-1",
-        (Edit("engine", "return inode != 0 and inode == self._wal_inode", "return True"),),
+        (Edit("opener", "return inode != 0 and inode == self._wal_inode", "return True"),),
     ),
     Tooth(
         "rot is ignored",

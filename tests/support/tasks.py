@@ -44,7 +44,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 def lent(opened: aio.AsyncStore) -> int:
     """How many connections scans and snapshots hold."""
-    return len(opened._store._engine._lent)
+    readers = opened._store._engine.readers
+    readers.reclaim()
+    return len(readers.lent)
 
 
 def notes(error: BaseException) -> str:
