@@ -13,7 +13,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
@@ -21,6 +21,9 @@ from sqlstate.errors import StoreForked, StoreUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+LOOK_SECONDS: Final = 0.25
 
 
 class Job(Protocol):
@@ -124,15 +127,24 @@ class Loop(ABC):
 
 
 class AsyncioLoop(Loop):
-    """A loop of asyncio, or of another library that stands in for it."""
+    """A loop of asyncio, or of another library that stands in for it.
+
+    As long as a task waits, it looks now and then for what was delivered: Ctrl-C can hit the very callback by which
+    the loop was to hear of that.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
+        self._waiting = 0
+        self._look_at = 0.0
 
     async def wait(self, job: Job) -> None:
         """Wait until *job* is settled."""
+        self._waiting += 1
         try:
+            if self._loop.time() >= self._look_at:
+                self._look_soon()
             job.waiter = self._loop.create_future()
             if not job.settled:
                 await job.waiter
@@ -143,6 +155,18 @@ class AsyncioLoop(Loop):
             job.waiter = None
             _note(e, job)
             raise
+        finally:
+            self._waiting -= 1
+
+    def _look_soon(self) -> None:
+        self._look_at = self._loop.time() + LOOK_SECONDS
+        self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self._waiting > 0:
+            self._look_soon()
+        if self._delivered:
+            self._settle()
 
     def release(self, waiter: asyncio.Future[None]) -> None:
         """Let the task that awaits *waiter* go on."""

@@ -20,6 +20,7 @@ _SENTENCES: Final = (
     ("To read it now, open it with read_only=True", "The verbs that read it work: get, list, export, check, backup"),
     ("was opened with read_only=True", "was opened for reading"),
     ("restore with replace=True", "restore with --replace"),
+    ("as it is with accept_copy=True", "as it is with 'sqlstate restore --accept-copy'"),
     ("with Store.backup()", "with 'sqlstate backup'"),
     (
         'or open with recover="accept" to go on with what can be proven',
