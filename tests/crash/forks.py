@@ -403,7 +403,7 @@ def executes(ground: Ground) -> None:
         command = [sys.executable, "-m", "sqlstate"]
         with sqlstate.open(ground.fresh()):
             pass
-        subprocess.run([*command, "-q", "put", str(ground.path), "c", "cli", "7"], check=True)
+        subprocess.run([*command, "put", "-q", str(ground.path), "c", "cli", "7"], check=True)
         done = subprocess.run([*command, "get", str(ground.path), "c", "cli"], check=True, stdout=subprocess.PIPE)
         return done.stdout.decode().strip()
 
