@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlstate import audit, files, migrate, state, wal
+from sqlstate import audit, files, forks, migrate, state, wal
 from sqlstate import meta as metadata
 from sqlstate.connection import HEADER_BYTES, Connection, check_sqlite, check_vfs, page_size
 from sqlstate.encoding import name_bytes, stored_name
@@ -356,6 +356,7 @@ def open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
 
 def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) -> bool:
     """Tell whether there is a file that may be replaced, and keep others from it until *stack* ends."""
+    forks.check(target)
     for sidecar in beside(target):
         raise InvalidOption(
             f"{sidecar} lies where a store would be restored to. It may hold commits of the store there: "

@@ -192,8 +192,8 @@ class Connection:
                     return rows, True
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self._error(e) from e
-        except TypeError as e:
-            raise Damaged(f"{self.path}: a row holds no value; it was changed from outside. Restore a backup") from e
+        except TypeError:  # no value at all: who reads the row says so, by its name
+            return rows, True
         return rows, False
 
     def iterate(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:

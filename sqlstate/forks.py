@@ -55,10 +55,19 @@ class OpenFile:
     __slots__ = ("__weakref__", "identity")
 
     def __init__(self, path: str) -> None:
+        check(path)
         self.identity = identity(path)
-        if self.identity in _inherited:
-            raise refusal(path)
         _open.add(self)
+
+
+def check(path: str) -> None:
+    """Raise if a file was open in a parent process when this one was forked.
+
+    Raises:
+        StoreForked: it was.
+    """
+    if identity(path) in _inherited:
+        raise refusal(path)
 
 
 def refusal(path: str) -> StoreForked:

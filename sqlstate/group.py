@@ -10,10 +10,9 @@ in a group that is still open to the next block in line or to the writer, who co
 
 Whoever finds nobody at work or waiting does without all that: then a write costs what it costs alone.
 
-Every request is answered, whatever is raised wherever. What was taken from the queue stands in the group that is open,
-and what has an outcome in a queue of its own, until it is answered. Who waits looks now and then whether the writer
-lives, and sees that there is one; and whoever gets the writing connection next asks SQLite what became of a group that
-was cut short.
+Every request is answered, whatever is raised wherever: what was taken from the queue stands in the open group, and what
+has an outcome in a queue of its own. Who waits sees now and then that the writer lives; and whoever gets the writing
+connection next asks SQLite what became of a group that was cut short.
 """
 
 from __future__ import annotations
@@ -31,7 +30,19 @@ from sqlstate.blocks import Block
 from sqlstate.commit import Commit
 from sqlstate.errors import Busy, Damaged, StoreClosed, StoreError, StoreIOError, StoreUnusable
 from sqlstate.own_thread import OwnThread
-from sqlstate.requests import Barrier, Call, Ended, Future, FutureCall, Group, Put, Request, WaitedCall, failed
+from sqlstate.requests import (
+    LOOK_SECONDS,
+    Barrier,
+    Call,
+    Ended,
+    Future,
+    FutureCall,
+    Group,
+    Put,
+    Request,
+    WaitedCall,
+    failed,
+)
 from sqlstate.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -45,8 +56,6 @@ T = TypeVar("T")
 
 GROUP_SIZE: Final = 1000
 GROUP_WAIT: Final = 0.01
-# Who waits for an answer looks so often whether somebody is at work.
-LOOK_SECONDS: Final = 0.1
 # How often the writer lets other threads run before it takes it that nothing more comes.
 YIELDS: Final = 4
 
@@ -84,7 +93,7 @@ class GroupCommit:
 
     def put(self, name: Name, stored: Stored) -> None:
         """Put one entry durably, in a transaction of its own."""
-        if not self._is_free():
+        if not self.is_free():
             self._ask(Put(name, stored))
             return
         self.writer.nothing_made()
@@ -96,16 +105,13 @@ class GroupCommit:
             raise
 
     def run(self, work: Callable[[Transaction], T], note: str = "") -> T:
-        """Return what *work* returns of a transaction of its own, once it is durable."""
-        if self._is_free():
-            with TransactionBlock(self, note) as txn:
-                return work(txn)
+        """Return what *work* returns of a transaction of its own, once it is durable. The writer calls it."""
         result: T = self._ask(WaitedCall(work, note))
         return result
 
     def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
         """Have *work* called in its turn, and return at once."""
-        future: Future[T] = Future()
+        future: Future[T] = Future(weakref.WeakMethod(self.look_after))
         self.enqueue(FutureCall(work, note, future))
         return future
 
@@ -157,7 +163,7 @@ class GroupCommit:
 
     def _await(self, request: Put | Barrier | WaitedCall) -> None:
         while not request.answered(LOOK_SECONDS):
-            self._look_after()
+            self.look_after()
 
     def _explain(self, error: BaseException, request: Put | Barrier | WaitedCall) -> None:
         """Say in a note of *error*, which ended the wait for *request*, what became of that."""
@@ -267,7 +273,7 @@ class GroupCommit:
                     f"{self._engine.path}: what was submitted was not done within {timeout:g} s; the store is still "
                     "open. Try again"
                 )
-            self._look_after()
+            self.look_after()
             time.sleep(0.001)
         self._thread.ring()
 
@@ -286,7 +292,7 @@ class GroupCommit:
                 return
             if not self._thread.alive:
                 self.work()  # at this time, some versions of Python start no thread any more
-            self._look_after()
+            self.look_after()
             time.sleep(0.001)
 
     # What the calling thread does.
@@ -295,7 +301,7 @@ class GroupCommit:
         """Tell whether this is the writer's thread, which must not wait for itself."""
         return self._thread.is_here()
 
-    def _is_free(self) -> bool:
+    def is_free(self) -> bool:
         """Tell whether this thread need not let the writer do its work: nobody is at work, or there is no sharing."""
         if not self.shares or own_thread.ending() or self._is_writer():
             return True
@@ -366,7 +372,7 @@ class GroupCommit:
 
     # What the writer does.
 
-    def _look_after(self) -> None:
+    def look_after(self) -> None:
         """See that somebody is at work if there is work; for those who wait."""
         if self._queue or self._done or (self._open is not None and not self._engine.turn.owner):
             with suppress(RuntimeError):
@@ -402,9 +408,9 @@ class GroupCommit:
                 self._refuse_all()
                 return True
             waiting = len(queue)
-            if self._take_open() is None:
-                if not waiting:
-                    return True
+            if self._take_open() is None and not waiting:
+                return True
+            if self._open is None:
                 try:
                     self._engine.tidy_writer()
                     self._open = Group(Commit(self.writer))
@@ -618,37 +624,6 @@ class GroupCommit:
     def _answer(self, requests: list[Request], error: BaseException) -> None:
         """Have *requests*, none of which had begun, that were not withdrawn, told that they failed."""
         self._done.extend([failed(request, error) for request in requests if request.begin()])
-
-
-class TransactionBlock(Block):
-    """A block that is a transaction: of its own, or part of what this thread has open."""
-
-    __slots__ = ("_group", "_note", "_outer", "_txn")
-
-    def __init__(self, group: GroupCommit, note: str) -> None:
-        super().__init__()
-        self._group = group
-        self._note = note
-
-    def enter(self) -> Transaction:
-        """Begin it; one of its own waits for the writing connection."""
-        self._outer = self._group.own.get()
-        self._group.writer.nothing_made()
-        begin = self._group.begin if self._outer is None else self._outer.begin_inside
-        self._txn: Transaction = begin(self._note, self.over)
-        return self._txn
-
-    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Make it durable, or undo it."""
-        group = self._group
-        try:
-            if self._outer is None:
-                group.end(self.over, self._txn, keep=kind is None)
-            else:
-                self._outer.end_inside(self.over, self._txn, keep=kind is None)
-        except BaseException as e:
-            group.writer.tell(e)
-            raise
 
 
 class _Serving(Block):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 import time
 import weakref
@@ -100,12 +101,16 @@ class OwnThread:
 
 def _run(thread: OwnThread, work: weakref.WeakMethod[Callable[[], bool]]) -> None:
     while True:
-        bound = work()
-        if bound is None or not bound():
-            return
-        del bound  # who drops the store must not wait for us
-        if not thread.sleep():
-            return
+        try:
+            if not _step(work) or not thread.sleep():
+                return
+        except BaseException:  # noqa: BLE001, nobody else would do what there is to do
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+def _step(work: weakref.WeakMethod[Callable[[], bool]]) -> bool:
+    bound = work()  # not kept: who drops the store must not wait for us
+    return bound is not None and bound()
 
 
 # ---- The end of the interpreter ----

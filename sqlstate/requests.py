@@ -7,9 +7,10 @@ import threading
 import time
 from concurrent import futures
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Callable
 
     from sqlstate.commit import Commit
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from sqlstate.wal import Head
 
 T = TypeVar("T")
+
+# Who waits for an answer looks so often whether somebody is at work.
+LOOK_SECONDS: Final = 0.1
 
 
 class Request:
@@ -153,6 +157,41 @@ class Future(futures.Future[T], Generic[T]):
 
     head: Head | None = None
     """The commit that carries it, once it is done; None if it changed nothing."""
+
+    def __init__(self, look_after: weakref.WeakMethod[Callable[[], None]] | None = None) -> None:
+        super().__init__()
+        self._look_after = look_after
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the function's result, once it is durable.
+
+        Args:
+            timeout: seconds to wait at most; None waits for as long as it takes.
+
+        Raises:
+            TimeoutError, CancelledError: as concurrent.futures.Future.result().
+            Exception: why it has no effect, or why that is not known.
+        """
+        self._wait(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return why it has no effect, None if it is durable. Arguments and errors are those of result()."""
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until it is done, and see meanwhile that somebody is at work."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self.done():
+            left = LOOK_SECONDS if until is None else min(LOOK_SECONDS, until - time.monotonic())
+            if left <= 0:
+                return
+            if futures.wait([self], left).done:
+                return
+            look_after = None if self._look_after is None else self._look_after()
+            if look_after is not None:
+                look_after()
 
 
 class FutureCall(Call):

@@ -249,6 +249,7 @@ class WriteAheadLog:
     def _live(self) -> None:
         """Hold the lock that says that this session lives, from its first staged transaction on."""
         if self._file is None:
+            self._session = secrets.token_bytes(fmt.SESSION_BYTES)  # a file of the last one, if it was cut short, stays
             self._file = SessionFile(self._engine.real_path, self._session, self._writer.meta.store_id)
 
     def _is_alive(self, session: bytes) -> bool:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 from sqlstate import audit, backup, check, files, headlog, history, state, trail, tree, wal, watching
 from sqlstate import format as fmt
 from sqlstate.batch import BatchBlock
+from sqlstate.blocks import Block
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, check_number
 from sqlstate.errors import Busy, InvalidOption, ReadOnly, StoreFull, StoreUnusable
-from sqlstate.group import GroupCommit, TransactionBlock
+from sqlstate.group import GroupCommit
 from sqlstate.prover import Provable
 from sqlstate.staging import StagedTransaction, WriteAheadLog
 from sqlstate.transaction import JSON, Snapshot, check_note
@@ -191,7 +192,7 @@ class Store(Provable):
         Raises:
             Busy, Conflict, StoreFull, CommitOutcomeUnknown, ReadOnly: as transaction().
         """
-        if self._own() is not None:
+        if self._own() is not None or self._group.is_free():
             with self.transaction(note) as txn:
                 return work(txn)
         return self._group.run(work, check_note(note))
@@ -556,6 +557,10 @@ class Store(Provable):
         else:
             yield from self._engine.readers.scan(partial(state.chunk, values=values), span)
 
+    def look_after(self) -> None:
+        """See that somebody is at work if there is work. For this package's own modules."""
+        self._group.look_after()
+
     def reclaim(self) -> None:
         """Take back what scans and snapshots hold that nobody has any more. For this package's own modules."""
         self._engine.readers.reclaim()
@@ -583,3 +588,34 @@ class Store(Provable):
                 f"{self._engine.path}: {what}() cannot be called inside a transaction or batch of the same thread; "
                 "leave its block first. Nothing was changed"
             )
+
+
+class TransactionBlock(Block):
+    """A block that is a transaction: of its own, or part of what this thread has open."""
+
+    __slots__ = ("_group", "_note", "_outer", "_txn")
+
+    def __init__(self, group: GroupCommit, note: str) -> None:
+        super().__init__()
+        self._group = group
+        self._note = note
+
+    def enter(self) -> Transaction:
+        """Begin it; one of its own waits for the writing connection."""
+        self._outer = self._group.own.get()
+        self._group.writer.nothing_made()
+        begin = self._group.begin if self._outer is None else self._outer.begin_inside
+        self._txn: Transaction = begin(self._note, self.over)
+        return self._txn
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Make it durable, or undo it."""
+        group = self._group
+        try:
+            if self._outer is None:
+                group.end(self.over, self._txn, keep=kind is None)
+            else:
+                self._outer.end_inside(self.over, self._txn, keep=kind is None)
+        except BaseException as e:
+            group.writer.tell(e)
+            raise

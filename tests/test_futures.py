@@ -17,8 +17,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate import Busy, Future, Store, StoreClosed, StoreForked, StoreUnusable, Transaction, TransactionEnded
-from sqlstate import group as group_module
+from sqlstate import (
+    Busy,
+    Future,
+    Store,
+    StoreClosed,
+    StoreForked,
+    StoreUnusable,
+    Transaction,
+    TransactionEnded,
+    own_thread,
+)
 from tests.reference import plain
 from tests.support.calls import Asked
 from tests.support.lines import PATIENCE, Threads, held, line_of_requests, line_of_turns, logged, sizes
@@ -496,7 +505,7 @@ def test_closing_while_another_thread_has_a_block_is_busy_and_the_store_stays_op
 
 
 def test_a_store_that_is_dropped_ends_its_thread_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_module, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(own_thread, "IDLE_SECONDS", 0.001)
     store = sqlstate.open(path, mode="group")
     store.submit(add).result(PATIENCE)
     [thread] = [each for each in threading.enumerate() if each.name == f"sqlstate {path}"]
@@ -509,7 +518,7 @@ def test_a_store_that_is_dropped_ends_its_thread_by_itself(path: Path, monkeypat
 
 
 def test_a_thread_that_ended_for_want_of_work_is_begun_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_module, "IDLE_SECONDS", 0.0001)
+    monkeypatch.setattr(own_thread, "IDLE_SECONDS", 0.0001)
     for number in range(1, 31):
         assert store.submit(add).result(PATIENCE) == number
         if number % 3 == 0:

@@ -322,7 +322,7 @@ def test_who_was_slower_than_another_writes_nothing_twice(
     slow, fast = open_store(), open_store()
     lock = slow._engine.lock_writer
 
-    def late(over: Over, *, joining: bool) -> None:
+    def late(over: Over, *, joining: bool = False) -> None:
         history.extend(fast._writer)
         lock(over, joining=joining)
 

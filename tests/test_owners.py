@@ -82,7 +82,7 @@ def test_what_root_makes_beside_a_store_is_its_owners(db: Path, folder: Path) ->
     with sqlstate.open(db) as store:
         store.stage().put("c", "k", 2)
         beside = [path for path in folder.iterdir() if path != db]
-        assert len(beside) == 3
+        assert len(beside) == 4
         assert {owner(path) for path in beside} == {(NOBODY, NOBODY, 0o640)}
 
 

@@ -52,6 +52,8 @@ class Loop(ABC):
         self._delivered: deque[Job] = deque()
         self._woken = False
         self.watchers: set[anyio.Event] = set()
+        self.look_after: Callable[[], None] | None = None
+        """Sees that somebody is at work for the tasks that wait."""
 
     def check(self) -> None:
         """Raise unless this is called inside the loop.
@@ -165,6 +167,8 @@ class AsyncioLoop(Loop):
     def _look(self) -> None:
         if self._waiting > 0:
             self._look_soon()
+        if self.look_after is not None:
+            self.look_after()
         if self._delivered:
             self._settle()
 

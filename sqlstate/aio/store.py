@@ -126,6 +126,7 @@ class AsyncStore(Entries):
     def __init__(self, store: Store, loop: Loop, threads: Threads) -> None:
         self._store = store
         self._loop = loop
+        loop.look_after = store.look_after
         self._threads = threads
 
     @property
