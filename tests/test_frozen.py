@@ -170,8 +170,16 @@ def test_who_may_not_write_the_file_leaves_nothing_beside_it_that_its_owner_coul
 
 
 def test_a_store_that_is_open_is_read_by_a_user_who_may_not_write_it() -> None:
-    with open_folder() as folder, sqlstate.open(folder / "app.db") as store:
-        store["c"]["k"] = 1
+    """The owner is a process of its own: a child of this one could not open what is open here."""
+    work = "import sqlstate, sys; s = sqlstate.open(sys.argv[1]); s['c']['k'] = 1; print('open', flush=True); input()"
+    with (
+        open_folder() as folder,
+        subprocess.Popen(
+            [sys.executable, "-c", work, str(folder / "app.db")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as owner,
+    ):
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"open\n"
         for name in os.listdir(folder):
             (folder / name).chmod(0o644)
 
@@ -180,6 +188,7 @@ def test_a_store_that_is_open_is_read_by_a_user_who_may_not_write_it() -> None:
                 assert reader["c"]["k"] == 1
 
         as_user(NOBODY, read)
+        owner.communicate(b"\n")
 
 
 def test_a_journal_that_cannot_be_made_is_no_question_of_reading() -> None:

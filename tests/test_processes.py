@@ -498,7 +498,7 @@ def test_a_store_closed_under_threads_at_work_ends_them_between_two_commits(path
         while True:
             try:
                 done = work()
-            except sqlstate.StoreClosed:
+            except (sqlstate.StoreClosed, sqlstate.TransactionEnded):
                 return done
 
     with ThreadPoolExecutor(4) as pool:
