@@ -191,10 +191,11 @@ class _FutureCall(Call):
         if self.future.done():
             return
         self.future.head = self.head
-        if self.error is None:
-            self.future.set_result(self.result)
-        else:
-            self.future.set_exception(self.error)
+        with suppress(futures.InvalidStateError):  # another thread was faster
+            if self.error is None:
+                self.future.set_result(self.result)
+            else:
+                self.future.set_exception(self.error)
 
 
 class _Group:
@@ -350,7 +351,7 @@ class GroupCommit:
             group = self._take_open()
             if group is not None and not self._takes_more(group):
                 self._finish(group, mine=False)
-                self._tell()
+                self._have_told()
                 group = None
             if group is None:
                 group = self._open = _Group(Commit(self.writer))
@@ -496,7 +497,7 @@ class GroupCommit:
         group = self._take_open()
         if group is not None:
             self._finish(group, mine=False)
-            self._tell()
+            self._have_told()
 
     def _take_open(self) -> _Group | None:
         """Return the open group, if there is one, without what was cut short in it. The caller has the connection."""
@@ -765,11 +766,30 @@ class GroupCommit:
         self._done.extend(request for request in group.taken if id(request) not in ended)
         self._open = None
 
-    def _tell(self) -> None:
-        """Tell those whose requests have an outcome."""
+    def _have_told(self) -> None:
+        """Have those told whose requests have an outcome; for a thread that has the writing connection.
+
+        It lets threads go on by itself. A callback might write, which this thread cannot do now: that is the writer's.
+        """
+        if not self._tell(only=_Waited):
+            try:
+                self._wake()
+            except RuntimeError:  # no thread can be begun
+                self._tell()
+
+    def _tell(self, *, only: type = Request) -> bool:
+        """Tell those whose requests have an outcome, up to the first that is not of *only*; tell whether that is all.
+
+        Several threads can be at it.
+        """
         done = self._done
-        while done:
-            request = done[0]
+        while True:
+            try:
+                request = done[0]
+            except IndexError:
+                return True
+            if not isinstance(request, only):
+                return False
             try:
                 request.resolve()
             except BaseException:  # noqa: BLE001, a callback's: the others must be told all the same
