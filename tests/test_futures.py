@@ -498,8 +498,7 @@ def test_closing_while_another_thread_has_a_block_is_busy_and_the_store_stays_op
 def test_a_store_that_is_dropped_ends_its_thread_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_module, "IDLE_SECONDS", 0.001)
     store = sqlstate.open(path, mode="group")
-    store.submit(add).result(PATIENCE)
-    [thread] = [each for each in threading.enumerate() if each.name == f"sqlstate {path}"]
+    thread = store.submit(lambda _: threading.current_thread()).result(PATIENCE)
     dropped = weakref.ref(store)
     del store
     thread.join(PATIENCE)
