@@ -40,6 +40,7 @@ from sqlstate.requests import (
     Group,
     Put,
     Request,
+    Waited,
     WaitedCall,
     failed,
 )
@@ -188,7 +189,7 @@ class GroupCommit:
             group = self._take_open()
             if group is not None and not self._takes_more(group):
                 self._finish(group, mine=False)
-                self._tell()
+                self._have_told()
                 group = None
             if group is None:
                 self._engine.tidy_writer()
@@ -349,7 +350,7 @@ class GroupCommit:
         group = self._take_open()
         if group is not None:
             self._finish(group, mine=False)
-            self._tell()
+            self._have_told()
 
     def _take_open(self) -> Group | None:
         """Return the open group, if there is one, without what was cut short in it. The caller has the connection."""
@@ -588,11 +589,30 @@ class GroupCommit:
                 failed(request, e)
         self._hand_out(group)
 
-    def _tell(self) -> None:
-        """Tell those whose requests have an outcome."""
+    def _have_told(self) -> None:
+        """Have those told whose requests have an outcome; for a thread that has the writing connection.
+
+        It lets threads go on by itself. A callback might write, which this thread cannot do now: that is the writer's.
+        """
+        if not self._tell(only=Waited):
+            try:
+                self._thread.wake()
+            except RuntimeError:  # no thread can be begun
+                self._tell()
+
+    def _tell(self, *, only: type = Request) -> bool:
+        """Tell those whose requests have an outcome, up to the first that is not of *only*; tell whether that is all.
+
+        Several threads can be at it.
+        """
         done = self._done
-        while done:
-            request = done[0]
+        while True:
+            try:
+                request = done[0]
+            except IndexError:
+                return True
+            if not isinstance(request, only):
+                return False
             try:
                 request.resolve()
             except BaseException:  # noqa: BLE001, a callback's: the others must be told all the same

@@ -216,10 +216,11 @@ class FutureCall(Call):
         if self.future.done():
             return
         self.future.head = self.head
-        if self.error is None:
-            self.future.set_result(self.result)
-        else:
-            self.future.set_exception(self.error)
+        with suppress(futures.InvalidStateError):  # another thread was faster
+            if self.error is None:
+                self.future.set_result(self.result)
+            else:
+                self.future.set_exception(self.error)
 
 
 class Group:

@@ -507,8 +507,7 @@ def test_closing_while_another_thread_has_a_block_is_busy_and_the_store_stays_op
 def test_a_store_that_is_dropped_ends_its_thread_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_thread, "IDLE_SECONDS", 0.001)
     store = sqlstate.open(path, mode="group")
-    store.submit(add).result(PATIENCE)
-    [thread] = [each for each in threading.enumerate() if each.name == f"sqlstate {path}"]
+    thread = store.submit(lambda _: threading.current_thread()).result(PATIENCE)
     dropped = weakref.ref(store)
     del store
     thread.join(PATIENCE)
@@ -587,6 +586,40 @@ def test_the_child_of_a_fork_is_refused_and_the_parent_goes_on(store: Store, at_
 
 
 # ---- Many threads ----
+
+
+def test_threads_that_tell_at_once_tell_each_one_and_nobody_twice(store: Store) -> None:
+    """Who finishes what another left open tells of it, while the store's own thread may be telling too."""
+    group, called = store._group, []
+    for _ in range(30):
+        promised: list[Future[Any]] = [Future() for _ in range(50)]
+        for number, future in enumerate(promised):
+            future.add_done_callback(lambda _, number=number: called.append(number))  # type: ignore[misc]
+            request = requests.FutureCall(add, "", future)
+            request.begin()
+            request.result = number
+            group._done.append(request)
+        with Threads() as threads:
+            for _ in range(4):
+                threads.start(group._tell)
+        assert [future.result(PATIENCE) for future in promised] == list(range(50))
+        assert sorted(called) == list(range(50))
+        called.clear()
+
+
+def test_a_thread_that_has_the_connection_leaves_callbacks_to_the_store_s_own(store: Store) -> None:
+    """A callback may write, which would be refused in a thread that is about to."""
+    told: list[str] = []
+    future: Future[Any] = Future()
+    future.add_done_callback(lambda _: told.append(threading.current_thread().name))
+    request = requests.FutureCall(add, "", future)
+    request.begin()
+    store._group._done.append(request)
+    with store._engine.writing():
+        store._group._have_told()
+        assert future.result(PATIENCE) is None
+    store.barrier()
+    assert told == [f"sqlstate {store.path}"]
 
 
 def increment(store: Store) -> None:
