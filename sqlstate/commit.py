@@ -185,6 +185,10 @@ class Writer:
         """Note that this thread begins something anew: it has made no commit yet that tell() could tell of."""
         self._made.pop(get_ident(), None)
 
+    def made(self, head: Head) -> None:
+        """Note that a commit was made for this thread, by another."""
+        self._made[get_ident()] = head
+
     def tell(self, error: BaseException) -> None:
         """Say in a note of *error*, which cut a commit short and is not ours, if the commit was made all the same.
 

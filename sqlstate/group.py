@@ -94,11 +94,11 @@ class GroupCommit:
 
     def put(self, name: Name, stored: Stored) -> None:
         """Put one entry durably, in a transaction of its own."""
-        if not self.is_free():
-            self._ask(Put(name, stored))
-            return
         self.writer.nothing_made()
         try:
+            if not self.is_free():
+                self._ask(Put(name, stored))
+                return
             with self._engine.writing():
                 self.writer.put(name, stored)
         except BaseException as e:
@@ -160,6 +160,8 @@ class GroupCommit:
             raise
         if request.error is not None:
             raise request.error
+        if request.head is not None:
+            self.writer.made(request.head)
         return request.result
 
     def _await(self, request: Put | Barrier | WaitedCall) -> None:

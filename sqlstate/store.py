@@ -195,7 +195,12 @@ class Store(Provable):
         if self._own() is not None or self._group.is_free():
             with self.transaction(note) as txn:
                 return work(txn)
-        return self._group.run(work, check_note(note))
+        self._writer.nothing_made()
+        try:
+            return self._group.run(work, check_note(note))
+        except BaseException as e:
+            self._writer.tell(e)
+            raise
 
     def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
         """Have *work* called in its turn with a transaction of its own, and return at once.

@@ -27,6 +27,7 @@ from sqlstate import (
     Transaction,
     TransactionEnded,
     own_thread,
+    requests,
 )
 from tests.reference import plain
 from tests.support.calls import Asked

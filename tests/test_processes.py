@@ -498,7 +498,7 @@ def test_a_store_closed_under_threads_at_work_ends_them_between_two_commits(path
         while True:
             try:
                 done = work()
-            except (sqlstate.StoreClosed, sqlstate.TransactionEnded):
+            except (sqlstate.StoreClosed, sqlstate.TransactionEnded):  # the latter if in the midst of a scan
                 return done
 
     with ThreadPoolExecutor(4) as pool:
