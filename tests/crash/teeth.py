@@ -154,7 +154,8 @@ TEETH: Final = (
         (
             Edit(
                 "engine",
-                "            self.writer.commit()\n        except StoreFull:\n            self.make_room()\n            raise\n"
+                "            self.writer.commit()\n        except StoreFull:\n            self.make_room()\n"
+                "            raise\n"
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
                 "            pass\n        except StoreFull:\n            self.make_room()\n            raise\n"
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
