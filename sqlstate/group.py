@@ -153,6 +153,8 @@ class GroupCommit:
         try:
             self.enqueue(request)
             self._await(request)
+            if request.head is not None:
+                self.writer.made(request.head)
         except StoreError:
             raise
         except BaseException as e:  # KeyboardInterrupt
@@ -160,8 +162,6 @@ class GroupCommit:
             raise
         if request.error is not None:
             raise request.error
-        if request.head is not None:
-            self.writer.made(request.head)
         return request.result
 
     def _await(self, request: Put | Barrier | WaitedCall) -> None:
