@@ -150,9 +150,10 @@ class AsyncioLoop(Loop):
             job.waiter = self._loop.create_future()
             if not job.settled:
                 await job.waiter
+        except GeneratorExit:  # the task is dropped, maybe by the garbage collector: nothing is awaited or locked
+            raise
         except BaseException as e:
-            # With GeneratorExit the task is dropped: nothing can be awaited.
-            if not job.withdraw() and not isinstance(e, GeneratorExit):
+            if not job.withdraw():
                 await self._wait_out(job)
             job.waiter = None
             _note(e, job)

@@ -100,6 +100,8 @@ class Opening:
         opened: list[Store] = []
         try:
             await threads.run(lambda: opened.append(sqlstate.opening.open(path, mode=mode, **options)), whole=True)
+        except GeneratorExit:  # as for __aexit__
+            raise
         except BaseException:
             try:
                 if opened:  # cancelled while it was opened
