@@ -19,6 +19,10 @@ R = TypeVar("R")
 THREADS_MAX: Final = 8
 
 
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="sqlstate-aio")
+
+
 class Threads:
     """Up to THREADS_MAX threads of one store, started as they are needed.
 
@@ -42,7 +46,7 @@ class Threads:
         self._path = path
         self.ending = False
         self.ended = False
-        self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="sqlstate-aio")
+        self._pool = _pool()
 
     async def run(self, fn: Callable[[], R], *, whole: bool = False) -> R:
         """Return what *fn* returns in a thread.
@@ -61,6 +65,11 @@ class Threads:
             errand.future = self._pool.submit(errand)
         except RuntimeError:
             raise StoreClosed(f"{self._path}: the store is closed") from None
+        except (
+            BaseException
+        ):  # a thread of the pool may have been cut short while it was started, and counts all the same
+            self._pool = _pool()
+            raise
         try:
             await self._loop.wait(errand)
             if errand.error is not None:
