@@ -221,8 +221,9 @@ class GroupCommit:
         except StoreError:
             raise
         except BaseException as e:
-            waits = waits or self._waiting_for(txn)
-            if waits is not None:
+            if self._engine.turn.has(over):  # it came before that was given on, and others would wait for us
+                self._put_down(over)
+            if (waits := waits or self._waiting_for(txn)) is not None:
                 self._explain(e, waits)
             raise
         if waits is not None and waits.error is not None:

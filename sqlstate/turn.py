@@ -43,6 +43,11 @@ class Turn:
         """Whether a thread waits for it."""
         return bool(self._waiting)
 
+    def has(self, over: Over) -> bool:
+        """Tell whether it is this block's."""
+        claim = self._claim
+        return claim is not None and claim.over is over
+
     def take(self, over: Over, timeout: float = -1) -> bool:
         """Wait until it is this block's turn, and tell whether it is.
 

@@ -162,8 +162,8 @@ class AsyncioLoop(Loop):
             self._waiting -= 1
 
     def _look_soon(self) -> None:
-        self._look_at = self._loop.time() + LOOK_SECONDS
         self._loop.call_later(LOOK_SECONDS, self._look)
+        self._look_at = self._loop.time() + LOOK_SECONDS
 
     def _look(self) -> None:
         if self._waiting > 0:
@@ -182,6 +182,7 @@ class AsyncioLoop(Loop):
         # The scope keeps off anyio's cancellations, which come again and again; asyncio's come once each.
         with anyio.CancelScope(shield=True):
             while not job.settled:
+                self._look_soon()  # the last look may have been what was cut short
                 job.waiter = self._loop.create_future()
                 with suppress(asyncio.CancelledError):  # the first one is raised again when it is over
                     await job.waiter
