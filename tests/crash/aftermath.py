@@ -55,13 +55,19 @@ def said(error: BaseException) -> Said:
 
 
 def came_out_of_the_package(error: BaseException) -> bool:
-    """Tell whether an exception came out of a call of sqlstate, and not before it or after it."""
-    trace, package = error.__traceback__, str(Path(sqlstate.__file__).parent)
+    """Tell whether an exception came out of a call of sqlstate, and not before it or after it.
+
+    A method of a collection or a store that has its result, and is about to return it, counts as after it: what it
+    called has committed and returned, and nothing there can add a note any more. The documentation says so.
+    """
+    trace, package = error.__traceback__, Path(sqlstate.__file__).parent
+    innermost = None
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith(package):
-            return True
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if file.is_relative_to(package):
+            innermost = file
         trace = trace.tb_next
-    return False
+    return innermost is not None and innermost.name not in ("collection.py", "store.py")
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -623,7 +623,7 @@ def cases(plan: Plan) -> list[str]:
     return found
 
 
-@campaign(17, "signals whose handlers raise", bar="0 broken, hanging, false Damaged", ci=900, long=60_000)
+@campaign(17, "signals whose handlers raise", bar="0 broken, hanging, false Damaged", ci=300, long=60_000)
 def signals(plan: Plan) -> Result:
     """Interrupt work on stores; the count is of signals that raised while there was work."""
     result = spread_watched(plan, one, cases(plan), CASE_SECONDS)
