@@ -157,13 +157,18 @@ def test_what_cannot_be_an_origin_is_refused(origin: str) -> None:
         SIGNER.text.replace("+", " "),
         None,
     ],
+    ids=["empty", "name alone", "public", "no prefix", "cut", "too long", "other name", "spaces", "None"],
 )
 def test_what_is_no_private_key_is_refused(text: str) -> None:
     with pytest.raises(InvalidOption, match="private key"):
         Signer(text)
 
 
-@pytest.mark.parametrize("key", ["", SIGNER.text, SIGNER.public[:-1], SIGNER.public.replace("orders", "borders"), None])
+@pytest.mark.parametrize(
+    "key",
+    ["", SIGNER.text, SIGNER.public[:-1], SIGNER.public.replace("orders", "borders"), None],
+    ids=["empty", "private", "cut", "other name", "None"],
+)
 def test_what_is_no_public_key_is_refused(key: str) -> None:
     with pytest.raises(InvalidOption, match="public key"):
         verify_head(NOTE.text, key)
