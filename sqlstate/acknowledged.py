@@ -17,7 +17,6 @@ import os
 import stat
 from contextlib import suppress
 from hashlib import sha256
-from io import FileIO
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -63,22 +62,20 @@ class Notes:
         store_id: of the store.
     """
 
-    __slots__ = ("_descriptor", "_file", "_held", "_path", "_place", "_seal", "_second", "_store_id")
+    __slots__ = ("_closing", "_descriptor", "_file", "_path", "_place", "_seal", "_second", "_store_id")
 
     def __init__(self, path: str, store_id: bytes) -> None:
         self._path = path
         self._file = path + SUFFIX
         self._store_id = store_id
-        self._held: FileIO | None = None  # closed twice, it closes nobody else's descriptor
+        self._closing: Iterator[None] = iter(())  # its next step closes the descriptor; there is one step alone
         self._descriptor = -1
         self._place = 0  # offset of the first of this handle's two places
         self._second = False  # the newest note is in the second
         self._seal: Any = None  # what each note's seal begins with; None: nothing is noted
 
     def __del__(self) -> None:
-        held = getattr(self, "_held", None)  # it may have been made in part
-        if held is not None:
-            held.close()
+        next(getattr(self, "_closing", iter(())), None)  # it may have been made in part
 
     @property
     def kept(self) -> bool:
@@ -159,13 +156,12 @@ class Notes:
     def close(self) -> None:
         """Note nothing more."""
         self._seal = None
-        if self._held is not None:
-            self._held.close()
+        next(self._closing, None)
 
     def _hold(self, flags: int) -> None:
         """Open the file, and keep it open."""
-        self._held = FileIO(_above_standard(os.open(self._file, flags | _FLAGS, 0o600)), "r+")
-        self._descriptor = self._held.fileno()
+        self._descriptor = _above_standard(os.open(self._file, flags | _FLAGS, 0o600))
+        self._closing = map(os.close, (self._descriptor,))
 
     def _sealed(self, lsn: int, audited: int, chain: bytes) -> bytes:
         note = _NOTE.pack(lsn, audited, chain)
