@@ -1,4 +1,4 @@
-"""Real processes killed, failed and damaged, at the counts for every change: campaigns 6 to 11 of tests/crash.
+"""Real processes killed, failed and damaged, at the counts for every change: campaigns 6 to 11, 24 and 25 of tests/crash.
 
 Method: as each campaign says of itself. `python -m tests.crash` runs them with a clock, and longer.
 """
@@ -49,3 +49,11 @@ def test_a_damaged_file_raises_only_our_errors(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(damaged, "TIMED", False)
     result = check(10)
     assert result.counts["success"], "no file was sound enough to be used"
+
+
+def test_a_power_cut_under_processes_threads_and_tasks_loses_nothing() -> None:
+    check(24)
+
+
+def test_a_power_cut_during_upkeep_leaves_the_state_before_or_after() -> None:
+    check(25)
