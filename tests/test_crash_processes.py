@@ -1,4 +1,4 @@
-"""Real processes killed, failed and damaged, at the counts for every change: campaigns 6 to 11, 24 and 25 of tests/crash.
+"""Real processes killed, failed and damaged, by campaigns 6 to 11, 24 and 25, at the counts for every change.
 
 Method: as each campaign says of itself. `python -m tests.crash` runs them with a clock, and longer.
 """

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.crash.workloads import State, Step
 
 OPERATIONS: Final = ("put", "delete", "many", "staged", "draft", "checkpoint", "backup")
+RARE: Final = ("clear", "replace", "restored", "prove")
+"""At the short count, each of these comes by itself, before and after a put."""
 SMALL: Final = Profile(0, {}, checkpoint_pages=1000)
 
 
@@ -43,8 +45,9 @@ def parts(plan: Plan) -> Iterator[Part]:
         yield Part(tuple(case.split("+")), journal, int(seed))
         return
     for length in range(plan.count, 0, -1):
-        for operations in itertools.product(OPERATIONS, repeat=length):
-            yield from (Part(operations, journal, plan.seed) for journal in ("wal", "delete"))
+        for operations in itertools.product(OPERATIONS + RARE, repeat=length):
+            if plan.long or not set(operations) & set(RARE) or set(operations) - set(RARE) <= {"put"}:
+                yield from (Part(operations, journal, plan.seed) for journal in ("wal", "delete"))
 
 
 def run_part(part: Part) -> Result:
@@ -134,5 +137,5 @@ def _one(
 
 @campaign(12, "all sequences of operations", bar="0 lost, mixed, corrupt, wrong", ci=2, long=3)
 def sequences(plan: Plan) -> Result:
-    """Every sequence of put, delete, batch, staged, draft, checkpoint, backup; the count is their greatest length."""
+    """Every sequence of operations; the count is their greatest length."""
     return merged(spread(plan, run_part, parts(plan)))

@@ -198,6 +198,7 @@ class Work:
         self._position = position
         self._entries: Entries = dict(found.entries) if found else {}
         self._backup = found.backup if found else None
+        self._backed_up: Entries | None = None
         self._clean: bool | None = None
         self.store = self.open()
 
@@ -416,8 +417,42 @@ class Work:
         self.draft()
         self.commit()
 
+    def clear(self) -> None:
+        """Delete all entries of a collection."""
+        if not self._entries:
+            self.put()
+        collection = self._present()[0]
+        with self.step("clear"):
+            self._entries = {name: value for name, value in self._entries.items() if name[0] != collection}
+            self.store[collection].clear()
+
+    def replace(self) -> None:
+        """Make a collection equal to something else."""
+        wanted = {key: self._rng.randrange(100) for key in self._rng.sample(range(60), 9)}
+        with self.step("replace"):
+            self._entries = {name: value for name, value in self._entries.items() if name[0] != "b"}
+            self._entries |= {("b", key): stored(value) for key, value in wanted.items()}
+            self.store["b"].replace(wanted)
+
+    def prove(self) -> None:
+        """Prove a commit; in a long history that writes blocks of the log's tree."""
+        with self.step("nothing"):
+            self.store.prove_commit(self.store.head().seq)
+
+    def restored(self) -> None:
+        """Put the backup that this work made in the store's place, or one that it makes now."""
+        if self._backed_up is None:
+            self.backup()
+        self.close()
+        with self.step("restored", clean=None):
+            assert self._backed_up is not None
+            self._entries = dict(self._backed_up)
+            sqlstate.restore(self.path.with_name(BACKUP), self.path, replace=True)
+            self.open()
+
     def backup(self) -> None:
         with self.step("nothing"):
+            self._backed_up = dict(self._entries)
             head = self.store.head()
             self._backup = Backup(head.seq, head.root)
             self.store.backup(self.path.with_name(BACKUP))
