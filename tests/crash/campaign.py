@@ -162,8 +162,9 @@ def find(number: int) -> Campaign:
 
 
 def default_jobs() -> int:
-    """Return how many processes may work at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many processes may work at once: the cores, or this test process's share of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def spread(plan: Plan, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -194,19 +194,19 @@ def _differs(done: Counter[tuple[str, object]], place: Path) -> Iterator[str]:
         yield f"AUDIT: {each} was {what}, and no entry says so"
 
 
-@campaign(1, "crash images, WAL", bar="0 lost, mixed, corrupt, wrong", ci=20_000, long=1_000_000)
+@campaign(1, "crash images, WAL", bar="0 lost, mixed, corrupt, wrong", ci=8_000, long=1_000_000)
 def wal_images(plan: Plan) -> Result:
     """Crash images of stores in WAL mode, synchronous=FULL."""
     return merged(spread(plan, run_part, parts(plan, "wal")))
 
 
-@campaign(2, "crash images, rollback journal", bar="0 lost, mixed, corrupt, wrong", ci=5_000, long=300_000)
+@campaign(2, "crash images, rollback journal", bar="0 lost, mixed, corrupt, wrong", ci=2_500, long=300_000)
 def journal_images(plan: Plan) -> Result:
     """Crash images of stores with a rollback journal, synchronous=EXTRA."""
     return merged(spread(plan, run_part, parts(plan, "delete")))
 
 
-@campaign(3, "a crash during recovery", bar="0, same final root", ci=3_000, long=100_000)
+@campaign(3, "a crash during recovery", bar="0, same final root", ci=1_500, long=100_000)
 def nested_images(plan: Plan) -> Result:
     """Crash images of the recovery from a crash image, in both journal modes."""
     # Some crashes need no recovery, and many crashes of a short recovery leave the same files.

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from unittest import mock
+from zlib import crc32
 
 import sqlstate
 from tests.crash.campaign import Plan, Result, campaign, merged, spread
@@ -248,16 +249,19 @@ class Group(NamedTuple):
     parts: tuple[Part, ...]
     only: int = 0
     """Fail this call alone."""
+    step: int = 1
+    """Fail one call of so many."""
 
 
 def run_group(group: Group) -> Result:
-    """Let each call of each part's kind fail in turn, until a run ends without a fault."""
+    """Let the calls of each part's kind fail in turn, until a run ends without a fault."""
     result = Result()
     judge = Judge(again=False)
     judged: dict[object, list[str]] = {}
     with fresh_folder() as folder, fresh_folder() as place:
         for part in group.parts:
-            for number in itertools.count(1) if not group.only else (group.only,):
+            first = 1 + crc32(repr(part).encode()) % group.step
+            for number in itertools.count(first, group.step) if not group.only else (group.only,):
                 put_files(folder, {})
                 sweep = Sweep(part, folder, Fault(part.call, number, part.full, part.lasting))
                 sweep.run()
@@ -290,10 +294,13 @@ def groups(plan: Plan) -> Iterator[Group]:
         for lasting in (False, True)
     ]
     for number, name, mode in itertools.product(range(plan.seed, plan.seed + plan.count), SCRIPTS, ("wal", "delete")):
-        yield Group(tuple(Part(name, mode, *fault, number) for fault in faults))
+        yield Group(tuple(Part(name, mode, *fault, number) for fault in faults), step=1 if plan.long else 5)
 
 
 @campaign(5, "every N-th call fails", bar="0 lost, mixed, corrupt, misreported", ci=1, long=20)
 def io_errors(plan: Plan) -> Result:
-    """Errors of the device and full disks, at every call of a few scripts; the count is that of seeds."""
+    """Errors of the device and full disks at each call of a few scripts, at the short count at every fifth.
+
+    The count is that of seeds.
+    """
     return merged(spread(plan, run_group, groups(plan)))
