@@ -7,9 +7,10 @@ question is always the caller's, and so is the root; nothing of either is taken 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -20,7 +21,7 @@ from sqlstate import format as fmt
 from sqlstate.errors import InvalidKey, InvalidName, InvalidOption, InvalidValue, ProofInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 Key = int | str | bytes
 
@@ -80,9 +81,7 @@ class Proof:
 
     def to_json(self) -> str:
         """Return the proof as one JSON object, without white space: its one form as text."""
-        body = base64.b64encode(self.body).decode()
-        facts = {"sqlstate": "proof", "version": VERSION, "kind": self.kind, "body": body}
-        return json.dumps(facts, separators=(",", ":"))
+        return f"{_json_head(self.kind)}{base64.b64encode(self.body).decode()}{_JSON_END}"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -91,17 +90,25 @@ class Proof:
         Raises:
             ProofInvalid: it is anything else.
         """
-        refusal = ProofInvalid("this is no proof of sqlstate as JSON")
-        if type(text) is not str:
-            raise refusal
-        try:
-            facts: Any = json.loads(text)
-            proof = cls(facts["kind"], base64.b64decode(facts["body"], validate=True))
-        except (binascii.Error, KeyError, TypeError, ValueError, RecursionError):  # InvalidOption is a ValueError
-            raise refusal from None
-        if proof.to_json() != text.removesuffix("\n"):
-            raise refusal
-        return proof
+        # There is one spelling, so nothing is parsed: a parser would build what a stranger wrote before it is refused.
+        kind = next((each for each in KINDS if text.startswith(_json_head(each))), None) if type(text) is str else None
+        end = len(text.removesuffix("\n")) - len(_JSON_END) if kind else 0
+        if kind and text.startswith(_JSON_END, end):
+            encoded = text[len(_json_head(kind)) : end]
+            try:
+                body = base64.b64decode(encoded, validate=True)
+            except ValueError:  # binascii.Error is one
+                body = b""
+            if base64.b64encode(body) == encoded.encode("ascii", "replace"):
+                return cls(kind, body)
+        raise ProofInvalid("this is no proof of sqlstate as JSON")
+
+
+_JSON_END: Final = '"}'
+
+
+def _json_head(kind: str) -> str:
+    return f'{{"sqlstate":"proof","version":{VERSION},"kind":"{kind}","body":"'
 
 
 class Document(str):
@@ -159,7 +166,7 @@ def verify_range(
         collection: text of 1 to 255 bytes.
         start: the first key that may be in it; None is no bound.
         stop: the first key beyond it; None is no bound.
-        limit: 1 or more: with that many entries returned, nothing is claimed of what comes after the last of them.
+        limit: 1 to 2^63-1: with that many entries returned, nothing is claimed of what comes after the last of them.
 
     Returns (key, value) pairs; a value is bytes, or what its JSON document holds.
 
@@ -168,12 +175,11 @@ def verify_range(
         InvalidOption, InvalidName, InvalidKey: the question is none.
     """
     low, high = _span(collection, start, stop)
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise InvalidOption(f"limit={limit!r} is not a number of entries, 1 or more")
+    check_limit(limit)
     opened = _open(proof, "range", root)
     first = opened.gap(low)
     inside = [leaf for leaf in opened.leaves[first.next :] if leaf.place < high]
-    if [leaf.rank for leaf in inside] != list(range(first.rank, first.rank + len(inside))):
+    if [leaf.position for leaf in inside] != list(range(first.position, first.position + len(inside))):
         raise ProofInvalid("the proof leaves entries out of the range")
     if limit is not None and len(inside) > limit:
         raise ProofInvalid(f"the proof holds {len(inside)} entries, and the question allows {limit}")
@@ -198,7 +204,13 @@ def verify_count(
     opened = _open(proof, "count", root)
     first, last = opened.gap(low), opened.gap(high)
     opened.check_spare(first.beside | last.beside)
-    return last.rank - first.rank
+    return last.position - first.position
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise InvalidOption if *limit* is no limit of a range."""
+    if limit is not None and (type(limit) is not int or not 1 <= limit <= fmt.INT_MAX):
+        raise InvalidOption("a limit is a number of entries from 1 to 2^63-1")
 
 
 def verify_many(
@@ -213,20 +225,24 @@ def verify_many(
         proof: from `store.prove_many()` with just these names.
         root: the root that the caller trusts, 32 bytes.
         present: (collection, key) to value, as for verify_present().
-        absent: (collection, key) of entries that are not there.
+        absent: (collection, key) of entries that are not there; one that comes twice counts once.
 
     Raises:
         ProofInvalid: the proof does not show all of it. That is no proof of the contrary.
         InvalidOption, InvalidName, InvalidKey, InvalidValue: the question is none.
     """
-    there = {_place(*name): value for name, value in present.items()}
-    gone = {_place(*name) for name in absent}
-    if (not there and not gone) or there.keys() & gone:
-        raise InvalidOption("ask for one entry or more, and for each of them either presence or absence")
+    if not isinstance(present, Mapping):
+        raise InvalidOption("entries that are there are asked for as a dict of (collection, key) to value")
+    there = {_named(name): value for name, value in present.items()}
+    gone = {_named(name) for name in absent}
+    if not there and not gone:
+        raise InvalidOption("ask for one entry or more")
+    if there.keys() & gone:
+        raise InvalidOption("ask for each entry once, and for its presence or its absence")
     asked = [(place, _leaf(place, *_stored(there[place]))) for place in sorted(there)]
     opened = _open(proof, "many", root, asked)
     needed = {index for index, leaf in enumerate(opened.leaves) if leaf.asked}
-    for place in gone:
+    for place in sorted(gone):
         needed |= opened.gap(place, absent=True).beside
     opened.check_spare(needed)
 
@@ -240,6 +256,12 @@ _Content = tuple[bytes, bytes]
 
 _KEY_KINDS: Final = (fmt.KIND_INT, fmt.KIND_STR, fmt.KIND_BYTES)
 _BEYOND: Final = len(_KEY_KINDS)
+
+
+def _named(name: tuple[str, Key]) -> _Place:
+    if not isinstance(name, tuple | list) or len(name) != 2:
+        raise InvalidOption(f"an entry is asked for as (collection, key), not {name!r}")
+    return _place(*name)
 
 
 def _place(collection: str, key: Key) -> _Place:
@@ -310,9 +332,50 @@ def _value(kind: bytes, stored: bytes) -> Any:
     if kind == fmt.VKIND_BYTES:
         return stored
     try:
-        return json.loads(stored.decode(), parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        raise ProofInvalid("a value under this root is not a JSON document") from None
+        text = stored.decode()
+        value = json.loads(text, parse_int=_int, parse_float=_finite, parse_constant=_refuse)
+    except RecursionError:
+        if _depth(text) <= fmt.JSON_DEPTH_MAX:
+            raise  # the caller's stack is used up
+    except ValueError:
+        pass
+    else:
+        if _depth(text) <= fmt.JSON_DEPTH_MAX and not _has_surrogates(text):
+            return value
+    raise ProofInvalid("a value under this root is no JSON document that a store holds")
+
+
+_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"')
+
+
+def _depth(text: str) -> int:
+    """Return how deep the arrays and objects of a JSON document are nested."""
+    if text.count("[") + text.count("{") <= fmt.JSON_DEPTH_MAX:
+        return 0  # no more than that
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _has_surrogates(text: str) -> bool:
+    """Tell whether a string of a JSON document has a surrogate without its other half, as an escape."""
+    if not re.search(r"\\u[dD]", text):
+        return False
+    return any(re.search("[\ud800-\udfff]", json.loads(string)) for string in _STRING.findall(text))
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(digits)
+    return number
+
+
+def _int(digits: str) -> int:
+    _finite(digits)  # before Python's own limit on digits, which a program can change
+    return int(digits)
 
 
 def _refuse(constant: str) -> None:
@@ -378,14 +441,14 @@ _LEAVES: Final = {
     "count": {NEIGHBOUR},
     "many": {ASKED, NEIGHBOUR},
 }
-_EMPTY_ROOT: Final = sha256(fmt.TAG_NODE + b"\x01").digest()
+EMPTY_ROOT: Final = sha256(fmt.TAG_NODE + b"\x01").digest()
 _COUNT_MAX: Final = 2 ** (8 * fmt.COUNT_BYTES) - 1
 
 
 class _Opened(NamedTuple):
     """One leaf that a proof opens."""
 
-    rank: int
+    position: int
     """How many entries come before it."""
     place: _Place
     asked: bool
@@ -397,7 +460,7 @@ class _Gap(NamedTuple):
 
     next: int
     """Index of the first leaf that is not before it."""
-    rank: int
+    position: int
     """How many entries come before it."""
     beside: set[int]
     """Indexes of the leaves that show it."""
@@ -420,12 +483,12 @@ class _Part:
             ProofInvalid: the proof does not show it; or, with *absent*, there is an entry at the place.
         """
         leaves, index = self.leaves, bisect_left(self._places, place)
-        rank = leaves[index].rank if index < len(leaves) else self._total
-        if rank != (leaves[index - 1].rank + 1 if index else 0):
+        position = leaves[index].position if index < len(leaves) else self._total
+        if position != (leaves[index - 1].position + 1 if index else 0):
             raise ProofInvalid("the proof does not show what lies on both sides of a key or bound of the question")
         if absent and index < len(leaves) and leaves[index].place == place:
             raise ProofInvalid("there is an entry with the key that is asked for")
-        return _Gap(index, rank, {each for each in (index - 1, index) if 0 <= each < len(leaves)})
+        return _Gap(index, position, {each for each in (index - 1, index) if 0 <= each < len(leaves)})
 
     def check_spare(self, needed: set[int]) -> None:
         """Raise ProofInvalid if a leaf was opened that the question does not need."""
@@ -448,7 +511,7 @@ class _Reader:
         self._allowed = allowed
         self._asked = iter(asked)
         self._leaves: list[_Opened] = []
-        self._rank = 0
+        self._position = 0
 
     def read(self, root: bytes) -> _Part:
         """Return what the proof opens, if all of it leads to *root*.
@@ -459,7 +522,7 @@ class _Reader:
         level = self._take(1)[0]
         if level > fmt.LEVEL_MAX:
             raise ProofInvalid(f"the proof has a tree of {level} levels, and there are at most {fmt.LEVEL_MAX}")
-        digest = self._node(level, top=True) if level else _EMPTY_ROOT
+        digest = self._node(level, top=True) if level else EMPTY_ROOT
         if self._at != len(self._data):
             raise ProofInvalid("there are bytes behind the proof")
         if digest != root:
@@ -468,7 +531,7 @@ class _Reader:
             )
         if next(self._asked, None) is not None:
             raise ProofInvalid("the proof does not show every entry that is asked for")
-        return _Part(self._leaves, self._rank)
+        return _Part(self._leaves, self._position)
 
     def _node(self, level: int, *, top: bool = False) -> bytes:
         """Read a node, and return its digest."""
@@ -478,11 +541,11 @@ class _Reader:
         opened = len(self._leaves)
         hashed = sha256(fmt.TAG_NODE + bytes([level]))
         for _ in range(number):
-            before = self._rank
+            before = self._position
             child = self._child(level)
-            if self._rank > _COUNT_MAX:
+            if self._position > _COUNT_MAX:
                 raise ProofInvalid("the proof counts more entries than a store can have")
-            hashed.update((self._rank - before).to_bytes(fmt.COUNT_BYTES) + child)
+            hashed.update((self._position - before).to_bytes(fmt.COUNT_BYTES) + child)
         if len(self._leaves) == opened:
             raise ProofInvalid("the proof opens a node of the tree for nothing")
         return hashed.digest()
@@ -494,7 +557,7 @@ class _Reader:
             count = self._number(fmt.COUNT_BYTES)
             if not count or (level == 1 and count > 1):
                 raise ProofInvalid("the proof counts a part of the tree wrongly")
-            self._rank += count
+            self._position += count
             return self._take(fmt.DIGEST_BYTES)
         if form == NODE and level > 1:
             return self._node(level - 1)
@@ -517,8 +580,8 @@ class _Reader:
                 digest = _leaf(place, *content)
             else:
                 digest = _leaf_digest(place, kind, self._take(fmt.DIGEST_BYTES))
-        self._leaves.append(_Opened(self._rank, place, form == ASKED, content))
-        self._rank += 1
+        self._leaves.append(_Opened(self._position, place, form == ASKED, content))
+        self._position += 1
         return digest
 
     def _name(self) -> _Place:
@@ -538,7 +601,7 @@ class _Reader:
     def _field(self, limit: int) -> bytes:
         size = self._number(4)
         if size > limit:
-            raise ProofInvalid(f"the proof has a part of {size:,} bytes, and the limit is {limit:,}")
+            raise ProofInvalid(f"the proof has a part of {size} bytes, and the limit is {limit}")
         return self._take(size)
 
     def _number(self, size: int) -> int:

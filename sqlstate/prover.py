@@ -32,6 +32,7 @@ from sqlstate.proof import (
     OPAQUE,
     Document,
     Proof,
+    check_limit,
     verify_absent,
     verify_count,
     verify_many,
@@ -90,7 +91,7 @@ class Provable(ABC):
             collection: its name.
             start: the first key that may be in it; None is no bound.
             stop: the first key beyond it; None is no bound.
-            limit: at most so many entries, 1 or more: what comes after the last of them is left open then.
+            limit: at most so many entries, 1 to 2^63-1: what comes after the last of them is left open then.
 
         Raises:
             InvalidName, InvalidKey: a bound cannot be one.
@@ -99,8 +100,7 @@ class Provable(ABC):
             Damaged: an entry, or a node of the tree, is not what the commit recorded.
         """
         low, high = _bounds(collection, start, stop)
-        if limit is not None and (type(limit) is not int or limit < 1):
-            raise InvalidOption(f"limit={limit!r} is not a number of entries, 1 or more")
+        check_limit(limit)
         with self._state() as (connection, head), _holding(connection):
             inside = _inside(connection, Span(collection, start, stop), limit)
             before, after = state.neighbours(connection, low), state.neighbours(connection, high)

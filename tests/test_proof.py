@@ -373,13 +373,55 @@ def test_a_value_of_no_kind_is_refused() -> None:
         assert asked(Proof("range", listed), root, Question("range", "c")) == REFUSED
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[1", "", "1 1", "NaN", "-Infinity", "9" * 5000, '"\ud800'])
-def test_a_range_with_a_document_that_cannot_be_read_is_refused(text: str) -> None:
-    raw = text.encode("utf-8", "surrogatepass")
+def listed(raw: bytes) -> Any:
+    """What the verifier reads, where a range has one document."""
     named = plain.name_bytes("c", 1)
     root = sha256(b"\x01" + u8(1) + u64(1) + sha256(b"\x00" + named + b"j" + sha256(raw)))
     body = u8(1) + u32(1) + u8(LISTED) + named + b"j" + u32(len(raw)) + raw
-    assert asked(Proof("range", body), root, Question("range", "c")) == REFUSED
+    answer = asked(Proof("range", body), root, Question("range", "c"))
+    return answer if answer == REFUSED else answer[0][1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[" * 100_000, "[1", "", "1 1", "NaN", "-Infinity", '"\ud800', '"\\ud800"', '["\\uDC00"]', '{"\\ud83d":1}'),
+        *("9" * 310, "9" * 5000, "-" + "9" * 310, "1e309", "-1e309", "[1e999]", "\ufeff1", "01", "+1", "1.", '"\t"'),
+        *(
+            "[" * 201 + "]" * 201,
+            '{"a":' * 201 + "1" + "}" * 201,
+            "[" * 1_500 + "]" * 1_500,
+            "[[]," * 201 + "1" + "]" * 201,
+        ),
+    ],
+    ids=lambda text: repr(text)[:30],
+)
+def test_a_range_with_a_document_that_no_store_holds_is_refused(text: str) -> None:
+    assert listed(text.encode("utf-8", "surrogatepass")) == REFUSED
+
+
+def test_a_range_reads_what_the_page_allows() -> None:
+    deep = listed(b"[" * 200 + b"]" * 200)
+    for _ in range(199):
+        (deep,) = deep
+    assert deep == []
+    assert listed(b"[" + b"[]," * 300 + b'"[[["]')[-1] == "[[["
+    largest = 2**1024 - 2**970 - 1  # the next whole number is nearer to infinity than to a double
+    assert (listed(str(largest).encode()), listed(str(largest + 1).encode())) == (largest, REFUSED)
+    assert listed(b' {"a" : 1e-999,\r\n\t"a":-0} ') == {"a": 0}
+    assert listed(rb'["\ud83d\udd11","\\ud83d","\/"]') == ["\U0001f511", r"\ud83d", "/"]
+
+
+def test_a_range_is_refused_alike_whatever_a_program_allows_of_digits() -> None:
+    before = sys.get_int_max_str_digits()
+    try:
+        for limit in (640, 0):
+            sys.set_int_max_str_digits(limit)
+            assert listed(b"1" + b"0" * 308) == 10**308
+            assert listed(b"1" + b"0" * 309) == REFUSED
+            assert listed(b"9" * 100_000) == REFUSED
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def test_leaves_out_of_order_are_refused() -> None:
@@ -420,10 +462,20 @@ def test_a_span_that_holds_no_key_is_no_question(start: Any, stop: Any) -> None:
             verify(Proof("range", b""), of.root, "c", start, stop)
 
 
-@pytest.mark.parametrize("limit", [0, -1, True, 1.0, "1"])
+@pytest.mark.parametrize(
+    "limit", [0, -1, True, 1.0, "1", 2**63, 10**5000], ids=["0", "-1", "True", "1.0", "text", "2^63", "huge"]
+)
 def test_a_limit_is_a_number_of_entries(limit: Any) -> None:
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidOption, match="a limit is a number of entries from 1 to"):
         verifier.verify_range(Proof("range", b""), bytes(32), "c", limit=limit)
+
+
+def test_a_limit_may_be_far_beyond_all_entries() -> None:
+    of = universe("three levels")
+    question = Question("range", "c", limit=2**63 - 1)
+    proof = proving.honest(of, question)
+    assert proof is not None
+    assert ask(proof, of.root, question) == expected(of, question)
 
 
 @pytest.mark.parametrize("key", ["", b"", True, 1.0, None, 2**63, -(2**63) - 1, "\ud800"])
@@ -476,6 +528,16 @@ def test_a_name_asked_for_twice_is_asked_for_once() -> None:
     proof = proving.honest(of, question)
     assert proof is not None
     assert ask(proof, of.root, replace(question, absent=question.absent * 2))
+
+
+@pytest.mark.parametrize("absent", [["ab"], "ab", [("c",)], [("c", 1, 1)], [None], [5]])
+def test_a_name_is_a_collection_and_a_key(absent: Any) -> None:
+    with pytest.raises(InvalidOption, match="asked for as"):
+        verifier.verify_many(Proof("many", u8(0)), plain.empty_root(), {}, absent)
+    with pytest.raises(InvalidOption, match="asked for as"):
+        verifier.verify_many(Proof("many", u8(0)), plain.empty_root(), dict.fromkeys(absent, 1))
+    with pytest.raises(InvalidOption, match="a dict"):
+        verifier.verify_many(Proof("many", u8(0)), plain.empty_root(), absent)
 
 
 @pytest.mark.parametrize("proof", [None, "SqSp", bytearray(b"SqSp\x01A\x00"), 5, b"", b"SqSp", b"SqSp\x01"])
