@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 from sqlstate import format as fmt
 from sqlstate.errors import InvalidOption, ProofInvalid
-from sqlstate.proof import Proof
+from sqlstate.proof import EMPTY_ROOT, Proof
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EMPTY: Final = sha256(b"").digest()
 """Root of the log of no commits."""
 
-NOTE_BYTES_MAX: Final = 1 << 16
+NOTE_BYTES_MAX: Final = 1 << 17  # C2SP: 16 signatures must fit, and those of some kinds have nearly 5 kB
 SIGNATURES_MAX: Final = 16
 ORIGIN_BYTES_MAX: Final = 255
 
@@ -33,13 +33,21 @@ _LEAF: Final = b"\x00"
 _NODE: Final = b"\x01"
 _ED25519: Final = b"\x01"
 _KEY_ID_BYTES: Final = 4
-_SIGNATURE_BYTES: Final = 64
 _PRIVATE: Final = "PRIVATE+KEY+"
 _SIGNED: Final = "\u2014 "  # begins each line of a signature
+# Listed, so that no version of Unicode changes them. C2SP keeps spaces, plus signs and ASCII controls out of the name
+# of any key; an origin of ours has no other controls and no invisible marks either.
+_NAME: Final = r"[^\x00-\x20+\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
+_ORIGIN: Final = r"[^\x00-\x20+\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]+"
+_TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
 _TEXT: Final = re.compile(
-    r"(?P<origin>[^\n]+)\n(?P<seq>0|[1-9][0-9]{0,18})\n(?P<log_root>[A-Za-z0-9+/]{43}=)\n"
-    r"root (?P<root>[0-9a-f]{64})\ncount (?P<count>0|[1-9][0-9]{0,18})\n"
-    r"at (?P<at>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z)\n"
+    rf"(?P<origin>{_ORIGIN})\n(?P<seq>0|[1-9][0-9]{{0,18}})\n(?P<log_root>[A-Za-z0-9+/]{{43}}=)\n"
+    rf"root (?P<root>[0-9a-f]{{64}})\ncount (?P<count>0|[1-9][0-9]{{0,18}})\nat (?P<at>{_TIME})\n"
+)
+_SIGNATURE: Final = re.compile(rf"{_SIGNED}(?P<name>{_NAME}) (?P<signature>[A-Za-z0-9+/]+={{0,2}})")
+_KEY: Final = re.compile(
+    rf"[ \t\r\n]*(?P<private>PRIVATE\+KEY\+)?(?P<origin>{_ORIGIN})\+(?P<id>[0-9a-f]{{8}})\+(?P<key>[A-Za-z0-9+/]{{44}})"
+    r"[ \t\r\n]*"
 )
 
 Subtree = Callable[[int, int], bytes]
@@ -168,7 +176,9 @@ def check_consistency(old: tuple[int, bytes], new: tuple[int, bytes], path: Sequ
         else:
             after = node_hash(after, step)
         left, right = left >> 1, right >> 1
-    if right or before != old_root or after != new_root:
+    if right:
+        raise ProofInvalid("the path of the proof does not reach the root of the log")
+    if before != old_root or after != new_root:
         raise ProofInvalid(
             "the proof does not show that the later history begins with the earlier one: it was changed, or the proof "
             "is for other heads"
@@ -182,7 +192,8 @@ class Signer:
     """A private key and the origin that it signs for: the name of a store, chosen by who keeps it.
 
     Args:
-        text: the private key, as `text` has it and `sqlstate keygen` writes it; white space around it is let go.
+        text: the private key, as `text` has it and `sqlstate keygen` writes it; spaces and line ends around it are let
+            go.
 
     Raises:
         InvalidOption: it is none, or the package `cryptography` is not there.
@@ -191,14 +202,12 @@ class Signer:
     __slots__ = ("_key", "_seed", "origin")
 
     def __init__(self, text: str) -> None:
-        parts = text.strip().removeprefix(_PRIVATE).split("+", 2) if isinstance(text, str) else []
-        seed = _key_bytes(parts[2]) if len(parts) == 3 and text.strip().startswith(_PRIVATE) else None
-        if seed is None:
+        parts = _key_parts(text, private=True)
+        if parts is None:
             raise InvalidOption("this is no private key: it begins with PRIVATE+KEY+ and is one line")
-        self.origin = check_origin(parts[0])
-        self._seed = seed
-        self._key: Ed25519PrivateKey = _ed25519().Ed25519PrivateKey.from_private_bytes(seed)
-        if parts[1] != _key_id(self.origin, self._public).hex():
+        self.origin, digits, self._seed = parts
+        self._key: Ed25519PrivateKey = _ed25519().Ed25519PrivateKey.from_private_bytes(self._seed)
+        if digits != self._id.hex():
             raise InvalidOption("this is no private key: its parts do not belong together")
 
     @classmethod
@@ -206,7 +215,8 @@ class Signer:
         """Return a new key.
 
         Args:
-            origin: what it signs for, such as `example.com/orders`: printable text without spaces and plus signs.
+            origin: what it signs for, such as `example.com/orders`: text of 1 to 255 bytes without spaces, plus signs,
+                controls and invisible marks.
 
         Raises:
             InvalidOption: the origin cannot be one, or the package `cryptography` is not there.
@@ -245,36 +255,42 @@ def check_origin(origin: str) -> str:
     """Return *origin* if a key can sign for it.
 
     Raises:
-        InvalidOption: it is not printable text of 1 to 255 bytes without spaces and plus signs.
+        InvalidOption: it is not text of 1 to 255 bytes, or has a space, plus sign, control or invisible mark.
     """
-    printable = isinstance(origin, str) and origin.isprintable() and not re.search(r"[\s+]", origin)
-    if not printable or not 1 <= len(origin.encode()) <= ORIGIN_BYTES_MAX:
+    if not isinstance(origin, str) or not _is_origin(origin):
         raise InvalidOption(
-            f"origin={origin!r} is not printable text of 1 to {ORIGIN_BYTES_MAX} bytes without spaces and plus signs"
+            f"origin={origin!r} is not text of 1 to {ORIGIN_BYTES_MAX} bytes without spaces, plus signs, controls and "
+            "invisible marks"
         )
     return origin
 
 
+def _is_origin(text: str) -> bool:
+    return re.fullmatch(_ORIGIN, text) is not None and 1 <= len(_utf8(text) or b"") <= ORIGIN_BYTES_MAX
+
+
 def _public_key(text: str) -> tuple[str, bytes, bytes]:
     """Return origin, key id and public key that *text* writes."""
-    parts = text.strip().split("+", 2) if isinstance(text, str) else []
-    public = _key_bytes(parts[2]) if len(parts) == 3 else None
-    if public is None:
+    parts = _key_parts(text, private=False)
+    if parts is None:
         raise InvalidOption("this is no public key: it is one line, ORIGIN+HEX+BASE64, as `sqlstate keygen` writes it")
-    origin = check_origin(parts[0])
-    if parts[1] != _key_id(origin, public).hex():
+    origin, digits, public = parts
+    if digits != _key_id(origin, public).hex():
         raise InvalidOption("this is no public key: its parts do not belong together")
-    return origin, _key_id(origin, public), public
+    return origin, bytes.fromhex(digits), public
+
+
+def _key_parts(text: str, *, private: bool) -> tuple[str, str, bytes] | None:
+    """Return origin, digits of the key id and the 32 bytes of a key, None if *text* is no such key."""
+    found = _KEY.fullmatch(text) if isinstance(text, str) else None
+    raw = None if found is None else _decoded(found["key"])
+    if found is None or raw is None or raw[:1] != _ED25519 or bool(found["private"]) != private:
+        return None
+    return (found["origin"], found["id"], raw[1:]) if _is_origin(found["origin"]) else None
 
 
 def _key_id(origin: str, public: bytes) -> bytes:
     return sha256(origin.encode() + b"\n" + _ED25519 + public).digest()[:_KEY_ID_BYTES]
-
-
-def _key_bytes(text: str) -> bytes | None:
-    """Return the 32 bytes of an Ed25519 key, None if *text* is none."""
-    raw = _decoded(text)
-    return raw[1:] if raw is not None and raw[:1] == _ED25519 and len(raw) == 1 + fmt.DIGEST_BYTES else None
 
 
 def _encoded(data: bytes) -> str:
@@ -288,6 +304,14 @@ def _decoded(text: str) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     return data if _encoded(data) == text else None
+
+
+def _utf8(text: str) -> bytes | None:
+    """Return the bytes of *text*, None if it holds a lone surrogate."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return None
 
 
 def _ed25519() -> Any:
@@ -323,7 +347,11 @@ class HeadFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SignedHead:
-    """One commit, and with it all before, as somebody signed it. Made by `store.signed_head()` and verify_head()."""
+    """One commit, and with it all before, as somebody signed it. Made by `store.signed_head()` and verify_head().
+
+    `log_root` fixes the history. That `root`, `count` and `at` are what this history has in commit `seq` is the
+    signer's word, until verify_commit() shows it with a proof of that commit.
+    """
 
     origin: str
     seq: int
@@ -337,24 +365,26 @@ class SignedHead:
     at: str
     """When it was committed."""
     text: str = field(repr=False)
-    """The whole note, with its signatures: what is kept elsewhere."""
+    """The whole text, with its signatures: what is kept elsewhere."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return what a note says. Whether anybody signed it is verify_head()'s matter.
+        """Return what a signed head says. Whether anybody signed it is verify_head()'s matter.
 
         Raises:
             ProofInvalid: it is no signed head.
         """
-        body, _, _ = _split(text)
+        body, _ = _split(text)
         found = _TEXT.fullmatch(body)
-        if found is None or _decoded(found["log_root"]) is None:
-            raise ProofInvalid("the note is no signed head of sqlstate")
-        seq, count = int(found["seq"]), int(found["count"])
+        log_root = None if found is None else _decoded(found["log_root"])
+        if found is None or log_root is None or not _is_origin(found["origin"]):
+            raise ProofInvalid("this is signed, and is no head of a store of sqlstate")
+        seq, count, root = int(found["seq"]), int(found["count"]), bytes.fromhex(found["root"])
         if max(seq, count) > fmt.INT_MAX:
-            raise ProofInvalid("the note has a number that no store can have")
-        log_root = base64.b64decode(found["log_root"])
-        return cls(found["origin"], seq, log_root, bytes.fromhex(found["root"]), count, found["at"], text)
+            raise ProofInvalid("the signed head has a number that no store can have")
+        if not seq and (log_root, root, count) != (EMPTY, EMPTY_ROOT, 0):
+            raise ProofInvalid("the signed head is of no commit, and says that there is something")
+        return cls(found["origin"], seq, log_root, root, count, found["at"], text)
 
 
 def sign_head(signer: Signer, head: HeadFacts, log_root: bytes) -> SignedHead:
@@ -375,51 +405,60 @@ def verify_head(note: str, key: str) -> SignedHead:
     """Return what a signed head says, once it is shown that the holder of *key* signed it.
 
     Args:
-        note: the whole text. Signatures of others may stand in it too.
+        note: the whole text. Signatures of others may stand in it too, and are let go.
         key: the public key that the caller trusts, as `Signer.public` has it; it names the origin too.
 
     Raises:
-        ProofInvalid: the note is no signed head, of another origin, or not signed by that key.
+        ProofInvalid: it is no signed head, is of another origin, or a signature of that key does not hold, or is not
+            there.
         InvalidOption: *key* is no public key, or the package `cryptography` is not there.
     """
     origin, key_id, public = _public_key(key)
     head = SignedHead.parse(note)
     if head.origin != origin:
-        raise ProofInvalid(f"the note is of origin {head.origin!r}, and the key is for {origin!r}")
-    body, _, signatures = _split(note)
+        raise ProofInvalid(f"the signed head is of origin '{head.origin}', and the key is for '{origin}'")
+    body, signatures = _split(note)
     ours = [signature for name, id_, signature in signatures if (name, id_) == (origin, key_id)]
-    module = _ed25519()
-    verifier = module.Ed25519PublicKey.from_public_bytes(public)
-    for signature in ours:
-        try:
-            verifier.verify(signature, body.encode())
-        except Exception as e:
-            raise ProofInvalid("the note was not signed by this key, or was changed since") from e
     if not ours:
-        raise ProofInvalid("the note is not signed by this key")
+        raise ProofInvalid("the head is not signed by this key")
+    if not all(_ed25519_holds(public, signature, body.encode()) for signature in ours):
+        raise ProofInvalid("the head was not signed by this key, or was changed since")
     return head
 
 
-def _split(note: str) -> tuple[str, str, list[tuple[str, bytes, bytes]]]:
-    """Return the text of a note, its signatures as text, and as (name, key id, signature)."""
-    if not isinstance(note, str) or len(note) > NOTE_BYTES_MAX or not note.endswith("\n"):
-        raise ProofInvalid("this is no signed note: it is text that ends with a line end")
+def _ed25519_holds(public: bytes, signature: bytes, data: bytes) -> bool:
+    key = _ed25519().Ed25519PublicKey.from_public_bytes(public)
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415, an extra
+
+    try:
+        key.verify(signature, data)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _split(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    """Return the text that a C2SP signed note signs, and its signatures as (name, key id, signature)."""
+    if not isinstance(note, str):
+        raise ProofInvalid("this is no signed head: it is no text")
+    if len(note) > NOTE_BYTES_MAX or len(_utf8(note) or b"") > NOTE_BYTES_MAX:
+        raise ProofInvalid(f"this is no signed head: it has more than {NOTE_BYTES_MAX} bytes")
+    if _utf8(note) is None:
+        raise ProofInvalid("this is no signed head: it holds a lone surrogate")
     body, gap, rest = note.rpartition("\n\n")
-    lines = rest.removesuffix("\n").split("\n")
-    if not gap or "\n\n" in body or not 1 <= len(lines) <= SIGNATURES_MAX:
-        raise ProofInvalid("this is no signed note: text, an empty line, and lines with signatures")
+    if not gap or not rest.endswith("\n"):
+        raise ProofInvalid("this is no signed head: it is text, an empty line, and lines with signatures")
+    lines = rest[:-1].split("\n")
+    if len(lines) > SIGNATURES_MAX:
+        raise ProofInvalid(f"the signed head has more than {SIGNATURES_MAX} signatures")
     signatures = []
     for line in lines:
-        name, _, encoded = line.removeprefix(_SIGNED).partition(" ")
-        raw = _decoded(encoded)
-        if not line.startswith(_SIGNED) or not name or raw is None or len(raw) <= _KEY_ID_BYTES:
-            raise ProofInvalid("this is no signed note: a line below the empty one is no signature")
-        signatures.append((name, raw[:_KEY_ID_BYTES], raw[_KEY_ID_BYTES:]))
-    try:
-        note.encode()
-    except UnicodeEncodeError:
-        raise ProofInvalid("this is no signed note: it holds a lone surrogate") from None
-    return body + "\n", rest, signatures
+        found = _SIGNATURE.fullmatch(line)
+        raw = None if found is None else _decoded(found["signature"])
+        if found is None or raw is None or len(raw) <= _KEY_ID_BYTES:
+            raise ProofInvalid("this is no signed head: a line below the empty one is no signature")
+        signatures.append((found["name"], raw[:_KEY_ID_BYTES], raw[_KEY_ID_BYTES:]))
+    return body + "\n", signatures
 
 
 # ---- Proofs about commits ----
@@ -444,49 +483,74 @@ def verify_commit(proof: Proof | bytes, head: SignedHead, seq: int) -> CommitFac
 
     Args:
         proof: from `store.prove_commit(seq, head.seq)`.
-        head: what verify_head() returned.
+        head: what verify_head() returned: its `log_root` is believed, and nothing else of it.
         seq: number of the commit.
 
     Raises:
-        ProofInvalid: the proof does not show it.
-        InvalidOption: the history under that head has no such commit.
+        ProofInvalid: the proof does not show it; or *seq* is the head's own commit, and was another than the head says.
+        InvalidOption: the history under that head has no such commit, or *head* is none.
     """
+    _check_head(head)
     if type(seq) is not int or not 1 <= seq <= head.seq:
-        raise InvalidOption(f"seq={seq!r} is not the number of a commit from 1 to {head.seq}")
+        raise InvalidOption("there is no commit of that number under that head")
     body = _body(proof, "commit")
-    fixed = 2 * fmt.DIGEST_BYTES + fmt.COUNT_BYTES
-    size = int.from_bytes(body[fixed : fixed + 4])
-    end = fixed + 4 + size + fmt.DIGEST_BYTES
-    before, root = body[: fmt.DIGEST_BYTES], body[fmt.DIGEST_BYTES : 2 * fmt.DIGEST_BYTES]
-    count, at = body[2 * fmt.DIGEST_BYTES : fixed], body[fixed : fixed + 4 + size]
-    if len(body) < end or size > _TIME_BYTES_MAX:
+    if len(body) < _COMMIT_BYTES:
         raise ProofInvalid("the proof is cut short")
-    records = body[end - fmt.DIGEST_BYTES : end]
-    number = seq.to_bytes(fmt.COUNT_BYTES)
-    chain = sha256(fmt.TAG_CHAIN + before + number + root + count + at + records).digest()
-    if root_from_inclusion(leaf_hash(chain), seq - 1, head.seq, _path(body[end:])) != head.log_root:
+    at = body[_TIME_AT : _TIME_AT + _TIME_BYTES]
+    if body[_TIME_AT - 4 : _TIME_AT] != _TIME_BYTES.to_bytes(4) or not re.fullmatch(_TIME.encode(), at):
+        raise ProofInvalid("the proof has a time that no commit has")
+    count = int.from_bytes(body[_COUNT_AT : _TIME_AT - 4])
+    if count > fmt.INT_MAX:
+        raise ProofInvalid("the proof has a number that no store can have")
+    before, rest = body[: fmt.DIGEST_BYTES], body[fmt.DIGEST_BYTES : _COMMIT_BYTES]
+    chain = sha256(fmt.TAG_CHAIN + before + seq.to_bytes(fmt.COUNT_BYTES) + rest).digest()
+    path = _path(body[_COMMIT_BYTES:])
+    if root_from_inclusion(leaf_hash(chain), seq - 1, head.seq, path) != head.log_root:
         raise ProofInvalid("the proof leads to another history than the one that was signed")
-    return CommitFacts(seq, root, int.from_bytes(count), at[4:].decode(errors="replace"), chain)
+    facts = CommitFacts(seq, body[fmt.DIGEST_BYTES : _COUNT_AT], count, at.decode(), chain)
+    if seq == head.seq and facts[1:4] != _facts(head):
+        raise ProofInvalid(f"commit {seq} of the signed history has another root, count or time than the head says")
+    return facts
 
 
 def verify_consistency(proof: Proof | bytes, old: SignedHead, new: SignedHead) -> None:
     """Check that the history under *new* begins with the history under *old*: it was only appended to.
 
+    Heads of one commit must say the same of it, to its root, count and time.
+
     Args:
         proof: from `store.prove_consistency(old.seq, new.seq)`.
-        old: what verify_head() returned for the earlier note.
+        old: what verify_head() returned for the earlier head.
         new: what verify_head() returned for the later one.
 
     Raises:
-        ProofInvalid: the proof does not show it, or the later history is shorter.
+        ProofInvalid: the proof does not show it, the heads contradict each other, or the later history is shorter.
+        InvalidOption: *old* or *new* is no signed head.
     """
+    _check_head(old)
+    _check_head(new)
     if old.origin != new.origin:
-        raise ProofInvalid(f"the heads are of two origins, {old.origin!r} and {new.origin!r}")
+        raise ProofInvalid(f"the heads are of two origins, '{old.origin}' and '{new.origin}'")
     path = _path(_body(proof, "consistency"))
     check_consistency((old.seq, old.log_root), (new.seq, new.log_root), path)
+    if old.seq == new.seq and _facts(old) != _facts(new):
+        raise ProofInvalid(f"the two heads say of commit {old.seq} another root, count or time: one of them is false")
 
 
-_TIME_BYTES_MAX: Final = 64
+def _check_head(head: SignedHead) -> None:
+    if not isinstance(head, SignedHead):
+        raise InvalidOption(f"a signed head is what verify_head() returned, not {type(head).__name__}")
+
+
+def _facts(head: SignedHead) -> tuple[bytes, int, str]:
+    return head.root, head.count, head.at
+
+
+# Where count and time stand in the proof of a commit, and what comes before its path.
+_COUNT_AT: Final = 2 * fmt.DIGEST_BYTES
+_TIME_AT: Final = _COUNT_AT + fmt.COUNT_BYTES + 4
+_TIME_BYTES: Final = 27
+_COMMIT_BYTES: Final = _TIME_AT + _TIME_BYTES + fmt.DIGEST_BYTES
 
 
 def _body(proof: Proof | bytes, kind: str) -> bytes:

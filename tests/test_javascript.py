@@ -17,12 +17,12 @@ import pytest
 
 from sqlstate import headlog, proof
 from sqlstate.errors import InvalidOption, ProofInvalid
-from tests import mutated_proofs
+from tests import mutated_proofs, verdicts
 from tests.reference import log, plain, proving
 from tests.reference.notation import u8, u32, u64
 from tests.reference.proving import OPAQUE, Question
 from tests.support import browser, javascript
-from tests.support.asking import REFUSED, asked
+from tests.support.asking import REFUSED, ask, asked
 from tests.support.javascript import VERIFIER, Said, answer_of, call, call_of
 from tests.vectors.make import untyped
 
@@ -91,7 +91,7 @@ def test_paths_of_the_log_lead_to_its_roots() -> None:
     calls, wanted = [], []
     for each in LOG["consistency"]:
         path = bytes.fromhex("".join(each["path"]))
-        heads = [{"seq": str(size), "logRoot": log.tree(leaves[:size]).hex()} for size in (each["old"], each["new"])]
+        heads = [verdicts.sent(head_of(size, log.tree(leaves[:size]))) for size in (each["old"], each["new"])]
         wrong = [path + bytes(32), path + b"\0", *([path[32:], path[:-32], bytes(32) + path[32:]] if path else [])]
         for body in (path, *wrong):
             calls.append(["verifyConsistency", proof.Proof("consistency", body).to_bytes(), *heads])
@@ -105,6 +105,11 @@ def test_paths_of_the_log_lead_to_its_roots() -> None:
 # ---- Beside Python ----
 
 
+def python(paper: bytes, one: mutated_proofs.Case) -> Said:
+    """What Python says of a proof."""
+    return verdicts.said_of(lambda: ask(paper, one.root, one.question))
+
+
 def test_each_verdict_on_mutated_proofs_is_that_of_python() -> None:
     pool = mutated_proofs.stores(7)
     cases = [mutated_proofs.case(pool, 7, number) for number in range(4_000)]
@@ -113,10 +118,18 @@ def test_each_verdict_on_mutated_proofs_is_that_of_python() -> None:
     for number, one in enumerate(cases):
         as_json = mutated_proofs.from_json(one.text)
         for form, each in ((one.proof, said[2 * number]), (as_json, said[2 * number + 1])):
-            wanted = REFUSED if form is None else asked(form, one.root, one.question)
-            assert answer_of(each) == wanted, (one, each)
-            accepted += wanted != REFUSED
+            wanted = Said("ProofInvalid", "this is no proof of sqlstate as JSON") if form is None else python(form, one)
+            assert verdicts.in_pythons_terms(verdicts.Case("proof", [], wanted), each) == wanted, (one, each)
+            accepted += wanted.kind == "answer"
     assert 100 < accepted < 4_000
+
+
+def test_both_verifiers_say_the_same_of_changed_heads_keys_documents_proofs_and_questions() -> None:
+    tally = verdicts.run(2_000)
+    assert {kind for kind, _ in tally} == {"head", "document", "proof", "question", "commit", "consistency"}
+    for kind in ("head", "document", "question", "commit", "consistency"):
+        assert tally[kind, "answer"] > 20, tally
+        assert tally[kind, "ProofInvalid"] > 10, tally
 
 
 def test_a_range_is_proven_for_its_own_limit_only() -> None:
@@ -222,17 +235,6 @@ def signer() -> headlog.Signer:
     return headlog.Signer.generate("example.com/\u00e9")
 
 
-def facts(head: headlog.SignedHead) -> dict[str, Any]:
-    """A signed head as verify.js gives it."""
-    roots = {"logRoot": head.log_root.hex(), "root": head.root.hex()}
-    return {"origin": head.origin, "seq": head.seq, **roots, "count": head.count, "at": head.at, "text": head.text}
-
-
-def given(head: headlog.SignedHead) -> dict[str, Any]:
-    """A signed head for a call."""
-    return facts(head) | {"seq": str(head.seq), "count": str(head.count)}
-
-
 def test_commits_and_consistency_under_signed_heads(store: sqlstate.Store, signer: headlog.Signer) -> None:
     heads = [store.signed_head(signer)]
     for number in range(21):
@@ -243,12 +245,10 @@ def test_commits_and_consistency_under_signed_heads(store: sqlstate.Store, signe
     for size in (1, 2, 7, 8, 21):
         for seq in range(1, size + 1):
             paper = store.prove_commit(seq, size).to_bytes()
-            calls.append(["verifyCommit", paper, given(heads[size]), seq])
-            found = headlog.verify_commit(paper, heads[size], seq)
-            digests = {"root": found.root.hex(), "chain": found.chain.hex()}
-            wanted.append(Said("answer", {"seq": seq, "count": found.count, "at": found.at, **digests}))
+            calls.append(["verifyCommit", paper, verdicts.sent(heads[size]), seq])
+            wanted.append(Said("answer", verdicts.commit_of(headlog.verify_commit(paper, heads[size], seq))))
             paper = store.prove_consistency(seq, size).to_bytes()
-            calls.append(["verifyConsistency", paper, given(heads[seq]), given(heads[size])])
+            calls.append(["verifyConsistency", paper, verdicts.sent(heads[seq]), verdicts.sent(heads[size])])
             wanted.append(Said("answer", None))
     assert call(calls) == wanted
     rng = random.Random(8)  # noqa: S311, no secret
@@ -260,23 +260,23 @@ def test_commits_and_consistency_under_signed_heads(store: sqlstate.Store, signe
             harmed.append([name, paper[:at] + rng.choice([flipped, b"", bytes(32)]), *rest])
         harmed += [[name, paper + bytes(32), *rest], [name, paper + b"\0", *rest]]
     assert {said.kind for said in call(harmed)} == {"ProofInvalid"}
-    strangers = [given(heads[3]), given(heads[4]) | {"origin": "example.com/other"}]
+    strangers = [verdicts.sent(heads[3]), verdicts.sent(heads[4]) | {"origin": "example.com/other"}]
     paper = store.prove_consistency(3, 4).to_bytes()
     assert call([["verifyConsistency", paper, *strangers]])[0].kind == "ProofInvalid"
 
 
 def head_of(size: int, log_root: bytes) -> headlog.SignedHead:
     """A head as one who holds the key may sign it, right or wrong."""
-    return headlog.SignedHead("example.com/a", size, log_root, bytes(32), 0, "", "")
+    return headlog.SignedHead("example.com/a", size, log_root, bytes(32), 0, verdicts.AT, "")
 
 
-def judged_by_python(verify: Any, *arguments: Any) -> str:
-    """The kind of what Python says of a proof about commits."""
+def judged_by_python(verify: Any, *arguments: Any) -> tuple[str, Any]:
+    """What Python says of a proof about commits: as JavaScript's, with the same message."""
     try:
-        verify(*arguments)
-    except ProofInvalid:
-        return "ProofInvalid"
-    return "answer"
+        facts = verify(*arguments)
+    except ProofInvalid as error:
+        return "ProofInvalid", str(error)
+    return "answer", None if facts is None else verdicts.commit_of(facts)
 
 
 def test_a_path_of_one_log_shows_nothing_of_logs_of_other_sizes() -> None:
@@ -290,19 +290,19 @@ def test_a_path_of_one_log_shows_nothing_of_logs_of_other_sizes() -> None:
         roots = log.tree(leaves[:old]), log.tree(leaves[:new])
         for stated in sizes:
             heads = [head_of(size, root) for size, root in zip(stated, roots, strict=True)]
-            calls.append(["verifyConsistency", paper, *map(given, heads)])
+            calls.append(["verifyConsistency", paper, *map(verdicts.sent, heads)])
             wanted.append(judged_by_python(headlog.verify_consistency, paper, *heads))
     for index, size in sizes:
         for seq, stated_size in sizes:
-            body = bytes(32 + 32 + 8) + u32(0) + bytes(32)
+            body = bytes(32 + 32 + 8) + u32(27) + verdicts.AT.encode() + bytes(32)
             chain = hashlib.sha256(b"\3" + body[:32] + u64(seq) + body[32:]).digest()
             own = [*leaves[: index - 1], log.leaf(chain), *leaves[index:size]]
             paper = proof.Proof("commit", body + b"".join(log.inclusion(index - 1, own))).to_bytes()
             head = head_of(stated_size, log.tree(own))
-            calls.append(["verifyCommit", paper, given(head), seq])
+            calls.append(["verifyCommit", paper, verdicts.sent(head), seq])
             wanted.append(judged_by_python(headlog.verify_commit, paper, head, seq))
-    assert [said.kind for said in call(calls)] == wanted
-    assert wanted.count("answer") < len(wanted) / 4
+    assert call(calls) == wanted
+    assert sum(kind == "answer" for kind, _ in wanted) < len(wanted) / 4
 
 
 def test_a_forged_root_on_either_side_is_refused() -> None:
@@ -317,34 +317,22 @@ def test_a_forged_root_on_either_side_is_refused() -> None:
             right = log.tree(leaves[:old]), log.tree(leaves[:new])
             for roots in (right, (other, right[1]), (right[0], other)):
                 heads = [head_of(size, root) for size, root in zip((old, new), roots, strict=True)]
-                calls.append(["verifyConsistency", paper, *map(given, heads)])
+                calls.append(["verifyConsistency", paper, *map(verdicts.sent, heads)])
                 # Every history begins with the empty one: nothing is said of the later root then.
                 holds = roots == right or (old == 0 < new and roots[0] == right[0])
-                wanted.append("answer" if holds else "ProofInvalid")
-                assert judged_by_python(headlog.verify_consistency, paper, *heads) == wanted[-1]
-    assert [said.kind for said in call(calls)] == wanted
+                wanted.append(judged_by_python(headlog.verify_consistency, paper, *heads))
+                assert (wanted[-1][0] == "answer") == holds
+    assert call(calls) == wanted
 
 
-def test_the_time_of_a_commit_has_an_end() -> None:
-    kinds = []
-    for size in (0, 27, 64, 65, 1_000):
-        facts = bytes(32) + u64(5) + u32(size) + b"t" * size + bytes(32)
-        root = log.leaf(hashlib.sha256(b"\3" + bytes(32) + u64(1) + facts).digest())
-        paper = proof.Proof("commit", bytes(32) + facts).to_bytes()
-        (said,) = call([["verifyCommit", paper, given(head_of(1, root)), 1]])
-        assert said.kind == judged_by_python(headlog.verify_commit, paper, head_of(1, root), 1)
-        kinds.append(said.kind)
-    assert kinds == ["answer"] * 3 + ["ProofInvalid"] * 2
-
-
-def python_verdict(note: str, key: str) -> Said | str:
-    """What Python says of a note, or the name of what it raises."""
+def python_verdict(note: str, key: str) -> Said:
+    """What Python says of a signed head: as JavaScript's, with the same message where it is refused."""
     try:
-        return Said("answer", facts(headlog.verify_head(note, key)))
-    except ProofInvalid:
-        return "ProofInvalid"
+        return Said("answer", verdicts.head_of(headlog.verify_head(note, key)))
+    except ProofInvalid as error:
+        return Said("ProofInvalid", str(error))
     except InvalidOption:
-        return "QuestionInvalid"
+        return Said("QuestionInvalid", "this is no public key: it is one line, ORIGIN+HEX+BASE64")
 
 
 def test_signed_heads_are_judged_alike_whole_and_changed(store: sqlstate.Store, signer: headlog.Signer) -> None:
@@ -367,30 +355,29 @@ def test_signed_heads_are_judged_alike_whole_and_changed(store: sqlstate.Store, 
     keys = [other.public, public.replace("/", "|"), public[:-1], public + "\n", "", "a+b", public.upper(), signer.text]
     calls += [(note, each) for each in keys]
     said = call(["verifyHead", *each] for each in calls)
-    assert said[0] == Said("answer", facts(store.signed_head(signer)))
+    assert said[0] == Said("answer", verdicts.head_of(store.signed_head(signer)))
     for each, found in zip(calls, said, strict=True):
-        wanted = python_verdict(*each)
-        assert (wanted if isinstance(wanted, Said) else Said(wanted, found.value)) == found, each
+        assert python_verdict(*each) == found, each
 
 
 def test_what_the_right_key_signed_is_no_head_if_it_says_what_no_head_says(signer: headlog.Signer) -> None:
     root = "A" * 43 + "="
     text = f"{signer.origin}\n1\n{root}\nroot {'00' * 32}\ncount 1\nat 2026-01-01T00:00:00.000000Z\n"
     right = signer.sign(text)
-    most = headlog.NOTE_BYTES_MAX - len(right) - len("\u2014  AAAAAAA=\n")
+    most = headlog.NOTE_BYTES_MAX - len((right + "\u2014  AAAAAAA=\n").encode())
+    name = "x" * (most % 4) + "\U0001f511" * (most // 4)  # as many bytes, and fewer characters
     wrong = [
         signer.sign(text.replace(signer.origin, "example.com/other")),
         signer.sign(text.replace("\n1\n", f"\n{2**63}\n")),
         signer.sign(text.replace("count 1", f"count {2**63}")),
         signer.sign(text + "more\n"),
         signer.sign(text + "\n" + text),
-        *(right + f"\u2014 {letter * (most + 1)} AAAAAAA=\n" for letter in ("x", "\U0001f511")),
+        *(right + f"\u2014 {each} AAAAAAA=\n" for each in ("x" * (most + 1), "x" + name)),
     ]
-    fit = [right, *(right + f"\u2014 {letter * most} AAAAAAA=\n" for letter in ("x", "\U0001f511"))]
-    kinds = [said.kind for said in call(["verifyHead", note, signer.public] for note in [*fit, *wrong])]
-    assert kinds == ["answer"] * len(fit) + ["ProofInvalid"] * len(wrong)
-    assert all(isinstance(python_verdict(note, signer.public), Said) for note in fit)
-    assert {python_verdict(note, signer.public) for note in wrong} == {"ProofInvalid"}
+    fit = [right, *(right + f"\u2014 {each} AAAAAAA=\n" for each in ("x" * most, name))]
+    said = call(["verifyHead", note, signer.public] for note in [*fit, *wrong])
+    assert [each.kind for each in said] == ["answer"] * len(fit) + ["ProofInvalid"] * len(wrong)
+    assert said == [python_verdict(note, signer.public) for note in [*fit, *wrong]]
 
 
 def test_a_key_whose_parts_do_not_belong_together_is_no_key(signer: headlog.Signer) -> None:
@@ -399,7 +386,7 @@ def test_a_key_whose_parts_do_not_belong_together_is_no_key(signer: headlog.Sign
     keys = [f"{origin}+{other[1]}+{key}", f"{origin}+{digits}+{other[2]}", f"{origin}x+{digits}+{key}"]
     keys.append(f"{origin}+{digits.upper()}x+{key}")
     assert {said.kind for said in call(["verifyHead", "", each] for each in keys)} == {"QuestionInvalid"}
-    assert {python_verdict("", each) for each in keys} == {"QuestionInvalid"}
+    assert {python_verdict("", each).kind for each in keys} == {"QuestionInvalid"}
 
 
 # ---- What only JavaScript can be given ----
@@ -410,7 +397,7 @@ ANY_OF: list[Any] = [None, True, 5, 1.5, "", "x", [], [1], {}, {"kind": "present
 def test_what_is_no_proof_throws_nothing_but_proof_invalid() -> None:
     spoilt = [*ANY_OF, {"kind": "present", "body": b"\0"}, "\ud800", "{}"]
     calls = [call_of(b"", bytes(32), Question(kind, "c", 1, present=(("c", 1, "1"),))) for kind in proving.CODES]
-    heads = [{"seq": 1, "logRoot": "00" * 32}, {"seq": 2, "logRoot": "00" * 32}]
+    heads = [verdicts.sent(head_of(size, bytes(32))) for size in (1, 2)]
     calls += [["verifyCommit", b"", heads[0], 1], ["verifyConsistency", b"", *heads]]
     said = call([each[0], wrong, *each[2:]] for each in calls for wrong in spoilt)
     assert {each.kind for each in said} == {"ProofInvalid"}
@@ -432,15 +419,21 @@ def test_what_is_no_question_throws_nothing_but_question_invalid() -> None:
     calls += [["verifyPresent", right, zeros, each, key, value] for each in ("\ud800", "a" * 256, "\u00e9" * 128)]
     roots = [*ANY_OF, zeros[1:], zeros + "0", bytes(31), "0g" * 32]
     calls += [["verifyAbsent", right, each, "c", key] for each in roots]
-    limits: list[Any] = [0, -1, 1.5, "5", [], True]
+    limits: list[Any] = [0, -1, 1.5, "05", "5 ", "x", [], True, str(2**63), 2**63]
     calls += [["verifyRange", right, zeros, "c", None, None, each] for each in limits]
     calls += [["verifyMany", right, zeros, each, []] for each in ANY_OF]
     calls += [["verifyMany", right, zeros, [], each] for each in ANY_OF]
     both = [["c", key, value]]
     calls += [["verifyMany", right, zeros, both, [["c", key]]], ["verifyMany", right, zeros, both * 2]]
+    calls += [["verifyMany", right, zeros, [*both, ["c", key, {"json": "2"}]]], ["verifyMany", right, zeros, [], []]]
     calls += [["verify", right, zeros, each] for each in [*ANY_OF, {"kind": "commit"}, {"kind": "constructor"}]]
-    calls += [["verifyCommit", right, each, 1] for each in [*ANY_OF, {"seq": -1, "logRoot": zeros}, {"seq": 1}]]
-    calls += [["verifyCommit", right, {"seq": 5, "logRoot": zeros}, each] for each in [*ANY_OF[:1], 0, -1, 6, 1.5, "x"]]
+    head = verdicts.sent(head_of(5, bytes(32)))
+    harmed = [{key: value for key, value in head.items() if key != name} for name in head if name != "text"]
+    harmed += [head | {"seq": each} for each in (-1, "-1", str(2**63), 1.5, "5 ", "05")]
+    harmed += [head | each for each in ({"logRoot": zeros[1:]}, {"root": zeros + "0"}, {"count": "-1"}, {"at": 5})]
+    calls += [["verifyCommit", right, each, 1] for each in [*ANY_OF, *harmed]]
+    calls += [["verifyConsistency", right, *pair] for each in harmed for pair in ((each, head), (head, each))]
+    calls += [["verifyCommit", right, head, each] for each in [*ANY_OF[:1], 0, -1, 6, 1.5, "x"]]
     calls += [["verifyConsistency", right, each, each] for each in ANY_OF]
     calls += [["verifyHead", "", each] for each in ANY_OF]
     for each, said in zip(calls, call(calls), strict=True):
@@ -488,10 +481,10 @@ def test_a_proof_that_promises_much_takes_no_memory_for_it() -> None:
     question = Question("present", "c", 2, b"", present=(("c", 2, b""),))
     questions = [replace(question, kind=kind) for kind in proving.CODES]
     calls = [call_of(proof.Proof(each.kind, body).to_bytes(), bytes(32), each) for each in questions for body in bodies]
-    head = {"seq": 2**53 - 1, "logRoot": "00" * 32}
+    head = verdicts.sent(head_of(2**53 - 1, bytes(32)))
     for body in bodies:
         calls.append(["verifyCommit", proof.Proof("commit", body).to_bytes(), head, 1])
-        calls.append(["verifyConsistency", proof.Proof("consistency", body).to_bytes(), head | {"seq": 1}, head])
+        calls.append(["verifyConsistency", proof.Proof("consistency", body).to_bytes(), head | {"seq": "1"}, head])
     text = proving.as_json("present", bytes(3_000_000))
     texts = ["[" * 3_000_000, '{"a":' * 500_000, text[:-2], text[:-3] + '="}', text]
     calls += [call_of(text, bytes(32), question) for text in texts]

@@ -148,6 +148,75 @@ def test_history_forged_with_every_digest_made_anew_is_refused(path: Path, tmp_p
     assert checked.exit_code == 3
 
 
+def test_a_head_that_says_another_root_of_its_commit_is_found_out(path: Path, tmp_path: Path) -> None:
+    """The key's holder signs the true history, and with it a root under which other entries stand."""
+    with filled(path, 3) as store:
+        true = signed(store)
+        entry, commit = store.prove("c", "k1"), store.prove_commit(3)
+        same, early = store.prove_consistency(3), store.prove_commit(2)
+        facts = store.head()
+        store["c"]["k1"] = "other"
+        store["c"]["k9"] = 9
+        others = [facts._replace(root=store.head().root), facts._replace(count=4), facts._replace(at=store.head().at)]
+        later = store.prove_commit(3), signed(store)
+    (tmp_path / "key.pub").write_text(SIGNER.public)
+    (tmp_path / "true.head").write_text(true.text)
+    (tmp_path / "same.proof").write_bytes(same.to_bytes())
+    (tmp_path / "commit.proof").write_bytes(commit.to_bytes())
+    assert headlog.verify_commit(commit, true, 3).root == true.root
+    for number, other in enumerate(others):
+        false = verify_head(headlog.sign_head(SIGNER, other, true.log_root).text, SIGNER.public)
+        for pair in ((true, false), (false, true)):
+            with pytest.raises(ProofInvalid, match="say of commit 3 another root, count or time"):
+                headlog.verify_consistency(same, *pair)
+        with pytest.raises(ProofInvalid, match="commit 3 of the signed history has another root, count or time"):
+            headlog.verify_commit(commit, false, 3)
+        assert headlog.verify_commit(early, false, 2).seq == 2, "of the commits before, the history says it"
+        assert headlog.verify_commit(later[0], later[1], 3).root == true.root
+        if number == 0:
+            with pytest.raises(ProofInvalid):
+                sqlstate.proof.verify_present(entry, false.root, "c", "k1", 1)
+        (tmp_path / "false.head").write_text(false.text)
+        heads = ["--head", str(tmp_path / "false.head"), "--key", str(tmp_path / "key.pub")]
+        refused = run("verify", str(tmp_path / "same.proof"), "--against", str(tmp_path / "true.head"), *heads)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "the two heads say of commit 3 another root, count or time" in refused.stderr
+        refused = run("verify", str(tmp_path / "commit.proof"), "--commit", "3", *heads)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "another root, count or time than the head says" in refused.stderr
+        checked = run("check", str(path), "--against", *heads[1:])
+        assert checked.exit_code == 3
+        with sqlstate.open(path, read_only=True) as store:
+            assert [finding.kind for finding in store.check(against=false).findings] == ["against"]
+
+
+def test_a_head_of_no_commit_is_signed_and_begins_every_history(path: Path) -> None:
+    with sqlstate.open(path) as store:
+        empty = signed(store)
+        headlog.verify_consistency(store.prove_consistency(0), empty, empty)
+        store["c"]["k"] = 1
+        headlog.verify_consistency(store.prove_consistency(0), empty, signed(store))
+        assert store.check(against=empty).ok
+
+
+def test_a_head_is_read_alike_by_each_verb(kept: str) -> None:
+    """Line ends, too: neither verb turns CR LF into LF, which would accept what was not signed so."""
+    run("sign", kept, "--key", "key", "--out", "head")
+    run("prove", kept, "--commit", "5", "--out", "proof")
+    right = Path("head").read_bytes()
+    for text, code in (
+        (right, 0),
+        (right.replace(b"\n", b"\r\n"), 1),
+        (b"\xef\xbb\xbf" + right, 1),
+        (b"\xff" + right, 1),
+    ):
+        Path("head").write_bytes(text)
+        checked = run("check", kept, "--against", "head", "--key", "key.pub")
+        verified = run("verify", "proof", "--commit", "5", "--head", "head", "--key", "key.pub")
+        assert (checked.exit_code, verified.exit_code) == (code, code), (checked.output, verified.output)
+        assert checked.stderr == verified.stderr
+
+
 def test_a_file_put_back_to_an_earlier_moment_is_refused(path: Path) -> None:
     filled(path).close()
     earlier = path.read_bytes()
@@ -273,6 +342,7 @@ def test_a_proof_about_commits_is_verified_by_signed_heads(kept: str) -> None:
         ["verify", "PROOF", "c", "k1", "1"],
         ["verify", "PROOF", "c", "k1", "1", "--root", "xyz"],
         ["verify", "PROOF", "c", "k1", "1", "--root", "00"],
+        ["verify", "PROOF", "c", "k1", "1", "--root", "00 " * 32],
         ["verify", "PROOF", "--commit", "1", "--root", "00" * 32],
         ["verify", "PROOF", "c", "--count", "--absent", "--root", "00" * 32],
         ["verify", "PROOF", "c", "k1", "1", "--head", "key"],

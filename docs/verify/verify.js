@@ -26,6 +26,7 @@ const sqlstate = (() => {
   const NAME_MAX = 255;
   const KEY_MAX = 1048576;
   const VALUE_MAX = 268435456;
+  const DEPTH_MAX = 200;
   const COUNT_MAX = 2n ** 64n - 1n;
   const INT_MIN = -(2n ** 63n);
   const INT_MAX = 2n ** 63n - 1n;
@@ -174,7 +175,6 @@ const sqlstate = (() => {
 
   // A decoder without ignoreBOM would drop what text begins with.
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
 
   // The text that bytes are in UTF-8, null if they are none.
   function decoded(data) {
@@ -218,7 +218,7 @@ const sqlstate = (() => {
       throw new ProofInvalid("this is no proof of sqlstate");
     }
     if (data[MAGIC.length] !== VERSION) {
-      throw new ProofInvalid(`the proof is of version ${data[MAGIC.length]}, and this program knows ${VERSION}`);
+      throw new ProofInvalid(`the proof is of version ${data[MAGIC.length]}, and this program knows version ${VERSION}`);
     }
     const kind = Object.keys(CODES).find((each) => CODES[each] === data[HEADER - 1]);
     if (kind === undefined) throw new ProofInvalid("the proof is of a kind that there is not");
@@ -343,13 +343,39 @@ const sqlstate = (() => {
   function valueOf({ kind, stored }) {
     if (kind === BYTES_VALUE) return { bytes: toHex(stored) };
     const json = decoded(stored);
-    try {
-      if (json !== null) JSON.parse(json);
-    } catch {
-      throw new ProofInvalid("a value under this root is not a JSON document");
+    if (json === null || !isDocument(json)) {
+      throw new ProofInvalid("a value under this root is no JSON document that a store holds");
     }
-    if (json === null) throw new ProofInvalid("a value under this root is not a JSON document");
     return { json };
+  }
+
+  function isDocument(json) {
+    try {
+      JSON.parse(json);
+    } catch (error) {
+      if (error instanceof SyntaxError) return false;
+      throw error;
+    }
+    const number = /[-+.0-9eE]+/y;
+    let depth = 0;
+    for (let at = 0; at < json.length; at++) {
+      const start = at;
+      if (json[at] === '"') {
+        while (json[++at] !== '"') if (json[at] === "\\") at++;
+        const string = json.slice(start, at + 1);
+        if (/\\u[dD]/.test(string) && encoded(JSON.parse(string)) === null) return false;
+      } else if (json[at] === "[" || json[at] === "{") {
+        if (++depth > DEPTH_MAX) return false;
+      } else if (json[at] === "]" || json[at] === "}") {
+        depth--;
+      } else if (json[at] === "-" || (json[at] >= "0" && json[at] <= "9")) {
+        number.lastIndex = at;
+        const [digits] = number.exec(json);
+        if (!Number.isFinite(Number(digits))) return false;
+        at += digits.length - 1;
+      }
+    }
+    return true;
   }
 
   // ---- The part of the tree that a proof opens ----
@@ -359,6 +385,7 @@ const sqlstate = (() => {
   const ASKED = 2;
   const NEIGHBOUR = 3;
   const ENTRY = 4;
+  const EMPTY_ROOT = sha256(bytes(1, 1));
   const LEAVES = {
     present: [ASKED],
     absent: [NEIGHBOUR],
@@ -369,28 +396,29 @@ const sqlstate = (() => {
 
   class Reader {
     constructor(data, allowed, asked) {
-      Object.assign(this, { data, at: 0, allowed, asked, next: 0, leaves: [], nodes: [], rank: 0n });
+      Object.assign(this, { data, at: 0, allowed, asked, next: 0, leaves: [], nodes: [], position: 0n });
     }
 
     // What the proof opens, if all of it leads to the root.
     read(root) {
       const level = this.take(1)[0];
-      if (level > LEVEL_MAX) throw new ProofInvalid(`the proof has ${level} levels, a tree at most ${LEVEL_MAX}`);
-      const digest = level === 0 ? sha256(bytes(1, 1)) : this.node(level, true);
+      if (level > LEVEL_MAX) {
+        throw new ProofInvalid(`the proof has a tree of ${level} levels, and there are at most ${LEVEL_MAX}`);
+      }
+      const digest = level === 0 ? EMPTY_ROOT : this.node(level, true);
       if (this.at !== this.data.length) throw new ProofInvalid("there are bytes behind the proof");
       if (!equal(digest, root)) {
-        throw new ProofInvalid("the proof leads to another root: what is asked does not follow from this one");
+        throw new ProofInvalid("the proof leads to another root: what it was asked to show does not follow from this one");
       }
       if (this.next !== this.asked.length) {
         throw new ProofInvalid("the proof does not show every entry that is asked for");
       }
-      const { leaves, nodes, rank } = this;
-      for (let i = 1; i < leaves.length; i++) {
-        if (comparePlaces(leaves[i - 1].place, leaves[i].place) >= 0) {
-          throw new ProofInvalid("the entries under this root are not in order");
-        }
+      const { leaves, nodes, position } = this;
+      const places = leaves.map(({ place }) => place);
+      if (places.some((place, i) => i > 0 && comparePlaces(places[i - 1], place) >= 0)) {
+        throw new ProofInvalid("the entries under this root are not in order");
       }
-      return { leaves, nodes, total: rank };
+      return { leaves, places, nodes, total: position };
     }
 
     node(level, top) {
@@ -399,19 +427,19 @@ const sqlstate = (() => {
         throw new ProofInvalid("the proof has a node with fewer children than it must have");
       }
       const opened = this.leaves.length;
-      const node = { level, children: number, opened: [], first: this.rank, count: 0n };
+      const node = { level, children: number, opened: [], first: this.position, count: 0n };
       this.nodes.push(node);
       const hash = new Hash().update(bytes(1, level));
       for (let i = 0; i < number; i++) {
-        const before = this.rank;
+        const before = this.position;
         const form = this.take(1)[0];
         if (form !== OPAQUE) node.opened.push(i + 1);
         const digest = this.child(level, form);
-        if (this.rank > COUNT_MAX) throw new ProofInvalid("the proof counts more entries than a store can have");
-        hash.update(u64(this.rank - before)).update(digest);
+        if (this.position > COUNT_MAX) throw new ProofInvalid("the proof counts more entries than a store can have");
+        hash.update(u64(this.position - before)).update(digest);
       }
       if (this.leaves.length === opened) throw new ProofInvalid("the proof opens a node of the tree for nothing");
-      node.count = this.rank - node.first;
+      node.count = this.position - node.first;
       return hash.digest();
     }
 
@@ -421,7 +449,7 @@ const sqlstate = (() => {
         if (count === 0n || (level === 1 && count > 1n)) {
           throw new ProofInvalid("the proof counts a part of the tree wrongly");
         }
-        this.rank += count;
+        this.position += count;
         return this.take(DIGEST);
       }
       if (form === NODE && level > 1) return this.node(level - 1, false);
@@ -434,7 +462,7 @@ const sqlstate = (() => {
     askedLeaf() {
       if (this.next === this.asked.length) throw new ProofInvalid("the proof shows more entries than are asked for");
       const { place, digest } = this.asked[this.next++];
-      this.leaves.push({ rank: this.rank++, place, form: ASKED, content: null });
+      this.leaves.push({ position: this.position++, place, form: ASKED, content: null });
       return digest;
     }
 
@@ -446,7 +474,7 @@ const sqlstate = (() => {
       }
       const content = form === ENTRY ? { kind, stored: this.field(VALUE_MAX) } : null;
       const valueDigest = content === null ? this.take(DIGEST) : sha256(content.stored);
-      this.leaves.push({ rank: this.rank++, place, form, content });
+      this.leaves.push({ position: this.position++, place, form, content });
       return leafOf(place, kind, valueDigest);
     }
 
@@ -481,54 +509,63 @@ const sqlstate = (() => {
     return raw;
   }
 
-  // Number of the first leaf that is not before a place.
-  function find(leaves, place) {
-    let [low, high] = [0, leaves.length];
+  // Number of the first place that is not before another.
+  function find(places, place) {
+    let [low, high] = [0, places.length];
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if (comparePlaces(leaves[middle].place, place) < 0) low = middle + 1;
+      if (comparePlaces(places[middle], place) < 0) low = middle + 1;
       else high = middle;
     }
     return low;
   }
 
+  function has(places, place) {
+    const at = find(places, place);
+    return at < places.length && comparePlaces(places[at], place) === 0;
+  }
+
   // Where a place falls among the leaves, shown by those on both sides of it.
-  function gap({ leaves, total }, place) {
-    const next = find(leaves, place);
-    const rank = next < leaves.length ? leaves[next].rank : total;
-    if (rank !== (next > 0 ? leaves[next - 1].rank + 1n : 0n)) {
+  function gap({ leaves, places, total }, place) {
+    const next = find(places, place);
+    const position = next < leaves.length ? leaves[next].position : total;
+    if (position !== (next > 0 ? leaves[next - 1].position + 1n : 0n)) {
       throw new ProofInvalid("the proof does not show what lies on both sides of a key or bound of the question");
     }
-    return { next, rank, beside: [next - 1, next].filter((i) => i >= 0 && i < leaves.length) };
+    return { next, position, beside: [next - 1, next].filter((i) => i >= 0 && i < leaves.length) };
+  }
+
+  function checkSpare({ leaves }, needed) {
+    if (new Set(needed).size !== leaves.length) {
+      throw new ProofInvalid("the proof opens what the question does not need");
+    }
   }
 
   function absence(part, place) {
-    const found = gap(part, place);
-    if (found.next < part.leaves.length && comparePlaces(part.leaves[found.next].place, place) === 0) {
-      throw new ProofInvalid("there is an entry with the key that is asked for");
-    }
-    return found.beside;
+    const { beside } = gap(part, place);
+    if (has(part.places, place)) throw new ProofInvalid("there is an entry with the key that is asked for");
+    return beside;
   }
 
   // ---- The questions about entries ----
 
-  // Each takes a question and gives the entries that a proof must show from it, and how the opened part is judged:
-  // what the question needs opened, and the answer.
+  // Each takes a question and gives the entries that a proof must show from it, and what judges the opened part and
+  // gives the answer.
   const QUESTIONS = {
     present({ collection, key, value }) {
-      return { asked: [askedEntry(collection, key, value)], judge: () => ({ needed: [0] }) };
+      return { asked: [askedEntry(collection, key, value)], judge: () => undefined };
     },
 
     absent({ collection, key }) {
       const place = placeOf(collection, key);
-      return { asked: [], judge: (part) => ({ needed: absence(part, place) }) };
+      return { asked: [], judge: (part) => checkSpare(part, absence(part, place)) };
     },
 
     range(question) {
       const [low, high] = spanOf(question);
-      const limit = question.limit ?? null;
-      if (limit !== null && !(Number.isSafeInteger(limit) && limit >= 1)) {
-        throw new QuestionInvalid("a limit is a number of entries, 1 or more");
+      const limit = question.limit == null ? null : wholeNumber(question.limit);
+      if (question.limit != null && (limit === null || limit < 1n || limit > INT_MAX)) {
+        throw new QuestionInvalid("a limit is a number of entries from 1 to 2^63-1");
       }
       return { asked: [], judge: (part) => judgeRange(part, low, high, limit) };
     },
@@ -537,7 +574,8 @@ const sqlstate = (() => {
       const [low, high] = spanOf(question);
       const judge = (part) => {
         const [first, last] = [gap(part, low), gap(part, high)];
-        return { needed: [...first.beside, ...last.beside], answer: last.rank - first.rank };
+        checkSpare(part, [...first.beside, ...last.beside]);
+        return last.position - first.position;
       };
       return { asked: [], judge };
     },
@@ -546,14 +584,16 @@ const sqlstate = (() => {
       const asked = list(present, 3).map((entry) => askedEntry(...entry));
       const gone = list(absent, 2).map((name) => placeOf(...name));
       asked.sort((a, b) => comparePlaces(a.place, b.place));
-      const places = [...asked.map(({ place }) => place), ...gone].sort(comparePlaces);
-      if (places.length === 0) throw new QuestionInvalid("ask for one entry or more");
-      if (places.some((place, i) => i > 0 && comparePlaces(places[i - 1], place) === 0)) {
+      gone.sort(comparePlaces);
+      const there = asked.map(({ place }) => place);
+      if (there.length + gone.length === 0) throw new QuestionInvalid("ask for one entry or more");
+      const twice = there.some((place, i) => i > 0 && comparePlaces(there[i - 1], place) === 0);
+      if (twice || gone.some((place) => has(there, place))) {
         throw new QuestionInvalid("ask for each entry once, and for its presence or its absence");
       }
       const judge = (part) => {
         const shown = part.leaves.flatMap(({ form }, i) => (form === ASKED ? [i] : []));
-        return { needed: [...shown, ...gone.flatMap((place) => absence(part, place))] };
+        checkSpare(part, [...shown, ...gone.flatMap((place) => absence(part, place))]);
       };
       return { asked, judge };
     },
@@ -570,25 +610,21 @@ const sqlstate = (() => {
   function judgeRange(part, low, high, limit) {
     const { leaves } = part;
     const first = gap(part, low);
-    const end = find(leaves, high);
-    const needed = [...first.beside];
-    const answer = [];
-    for (let i = first.next; i < end; i++) {
-      if (leaves[i].rank !== first.rank + BigInt(i - first.next)) {
-        throw new ProofInvalid("the proof leaves entries out of the range");
-      }
-      if (leaves[i].content === null) throw new ProofInvalid("the proof lacks the value of an entry of the range");
-      answer.push([keyOf(leaves[i].place), valueOf(leaves[i].content)]);
-      needed.push(i);
+    const end = Math.max(first.next, find(part.places, high));
+    const size = BigInt(end - first.next);
+    const inside = leaves.slice(first.next, end);
+    if (inside.some(({ position }, i) => position !== first.position + BigInt(i))) {
+      throw new ProofInvalid("the proof leaves entries out of the range");
     }
-    if (limit !== null && answer.length > limit) {
-      throw new ProofInvalid(`the proof holds ${answer.length} entries, and the question allows ${limit}`);
+    if (limit !== null && size > limit) {
+      throw new ProofInvalid(`the proof holds ${size} entries, and the question allows ${limit}`);
     }
-    if (answer.length !== limit) needed.push(...gap(part, high).beside);
-    if (leaves.some(({ content }, i) => content !== null && (i < first.next || i >= end))) {
-      throw new ProofInvalid("the proof shows a value outside the range");
+    const last = size === limit ? [] : gap(part, high).beside;
+    checkSpare(part, [...first.beside, ...inside.map((_, i) => first.next + i), ...last]);
+    if (leaves.some(({ content }, i) => (content === null) === (i >= first.next && i < end))) {
+      throw new ProofInvalid("the proof shows a value outside the range, or lacks one inside");
     }
-    return { needed, answer };
+    return inside.map(({ place, content }) => [keyOf(place), valueOf(content)]);
   }
 
   // Checks a proof against a root and a question {kind, collection, key, value, start, stop, limit, present, absent}:
@@ -602,12 +638,9 @@ const sqlstate = (() => {
     }
     const { asked, judge } = QUESTIONS[kind](question);
     const part = new Reader(bodyOf(proof, kind), LEAVES[kind], asked).read(trusted);
-    const { needed, answer } = judge(part);
-    if (new Set(needed).size !== part.leaves.length) {
-      throw new ProofInvalid("the proof opens what the question does not need");
-    }
-    const shown = part.leaves.map(({ rank, place, form }) => ({
-      rank,
+    const answer = judge(part);
+    const shown = part.leaves.map(({ position, place, form }) => ({
+      position,
       collection: decoded(place.collection),
       key: keyOf(place),
       role: form === NEIGHBOUR ? "neighbour" : "entry",
@@ -639,18 +672,28 @@ const sqlstate = (() => {
 
   // ---- Commits ----
 
-  const TIME_MAX = 64;
+  const TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{6}Z";
+  const COUNT_AT = 2 * DIGEST;
+  const TIME_AT = COUNT_AT + 8 + 4;
+  const TIME_BYTES = 27;
+  const COMMIT_BYTES = TIME_AT + TIME_BYTES + DIGEST;
+  const PATH_MAX = 2 * 63;
 
-  // A head is {seq, logRoot}, with `origin` if there is one: what verifyHead() gives.
+  // A head is {origin, seq, logRoot, root, count, at}: what verifyHead() gives.
   function headOf(head) {
-    const { origin, seq, logRoot } = head ?? {};
-    const size = wholeNumber(seq);
-    if (size === null || size < 0n || size > INT_MAX) throw new QuestionInvalid("a head has a number of commits");
-    return { origin, size, logRoot: rootOf(logRoot) };
+    const { origin, seq, logRoot, root, count, at } = head ?? {};
+    const [size, entries] = [wholeNumber(seq), wholeNumber(count)];
+    const right = [size, entries].every((number) => number !== null && number >= 0n && number <= INT_MAX);
+    if (!right || typeof origin !== "string" || typeof at !== "string") {
+      throw new QuestionInvalid("a signed head is what verifyHead() gave");
+    }
+    return { origin, size, logRoot: rootOf(logRoot), facts: [toHex(rootOf(root)), entries, at].join(" ") };
   }
 
   function digestsOf(data) {
-    if (data.length % DIGEST !== 0) throw new ProofInvalid("the path of the proof is not made of digests");
+    if (data.length % DIGEST !== 0 || data.length > PATH_MAX * DIGEST) {
+      throw new ProofInvalid("the path of the proof is not made of digests, or is longer than any log is deep");
+    }
     return Array.from({ length: data.length / DIGEST }, (_, i) => data.subarray(i * DIGEST, (i + 1) * DIGEST));
   }
 
@@ -673,91 +716,124 @@ const sqlstate = (() => {
 
   // Returns {seq, root, count, at, chain} of the commit.
   function verifyCommit(proof, head, seq) {
-    const { size, logRoot } = headOf(head);
+    const { size, logRoot, facts } = headOf(head);
     const number = wholeNumber(seq);
     if (number === null || number < 1n || number > size) {
       throw new QuestionInvalid("there is no commit of that number under that head");
     }
     const body = bodyOf(proof, "commit");
-    const fixed = 2 * DIGEST + 8;
-    const time = body.length < fixed + 4 ? 0 : readU32(body, fixed);
-    const end = fixed + 4 + time + DIGEST;
-    if (body.length < end || time > TIME_MAX) throw new ProofInvalid("the proof is cut short");
-    const chain = sha256(bytes(3), body.subarray(0, DIGEST), u64(number), body.subarray(DIGEST, end));
+    if (body.length < COMMIT_BYTES) throw new ProofInvalid("the proof is cut short");
+    const at = decoded(body.subarray(TIME_AT, TIME_AT + TIME_BYTES)) ?? "";
+    if (readU32(body, TIME_AT - 4) !== TIME_BYTES || !new RegExp(`^${TIME}$`).test(at)) {
+      throw new ProofInvalid("the proof has a time that no commit has");
+    }
+    const count = readU64(body, COUNT_AT);
+    if (count > INT_MAX) throw new ProofInvalid("the proof has a number that no store can have");
+    const chain = sha256(bytes(3), body.subarray(0, DIGEST), u64(number), body.subarray(DIGEST, COMMIT_BYTES));
     let digest = sha256(bytes(0), chain);
     const onLeft = (step) => (digest = join(step, digest));
     const onRight = (step) => (digest = join(digest, step));
-    climb(digestsOf(body.subarray(end)), number - 1n, size - 1n, onLeft, onRight);
+    climb(digestsOf(body.subarray(COMMIT_BYTES)), number - 1n, size - 1n, onLeft, onRight);
     if (!equal(digest, logRoot)) {
       throw new ProofInvalid("the proof leads to another history than the one that was signed");
     }
-    return {
-      seq: number,
-      root: toHex(body.subarray(DIGEST, 2 * DIGEST)),
-      count: readU64(body, 2 * DIGEST),
-      at: lenient.decode(body.subarray(fixed + 4, fixed + 4 + time)),
-      chain: toHex(chain),
-    };
+    const root = toHex(body.subarray(DIGEST, COUNT_AT));
+    if (number === size && [root, count, at].join(" ") !== facts) {
+      const what = `commit ${number} of the signed history has another root, count or time than the head says`;
+      throw new ProofInvalid(what);
+    }
+    return { seq: number, root, count, at, chain: toHex(chain) };
   }
 
+  // Heads of one commit must say the same of it, to its root, count and time.
   function verifyConsistency(proof, earlier, later) {
     const [old, now] = [headOf(earlier), headOf(later)];
-    if (old.origin !== now.origin) throw new ProofInvalid("the heads are of two origins");
+    if (old.origin !== now.origin) {
+      throw new ProofInvalid(`the heads are of two origins, '${old.origin}' and '${now.origin}'`);
+    }
     const path = digestsOf(bodyOf(proof, "consistency"));
     if (old.size > now.size) {
-      throw new ProofInvalid("the later head has fewer commits than the earlier one: history was cut off");
+      const sizes = `the later head has ${now.size} commits and the earlier one ${old.size}`;
+      throw new ProofInvalid(`${sizes}: history was cut off`);
     }
-    const refusal = new ProofInvalid("the proof does not show that the later history begins with the earlier one");
     if (old.size === 0n || old.size === now.size) {
       const changed = old.size === now.size && !equal(old.logRoot, now.logRoot);
-      if (path.length > 0 || changed || (old.size === 0n && !equal(old.logRoot, sha256()))) throw refusal;
+      if (path.length > 0 || changed || (old.size === 0n && !equal(old.logRoot, sha256()))) {
+        throw new ProofInvalid("the two heads do not belong to one history, or the proof is for other heads");
+      }
+      if (old.size === now.size && old.facts !== now.facts) {
+        const what = `the two heads say of commit ${now.size} another root, count or time`;
+        throw new ProofInvalid(`${what}: one of them is false`);
+      }
       return;
     }
     let [index, last] = [old.size - 1n, now.size - 1n];
     while (index & 1n) [index, last] = [index >> 1n, last >> 1n];
-    const start = old.size & (old.size - 1n) ? path.shift() : old.logRoot;
-    if (start === undefined) throw refusal;
+    const start = old.size & (old.size - 1n) ? (path.shift() ?? bytes()) : old.logRoot;
     let [before, after] = [start, start];
     const onLeft = (step) => ([before, after] = [join(step, before), join(step, after)]);
     const onRight = (step) => (after = join(after, step));
     climb(path, index, last, onLeft, onRight);
-    if (!equal(before, old.logRoot) || !equal(after, now.logRoot)) throw refusal;
+    if (!equal(before, old.logRoot) || !equal(after, now.logRoot)) {
+      const what = "the proof does not show that the later history begins with the earlier one";
+      throw new ProofInvalid(`${what}: it was changed, or the proof is for other heads`);
+    }
   }
 
   // ---- Signed heads ----
 
-  const NOTE_MAX = 65536;
+  const NOTE_MAX = 131072;
   const SIGNATURES_MAX = 16;
+  const KEY_ID = 4;
   const ED25519 = 1;
-  const SIGNED = "\u2014 ";
+  // Listed, so that no version of Unicode changes them.
+  const NAME = "[^\\x00-\\x20+\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+";
+  const ORIGIN = "([^\\x00-\\x20+\\x7f-\\xa0\\u1680\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ufeff]+)";
   const HEAD = new RegExp(
-    "^([^\\n]+)\\n(0|[1-9][0-9]{0,18})\\n([A-Za-z0-9+/]{43}=)\\nroot ([0-9a-f]{64})\\ncount (0|[1-9][0-9]{0,18})\\n" +
-      "at ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{6}Z)\\n$",
+    `^${ORIGIN}\\n(0|[1-9][0-9]{0,18})\\n([A-Za-z0-9+/]{43}=)\\nroot ([0-9a-f]{64})\\n` +
+      `count (0|[1-9][0-9]{0,18})\\nat (${TIME})\\n$`,
   );
+  const SIGNATURE = new RegExp(`^\u2014 (${NAME}) ([A-Za-z0-9+/]+={0,2})$`);
+  const PUBLIC = new RegExp(`^[ \\t\\r\\n]*${ORIGIN}\\+([0-9a-f]{8})\\+([A-Za-z0-9+/]{44})[ \\t\\r\\n]*$`);
+
+  function isOrigin(text) {
+    const raw = encoded(text);
+    return raw !== null && raw.length <= NAME_MAX;
+  }
 
   function publicKeyOf(text) {
     const refusal = new QuestionInvalid("this is no public key: it is one line, ORIGIN+HEX+BASE64");
-    const found = typeof text === "string" ? /^([^\p{C}\p{Z}\s+]+)\+([0-9a-f]{8})\+([^\s]+)$/u.exec(text.trim()) : null;
+    const found = typeof text === "string" ? PUBLIC.exec(text) : null;
     const data = found === null ? null : unbase64(found[3]);
-    if (data === null || data.length !== 1 + DIGEST || data[0] !== ED25519) throw refusal;
+    if (data === null || data[0] !== ED25519 || !isOrigin(found[1])) throw refusal;
     const [, origin, digits] = found;
-    const name = encoded(origin);
-    if (name.length > NAME_MAX || toHex(sha256(name, bytes(0x0a), data).subarray(0, 4)) !== digits) throw refusal;
+    if (toHex(sha256(encoded(origin), bytes(0x0a), data).subarray(0, KEY_ID)) !== digits) throw refusal;
     return { origin, id: digits, key: data.slice(1) };
   }
 
+  // What a C2SP signed note signs, and its signatures.
   function splitNote(note) {
-    const refusal = new ProofInvalid("this is no signed note: text, an empty line, and lines with signatures");
-    if (typeof note !== "string" || note.length > 2 * NOTE_MAX || [...note].length > NOTE_MAX) throw refusal;
+    if (typeof note !== "string") throw new ProofInvalid("this is no signed head: it is no text");
+    const raw = note.length > NOTE_MAX ? null : encoded(note);
+    if (note.length > NOTE_MAX || (raw !== null && raw.length > NOTE_MAX)) {
+      throw new ProofInvalid(`this is no signed head: it has more than ${NOTE_MAX} bytes`);
+    }
+    if (raw === null) throw new ProofInvalid("this is no signed head: it holds a lone surrogate");
     const cut = note.lastIndexOf("\n\n");
-    if (!note.endsWith("\n") || cut < 1 || encoded(note) === null || note.indexOf("\n\n") < cut) throw refusal;
+    if (cut < 0 || cut + 2 === note.length || !note.endsWith("\n")) {
+      throw new ProofInvalid("this is no signed head: it is text, an empty line, and lines with signatures");
+    }
     const lines = note.slice(cut + 2, -1).split("\n");
-    if (lines.length > SIGNATURES_MAX) throw refusal;
+    if (lines.length > SIGNATURES_MAX) {
+      throw new ProofInvalid(`the signed head has more than ${SIGNATURES_MAX} signatures`);
+    }
     const signatures = lines.map((line) => {
-      const space = line.indexOf(" ", SIGNED.length);
-      const data = space < 0 ? null : unbase64(line.slice(space + 1));
-      if (!line.startsWith(SIGNED) || space <= SIGNED.length || data === null || data.length <= 4) throw refusal;
-      return { name: line.slice(SIGNED.length, space), id: toHex(data.subarray(0, 4)), signature: data.slice(4) };
+      const found = SIGNATURE.exec(line);
+      const data = found === null ? null : unbase64(found[2]);
+      if (data === null || data.length <= KEY_ID) {
+        throw new ProofInvalid("this is no signed head: a line below the empty one is no signature");
+      }
+      return { name: found[1], id: toHex(data.subarray(0, KEY_ID)), signature: data.slice(KEY_ID) };
     });
     return { body: note.slice(0, cut + 1), signatures };
   }
@@ -781,17 +857,25 @@ const sqlstate = (() => {
     const { body, signatures } = splitNote(note);
     const found = HEAD.exec(body);
     const logRoot = found === null ? null : unbase64(found[3]);
-    if (logRoot === null) throw new ProofInvalid("the note is no signed head of sqlstate");
+    if (logRoot === null || !isOrigin(found[1])) {
+      throw new ProofInvalid("this is signed, and is no head of a store of sqlstate");
+    }
     const [seq, count] = [BigInt(found[2]), BigInt(found[5])];
-    if (seq > INT_MAX || count > INT_MAX) throw new ProofInvalid("the note has a number that no store can have");
+    if (seq > INT_MAX || count > INT_MAX) {
+      throw new ProofInvalid("the signed head has a number that no store can have");
+    }
+    const nothing = count === 0n && equal(logRoot, sha256()) && found[4] === toHex(EMPTY_ROOT);
+    if (seq === 0n && !nothing) {
+      throw new ProofInvalid("the signed head is of no commit, and says that there is something");
+    }
     if (found[1] !== origin) {
-      throw new ProofInvalid(`the note is of origin '${found[1]}', and the key is for '${origin}'`);
+      throw new ProofInvalid(`the signed head is of origin '${found[1]}', and the key is for '${origin}'`);
     }
     const ours = signatures.filter((each) => each.name === origin && each.id === id);
-    if (ours.length === 0) throw new ProofInvalid("the note is not signed by this key");
+    if (ours.length === 0) throw new ProofInvalid("the head is not signed by this key");
     for (const { signature } of ours) {
       if (!(await signedBy(key, signature, encoded(body)))) {
-        throw new ProofInvalid("the note was not signed by this key, or was changed since");
+        throw new ProofInvalid("the head was not signed by this key, or was changed since");
       }
     }
     return { origin, seq, logRoot: toHex(logRoot), root: found[4], count, at: found[6], text: note };

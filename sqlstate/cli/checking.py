@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sqlstate import headlog
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, counted, file_argument, progress
 from sqlstate.cli.output import printable, write_line, write_object
+from sqlstate.cli.proving import read_head
 
 if TYPE_CHECKING:
     from sqlstate.check import CheckReport
@@ -32,7 +31,7 @@ _OUTCOMES = {
 @click.option(
     "--against",
     type=click.Path(readable=False),
-    metavar="NOTE|ROOT",
+    metavar="HEAD|ROOT",
     help="A signed head, as a file, that the store must go on from; or the root of a commit, 64 hexadecimal digits.",
 )
 @click.option(
@@ -74,8 +73,7 @@ def _trusted(against: str, key: str | None) -> SignedHead | bytes:
         return bytes.fromhex(against)
     if key is None:
         raise click.UsageError("A signed head is believed by its public key; give that with --key.")
-    text = Path(key).read_text(encoding="utf-8") if os.path.lexists(key) else key
-    return headlog.verify_head(Path(against).read_text(encoding="utf-8"), text.strip())
+    return read_head(against, key)
 
 
 def _print(report: CheckReport) -> None:

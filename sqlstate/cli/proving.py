@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -148,7 +149,7 @@ def _entries_proof(view: Any, question: _Question) -> Proof:
 @click.option("--from", "path", type=click.Path(readable=False), metavar="PATH", help="Read the value from a file.")
 @click.option("--root", metavar="HEX", help="The root that you trust.")
 @click.option(
-    "--head", "note", type=click.Path(readable=False), metavar="NOTE", help="A signed head, instead of a root."
+    "--head", "note", type=click.Path(readable=False), metavar="HEAD", help="A signed head, instead of a root."
 )
 @click.option(
     "--key",
@@ -160,7 +161,7 @@ def _entries_proof(view: Any, question: _Question) -> Proof:
 @click.option(
     "--against",
     type=click.Path(readable=False),
-    metavar="NOTE",
+    metavar="HEAD",
     help="An earlier signed head: was it only appended to?",
 )
 @common
@@ -220,7 +221,7 @@ def _print_range(settings: Settings, question: _Question, made: Proof, root: byt
 
 def _verify_commits(made: Proof, question: _Question, head: SignedHead | None, given: dict[str, Any]) -> dict[str, Any]:
     if head is None:
-        raise click.UsageError("A question about commits needs --head NOTE and --key PUBLIC.")
+        raise click.UsageError("A question about commits needs --head HEAD and --key PUBLIC.")
     if question.kind == "commit":
         facts = headlog.verify_commit(made, head, question.seq)._asdict()
         return {name: each.hex() if isinstance(each, bytes) else each for name, each in facts.items()}
@@ -231,13 +232,12 @@ def _verify_commits(made: Proof, question: _Question, head: SignedHead | None, g
 
 def _root(digits: str | None, head: SignedHead | None) -> bytes:
     if (digits is None) == (head is None):
-        raise click.UsageError("Give what you trust: --root HEX, or --head NOTE with --key PUBLIC.")
+        raise click.UsageError("Give what you trust: --root HEX, or --head HEAD with --key PUBLIC.")
     if head is not None:
         return head.root
-    try:
-        return bytes.fromhex(digits or "")
-    except ValueError:
-        raise InvalidOption(f"{digits!r} is no root: 64 hexadecimal digits") from None
+    if re.fullmatch(r"[0-9a-fA-F]{64}", digits or "") is None:
+        raise InvalidOption(f"{digits!r} is no root: 64 hexadecimal digits")
+    return bytes.fromhex(digits or "")
 
 
 def _head(note: str, public: str | None) -> SignedHead:

@@ -63,7 +63,7 @@ def call(calls: Iterable[list[Any]], *, memory_mb: int = 512) -> list[Said]:
     command = [program, f"--max-old-space-size={memory_mb}", "-e", DRIVER, str(VERIFIER)]
     ran = subprocess.run(command, input=lines, capture_output=True, encoding="utf-8", check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    found = [json.loads(line, object_hook=_received) for line in ran.stdout.splitlines()]
+    found = [json.loads(line, object_hook=_received) for line in ran.stdout.split("\n") if line]
     return [Said(each["kind"], each.get("value")) for each in found]
 
 
