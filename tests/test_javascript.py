@@ -73,7 +73,13 @@ def test_refused_vectors_are_refused() -> None:
     cases = VECTORS["refused"]
     made = [call_of(bytes.fromhex(case["proof"]), bytes.fromhex(case["root"]), question_of(case)) for case in cases]
     for case, said in zip(cases, call(made), strict=True):
-        assert said.kind == "ProofInvalid", (case, said)
+        assert said == Said("ProofInvalid", case["error"]), case
+
+
+def test_what_is_no_question_is_refused_before_any_proof() -> None:
+    cases = VECTORS["no_questions"]
+    for case, said in zip(cases, call(call_of(b"", bytes(32), question_of(case)) for case in cases), strict=True):
+        assert said.kind == "QuestionInvalid", (case, said)
 
 
 def test_both_forms_of_a_proof_are_written_and_read() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sqlstate.errors import ProofInvalid
+from sqlstate.errors import InvalidInput, ProofInvalid
 from sqlstate.proof import Proof
 from tests.reference import plain
 from tests.reference.proving import CODES, Question
@@ -60,8 +60,19 @@ def test_what_is_accepted_is_accepted_with_its_answer() -> None:
 
 def test_what_is_refused_is_refused() -> None:
     for case in VECTORS["refused"]:
-        with pytest.raises(ProofInvalid):
+        with pytest.raises(ProofInvalid) as caught:
             pytest.fail(f"{ask(bytes.fromhex(case['proof']), bytes.fromhex(case['root']), question_of(case))}: {case}")
+        assert str(caught.value) == case["error"], case
+
+
+def test_what_is_no_question_is_refused_before_any_proof() -> None:
+    for case in VECTORS["no_questions"]:
+        question = question_of(case)
+        if "twice" in case["why"]:
+            continue  # a dict cannot ask it
+        for proof in (b"", b"SqSp"):
+            with pytest.raises(InvalidInput):
+                pytest.fail(f"{ask(proof, plain.empty_root(), question)}: {case}")
 
 
 def test_the_vectors_reach_every_kind_and_stay_small() -> None:
@@ -69,4 +80,4 @@ def test_the_vectors_reach_every_kind_and_stay_small() -> None:
         assert {case["question"]["kind"] for case in VECTORS[what]} == set(CODES)
     assert len({case["why"] for case in VECTORS["refused"]}) > 70
     assert {len(bytes.fromhex(case["proof"])) > 7 for case in VECTORS["accepted"]} == {True, False}
-    assert PATH.stat().st_size < 450_000
+    assert PATH.stat().st_size < 500_000

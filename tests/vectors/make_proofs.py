@@ -2,8 +2,9 @@
 
 `universes` are small stores, each with its root; `accepted` are true statements about them with their one proof,
 as bytes and as JSON, and what a range or a count answers; `refused` are proofs that a verifier must refuse, with
-the root and the question that they are given for, and why. In `answer`, values are as stored: text is a JSON
-document. Keys and values stand as in the other vectors (make.py).
+the root and the question that they are given for, why, and the error that sqlstate's verifier gives; `no_questions`
+are refused before any proof. In `answer`, values are as stored: text is a JSON document. Keys and values stand as in
+the other vectors (make.py).
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlstate.errors import ProofInvalid
 from tests.reference import plain, proving
 from tests.reference.notation import sha256, u8, u32, u64
 from tests.reference.proving import ASKED, BESIDE, LISTED, OPAQUE, OPENED, Question, Tree
 from tests.reference.universes import SHAPES, absences, gaps, manies, presences, ranges, spans, universe
+from tests.support.asking import ask
 from tests.vectors.make import typed
 
 if TYPE_CHECKING:
@@ -73,6 +76,10 @@ def accepted() -> Iterator[dict[str, Any]]:
             elif question.kind == "count":
                 case["answer"] = answer
             yield case
+    question = Question("many", present=THREE.entries[2:3], absent=(("c", GAPS[2]),))
+    body = proving.honest_body(THREE, question) or b""
+    case = {"universe": "three levels", "question": question_of(replace(question, absent=question.absent * 2))}
+    yield case | {"proof": proving.container("many", body).hex(), "json": proving.as_json("many", body)}
 
 
 # ---- Refused ----
@@ -85,7 +92,43 @@ def refused() -> Iterator[dict[str, Any]]:
     """Proofs that a verifier must refuse."""
     for make in (false_statements, other_prunings, other_uses, other_bytes, other_trees, other_names):
         for root, question, proof, why in make():
-            yield {"root": root.hex(), "question": question_of(question), "proof": proof.hex(), "why": why}
+            case = {"root": root.hex(), "question": question_of(question), "proof": proof.hex(), "why": why}
+            yield case | {"error": error_of(proof, root, question)}
+
+
+def error_of(proof: bytes, root: bytes, question: Question) -> str:
+    """What sqlstate's verifier says: from here on, other words or another reason are a change of the file."""
+    try:
+        ask(proof, root, question)
+    except ProofInvalid as error:
+        return str(error)
+    raise ValueError(f"accepted: {question}")
+
+
+def no_questions() -> Iterator[dict[str, Any]]:
+    """What no verifier can be asked."""
+    entry, gone = THREE.entries[2], ("c", GAPS[2])
+    for question, why in (
+        (Question("many"), "nothing is asked for"),
+        (Question("many", present=(entry,), absent=(entry[:2],)), "one name, present and absent"),
+        (Question("many", present=(entry, entry)), "one name twice, present"),
+        (Question("many", present=(entry, (*entry[:2], b"")), absent=(gone,)), "one name twice, with two values"),
+        (Question("range", "c", limit=0), "a limit of 0"),
+        (Question("range", "c", limit=-1), "a limit below 0"),
+        (Question("range", "c", limit=2**63), "a limit of 2^63"),
+        *(
+            (Question(kind, "c", start=start, stop=stop), "an empty span")
+            for kind in ("range", "count")
+            for start, stop in ((1, 1), (2, 1), ("b", "a"), ("", ""), (b"", "z"), ("", 5), (None, -(2**63)))
+        ),
+        *(
+            (Question("absent", name, 1), f"a collection of {len(name.encode())} bytes")
+            for name in ("", "c" * 256, "\u00e9" * 128)
+        ),
+        *((Question("absent", "c", key), f"an empty key of {type(key).__name__}") for key in ("", b"")),
+        *((Question("absent", "c", key), "a key beyond 64 bits") for key in (2**63, -(2**63) - 1)),
+    ):
+        yield {"question": question_of(question), "why": why}
 
 
 def honest(of: Tree, question: Question) -> bytes:
@@ -342,7 +385,7 @@ def document() -> str:
         }
         for name in SHAPES
     ]
-    lists = {"universes": universes, "accepted": accepted(), "refused": refused()}
+    lists = {"universes": universes, "accepted": accepted(), "refused": refused(), "no_questions": no_questions()}
     written = [f"{json.dumps(name)}: [\n{_lines(cases)}\n]" for name, cases in lists.items()]
     return ",\n".join(['{"about": ' + json.dumps(ABOUT), *written]) + "\n}\n"
 
