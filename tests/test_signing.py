@@ -199,6 +199,22 @@ def test_a_head_of_no_commit_is_signed_and_begins_every_history(path: Path) -> N
         assert store.check(against=empty).ok
 
 
+def test_a_public_key_is_given_as_text_or_as_a_file_of_any_name(kept: str) -> None:
+    run("sign", kept, "--key", "key", "--out", "head")
+    run("prove", kept, "--commit", "5", "--out", "proof")
+    text = Path("key.pub").read_text()
+    Path("a+b+c.pub").write_text(text)
+    for key in (text.strip(), f" {text}", "key.pub", "a+b+c.pub"):
+        assert run("check", kept, "--against", "head", "--key", key).exit_code == 0
+        assert run("verify", "proof", "--commit", "5", "--head", "head", "--key", key).exit_code == 0
+    for key in ("a+b+d.pub", "\0+", "nowhere", text.replace("+", " ")):
+        checked = run("check", kept, "--against", "head", "--key", key)
+        verified = run("verify", "proof", "--commit", "5", "--head", "head", "--key", key)
+        assert checked.exit_code == verified.exit_code != 0
+        assert checked.stderr == verified.stderr
+        assert "Traceback" not in checked.stderr + verified.stderr
+
+
 def test_a_head_is_read_alike_by_each_verb(kept: str) -> None:
     """Line ends, too: neither verb turns CR LF into LF, which would accept what was not signed so."""
     run("sign", kept, "--key", "key", "--out", "head")

@@ -6,6 +6,7 @@
 //
 // A proof is a Uint8Array, or its JSON form as a string. A root is 64 hexadecimal digits, or 32 bytes.
 // A key, and a bound of keys, is {int: "5"}, {text: "k"} or {bytes: "00ff"}, bytes as hexadecimal digits.
+// A signed head is what verifyHead() gave. A limit, a count and the number of a commit may be a BigInt or its digits.
 // A value is {json: "the document as it is stored"} or {bytes: "00ff"}. Answers have these forms; counts are BigInt.
 //
 // What does not hold throws ProofInvalid, and that is no proof of the contrary. A question that is none throws

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -259,7 +260,8 @@ def read_head(note: str, public: str) -> SignedHead:
         InvalidOption: there is no such key.
     """
     text = _read(note, headlog.NOTE_BYTES_MAX)
-    key = public if "+" in public else _read(public, headlog.NOTE_BYTES_MAX).decode("utf-8", "replace")
+    written = "+" in public and not os.path.lexists(public)
+    key = public if written else _read(public, headlog.NOTE_BYTES_MAX).decode("utf-8", "replace")
     try:
         return headlog.verify_head(text.decode(), key)
     except UnicodeDecodeError:
