@@ -190,7 +190,7 @@ def verify_range(
     for index, leaf in enumerate(opened.leaves):
         if (leaf.content is None) == (first.next <= index < first.next + len(inside)):
             raise ProofInvalid("the proof shows a value outside the range, or lacks one inside")
-    return [(_key(leaf.place), _value(*leaf.content)) for leaf in inside if leaf.content is not None]
+    return [(_key(leaf.place), read_value(*leaf.content)) for leaf in inside if leaf.content is not None]
 
 
 def verify_count(
@@ -328,7 +328,12 @@ def _key(place: _Place) -> Key:
     return raw.decode() if cls == 1 else raw
 
 
-def _value(kind: bytes, stored: bytes) -> Any:
+def read_value(kind: bytes, stored: bytes) -> Any:
+    """Return the value of which a range holds these bytes.
+
+    Raises:
+        ProofInvalid: they are no document (docs/reference/file-format.md, section 3.2).
+    """
     if kind == fmt.VKIND_BYTES:
         return stored
     try:

@@ -33,6 +33,7 @@ from sqlstate.proof import (
     Document,
     Proof,
     check_limit,
+    read_value,
     verify_absent,
     verify_count,
     verify_many,
@@ -107,7 +108,11 @@ class Provable(ABC):
             shown = before if not inside else [before[0], None if len(inside) == limit else after[1]]
             leaves = _shown(shown) | inside
             made = _prove(connection, head, "range", leaves, span=True)
-            verify_range(made, head.root, collection, start, stop, limit)
+            try:
+                verify_range(made, head.root, collection, start, stop, limit)
+            except ProofInvalid:
+                _check_documents(connection, inside)
+                raise
             return made
 
     def prove_count(self, collection: str, start: Key | None = None, stop: Key | None = None) -> Proof:
@@ -190,6 +195,19 @@ def _inside(connection: Connection, span: Span, limit: int | None) -> _Opened:
         if size > PROOF_BYTES_MAX:
             raise InvalidOption(f"the proof would have more than {PROOF_BYTES_MAX:,} bytes; give it a limit")
     return inside
+
+
+def _check_documents(connection: Connection, inside: _Opened) -> None:
+    """Raise Damaged for an entry whose value no range can hold, since a store holds no such."""
+    for (collection, _, key), (_, stored) in inside.items():
+        try:
+            if isinstance(stored, str):
+                read_value(fmt.VKIND_JSON, stored.encode())
+        except ProofInvalid:
+            raise Damaged(
+                f"I1: {connection.path}: {collection!r}[{key!r}] is no document that a store holds, and so nothing "
+                "that a range can show; put it anew, or restore a backup"
+            ) from None
 
 
 def _beside(connection: Connection, name: Name) -> _Opened:

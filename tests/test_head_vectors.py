@@ -15,7 +15,7 @@ from sqlstate import headlog, proof
 from sqlstate.encoding import Codec
 from sqlstate.errors import InvalidOption, ProofInvalid
 from tests.reference import plain, proving
-from tests.reference.notation import u8, u32, u64
+from tests.reference.notation import json_faults, u8, u32, u64
 from tests.reference.proving import Question
 from tests.support import javascript
 from tests.support.javascript import Said, call, call_of
@@ -166,3 +166,9 @@ def test_javascript_says_the_same_of_documents() -> None:
     calls = [call_of(paper, root, Question("range", "c")) for root, paper in map(listed, raws)]
     wanted = [Said("answer", [[{"int": "1"}, {"json": text}]]) for text in READABLE]
     assert call(calls) == [*wanted, *map(said, DOCUMENTS["refused"])]
+
+
+def test_the_reference_reads_documents_alike() -> None:
+    assert [text for text in READABLE if json_faults(text)] == []
+    texts = [raw.decode("utf-8", "surrogatepass") for raw in REFUSED if raw not in (b"\xff", b'"\xc0\x80"')]
+    assert [text for text in texts if not json_faults(text)] == []

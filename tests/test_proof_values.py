@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import sqlstate
 from sqlstate import proof
 from sqlstate.encoding import Codec
-from sqlstate.errors import InvalidValue, ProofInvalid
-from tests.reference import proving
+from sqlstate.errors import Damaged, InvalidValue, ProofInvalid
+from tests.reference import notation, proving
 from tests.reference.proving import Question
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CODEC: Codec[Any] = Codec()
 texts = st.text() | st.text(
@@ -78,6 +82,25 @@ def test_what_a_range_returns_is_what_the_store_reads(value: Any) -> None:
     assert made is not None
     ((key, found),) = proof.verify_range(made, of.root, "c")
     assert (key, repr(found)) == (1, repr(CODEC.decode(stored)))
+
+
+@pytest.mark.parametrize(
+    "text", ["[1", "1e999", '"\\ud800"', "9" * 400, "[" * 201 + "]" * 201], ids=lambda text: text[:9]
+)
+def test_an_entry_that_no_range_can_show_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Another program wrote it, with every digest right."""
+    assert notation.json_faults(text) != []
+    with sqlstate.open(path) as store:
+        store["c"]["a"] = 1
+        with monkeypatch.context() as patched:
+            patched.setattr(Codec, "encode", lambda *_: text)
+            store["c"]["k"] = 2
+        with pytest.raises(Damaged, match=r"I1: .*'c'\['k'\] is no document"):
+            store.prove_range("c")
+        assert store.prove_range("c", stop="k").kind == "range"
+        proof.verify_present(store.prove("c", "k"), store.head().root, "c", "k", proof.Document(text))
+        del store["c"]["k"]
+    path.unlink()  # its history is what no judge accepts
 
 
 @pytest.mark.parametrize(

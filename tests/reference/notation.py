@@ -92,16 +92,41 @@ def value_faults(value: object) -> list[str]:
     return [f"value is {short(value)}, not TEXT or BLOB within the limit"]
 
 
+LEVELS_MAX = 200
+
+
 def json_faults(value: object) -> list[str]:
-    """What keeps a TEXT from being one JSON document."""
+    """What keeps a TEXT from being a document, as docs/reference/file-format.md, 3.2, defines it."""
     if not isinstance(value, str):
         return []
     try:
-        # Numbers stay text: how large they are is no matter of JSON.
-        json.loads(value, parse_int=str, parse_float=str, parse_constant=_refuse)
+        level = [json.loads(value, parse_int=_number, parse_float=_number, parse_constant=_refuse)]
     except (ValueError, RecursionError) as error:
-        return [f"value is not one JSON document: {error}"]
+        return [f"value is no document: {error}"]
+    for depth in range(LEVELS_MAX + 1):
+        if depth == LEVELS_MAX and any(isinstance(each, dict | list) for each in level):
+            return [f"value is no document: more than {LEVELS_MAX} levels"]
+        objects = [each for each in level if isinstance(each, dict)]
+        strings = [each for each in [*level, *(name for each in objects for name in each)] if isinstance(each, str)]
+        if not all(map(is_utf8, strings)):
+            return ["value is no document: half of a surrogate pair"]
+        members = [member for each in objects for member in each.values()]
+        level = members + [member for each in level if isinstance(each, list) for member in each]
     return []
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text has bytes in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _number(digits: str) -> None:
+    if abs(float(digits)) == float("inf"):
+        raise ValueError("a number beyond the doubles")
 
 
 def _refuse(constant: str) -> NoReturn:
