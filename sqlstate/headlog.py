@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 from sqlstate import format as fmt
-from sqlstate.errors import InvalidOption, ProofInvalid
+from sqlstate.errors import Damaged, InvalidOption, ProofInvalid
 from sqlstate.proof import EMPTY_ROOT, Proof
 
 if TYPE_CHECKING:
@@ -394,11 +394,20 @@ def sign_head(signer: Signer, head: HeadFacts, log_root: bytes) -> SignedHead:
         signer: the key.
         head: the commit.
         log_root: root of the log of as many commits.
+
+    Raises:
+        Damaged: the commit has a count or time that no commit has, so that nobody could verify what is signed.
     """
     text = (
         f"{signer.origin}\n{head.seq}\n{_encoded(log_root)}\nroot {head.root.hex()}\ncount {head.count}\nat {head.at}\n"
     )
-    return SignedHead.parse(signer.sign(text))
+    try:
+        return SignedHead.parse(signer.sign(text))
+    except ProofInvalid:
+        raise Damaged(
+            f"commit {head.seq} has a root, count or time that no commit has, so it was not signed; store.check() "
+            "tells what is damaged"
+        ) from None
 
 
 def verify_head(note: str, key: str) -> SignedHead:
