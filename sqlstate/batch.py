@@ -9,9 +9,9 @@ from sqlstate import state, tree
 from sqlstate.blocks import Block
 from sqlstate.collection import Collection
 from sqlstate.commit import BUFFER_BYTES, Commit
-from sqlstate.encoding import Codec, check_collection, make_name, stored_name
+from sqlstate.encoding import check_collection, make_name, stored_name
 from sqlstate.errors import StoreUnusable, TransactionEnded
-from sqlstate.transaction import JSON, Transaction, check_note, encode
+from sqlstate.transaction import JSON, Transaction, check_note, codec_for, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,10 +77,10 @@ class Batch:
     @overload
     def collection(self, name: str) -> Collection[Any]: ...
     @overload
-    def collection(self, name: str, *, type: type[T]) -> Collection[T]: ...
-    def collection(self, name: str, *, type: Any = None) -> Collection[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*, as the batch left it."""
-        return Collection(self, check_collection(name), JSON if type is None else Codec(type))
+        return Collection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as the batch left them."""

@@ -8,13 +8,14 @@ A *stored* value is what SQLite holds: str for a JSON document, bytes for bytes.
 from __future__ import annotations
 
 from functools import lru_cache
-from math import isfinite
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 
 from sqlstate import format as fmt
+from sqlstate.documents import document, shown
 from sqlstate.errors import Damaged, InvalidKey, InvalidName, InvalidOption, InvalidValue
+from sqlstate.typed import Typed
 
 Key = int | str | bytes
 Stored = str | bytes
@@ -25,7 +26,6 @@ _CLASS: Final[dict[type, int]] = {int: 0, str: 1, bytes: 2}
 _KIND: Final = (fmt.KIND_INT, fmt.KIND_STR, fmt.KIND_BYTES)
 
 
-@lru_cache(maxsize=1024)
 def check_collection(collection: str) -> str:
     """Return *collection* if it can name a collection.
 
@@ -34,6 +34,11 @@ def check_collection(collection: str) -> str:
     """
     if type(collection) is not str:
         raise InvalidName(f"a collection's name is a str, not {type(collection).__name__}")
+    return _checked_collection(collection)
+
+
+@lru_cache(maxsize=1024)
+def _checked_collection(collection: str) -> str:
     try:
         size = len(collection.encode())
     except UnicodeEncodeError:
@@ -50,7 +55,7 @@ def check_number(option: str, number: int) -> int:
         InvalidOption: it is not an int from 0 to 2^63-1.
     """
     if type(number) is not int or not 0 <= number <= fmt.INT_MAX:
-        raise InvalidOption(f"{option}={_shown(number)} is not a number from 0 to 2^63-1")
+        raise InvalidOption(f"{option}={shown(number)} is not a number from 0 to 2^63-1")
     return number
 
 
@@ -67,15 +72,15 @@ def make_name(collection: str, key: Key) -> Name:
         try:
             size = len(cast("str", key).encode())
         except UnicodeEncodeError:
-            raise InvalidKey(f"key {_shown(key)} holds a lone surrogate, which is not text in UTF-8") from None
+            raise InvalidKey(f"key {shown(key)} holds a lone surrogate, which is not text in UTF-8") from None
     elif cls == 0:
         if not fmt.INT_MIN <= cast("int", key) <= fmt.INT_MAX:
-            raise InvalidKey(f"key {_shown(key)} is outside -2^63 to 2^63-1; store it as str or bytes")
+            raise InvalidKey(f"key {shown(key)} is outside -2^63 to 2^63-1; store it as str or bytes")
         return collection, 0, key
     elif cls == 2:
         size = len(cast("bytes", key))
     else:
-        raise InvalidKey(f"a key is an int, str or bytes, not {type(key).__name__}: {_shown(key)}")
+        raise InvalidKey(f"a key is an int, str or bytes, not {type(key).__name__}: {shown(key)}")
     if not 1 <= size <= fmt.KEY_BYTES_MAX:
         raise InvalidKey(f"a key has 1 to {fmt.KEY_BYTES_MAX:,} bytes, this one {size:,}")
     return collection, cls, key
@@ -161,27 +166,24 @@ class Codec(Generic[T]):
 
     Args:
         type_: the type of all values, or None.
+        forbid_unknown: refuse to read a document that has members which the type has no field for.
 
     Raises:
-        InvalidOption: msgspec cannot decode the type.
+        InvalidOption: msgspec cannot decode the type; or *forbid_unknown* without one.
     """
 
-    __slots__ = ("_decoder", "_type")
+    __slots__ = ("_holds_bytes", "_typed")
 
-    def __init__(self, type_: type[T] | None = None) -> None:
-        self._type = type_
-        if type_ is None or type_ is bytes:
-            self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-            return
-        try:
-            self._decoder = msgspec.json.Decoder(type_)
-        except (TypeError, NameError) as e:
-            raise InvalidOption(f"type={type_!r} cannot be stored as JSON: {e}") from None
+    def __init__(self, type_: type[T] | None = None, *, forbid_unknown: bool = False) -> None:
+        if forbid_unknown and type_ is None:
+            raise InvalidOption("forbid_unknown=True needs a type= that says which fields are known")
+        self._holds_bytes = type_ is None or type_ is bytes
+        self._typed = None if type_ is None else Typed(type_, forbid_unknown=forbid_unknown)
 
     @property
     def typed(self) -> bool:
         """Whether values are checked against a type."""
-        return self._type is not None
+        return self._typed is not None
 
     def encode(self, value: T) -> Stored:
         """Return *value* as it is stored.
@@ -189,13 +191,16 @@ class Codec(Generic[T]):
         Raises:
             InvalidValue: it would not read back exactly; the error names the place inside the value.
         """
-        if type(value) is bytes and self._type in (None, bytes):
+        if type(value) is bytes and self._holds_bytes:
             stored = cast("Stored", value)
             size = len(stored)
-        elif self._type is bytes:
+        elif self._typed is None:
+            raw = document(value)
+            size, stored = len(raw), raw.decode()
+        elif self._holds_bytes:
             raise InvalidValue(f"a value of this collection is bytes, not {type(value).__name__}")
         else:
-            raw = _json(value) if self._type is None else self._typed(value)
+            raw = self._typed.encode(value)
             size, stored = len(raw), raw.decode()
         if size > fmt.VALUE_BYTES_MAX:
             raise InvalidValue(f"{size:,} bytes as stored, and the limit is {fmt.VALUE_BYTES_MAX:,}")
@@ -209,128 +214,19 @@ class Codec(Generic[T]):
             Damaged: it is nothing that a value can be stored as.
         """
         if type(stored) is bytes:
-            if self._type in (None, bytes):
+            if self._holds_bytes:
                 return cast("T", stored)
             raise InvalidValue("bytes are stored, and this collection's type is read from JSON")
         if type(stored) is not str:
             raise Damaged(f"I1: a value is stored as {stored!r}, neither a document nor bytes; restore a backup")
-        if self._type is bytes:
+        if self._typed is None:
+            try:
+                return cast("T", _decode(stored))
+            except (msgspec.MsgspecError, RecursionError) as e:
+                raise InvalidValue(f"the stored document does not fit: {e}") from None
+        if self._holds_bytes:
             raise InvalidValue("a JSON document is stored, and this collection's type is bytes")
-        try:
-            return cast("T", self._decoder.decode(stored))
-        except (msgspec.MsgspecError, RecursionError) as e:
-            raise InvalidValue(f"the stored document does not fit: {e}") from None
-
-    def _typed(self, value: T) -> bytes:
-        try:
-            raw = _json(_builtins(value))
-            read = self._decoder.decode(raw)
-            again = _json(_builtins(read))
-        except InvalidValue:
-            raise
-        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as e:
-            raise InvalidValue(f"not of type {_type_name(self._type)}: {e}") from None
-        if again != raw and read != value:
-            raise InvalidValue(f"would read back as {_shown(read)}")
-        return again
+        return self._typed.decode(stored)
 
 
-def _builtins(value: object) -> object:
-    """Return *value* in the types of JSON, so that what JSON does not carry can be found in it."""
-    return _lists(msgspec.to_builtins(value, str_keys=True, order="sorted"))
-
-
-def _lists(value: object) -> object:
-    """Return *value* with lists for tuples: the collection's type says which they were."""
-    if type(value) is dict:
-        return {key: _lists(member) for key, member in value.items()}
-    if type(value) in (list, tuple):
-        return [_lists(member) for member in cast("list[object]", value)]
-    return value
-
-
-_encode = msgspec.json.Encoder(order="sorted").encode
-
-
-def _json(value: object) -> bytes:
-    if _plain(value, fmt.JSON_DEPTH_MAX):
-        try:
-            return _encode(value)
-        except UnicodeEncodeError:
-            pass  # a lone surrogate: found below
-    raise _refusal(value, "$", fmt.JSON_DEPTH_MAX) or InvalidValue("cannot be stored as JSON")
-
-
-def _plain(value: object, depth: int) -> bool:  # noqa: PLR0911, one return for each type of JSON
-    """Tell whether JSON carries *value* exactly, lone surrogates in strings apart."""
-    cls = type(value)
-    if cls is str or cls is bool or value is None:
-        return True
-    if cls is int:
-        return fmt.JSON_INT_MIN <= cast("int", value) <= fmt.JSON_INT_MAX
-    if cls is float:
-        return isfinite(cast("float", value))
-    if not depth:
-        return False
-    if cls is dict:
-        for key, member in cast("dict[object, object]", value).items():
-            if type(key) is not str or not (type(member) is str or _plain(member, depth - 1)):
-                return False
-        return True
-    if cls is list:
-        return all(type(member) is str or _plain(member, depth - 1) for member in cast("list[object]", value))
-    return False
-
-
-def _refusal(value: object, path: str, depth: int) -> InvalidValue | None:
-    """Return why JSON does not carry *value* exactly, with the place, or None if it does."""
-    if isinstance(value, dict | list) and type(value) in (dict, list):
-        if not depth:
-            return InvalidValue(f"nested more than {fmt.JSON_DEPTH_MAX} levels deep", path[:200])
-        if type(value) is list:
-            members = [(f"{path}[{i}]", member) for i, member in enumerate(value)]
-        else:
-            members = []
-            for key, member in cast("dict[object, object]", value).items():
-                if type(key) is not str:
-                    return InvalidValue(f"a member's name is a str in JSON, not {_shown(key)}", path)
-                if not _is_text(key):
-                    return InvalidValue(f"the member's name {key!r} holds a lone surrogate", path)
-                members.append((f"{path}.{key}", member))
-        found = (_refusal(member, place, depth - 1) for place, member in members)
-        return next((refusal for refusal in found if refusal), None)
-    if _plain(value, 0) and (type(value) is not str or _is_text(value)):
-        return None
-    return InvalidValue(_reason(value), path)
-
-
-def _reason(value: object) -> str:
-    if type(value) is str:
-        return "holds a lone surrogate, which is not text in UTF-8"
-    if type(value) is int:
-        return f"{_shown(value)} is outside -2^63 to 2^64-1; store it as a string"
-    if type(value) is float:
-        return f"{value!r} is not a number in JSON; store None or a string"
-    if type(value) is bytes:
-        return "bytes can be a whole value but not part of one; encode them, or store them as an entry"
-    return f"{type(value).__name__} would not read back as itself; convert it, or give the collection a type"
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _shown(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # an int of more digits than Python prints
-        text = f"an int of {cast('int', value).bit_length():,} bits"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _type_name(type_: object) -> str:
-    return getattr(type_, "__name__", None) or repr(type_)
+_decode = msgspec.json.Decoder().decode

@@ -15,12 +15,12 @@ from sqlstate.batch import BatchBlock
 from sqlstate.blocks import Block
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
-from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, check_number
+from sqlstate.encoding import Key, Name, Stored, check_collection, check_number
 from sqlstate.errors import Busy, InvalidOption, ReadOnly, StoreFull, StoreUnusable
 from sqlstate.group import GroupCommit
 from sqlstate.prover import Provable
 from sqlstate.staging import StagedTransaction, WriteAheadLog
-from sqlstate.transaction import JSON, Snapshot, check_note
+from sqlstate.transaction import JSON, Snapshot, check_note, codec_for
 
 if TYPE_CHECKING:
     import os
@@ -132,20 +132,22 @@ class Store(Provable):
     @overload
     def collection(self, name: str) -> Collection[Any]: ...
     @overload
-    def collection(self, name: str, *, type: type[T]) -> Collection[T]: ...
-    def collection(self, name: str, *, type: Any = None) -> Collection[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*.
 
         Args:
             name: text of 1 to 255 bytes.
             type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode;
                 None for values without a type. It is not recorded in the file.
+            forbid_unknown: reading a document raises InvalidValue if it has members which the type has no field
+                for, at any depth. Otherwise they are left out of what is read, and lost when that is written back.
 
         Raises:
             InvalidName: the name cannot be one.
-            InvalidOption: the type cannot be stored as JSON.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
         """
-        return Collection(self, check_collection(name), JSON if type is None else Codec(type))
+        return Collection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order."""

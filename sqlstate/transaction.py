@@ -49,6 +49,15 @@ JSON: Final[Codec[Any]] = Codec()
 """Values without a type: bytes, or a JSON document."""
 
 
+def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
+    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
+
+    Raises:
+        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+    """
+    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
+
+
 def encode(name: Name, value: Any) -> Stored:
     """Return *value* as it is stored.
 
@@ -156,10 +165,10 @@ class Transaction:
     @overload
     def collection(self, name: str) -> Collection[Any]: ...
     @overload
-    def collection(self, name: str, *, type: type[T]) -> Collection[T]: ...
-    def collection(self, name: str, *, type: Any = None) -> Collection[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*, as this transaction sees it."""
-        return Collection(self, check_collection(name), JSON if type is None else Codec(type))
+        return Collection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""
@@ -392,10 +401,10 @@ class Snapshot(Provable):
     @overload
     def collection(self, name: str) -> CollectionView[Any]: ...
     @overload
-    def collection(self, name: str, *, type: type[T]) -> CollectionView[T]: ...
-    def collection(self, name: str, *, type: Any = None) -> CollectionView[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> CollectionView[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> CollectionView[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*, as it was."""
-        return CollectionView(self, check_collection(name), JSON if type is None else Codec(type))
+        return CollectionView(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     def collections(self) -> list[str]:
         """Return the names of all collections that had entries."""

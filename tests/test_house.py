@@ -86,10 +86,26 @@ SPINE = (
     "proof",
     "merkle",
     "encoding",
+    "typed",
+    "unknown_fields",
+    "exactness",
+    "documents",
     "format",
     "errors",
 )
-PURE = ("sqlite_journal", "headlog", "proof", "merkle", "encoding", "format", "errors")
+PURE = (
+    "sqlite_journal",
+    "headlog",
+    "proof",
+    "merkle",
+    "encoding",
+    "typed",
+    "unknown_fields",
+    "exactness",
+    "documents",
+    "format",
+    "errors",
+)
 # All that the pure modules need of others. Nothing here reads a clock, a file or a random number.
 PURE_MAY_IMPORT = {
     "__future__",
@@ -98,6 +114,8 @@ PURE_MAY_IMPORT = {
     "collections",
     "cryptography",
     "dataclasses",
+    "datetime",
+    "decimal",
     "bisect",
     "functools",
     "hashlib",
@@ -107,7 +125,9 @@ PURE_MAY_IMPORT = {
     "re",
     "msgspec",
     "struct",
+    "types",
     "typing",
+    "uuid",
 }
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "compile", "breakpoint"}
 # Reading a store never runs code from it.

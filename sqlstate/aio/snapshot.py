@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from sqlstate.aio.collection import AsyncCollectionView, Entries
 from sqlstate.aio.scan import StoredRows
-from sqlstate.encoding import Codec, check_collection
+from sqlstate.encoding import check_collection
 from sqlstate.errors import TransactionEnded
-from sqlstate.transaction import JSON
+from sqlstate.transaction import codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,10 +110,10 @@ class AsyncSnapshot(Entries):
     @overload
     def collection(self, name: str) -> AsyncCollectionView[Any]: ...
     @overload
-    def collection(self, name: str, *, type: type[T]) -> AsyncCollectionView[T]: ...
-    def collection(self, name: str, *, type: Any = None) -> AsyncCollectionView[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> AsyncCollectionView[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> AsyncCollectionView[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*, as it was."""
-        return AsyncCollectionView(self, check_collection(name), JSON if type is None else Codec(type))
+        return AsyncCollectionView(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that had entries, in order."""

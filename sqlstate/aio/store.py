@@ -15,10 +15,10 @@ from sqlstate.aio.threads import Threads
 from sqlstate.aio.tickets import Ticket, Write
 from sqlstate.aio.transaction import AsyncTransaction
 from sqlstate.aio.watching import AsyncWatch
-from sqlstate.encoding import Codec, check_collection, check_number
+from sqlstate.encoding import check_collection, check_number
 from sqlstate.errors import Busy, InvalidOption, TransactionEnded
 from sqlstate.store import check_timeout
-from sqlstate.transaction import JSON, check_note
+from sqlstate.transaction import check_note, codec_for
 
 if TYPE_CHECKING:
     import os
@@ -159,15 +159,15 @@ class AsyncStore(Entries):
     @overload
     def collection(self, name: str) -> AsyncCollection[Any]: ...
     @overload
-    def collection(self, name: str, *, type: type[T]) -> AsyncCollection[T]: ...
-    def collection(self, name: str, *, type: Any = None) -> AsyncCollection[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> AsyncCollection[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> AsyncCollection[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*; see Store.collection().
 
         Raises:
             InvalidName: the name cannot be one.
-            InvalidOption: the type cannot be stored as JSON.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
         """
-        return AsyncCollection(self, check_collection(name), JSON if type is None else Codec(type))
+        return AsyncCollection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, overloa
 
 from sqlstate.aio.collection import BufferedCollection, Entries
 from sqlstate.aio.snapshot import Frozen
-from sqlstate.encoding import Codec, check_collection, first_name, make_name, same, stored_name
+from sqlstate.encoding import check_collection, first_name, make_name, same, stored_name
 from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
-from sqlstate.transaction import ABSENT, JSON, check_note
+from sqlstate.transaction import ABSENT, JSON, check_note, codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -129,10 +129,10 @@ class AsyncTransaction(Entries):
     @overload
     def collection(self, name: str) -> BufferedCollection[Any]: ...
     @overload
-    def collection(self, name: str, *, type: type[T]) -> BufferedCollection[T]: ...
-    def collection(self, name: str, *, type: Any = None) -> BufferedCollection[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> BufferedCollection[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> BufferedCollection[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*, as this transaction sees it."""
-        return BufferedCollection(self, check_collection(name), JSON if type is None else Codec(type))
+        return BufferedCollection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""
