@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isinf
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, NoReturn, cast
 
@@ -531,11 +532,28 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+def _shown_number(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def _constant(_name: str) -> NoReturn:
     raise ValueError
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+def _float(text: str) -> float:
+    """Return the double nearest to a number, which must have one: nothing turns into zero or infinity."""
+    number = float(text)
+    if _is_lost(text, number):
+        raise ValueError
+    return number
+
+
+def _is_lost(text: str, number: float) -> bool:
+    return isinf(number) or (not number and not _zero.match(text))
+
+
+_zero = re.compile(r"-?[0.]+(?:[eE]|$)")
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
 _parts = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 
 
@@ -555,6 +573,9 @@ def _fault(text: str) -> _ContentError:
             name_next = names[-1] is not None
         elif part in ("NaN", "Infinity", "-Infinity"):
             return _ContentError(f"{part} is not a number in JSON", match.start())
+        elif part[0] in "-0123456789" and not part.lstrip("-").isdecimal() and _is_lost(part, float(part)):
+            what = "too small: the nearest double is 0" if not float(part) else "too large for a double"
+            return _ContentError(f"the number {_shown_number(part)} is {what}; store it as a string", match.start())
         elif part[0] != '"' and len(part) > 1000:  # Python limits the digits that int() takes
             return _ContentError(f"an int of {len(part):,} digits is outside -2^63 to 2^64-1", match.start())
         elif name_next and (seen := names[-1]) is not None:

@@ -461,7 +461,8 @@ REJECTED: list[tuple[str, str | bytes, dict[str, Any], str, str]] = [
     ("json", '{"c":{"x":{"a":1},"a":2,"x":3}}', {}, "line 1, column 25", '"x" is given twice'),
     ("json", '{"c":{"x":"NaN","y":\n[1,NaN]}}', {}, "line 2, column 4", "NaN is not a number"),
     ("json", '{"c":{"x":-Infinity}}', {}, "line 1, column 11", "-Infinity is not a number"),
-    ("json", '{"c":{"x":1e999}}', {}, 'member "c", member "x"', "inf is not a number"),
+    ("json", '{"c":{"x":1e999}}', {}, "line 1, column 11", "1e999 is too large for a double"),
+    ("json", '{"c":{"x":[1e-999]}}', {}, "line 1, column 12", "1e-999 is too small"),
     ("json", '{"c":{"x":1}', {}, "line 1, column 13", "not JSON"),
     ("json", '{"c":{"x":1}}\n{}', {}, "line 2, column 1", "Extra data"),
     ("json", "", {}, "line 1, column 1", "not JSON"),
@@ -857,3 +858,34 @@ def test_the_iso_files_go_out_and_in_again(store: Store, open_store: OpenStore, 
     assert done.commits == -(-done.entries // 1000) > 3
     assert done.head.root == store.head().root
     assert re.match(rb'\{"collection":"3166-2","key":"[A-Z]{2}-', (tmp_path / "out.jsonl").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1e-999", "too small"),
+        ("-1e-400", "too small"),
+        ("[1e-999]", "too small"),
+        ('{"a":[0.0,{"b":0.000000001e-400}]}', "too small"),
+        ("1e999", "too large"),
+        ("[1, -1e309]", "too large"),
+        ("1" + "0" * 400 + ".0", "too large"),
+        ("0." + "0" * 400 + "1", "too small"),
+        ('{"a":"1e-999","b":[1e-999]}', "too small"),
+        ("NaN", "not a number"),
+        ("[-Infinity]", "not a number"),
+        ('{"a":1,"b":{"c":1,"c":1}}', "given twice"),
+    ],
+)
+def test_a_number_that_a_double_loses_and_what_json_has_not_are_refused(text: str, says: str) -> None:
+    with pytest.raises(InvalidValue, match=says) as caught:
+        parse_document(text)
+
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "-0", "0.0", "-0.0", "0e5", "0E-999", "-0.00e999", "5e-324", "1.7976931348623157e308"]
+)
+def test_a_number_that_a_double_holds_is_read(text: str) -> None:
+    assert parse_document(text) == float(text)
