@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate import format as fmt
-from sqlstate import verbatim
+from sqlstate import raw_rows, verbatim
 from sqlstate.errors import Damaged
 
 if TYPE_CHECKING:
@@ -78,8 +78,6 @@ def append(connection: Connection, store_id: bytes, head: Head, at: str, event: 
     """
     kind, detail = event
     newest, digest = last(connection)
-    if not isinstance(digest, bytes):
-        raise Damaged(f"I12: {connection.path}: audit entry {newest} has no digest; restore a backup")
     number = newest + 1
     text = json.dumps(detail, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     digest = digest_next(digest or digest_zero(store_id), number, (head.seq, head.chain), (at, kind, text))
@@ -91,9 +89,16 @@ def append(connection: Connection, store_id: bytes, head: Head, at: str, event: 
 
 
 def last(connection: Connection) -> tuple[int, bytes]:
-    """Return number and digest of the newest entry, 0 and nothing if there is none."""
+    """Return number and digest of the newest entry, 0 and nothing if there is none.
+
+    Raises:
+        Damaged: they are none.
+    """
     row = connection.row(_LAST)
-    return (0, b"") if row is None else (row[0], row[1])
+    if row is None:
+        return 0, b""
+    raw_rows.AUDIT_END.check(row, connection.path)
+    return row[0], row[1]
 
 
 def ends_well(connection: Connection, store_id: bytes) -> bool:
@@ -101,17 +106,20 @@ def ends_well(connection: Connection, store_id: bytes) -> bool:
     rows = connection.rows(f"SELECT {_COLUMNS} FROM audit ORDER BY number DESC LIMIT 2")
     if not rows:
         return True
+    if not all(map(raw_rows.AUDIT.fits, rows)):
+        return False
     number, at, kind, seq, chain, text, said = rows[0]
     before = rows[1][-1] if rows[1:] else digest_zero(store_id)
-    try:
-        return bool(said == digest_next(before, number, (seq, chain), (at, kind, text)))
-    except (AttributeError, OverflowError, TypeError):
-        return False
+    return bool(said == digest_next(before, number, (seq, chain), (at, kind, text)))
 
 
 def digest_of(connection: Connection, number: int) -> bytes | None:
     """Return the digest of an entry, None if there is none."""
-    digest: bytes | None = connection.value("SELECT digest FROM audit WHERE number = ?", (number,))
+    row = connection.row("SELECT number, digest FROM audit WHERE number = ?", (number,))
+    if row is None:
+        return None
+    raw_rows.AUDIT_END.check(row, connection.path)
+    digest: bytes = row[1]
     return digest
 
 
@@ -119,16 +127,17 @@ def read(connection: Connection, after: int = 0) -> tuple[list[AuditEntry], int 
     """Return the entries behind number *after*, in order, and the number to go on behind; None if there are no more.
 
     Raises:
-        Damaged: an entry's detail is not a JSON object.
+        Damaged: an entry is none: a field is not what it must be, or its detail is not a JSON object.
     """
     found: list[AuditEntry] = []
-    for number, at, kind, seq, chain, text, digest in connection.rows(_ENTRIES, (after,)):
-        try:
-            detail = _detail(connection, number, text)
-        except Damaged:
-            if not found:
-                raise
-            return found, found[-1].number  # those before it can be read
+    for row in connection.rows(_ENTRIES, (after,)):
+        number, at, kind, seq, chain, text, digest = row
+        detail = _detail(text) if raw_rows.AUDIT.fits(row) else None
+        if detail is None:
+            if found:
+                return found, found[-1].number  # those before it can be read
+            raw_rows.AUDIT.check(row, connection.path)
+            raise Damaged(f"{connection.path}: audit entry {number} is not what it must be; run store.check_audit()")
         found.append(AuditEntry(number, at, kind, seq, chain, detail, digest))
     return found, found[-1].number if len(found) == ROWS_AT_ONCE else None
 
@@ -137,22 +146,22 @@ def check_chain(connection: Connection, store_id: bytes) -> Iterator[tuple[Audit
     """Yield each entry with what is wrong with its place in the chain, `""` if nothing is (I12)."""
     expected, digest = 1, digest_zero(store_id)
     rows = map(verbatim.decoded, connection.iterate(_VERBATIM))
-    for number, at, kind, seq, chain, text, said in rows:
+    for row in rows:
+        number, at, kind, seq, chain, text, said = row
         finding = "" if number == expected else f"entry {number} stands where entry {expected} must be"
-        try:
-            digest = digest_next(digest, number, (seq, chain), (at, kind, text))
-        except (AttributeError, OverflowError, TypeError):
-            digest = b""
-        if digest != said:
-            finding = finding or f"entry {number} was changed, or is not the one after entry {expected - 1}"
-            digest = said if isinstance(said, bytes) else b""
-        try:
-            detail = _detail(connection, number, text)
-        except Damaged:
-            detail = {}
-            finding = finding or f"entry {number} has a detail that is not a JSON object"
-        yield AuditEntry(number, at, kind, seq, chain, detail, said), finding
         expected = number + 1
+        if not raw_rows.AUDIT.fits(row):
+            finding = finding or f"entry {number} was changed: {raw_rows.AUDIT.wrong(row).partition(': ')[2]}"
+            digest = said if raw_rows.is_digest(said) else bytes(fmt.DIGEST_BYTES)
+            yield AuditEntry(number, "", "", 0, b"", {}, digest), finding
+            continue
+        if digest_next(digest, number, (seq, chain), (at, kind, text)) != said:
+            finding = finding or f"entry {number} was changed, or is not the one after entry {number - 1}"
+        digest = said
+        detail = _detail(text)
+        if detail is None:
+            finding = finding or f"entry {number} has a detail that is not a JSON object"
+        yield AuditEntry(number, at, kind, seq, chain, detail or {}, said), finding
 
 
 def mentions(connection: Connection, name: str) -> bool:
@@ -161,11 +170,10 @@ def mentions(connection: Connection, name: str) -> bool:
     return bool(connection.value("SELECT 1 FROM audit WHERE instr(detail, ?) LIMIT 1", (pattern,)))
 
 
-def _detail(connection: Connection, number: int, text: Any) -> dict[str, Any]:
+def _detail(text: str) -> dict[str, Any] | None:
+    """Return what an entry's detail says, None if it is not a JSON object."""
     try:
         detail = json.loads(text)
-    except (TypeError, ValueError):
-        detail = None
-    if not isinstance(detail, dict):
-        raise Damaged(f"{connection.path}: audit entry {number} is not what it must be; run store.check_audit()")
-    return detail
+    except (ValueError, RecursionError):
+        return None
+    return detail if isinstance(detail, dict) else None

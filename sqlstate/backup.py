@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlstate import audit, files, forks, migrate, state, wal
+from sqlstate import audit, files, forks, migrate, raw_rows, schema, state, wal
 from sqlstate import meta as metadata
 from sqlstate.connection import HEADER_BYTES, Connection, check_sqlite, check_vfs, page_size
 from sqlstate.encoding import name_bytes, stored_name
@@ -49,8 +48,6 @@ Progress = Callable[[int, int], None]
 
 PAGES_AT_ONCE: Final = 256
 _ENTRIES_AT_ONCE: Final = 1024
-# What rows that are no longer what they must be can make of the functions that hash them.
-_NONSENSE: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +115,7 @@ def _copy(engine: Engine, meta: Meta, shelf: _Shelf, meter: Meter) -> tuple[Head
     """Make and check a backup and put it on the shelf; return its commit, and the names of those kept and removed."""
     with on_disk(shelf.path), files.temporary(shelf.path, meta.store_id) as made:
         with engine.reading() as source:
-            lsn, head = _newest(source, meta)  # the first read: what follows is of the same state
+            lsn, head = wal.last(source, meta)  # the first read: what follows is of the same state
             meter.total = source.value("PRAGMA page_count") + head.count
             fill(made.path, shelf.path, source, meter, engine.vfs)
         with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written:
@@ -460,9 +457,9 @@ def _facts(connection: Connection, *, accept_copy: bool = False) -> tuple[Meta, 
             f"{path} has an older format; open a copy of it for writing once, which brings it to this one, "
             "and restore that"
         )
-    migrate.check_schema(connection)
+    schema.check(connection)
     meta = metadata.read(connection)
-    lsn, head = _newest(connection, meta)
+    lsn, head = wal.last(connection, meta)
     marker = metadata.read_marker(connection)
     if marker.open and not accept_copy:
         raise Damaged(
@@ -473,18 +470,6 @@ def _facts(connection: Connection, *, accept_copy: bool = False) -> tuple[Meta, 
     if not marker.open and marker.nonce and marker.lsn != lsn:
         raise Damaged(f"{path}: it was closed when its log ended at {marker.lsn}, and now the log ends at {lsn}")
     return meta, lsn, head
-
-
-def _newest(connection: Connection, meta: Meta) -> tuple[int, Head]:
-    """Return the greatest LSN, and the newest commit.
-
-    Raises:
-        Damaged: it is not what a commit can be.
-    """
-    lsn, head = wal.last(connection, meta)
-    if [type(part) for part in (lsn, *head)] != [int, int, bytes, int, str, bytes]:
-        raise Damaged(f"I4: {connection.path}: the newest commit in the log is none")
-    return lsn, head
 
 
 def _check_copy(connection: Connection, facts: tuple[Meta, int, Head], meter: Meter) -> None:
@@ -529,26 +514,21 @@ def _check_content(connection: Connection, meta: Meta, head: Head, meter: Meter)
 
 
 def _is_linked(connection: Connection, meta: Meta, head: Head) -> bool:
-    try:
-        if not head.seq:
-            return head == wal.head_zero(meta)
-        base = wal.base_of(connection, wal.commit_lsn(connection, head.seq))
-        for said, follows, _ in wal.relink(connection, base, wal.head_at(connection, meta, base)):
-            return said == follows == head
-    except _NONSENSE:
-        pass
+    if not head.seq:
+        return head == wal.head_zero(meta)
+    base = wal.base_of(connection, wal.commit_lsn(connection, head.seq))
+    for said, follows, _ in wal.relink(connection, base, wal.head_at(connection, meta, base)):
+        return said == follows == head
     return False
 
 
 def _leaves(connection: Connection) -> Iterator[tuple[bytes, int]]:
     """Yield leaf and rank of each entry, in order."""
-    for collection, key, stored in state.scan_all(connection):
-        try:
-            name = name_bytes(stored_name(collection, key))
-            found = leaf(name, stored), rank(name)
-        except _NONSENSE:
-            raise Damaged(f"I1: {connection.path}: {collection!r}[{key!r}] is not an entry") from None
-        yield found
+    for row in state.scan_all(connection):
+        raw_rows.STATE.check(row, connection.path)
+        collection, key, stored = row
+        name = name_bytes(stored_name(collection, key))
+        yield leaf(name, stored), rank(name)
 
 
 # ---- Paths ----

@@ -161,7 +161,7 @@ class Batch:
         """Return the number of entries in [start, stop)."""
         self._carry()
         connection = self._engine.writer
-        return tree.count_before(connection, stop) - tree.count_before(connection, start)
+        return tree.count(connection, start, stop)
 
     def run(self, work: Callable[[Transaction], R]) -> R:
         """Return what *work* returns of a transaction of its own."""

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlstate import audit, migrate, state, trail, tree, wal
+from sqlstate import audit, migrate, schema, state, trail, tree, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
-from sqlstate.comparison import NONSENSE, Finding, Findings, compare
+from sqlstate.comparison import Finding, Findings, compare
 from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
 from sqlstate.history import History
 from sqlstate.merkle import EMPTY_ROOT, count_of, node_digest
@@ -192,10 +192,10 @@ def _begin_apart(engine: Engine, connection: Connection, meta: Meta) -> Apart | 
         return None
     try:
         lsn, head = wal.last(connection, meta)
-        if type(lsn) is not int or lsn < APART_ROWS or type(head.chain) is not bytes or not apart.possible():
+        if lsn < APART_ROWS or not apart.possible():
             return None
         return Apart(engine.real_path, lsn, head)
-    except (OSError, Damaged, *NONSENSE):
+    except (OSError, StoreError):
         return None
 
 
@@ -265,27 +265,31 @@ class _Examination:
             self._findings.add("unreadable" if stopped else kind, _sentence(e, self._connection.path))
         except StoreIOError as e:
             self._findings.add("unreadable", _sentence(e, self._connection.path))
-        except NONSENSE as e:
-            self._findings.add(kind, f"a row is not what it must be: {e!r}")
 
     # ---- Of both levels ----
 
     def _schema(self) -> None:
-        self._foreign = migrate.foreign(self._connection)
+        found = schema.compare(self._connection)
+        self._foreign = list(found.foreign)
+        for each in found.sentences:
+            self._findings.add("schema", each)
         if self._connection.value("PRAGMA application_id") != fmt.APPLICATION_ID:
             self._findings.add("schema", "the file does not say that it is a store: application_id is another")
+        if self._connection.value("PRAGMA user_version") != fmt.FORMAT_VERSION:
+            self._findings.add("schema", "the file says that it has another format: user_version is another")
         if migrate.pending(self._connection, migrate.shipped()):
             self._findings.add("schema", "a migration that this format has is not recorded in schema_migrations")
-        migrate.check_schema(self._connection)
 
     def _newest(self) -> None:
-        lsn, head = wal.last(self._connection, self._meta)
-        if [type(part) for part in (lsn, *head)] != [int, int, bytes, int, str, bytes] or head.count < 0:
-            self._findings.add("commit", "I4: the newest commit in the log is none")
-            return
-        self._lsn, self._head = lsn, head
+        self._lsn, self._head = wal.last(self._connection, self._meta)
 
     def _facts(self) -> None:
+        for name in metadata.others(self._connection):
+            self._findings.add("meta", f"the table meta has a row {name}, which no store has")
+        applied = migrate.applied(self._connection)
+        if applied and applied[0][-1] != self._meta.created:
+            what = f"the table meta says that the store was made at {self._meta.created}, and its first migration was "
+            self._findings.add("meta", f"{what}applied at {applied[0][-1]}")
         if metadata.read(self._connection) != self._meta:
             self._findings.add("meta", "the table meta says something else than when the store was opened")
         marker = metadata.read_marker(self._connection)

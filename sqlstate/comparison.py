@@ -6,7 +6,6 @@ proven is damaged: an entry, or a node where the entries below it give the diges
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sqlstate import state, tree, wal
 from sqlstate.encoding import name_bytes, stored_name
 from sqlstate.errors import Damaged
 from sqlstate.merkle import EMPTY_ROOT, FIRST, RootBuilder, count_of, leaf, node_digest, rank
+from sqlstate.raw_rows import are_children, is_entry_name, is_level, is_node_name, is_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sqlstate.wal import Head
 
 FINDINGS_MAX: Final = 10_000
-# What rows that are not what they must be can make of the functions that hash them.
-NONSENSE: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 ROWS_AT_ONCE: Final = 4096
 _ONE: Final = (1).to_bytes(fmt.COUNT_BYTES)
 _WINDOW: Final = 64
@@ -97,10 +95,9 @@ def read_on(plain: Iterator[Row], verbatim: Callable[[], Iterator[Row]]) -> Iter
 def leaf_of(row: Row) -> bytes:
     """Return the leaf of a row of state; nothing if it is no entry."""
     collection, key, value = row
-    try:
+    if is_entry_name(collection, key) and is_stored(value):
         return leaf(name_bytes(stored_name(collection, key)), value)
-    except NONSENSE:
-        return b""
+    return b""
 
 
 def shown(collection: Any, key: Any) -> str:
@@ -131,7 +128,9 @@ def compare(connection: Connection, head: Head, findings: Findings, advance: Cal
     if not levels:
         return _without_tree(rows, head, findings, advance), nodes
     entries = _Entries(rows, advance)
-    blocks = _Comparison(entries, findings, judged=slots is not None).run(_slots(connection, levels[1], slots))
+    blocks = _Comparison(entries, findings, judged=slots is not None).run(
+        _slots(connection, levels.get(1) or _Level(), slots)
+    )
     _blame(connection, blocks, findings)
     return entries.count, nodes
 
@@ -165,11 +164,11 @@ def _read_levels(connection: Connection, findings: Findings, advance: Callable[[
             advance(waiting)
             waiting = 0
         place = _place(collection, key)
-        if not _is_node(level, children) or place is None:
+        if place is None or not _is_node(level, collection, key, children):
             where = {"level": level if type(level) is int else None, "place": place}
             findings.add("node", f"I2: node {_at(collection, key)} of level {level!r} is none", **where)
             continue
-        if type(id_) is not int or id_ >> fmt.NODE_ID_SHIFT != fmt.LEVEL_MAX - level:
+        if id_ >> fmt.NODE_ID_SHIFT != fmt.LEVEL_MAX - level:
             what = f"I2: node {_at(collection, key)} of level {level} has the id {id_}, which is of another level"
             findings.add("node", what, level=level, place=place)
         found = levels.setdefault(level, _Level())
@@ -187,13 +186,19 @@ def _node_rows(connection: Connection) -> Iterator[Row]:
     return read_on(tree.rows(connection), partial(tree.rows, connection, verbatim_=True))
 
 
-def _is_node(level: Any, children: Any) -> bool:
-    is_level = type(level) is int and 1 <= level <= fmt.LEVEL_MAX
-    return is_level and type(children) is bytes and len(children) > 0 and len(children) % fmt.CHILD_BYTES == 0
+def _is_node(level: Any, collection: Any, key: Any, children: Any) -> bool:
+    return is_level(level) and are_children(children) and is_node_name(collection, key)
+
+
+def _leaf_nodes(connection: Connection) -> Iterator[tuple[tuple[str, Any], bytes]]:
+    """Yield name and children of the nodes of level 1, without rows that are none."""
+    for _, level, collection, key, children in _node_rows(connection):
+        if level == 1 and _is_node(level, collection, key, children):
+            yield (collection, key), children
 
 
 def _place(collection: Any, key: Any) -> Name | None:
-    return stored_name(collection, key) if type(collection) is str and type(key) in (int, str, bytes) else None
+    return stored_name(collection, key) if is_node_name(collection, key) else None
 
 
 def _at(collection: Any, key: Any) -> str:
@@ -288,12 +293,13 @@ class _Judge:
     def _agrees_below(self, top: int) -> bool:
         levels = self._levels
         return all(
-            up - 1 in levels and bytes(levels[up].said) == b"".join(levels[up - 1].made) for up in range(2, top + 1)
+            up - 1 in levels and up in levels and bytes(levels[up].said) == b"".join(levels[up - 1].made)
+            for up in range(2, top + 1)
         )
 
     def _mends(self, level: int, wrong: bytes, right: bytes) -> bool:
         """Tell whether a node of *level* with *right* for its child *wrong* would be what is proven of it."""
-        rows = self._levels[level]
+        rows = self._levels.get(level) or _Level()
         above = self._levels.get(level + 1)
         proven = set(_cut(bytes(above.said))) if above else {self._head.count.to_bytes(8) + self._head.root}
         for number in range(len(rows.made)):
@@ -436,15 +442,10 @@ class _Leaves(NamedTuple):
 def _slots(connection: Connection, level: _Level, slots: list[_Slot] | None) -> Iterator[_Leaves]:
     """Yield what should be in state, run by run."""
     if slots is None:
-        for _, number, collection, key, children in _node_rows(connection):
-            if number != 1:
-                break
-            yield _Leaves(children, (collection, key), b"", proven=True)
+        for name, children in _leaf_nodes(connection):
+            yield _Leaves(children, name, b"", proven=True)
         return
-    rows = []
-    for _, number, collection, key, children in _node_rows(connection):
-        if number == 1 and _is_node(number, children) and _place(collection, key) is not None:
-            rows.append(children)
+    rows = [children for _, children in _leaf_nodes(connection)]
     for slot in slots:
         if slot.row is None:
             yield _Leaves(b"", None, slot.expected, proven=False)

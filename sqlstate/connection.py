@@ -179,7 +179,7 @@ class Connection:
             sql: the statement.
             values: bound to it.
             most: the weight of one chunk.
-            weight: tells that of a row; None for the length of its last column, which is text or bytes.
+            weight: tells that of a row; None for the length of its last column.
         """
         rows: list[Row] = []
         if forking:
@@ -187,13 +187,14 @@ class Connection:
         try:
             for row in self._sqlite.execute(sql, values):
                 rows.append(row)
-                most -= len(row[-1]) if weight is None else weight(row)
+                if weight is not None:
+                    most -= weight(row)
+                elif type(last := row[-1]) is str or type(last) is bytes:  # size_of(), without a call for each row
+                    most -= len(last)
                 if most <= 0:
                     return rows, True
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self._error(e) from e
-        except TypeError:  # no value at all: who reads the row says so, by its name
-            return rows, True
         return rows, False
 
     def iterate(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
@@ -504,6 +505,11 @@ class Connection:
 _CHECKPOINT_NOOP: Final = -1
 
 
+def size_of(value: Any) -> int:
+    """Return the length of text or bytes, 0 of anything else: who reads the row says what is wrong with it."""
+    return len(value) if type(value) is str or type(value) is bytes else 0
+
+
 class OutcomeUnknown(Exception):
     """COMMIT failed after it may have reached the disk. Does not leave the package: the engine says of what."""
 
@@ -550,7 +556,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
 
 
-def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreError:  # noqa: PLR0911, a table
+def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreError:  # noqa: PLR0911, PLR0912, a table
     """Return our exception for SQLite's.
 
     Args:
@@ -599,6 +605,11 @@ def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreE
     ours = str(e).startswith(_OURS)  # a bug of ours is no damage
     if isinstance(e, apsw.CorruptError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError) and not ours:
         return Damaged(f"{path}: the file is damaged ({e}); nothing was changed. Keep it and restore a backup")
+    if isinstance(e, apsw.ConstraintError):  # our statements keep all constraints of ours
+        return Damaged(
+            f"{path}: the file has rows, or an index of somebody else, that contradict what is written ({e}); nothing "
+            "was changed. store.check() tells which; repair it, or restore a backup"
+        )
     if isinstance(e, apsw.TooBigError):
         return StoreIOError(f"{path}: a row is larger than SQLite allows; nothing was changed ({e})")
     return StoreIOError(f"{path}: SQLite reported {type(e).__name__}: {e}")

@@ -43,6 +43,8 @@ LOG_BLOCK: Final = 256
 
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
+# LSNs, numbers of commits and counts end far below what SQLite can hold, so that adding to one never overflows.
+NUMBER_MAX: Final = 2**62
 NAME_BYTES_MAX: Final = 255
 KEY_BYTES_MAX: Final = 1 << 20
 # A PUT record holds a value twice, the one before and the new one, and SQLite's rows end at 10^9 bytes.

@@ -7,14 +7,14 @@ of commits the table, which a commit never writes. Who asks for a proof and may 
 
 from __future__ import annotations
 
-import struct
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Final, cast
 
 from sqlstate import format as fmt
 from sqlstate import headlog, wal
 from sqlstate.errors import Damaged, InvalidOption
 from sqlstate.proof import Proof
+from sqlstate.raw_rows import is_digest
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _STORED: Final = "SELECT block, digest FROM log_blocks ORDER BY block"
 _STORED_COUNT: Final = "SELECT count(*) FROM log_blocks"
 _STORE: Final = "INSERT INTO log_blocks (block, digest) VALUES (?, ?)"
-# What a row that is not what it must be can raise on its way through the formulas.
-_NONSENSE: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 
 class History:
@@ -51,11 +49,8 @@ class History:
     def __init__(self, connection: Connection, meta: Meta, *, stored: bool = True) -> None:
         self._connection = connection
         self._meta = meta
-        head = wal.last(connection, meta)[1]
-        if type(head.seq) is not int:
-            raise _damaged(connection, f"I4: the newest commit has the number {head.seq!r}")
-        self.newest = head.seq
-        self._blocks: dict[int, bytes] = dict(enumerate(_read_blocks(connection, head.seq))) if stored else {}
+        self.newest = wal.last(connection, meta)[1].seq
+        self._blocks: dict[int, bytes] = dict(enumerate(_read_blocks(connection, self.newest))) if stored else {}
         self._stored = len(self._blocks)
 
     def root(self, size: int) -> bytes:
@@ -96,15 +91,14 @@ class History:
             Damaged: the commit is not what it must be, or does not follow from the one before.
         """
         _check_number("seq", seq, (1, self.newest))
-        with self._sense(seq):
-            before = wal.chain_zero(self._meta.store_id) if seq == 1 else self._commit(seq - 1).chain
-            said = self._commit(seq)
-            records = wal.records_digest(self._connection, seq)
-            if wal.chain_next(before, said[:4], records) != said.chain:
-                raise _damaged(self._connection, f"I6: commit {seq} does not follow from the one before")
-            at = said.at.encode()
-            count = said.count.to_bytes(fmt.COUNT_BYTES)
-            return b"".join((before, said.root, count, len(at).to_bytes(4), at, records))
+        before = wal.chain_zero(self._meta.store_id) if seq == 1 else self._commit(seq - 1).chain
+        said = self._commit(seq)
+        records = wal.records_digest(self._connection, seq)
+        if not records or wal.chain_next(before, said[:4], records) != said.chain:
+            raise _damaged(self._connection, f"I6: commit {seq} does not follow from the one before")
+        at = said.at.encode()
+        count = said.count.to_bytes(fmt.COUNT_BYTES)
+        return b"".join((before, said.root, count, len(at).to_bytes(4), at, records))
 
     def check_block(self, seq: int) -> None:
         """Compare the block that commit *seq* stands in, if it is in the table, with the chains.
@@ -143,17 +137,9 @@ class History:
 
     def _commit(self, seq: int) -> Head:
         head = wal.commit(self._connection, seq)
-        if head is None or not len(head.root) == len(head.chain) == fmt.DIGEST_BYTES:
+        if head is None:
             raise _damaged(self._connection, f"I4: commit {seq} is not in the log as it must be")
         return head
-
-    @contextmanager
-    def _sense(self, seq: int) -> Iterator[None]:
-        """Say of rows in which the block can make no sense that they are damaged."""
-        try:
-            yield
-        except _NONSENSE as e:
-            raise _damaged(self._connection, f"I6: a record of commit {seq} is not what it must be") from e
 
 
 def prove_commit(connection: Connection, meta: Meta, seq: int, size: int) -> Proof:
@@ -243,7 +229,7 @@ def _read_blocks(connection: Connection, seq: int) -> list[bytes]:
     """Return the digests in the table, in order, of a store whose newest commit is *seq*."""
     found: list[bytes] = []
     for block, digest in connection.rows(_STORED):
-        if block != len(found) or not isinstance(digest, bytes) or len(digest) != fmt.DIGEST_BYTES:
+        if block != len(found) or not is_digest(digest):
             raise _damaged(connection, f"I13: block {block} of log_blocks is not the digest of block {len(found)}")
         found.append(digest)
     if len(found) > seq // fmt.LOG_BLOCK:

@@ -12,11 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from struct import Struct
-from struct import error as StructError  # noqa: N812, a class with a small name
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlstate import acknowledged, audit, migrate, state, tree, wal
+from sqlstate import acknowledged, audit, schema, state, tree, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.connection import HEADER_BYTES, page_size
@@ -376,7 +375,7 @@ def _is_reached(engine: Engine, connection: Connection, pages: Pages, written: s
     in tables of their own. If the file leads to none of these pages, it is another one.
     """
     rows = connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")
-    grown = {root for name, root in rows if name in _GROWING or name not in migrate.tables()}
+    grown = {root for name, root in rows if name in _GROWING or name not in schema.tables()}
     if written & {_rightmost(engine, pages, root) for root in grown}:
         return True
     return written == {root for name, root in rows if name == "meta"}
@@ -551,12 +550,9 @@ def _identity_of_main(engine: Engine) -> tuple[bytes, Marker]:
 
 @contextmanager
 def _overlaid(engine: Engine, pages: Pages) -> Iterator[Connection]:
-    """Read the file with *pages*; what of it makes no sense is Damaged too."""
-    try:
-        with overlaid(engine.real_path, pages, engine.vfs) as connection:
-            yield connection
-    except (AssertionError, OverflowError, TypeError, ValueError, StructError) as e:
-        raise Damaged(f"{engine.path}: a row is not what it must be ({e})") from e
+    """Read the file with *pages*."""
+    with overlaid(engine.real_path, pages, engine.vfs) as connection:
+        yield connection
 
 
 def _facts(connection: Connection) -> _Facts:

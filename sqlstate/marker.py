@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from sqlstate import audit, wal
+from sqlstate import audit, schema, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.acknowledged import Notes, Position
@@ -34,7 +34,7 @@ class Marking:
 
     __slots__ = (
         "_audited", "_carried", "_engine", "_meta", "_nonce", "_notes", "_opened_at", "_retry_at", "_retry_time",
-        "_seen", "_tries", "recovery_due",
+        "_schema", "_seen", "_tries", "recovery_due",
     )  # fmt: skip
 
     recovery_due: bool
@@ -45,6 +45,7 @@ class Marking:
         self._meta = meta
         self._notes = Notes(engine.real_path, meta.store_id)
         self._audited = 0  # number of the newest audit entry
+        self._schema: int | None = None  # the version of SQLite's that was found to be ours
         self.recovery_due = False
         self._forget()
 
@@ -79,11 +80,20 @@ class Marking:
         if connection.data_version() == self._seen:
             return True
         try:
+            self._check_schema()
             self.ensure_open()
         except BaseException:
             connection.rollback()
             raise
         return False
+
+    def _check_schema(self) -> None:
+        """Raise if somebody has put something on our tables, or taken something of ours, since this was last asked."""
+        connection = self._engine.writer
+        version = connection.value("PRAGMA schema_version")
+        if version != self._schema:
+            schema.check(connection)
+            self._schema = version
 
     def ensure_open(self) -> None:
         """Open the marker, if it is at rest, inside the open transaction."""

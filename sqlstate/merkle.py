@@ -59,6 +59,17 @@ def count_of(children: bytes) -> int:
     return sum(_counts(len(children) // fmt.CHILD_BYTES)(children))
 
 
+def count_bytes(count: int) -> bytes:
+    """Return the number of entries below a node as it stands in the node above.
+
+    Raises:
+        Damaged: it is more than there can be: somebody wrote other counts.
+    """
+    if count > fmt.NUMBER_MAX:
+        raise Damaged(f"I2: a node of the tree counts {count} entries, and 2^62 are the most; restore a backup")
+    return count.to_bytes(fmt.COUNT_BYTES)
+
+
 @lru_cache(maxsize=256)
 def _counts(number: int) -> Callable[[bytes], tuple[int, ...]]:
     return Struct(">" + f"Q{fmt.DIGEST_BYTES}x" * number).unpack
@@ -258,7 +269,7 @@ class LevelRewriter:
 
     def _node(self, name: Name, children: bytes, *, kept: bool) -> Node:
         count = len(children) // fmt.CHILD_BYTES if self._level == 1 else count_of(children)
-        child = count.to_bytes(fmt.COUNT_BYTES) + node_digest(self._level, children)
+        child = count_bytes(count) + node_digest(self._level, children)
         return name, None if kept else rank(name_bytes(name)), child
 
 
@@ -274,7 +285,7 @@ def splice_child(children: bytes, old: bytes, new: bytes, added: int = 0) -> byt
     before, after = children[:at], children[at + fmt.DIGEST_BYTES :]
     if added:
         start = at - fmt.COUNT_BYTES
-        before = children[:start] + (int.from_bytes(children[start:at]) + added).to_bytes(fmt.COUNT_BYTES)
+        before = children[:start] + count_bytes(int.from_bytes(children[start:at]) + added)
     return before + new + after
 
 

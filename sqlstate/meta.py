@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import format as fmt
 from sqlstate.errors import Damaged
+from sqlstate.raw_rows import is_number, is_time, shown
 
 if TYPE_CHECKING:
     from sqlstate.connection import Connection, Journal
@@ -51,13 +52,19 @@ def read(connection: Connection, format_version: int = fmt.FORMAT_VERSION) -> Me
     Raises:
         Damaged: one is missing or not what it must be.
     """
-    facts: dict[str, object] = dict(connection.rows("SELECT name, value FROM meta"))
+    facts = _facts(connection)
     store_id, journal, created = facts.get("store_id"), facts.get("journal"), facts.get("created")
     if not isinstance(store_id, bytes) or len(store_id) != fmt.STORE_ID_BYTES:
         raise Damaged(f"{connection.path}: the table meta does not hold the store's id; restore a backup")
-    if journal not in ("wal", "delete") or not isinstance(created, str) or facts.get("format") != format_version:
+    said = facts.get("format")
+    if journal not in ("wal", "delete") or not is_time(created) or type(said) is not int or said != format_version:
         raise Damaged(f"{connection.path}: the table meta contradicts the file; restore a backup")
-    return Meta(store_id, journal, created)
+    return Meta(store_id, journal, str(created))
+
+
+def others(connection: Connection) -> list[str]:
+    """Return the names of facts that no version of this format has, for a sentence."""
+    return [shown(name) for name in _facts(connection) if name not in _NAMES]
 
 
 def read_marker(connection: Connection) -> Marker:
@@ -72,6 +79,8 @@ def read_marker(connection: Connection) -> Marker:
     if not isinstance(stored, bytes) or len(stored) not in _MARKER_SIZES or stored[0] > 1:
         raise Damaged(f"{connection.path}: the marker in the table meta is not one; restore a backup")
     is_open, nonce, lsn, inode = _MARKER.unpack(stored.ljust(fmt.MARKER_BYTES, b"\0"))
+    if not is_number(lsn):
+        raise Damaged(f"{connection.path}: the marker in the table meta is of record {lsn}, and 2^62 is the last")
     return Marker(bool(is_open), nonce, lsn, inode)
 
 
@@ -80,5 +89,19 @@ def write_marker(connection: Connection, marker: Marker) -> None:
     connection.run("UPDATE meta SET value = ? WHERE name = 'marker'", (_MARKER.pack(*marker),))
 
 
+def _facts(connection: Connection) -> dict[Any, Any]:
+    """Return name and value of each row.
+
+    Raises:
+        Damaged: a name is there twice: its column's key was taken from it.
+    """
+    rows = connection.rows("SELECT name, value FROM meta")
+    facts: dict[Any, Any] = dict(rows)
+    if len(facts) < len(rows):
+        raise Damaged(f"{connection.path}: the table meta has a name twice; restore a backup")
+    return facts
+
+
+_NAMES: Final = ("store_id", "format", "journal", "created", "marker")
 _MARKER: Final = Struct(f">B{fmt.NONCE_BYTES}sQQ")
 _MARKER_SIZES: Final = (fmt.MARKER_BYTES_WITHOUT_INODE, fmt.MARKER_BYTES)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate import format as fmt
-from sqlstate.connection import HEADER_BYTES, Connection, memory
+from sqlstate import raw_rows
+from sqlstate.connection import HEADER_BYTES, Connection
 from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
 
 if TYPE_CHECKING:
@@ -120,13 +121,17 @@ def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[
 
     Raises:
         MigrationMismatch: the file has one that is unknown, or was changed since.
-        Damaged: it has none.
+        Damaged: what is recorded of them cannot be.
     """
     there = applied(connection)
-    if not there:
-        raise Damaged(f"{connection.path}: the table schema_migrations is empty; restore a backup")
-    for (number, name, digest), ours in zip(there, migrations, strict=False):
-        if (number, digest) != (ours.number, ours.sha256):
+    version = connection.value("PRAGMA user_version")
+    if len(there) < version:  # each format was made by a migration
+        raise Damaged(
+            f"{connection.path}: schema_migrations has {len(there)} migrations, and the file says that its format is "
+            f"{version}; restore a backup"
+        )
+    for (_, name, digest, _), ours in zip(there, migrations, strict=False):
+        if (name, digest) != (ours.name, ours.sha256):
             raise MigrationMismatch(
                 f"{connection.path}: migration {name} in the file is not the {ours.name} of this installation; "
                 "reinstall the version of sqlstate that made the file. Nothing was changed"
@@ -140,8 +145,17 @@ def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[
 
 
 def applied(connection: Connection) -> list[Row]:
-    """Return (number, name, sha256) of the migrations that the file has, in order."""
-    return connection.rows("SELECT number, name, sha256 FROM schema_migrations ORDER BY number")
+    """Return (number, name, sha256, at) of the migrations that the file has, in order.
+
+    Raises:
+        Damaged: a row is not what it must be, or one is missing between others.
+    """
+    rows = connection.rows("SELECT number, name, sha256, at FROM schema_migrations ORDER BY number")
+    for expected, row in enumerate(rows, 1):
+        raw_rows.MIGRATIONS.check(row, connection.path)
+        if row[0] != expected:
+            raise Damaged(f"{connection.path}: schema_migrations has no row of migration {expected}; restore a backup")
+    return rows
 
 
 def empty_file(path: str) -> NotAStore:
@@ -159,42 +173,6 @@ def apply(connection: Connection, migrations: tuple[Migration, ...], at: str) ->
             (migration.number, migration.name, migration.sha256, at),
         )
     connection.run(f"PRAGMA application_id={fmt.APPLICATION_ID}; PRAGMA user_version={fmt.FORMAT_VERSION}")
-
-
-def check_schema(connection: Connection) -> None:
-    """Compare our tables, indexes and views with what the migrations make; foreign ones are let be.
-
-    Raises:
-        Damaged: one of ours is missing or was changed.
-    """
-    found = set(connection.rows(_SCHEMA))
-    for entry in _expected_schema(shipped()):
-        if entry not in found:
-            raise Damaged(
-                f"{connection.path}: {entry[0]} {entry[1]} is missing or was changed from outside; "
-                "nothing was written. Restore a backup"
-            )
-
-
-def foreign(connection: Connection) -> list[str]:
-    """Return the names of tables, indexes, triggers and views that are neither ours nor SQLite's own."""
-    ours = {name for _, name, _ in _expected_schema(shipped())}
-    return sorted(name for _, name, _ in connection.rows(_SCHEMA) if name not in ours and name[:7] != "sqlite_")
-
-
-def tables() -> frozenset[str]:
-    """Return the names of our tables."""
-    return frozenset(name for kind, name, _ in _expected_schema(shipped()) if kind == "table")
-
-
-_SCHEMA = "SELECT type, name, sql FROM sqlite_schema"
-
-
-@lru_cache(maxsize=4)
-def _expected_schema(migrations: tuple[Migration, ...]) -> frozenset[tuple[str, str, str | None]]:
-    connection = memory()
-    apply(connection, migrations, "")
-    return frozenset((kind, name, sql) for kind, name, sql in connection.rows(_SCHEMA))
 
 
 def _folder() -> Traversable:

@@ -7,7 +7,7 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Final, Literal
 
-from sqlstate import audit, backup, files, migrate, recovery, wal
+from sqlstate import audit, backup, files, migrate, recovery, schema, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.commit import Writer, now
@@ -162,7 +162,7 @@ def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
             _freeze(engine, e)
     if not migrate.check_header(engine.writer) or migrate.pending(engine.writer, migrate.shipped()):
         _migrate(engine, journal)
-    migrate.check_schema(engine.writer)
+    schema.check_tables(engine.writer)
     meta = metadata.read(engine.writer)
     if (
         engine.opener.frozen is not None

@@ -158,13 +158,10 @@ class Provable(ABC):
 
 @contextmanager
 def _holding(connection: Connection) -> Iterator[None]:
-    """Say of a proof that does not hold that the store is damaged: a row that is gone leaves a gap too wide.
-
-    So are rows in which the block can make no sense.
-    """
+    """Say of a proof that does not hold that the store is damaged: a row that is gone leaves a gap too wide."""
     try:
         yield
-    except (ProofInvalid, ArithmeticError, AttributeError, LookupError, TypeError) as e:
+    except ProofInvalid as e:
         raise _damaged(connection) from e
 
 

@@ -7,7 +7,6 @@ chain digest that the commit recorded must follow from it.
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
@@ -18,16 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import format as fmt
 from sqlstate.merkle import EMPTY_ROOT
-from sqlstate.wal import Head, Kind, Record, chain_next, chain_zero, record_bytes
+from sqlstate.raw_rows import HEAD, is_entry_name, is_number
+from sqlstate.wal import Head, Kind, Record, canonical, chain_or_none, chain_zero
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlstate.connection import Row
     from sqlstate.encoding import Key, Stored
-
-NONSENSE: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
-"""What rows that are not what they must be can make of the functions that hash them."""
 
 # So many rows may be hashed in trying what a commit was made of.
 _TRIES_ROWS: Final = 200_000
@@ -137,7 +134,7 @@ def follow(rows: Iterable[Row], store_id: bytes) -> Iterator[Link]:
     digest, txns, sound, first = sha256(), [], True, fmt.INT_MIN
     for row in rows:
         record = Record(*row)
-        open_[record.txn] = _joined(open_.get(record.txn, bytearray()), record)
+        open_[record.txn] = _joined(open_.get(record.txn, bytearray()), row)
         if record.kind == Kind.ROLLBACK:
             open_.pop(record.txn, None)
         if record.kind == Kind.COMMIT:
@@ -158,27 +155,18 @@ def follow(rows: Iterable[Row], store_id: bytes) -> Iterator[Link]:
         digest, txns, sound, first = sha256(), [], True, record.lsn + 1
 
 
-def _joined(part: bytearray | None, record: Record) -> bytearray | None:
-    if part is None or record.kind == Kind.ROLLBACK:
+def _joined(part: bytearray | None, row: Row) -> bytearray | None:
+    own = canonical(row)
+    if part is None or own is None:
         return None
-    try:
-        part += _bytes(record)
-    except NONSENSE:
-        return None
+    part += own
     return part
 
 
-def _bytes(record: Record) -> bytes:
-    return record_bytes(record._replace(kind=Kind(record.kind)))
-
-
 def _next(before: tuple[Any, Any], record: Record | Link, digest: bytes) -> bytes:
-    if not digest:
+    if not digest or not is_number(before[0]):
         return b""
-    try:
-        return chain_next(before[1], (before[0] + 1, record.root, record.count, record.at), digest)  # type: ignore[arg-type]
-    except NONSENSE:
-        return b""
+    return chain_or_none(before[1], (before[0] + 1, record.root, record.count, record.at), digest) or b""
 
 
 def _surplus(log: Log, store_id: bytes, end: int) -> Changes:
@@ -309,7 +297,7 @@ class _History:
         committed_ = {row[1] for row in log() if row[2] == Kind.COMMIT}
         for row in log():
             name = row[4], row[5]
-            if row[2] in (Kind.PUT, Kind.DELETE) and row[1] in committed_ and _hashable(name) and name in names:
+            if row[2] in (Kind.PUT, Kind.DELETE) and row[1] in committed_ and is_entry_name(*name) and name in names:
                 self._rows.setdefault(name, []).append(row)
 
     def others(self, row: Row) -> tuple[list[tuple[Any, bool]], list[tuple[Any, bool]]]:
@@ -327,10 +315,6 @@ class _History:
         return [value] * (value[0] != row[6]), [before] * (before[0] != row[7])
 
 
-def _hashable(name: tuple[Any, Any]) -> bool:
-    return isinstance(name[0], str) and isinstance(name[1], int | str | bytes)
-
-
 def _from_neighbours(log: Log, broken: list[Link], current: Current) -> Changes:
     """Return rows with values that the records around them tell, with which broken commits hold."""
     wanted = {txn for link in broken for txn in link.txns}
@@ -338,7 +322,7 @@ def _from_neighbours(log: Log, broken: list[Link], current: Current) -> Changes:
     for row in log():
         if isinstance(row[1], int) and row[1] in wanted:
             rows.setdefault(row[1], []).append(row)
-    names = {(row[4], row[5]) for each in rows.values() for row in each if _hashable((row[4], row[5]))}
+    names = {(row[4], row[5]) for each in rows.values() for row in each if is_entry_name(row[4], row[5])}
     history = _History(log, names, wanted, current)
     found: Changes = {}
     for link in broken:
@@ -373,24 +357,17 @@ def _choices(row: Row, values: list[tuple[Any, bool]], befores: list[tuple[Any, 
 
 def _tried(link: Link, base: list[Row], forms: list[list[Row]], most: int) -> list[Row] | None:
     """Return the first of the ways to change *base* with which the commit holds, None if none of them does."""
-    parts = [_part(row) for row in base]
+    parts = [canonical(row) for row in base]
     choices = [(number, each) for number, each in enumerate(forms) if each]
     for trial in _trials(choices, most):
         tried, rows = list(parts), list(base)
         for number, row in trial:
-            tried[number], rows[number] = _part(row), row
+            tried[number], rows[number] = canonical(row), row
         if None not in tried:
             digest = sha256(b"".join(part or b"" for part in tried)).digest()
             if _next(link.before, link, digest) == link.chain:
                 return rows
     return None
-
-
-def _part(row: Row) -> bytes | None:
-    try:
-        return _bytes(Record(*row))
-    except NONSENSE:
-        return None
 
 
 def _trials(choices: list[tuple[int, list[Row]]], most: int) -> Iterator[list[tuple[int, Row]]]:
@@ -426,7 +403,8 @@ def _newest(log: Log, newest: Link | None, entries: Entries) -> Changes:
     """Return the row that closes the newest commit with root and count of the entries, if the commit holds then."""
     if newest is None or newest.holds or not newest.digest:
         return {}
-    for root, count in [(newest.root, newest.count), *entries.heads()]:
+    heads = [(root, count) for root, count in [(newest.root, newest.count), *entries.heads()] if is_number(count)]
+    for root, count in heads:
         for each in (newest.count, count, *range(max(0, count - _COUNTS), count + _COUNTS)):
             mended = newest._replace(root=root, count=each)
             if _next(newest.before, mended, newest.digest) == newest.chain:
@@ -445,9 +423,7 @@ def head_of(newest: Link | None, store_id: bytes, created: str) -> Head | None:
     """Return the newest commit as it is recorded, that before the first without one; None if it is none at all."""
     if newest is None:
         return Head(0, EMPTY_ROOT, 0, created, chain_zero(store_id))
-    if [type(part) for part in newest.head] != [int, bytes, int, str, bytes] or len(newest.root) != fmt.DIGEST_BYTES:
-        return None
-    return newest.head
+    return newest.head if HEAD.fits(newest.head) else None
 
 
 # ---- Values ----

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlstate import audit, backup, check, files, history, mending, migrate, relinking, state, tree, wal
+from sqlstate import audit, backup, check, files, history, mending, migrate, relinking, schema, state, tree, wal
 from sqlstate import meta as metadata
 from sqlstate.commit import now
 from sqlstate.connection import check_sqlite
@@ -32,6 +32,7 @@ from sqlstate.errors import (
 )
 from sqlstate.mending import Content, Lost, Mending
 from sqlstate.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.schema import Differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,6 +52,8 @@ _LOST_NOTED: Final = 100
 _INDEX: Final = re.compile(
     r"row \d+ missing from index \w+|wrong # of entries in index \w+|row not in PRIMARY KEY order for state"
 )
+# What it says of a row that breaks a constraint: it can be read all the same.
+_CONSTRAINT: Final = re.compile(r"NULL value in \w+\.\w+|CHECK constraint failed in \w+|non-unique entry in index \w+")
 # Findings of a check that what is mended here brings about, and that are named by what is lost.
 _NAMED: Final = ("entry", "missing", "extra", "node", "root")
 
@@ -72,6 +75,8 @@ class RepairReport:
     """Nodes of the tree that were changed, made anew or removed."""
     records: int = 0
     """Records of the write-ahead log likewise."""
+    schema: tuple[str, ...] = ()
+    """Indexes, triggers and views that were made anew or removed, a sentence each."""
     lost: tuple[tuple[Any, Any] | str, ...] = ()
     """What is as it was, and cannot be proven: (collection, key) of an entry, or a sentence.
 
@@ -98,6 +103,7 @@ class RepairReport:
             "before": self.before,
             "after": self.after,
             "mended": self.mended,
+            "schema": list(self.schema),
             "lost": [each if isinstance(each, str) else [_text(part) for part in each] for each in self.lost],
             "evidence": None if self.evidence is None else str(self.evidence),
             "entry": self.entry,
@@ -114,6 +120,7 @@ class _Plan(NamedTuple):
     """The newest commit, once the log is mended."""
     broken: frozenset[Any]
     """Commits whose chain does not hold even then, by number."""
+    layout: Differences = Differences()
     blocks: bool = False
     """Whether stored digests of the log over the commits are wrong; they are made anew when they are asked for."""
 
@@ -123,6 +130,7 @@ class _Plan(NamedTuple):
         return not (
             self.reindex
             or self.blocks
+            or self.layout.mendable
             or self.changes
             or self.mending.puts
             or self.mending.removes
@@ -171,7 +179,8 @@ def repair(
         if before.ok:
             return report
         plan = _plan(connection, theirs, meta, marker, reindex=reindex)
-        plan = plan._replace(blocks=any(finding.kind == "block" for finding in before.findings))
+        blocks = any(finding.kind == "block" for finding in before.findings)
+        plan = plan._replace(blocks=blocks, layout=schema.compare(connection))
         report = _counted(report, plan, before)
         if dry_run or plan.empty:
             return report
@@ -227,7 +236,7 @@ def _facts(connection: Connection) -> tuple[Meta, Marker]:
         raise NotAStore(f"{path} is an empty database, and no store. {_NOTHING}")
     if migrate.pending(connection, migrate.shipped()):
         raise MigrationMismatch(f"{path} has an older format; open it for writing once, which brings it to this one")
-    migrate.check_schema(connection)
+    schema.check_tables(connection)
     meta, marker = metadata.read(connection), metadata.read_marker(connection)
     if marker.open:
         raise Damaged(
@@ -320,12 +329,12 @@ def _is_walkable(connection: Connection) -> bool:
     """
     problems = [text for (text,) in connection.rows("PRAGMA integrity_check") if text != "ok"]
     for problem in problems:
-        if not _INDEX.fullmatch(problem):
+        if not (_INDEX.fullmatch(problem) or _CONSTRAINT.fullmatch(problem)):
             raise Damaged(
                 f"{connection.path}: SQLite cannot read all of it ({problem}), so what is in it cannot be repaired. "
                 f"{_NOTHING}; restore a backup"
             )
-    return bool(problems)
+    return any(map(_INDEX.fullmatch, problems))
 
 
 def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Marker, *, reindex: bool) -> _Plan:
@@ -365,13 +374,15 @@ def _counted(report: RepairReport, plan: _Plan, before: CheckReport) -> RepairRe
     done = plan.mending
     # Undoing the log from damaged entries finds much that is not wrong with the log.
     mends = ("sqlite", "record", "commit", "staged", "block") if not plan.empty else ()
+    left = plan.layout.unmendable
     return replace(
         report,
         entries=len(done.puts),
         removed=len(done.removes),
         nodes=done.nodes,
         records=len(plan.changes),
-        lost=_lost(plan) + _others(before, plan, mends),
+        schema=tuple(plan.layout.mendable),
+        lost=_lost(plan) + _others(before, plan, (*mends, "schema")) + tuple(left),
     )
 
 
@@ -397,6 +408,7 @@ def _others(checked: CheckReport, plan: _Plan, mends: tuple[str, ...]) -> tuple[
 
 def _apply(copy: Connection, plan: _Plan) -> None:
     done = plan.mending
+    schema.drop(copy, plan.layout)
     if plan.reindex:
         try:
             state.rebuild(copy)
@@ -411,6 +423,7 @@ def _apply(copy: Connection, plan: _Plan) -> None:
     tree.replace_nodes(copy, done.node_deletes, done.node_inserts)
     if plan.blocks:
         history.trim(copy, 0)
+    schema.make(copy, plan.layout)
     copy.commit()
 
 
@@ -419,6 +432,7 @@ def _note(copy: Connection, meta: Meta, plan: _Plan, report: RepairReport, sourc
     lost = [[_text(part) for part in each] for each in report.lost if not isinstance(each, str)]
     detail = {
         "mended": report.mended,
+        "schema": list(report.schema),
         "lost": lost[:_LOST_NOTED],
         "lost_count": len(lost),
         "from": None if source is None else files.as_text(source),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlstate import verbatim
+from sqlstate import raw_rows, verbatim
 from sqlstate.encoding import stored_name
 from sqlstate.errors import Damaged
+from sqlstate.raw_rows import is_collection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,15 +20,16 @@ KEYS_AT_ONCE = 256
 # A scan reads so many rows by one statement, and a row beyond so many characters or bytes of values.
 ROWS_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 20
-KINDS = (int, str, bytes)
+_STORED = {str, bytes}
+_KEYS = {int, str, bytes}
 # Asking first whether a span is empty pays for itself from this many names on.
 _SPAN_NAMES = 8
 # Up to so many names are placed by counting; for more it is cheaper to read what is there.
 _COUNTED_NAMES = 3
 
 _GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
-VALUE = "(SELECT value FROM state WHERE collection = ?1 AND key = ?2)"
-"""The value of entry (?1, ?2), NULL if there is none, as a part of a statement."""
+VALUE = "(SELECT ifnull(value, 0) FROM state WHERE collection = ?1 AND key = ?2)"
+"""The value of entry (?1, ?2), NULL if there is no such entry, 0 if it has none, as a part of a statement."""
 _GET_OR_NULL = f"SELECT {VALUE}"
 _PUT = (
     "INSERT INTO state (collection, key, value) VALUES (?, ?, ?) "
@@ -37,7 +39,7 @@ _REPLACE = "UPDATE state SET value = ? WHERE collection = ? AND key = ?"
 _DELETE = "DELETE FROM state WHERE collection = ? AND key = ?"
 _SPAN = "SELECT 1 FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) LIMIT 1"
 _NAMES = (
-    "SELECT collection, CASE typeof(key) WHEN 'integer' THEN 0 WHEN 'text' THEN 1 ELSE 2 END, key FROM state "
+    "SELECT collection, key FROM state "
     "WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) ORDER BY collection, key"
 )
 _COUNT = "SELECT count(*) FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) < (?, ?)"
@@ -72,18 +74,35 @@ class Span(NamedTuple):
 
 
 def get(connection: Connection, collection: str, key: Key) -> Stored | None:
-    """Return the stored value of an entry, or None if there is none."""
+    """Return the stored value of an entry, or None if there is none.
+
+    Raises:
+        Damaged: what is stored is no value.
+    """
     row = connection.row(_GET, (collection, key))
-    return None if row is None else row[0]
+    if row is None:
+        return None
+    value: Stored = row[0]
+    if type(value) not in _STORED:
+        raw_rows.STATE.check((collection, key, value), connection.path)
+    return value
 
 
 def get_many(connection: Connection, names: Sequence[Name]) -> list[Stored | None]:
-    """Return the stored values of *names*, which are sorted; None where there is no entry."""
+    """Return the stored values of *names*, which are sorted; None where there is no entry.
+
+    Raises:
+        Damaged: what is stored is no value.
+    """
     if len(names) > _SPAN_NAMES:
         (first_collection, _, first_key), (last_collection, _, last_key) = names[0], names[-1]
         if connection.row(_SPAN, (first_collection, first_key, last_collection, last_key)) is None:
             return [None] * len(names)
-    return [value for (value,) in connection.rows_many(_GET_OR_NULL, [(name[0], name[2]) for name in names])]
+    values = [value for (value,) in connection.rows_many(_GET_OR_NULL, [(name[0], name[2]) for name in names])]
+    if not {*map(type, values)} <= _STORED_OR_NONE:
+        for collection, _, key in names:
+            get(connection, collection, key)  # says what is wrong
+    return values
 
 
 def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[int]:
@@ -91,7 +110,7 @@ def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[i
     if len(names) <= _COUNTED_NAMES:
         return [count(connection, start, name) for name in names]
     last = names[-1]
-    there = connection.rows(_NAMES, (start[0], start[2], last[0], last[2]))
+    there = [_name(connection, *row) for row in connection.rows(_NAMES, (start[0], start[2], last[0], last[2]))]
     return [bisect_left(there, name) for name in names]
 
 
@@ -121,7 +140,9 @@ def count(connection: Connection, start: Name, stop: Name) -> int:
 
 def neighbours(connection: Connection, name: Name) -> list[tuple[str, Key, Stored] | None]:
     """Return the last row before *name* and the first that is not, each (collection, key, value) or None."""
-    return [connection.row(sql, (name[0], name[2])) for sql in (_LAST_BEFORE, _FIRST_FROM)]
+    rows = [connection.row(sql, (name[0], name[2])) for sql in (_LAST_BEFORE, _FIRST_FROM)]
+    _check_rows(connection, [row for row in rows if row is not None])
+    return rows
 
 
 def size(connection: Connection) -> int:
@@ -130,8 +151,16 @@ def size(connection: Connection) -> int:
 
 
 def collections(connection: Connection) -> list[str]:
-    """Return the names of all collections that have entries, in order."""
-    return [name for (name,) in connection.rows(_COLLECTIONS)]
+    """Return the names of all collections that have entries, in order.
+
+    Raises:
+        Damaged: one of them is none.
+    """
+    names = [name for (name,) in connection.rows(_COLLECTIONS)]
+    for name in names:
+        if not is_collection(name):
+            raise Damaged(f"I1: {connection.path}: {raw_rows.shown(name)} is no collection; restore a backup")
+    return names
 
 
 def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tuple[Key, Stored]], Span | None]:
@@ -140,11 +169,12 @@ def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tup
     Without *values*, the second part of each pair is `''`.
 
     Raises:
-        Damaged: the rows are not in order.
+        Damaged: a row is no entry, or the rows are not in order.
     """
     sql, bound = _scan_sql(span, "value" if values else "''")
     most = ROWS_AT_ONCE if span.limit is None else min(ROWS_AT_ONCE, span.limit)
     rows, cut = connection.chunk(f"{sql} LIMIT ?", [*bound, most], BYTES_AT_ONCE)
+    _check_entries(connection, span.collection, rows)
     left = None if span.limit is None else span.limit - len(rows)
     if (not cut and len(rows) < ROWS_AT_ONCE) or left == 0:
         return rows, None
@@ -165,27 +195,32 @@ def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[
 def _check_order(
     connection: Connection, passed: tuple[str, Key] | None, reached: tuple[str, Key], *, reverse: bool = False
 ) -> None:
-    """Raise unless *reached* can be gone on from, and lies beyond *passed*: a scan of a damaged table would never end.
+    """Raise unless *reached* lies beyond *passed*: a scan of a damaged table would never end.
 
     What does not fit here is only what would mislead the scan itself: a full check finds the rest.
     """
-    if type(reached[1]) in KINDS:
-        if passed is None:
-            return
-        first, second = (reached, passed) if reverse else (passed, reached)
-        if stored_name(*first) < stored_name(*second):
-            return
+    if passed is None:
+        return
+    first, second = (reached, passed) if reverse else (passed, reached)
+    if stored_name(*first) < stored_name(*second):
+        return
     raise Damaged(f"I1: {connection.path}: the entries are not in order near {reached[0]!r}; restore a backup")
 
 
 def next_keys(connection: Connection, span: Span) -> list[Key]:
     """Return the first KEYS_AT_ONCE keys in *span*, in order."""
-    sql, bound = _scan_sql(span, "NULL")
-    return [key for key, _ in connection.rows(f"{sql} LIMIT {KEYS_AT_ONCE}", bound)]
+    sql, bound = _scan_sql(span, "''")
+    rows = connection.rows(f"{sql} LIMIT {KEYS_AT_ONCE}", bound)
+    _check_entries(connection, span.collection, rows)
+    return [key for key, _ in rows]
 
 
-def scan_all(connection: Connection) -> Iterator[tuple[str, Key, Stored]]:
-    """Yield (collection, key, stored value) of every entry, in order, as one statement sees them."""
+def scan_all(connection: Connection) -> Iterator[Row]:
+    """Yield (collection, key, value) of every row, in order, as one statement sees them, whatever is in it.
+
+    Raises:
+        Damaged: a text is no UTF-8.
+    """
     return connection.iterate("SELECT collection, key, value FROM state ORDER BY collection, key")
 
 
@@ -197,9 +232,10 @@ def chunk_of_all(
     Also returns the last of them, None if there are no more behind it. `("", "")` comes before all.
 
     Raises:
-        Damaged: the rows are not in order.
+        Damaged: a row is no entry, or the rows are not in order.
     """
     rows, cut = connection.chunk(_ALL, passed, BYTES_AT_ONCE)
+    _check_rows(connection, rows)
     if not cut and len(rows) < ROWS_AT_ONCE:
         return rows, None
     last = rows[-1][0], rows[-1][1]
@@ -207,6 +243,40 @@ def chunk_of_all(
     return rows, last
 
 
+def _check_entries(connection: Connection, collection: str, rows: Sequence[Row]) -> None:
+    """Raise unless each of *rows*, (key, value), is an entry of the collection."""
+    if rows and not _are_entries(*zip(*rows, strict=True)):
+        for key, value in rows:
+            raw_rows.STATE.check((collection, key, value), connection.path)
+
+
+def _check_rows(connection: Connection, rows: Sequence[Row]) -> None:
+    """Raise unless each of *rows*, (collection, key, value), is an entry."""
+    if not rows:
+        return
+    collections, *columns = zip(*rows, strict=True)
+    if not (all(map(is_collection, {*collections})) and _are_entries(*columns)):
+        for row in rows:
+            raw_rows.STATE.check(row, connection.path)
+
+
+def _are_entries(keys: Sequence[object], values: Sequence[object]) -> bool:
+    """Tell of many rows at once whether they have keys and values: a scan has no time for a call for each."""
+    right = {*map(type, values)} <= _STORED and {*map(type, keys)} <= _KEYS
+    return right and (all(keys) or ("" not in keys and b"" not in keys))  # 0 is a key
+
+
+def _name(connection: Connection, collection: Any, key: Any) -> Name:
+    """Return the name in a row that has no value.
+
+    Raises:
+        Damaged: it is none.
+    """
+    raw_rows.ENTRY_NAME.check((collection, key), connection.path)
+    return stored_name(collection, key)
+
+
+_STORED_OR_NONE = {*_STORED, type(None)}
 _ALL = f"{_ROW} (collection, key) > (?, ?) ORDER BY collection, key LIMIT {ROWS_AT_ONCE}"
 
 

@@ -578,7 +578,7 @@ class Store(Provable):
         if txn is not None:
             return txn.count(start, stop)
         with self._engine.reading() as connection:
-            return tree.count_before(connection, stop) - tree.count_before(connection, start)
+            return tree.count(connection, start, stop)
 
     def writing(self) -> AbstractContextManager[Transaction]:
         """Return a block whose writes are one transaction, or part of the one that this thread has open."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
 
 from sqlstate import audit, migrate, wal
+from sqlstate import format as fmt
 from sqlstate.wal import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from sqlstate.audit import AuditEntry
     from sqlstate.connection import Connection
@@ -18,7 +22,6 @@ if TYPE_CHECKING:
 KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "prune")
 _WAL_HEADER: Final = 32
 _FRAME_HEADER: Final = 24
-_MENDED: Final = ("entries", "removed", "nodes", "records")
 _LOST_MAX: Final = 100
 
 
@@ -44,88 +47,161 @@ def check(connection: Connection, meta: Meta) -> list[str]:
     return findings
 
 
+# ---- What an entry says, by its kind ----
+
+_Number = Annotated[int, msgspec.Meta(ge=0, le=fmt.NUMBER_MAX)]
+_Digits = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{2})*\Z")]
+
+
+class _Migration(msgspec.Struct):
+    number: _Number
+    name: str
+    sha256: _Digits
+
+
+class _Copy(msgspec.Struct):
+    seq: _Number
+    root: _Digits
+
+
+class _Commit(msgspec.Struct):
+    seq: _Number
+    root: _Digits
+    count: _Number
+    chain: _Digits
+    at: str
+
+
+class _OtherJournal(msgspec.Struct):
+    kind: str
+
+
+class _WalJournal(_OtherJournal):
+    bytes: _Number
+    page_size: _Number
+    frames: _Number
+    valid: _Number
+    committed: _Number
+    commits: _Number
+    uncommitted: _Number
+    sqlite_frames: _Number | None
+    agrees: bool | None
+
+
+class _Recovery(msgspec.Struct):
+    rolled_back: list[_Number]
+    before: _Commit | None
+    after: _Commit | None
+    journal: dict[str, Any]
+
+
+class _Resumption(msgspec.Struct):
+    resumed: list[_Number]
+    session: _Digits
+    by: _Digits
+
+
+class _Mended(msgspec.Struct):
+    entries: _Number
+    removed: _Number
+    nodes: _Number
+    records: _Number
+
+
+class _Repair(msgspec.Struct):
+    mended: _Mended
+    lost: list[tuple[str, str]]
+    lost_count: _Number
+    evidence: str
+    from_: str | None = msgspec.field(name="from")
+
+
+def resumptions(connection: Connection, store_id: bytes) -> dict[int, bytes]:
+    """Return the session that resumed a staged transaction last, by transaction, as the audit trail says."""
+    found: dict[int, bytes] = {}
+    for entry, _ in audit.check_chain(connection, store_id):
+        if entry.kind == "recovery" and "resumed" in entry.detail:
+            with suppress(msgspec.ValidationError):
+                said = msgspec.convert(entry.detail, _Resumption)
+                found |= dict.fromkeys(said.resumed, bytes.fromhex(said.by))
+    return found
+
+
 def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Iterator[str]:
     commit = _commit(connection, meta, entry.seq)
     if commit is None or commit.chain != entry.chain:
         yield f"stands at a commit {entry.seq} that is not the one in the log"
     if entry.kind not in KINDS:
         yield "is of no kind that there is"
-    check = _CHECKS.get(entry.kind)
-    if check is not None:
-        try:
-            yield from check(connection, meta, entry.detail)
-        except (AttributeError, KeyError, TypeError, ValueError) as e:
-            yield f"lacks a figure, or has one that cannot be: {e!r}"
+    try:
+        if entry.kind == "migration":
+            yield from _check_migration(connection, entry, msgspec.convert(entry.detail, _Migration))
+        elif entry.kind in ("backup", "restore"):
+            yield from _check_copy(connection, meta, msgspec.convert(entry.detail, _Copy))
+        elif entry.kind == "recovery" and "resumed" in entry.detail:
+            for txn in msgspec.convert(entry.detail, _Resumption).resumed:
+                if not _has(connection, txn, Kind.BEGIN):
+                    yield f"resumed a staged transaction {txn} that is not in the log"
+        elif entry.kind == "recovery":
+            yield from _check_recovery(connection, meta, msgspec.convert(entry.detail, _Recovery))
+        elif entry.kind == "repair":
+            yield from _check_repair(msgspec.convert(entry.detail, _Repair))
+    except msgspec.ValidationError as e:
+        yield f"lacks a figure, or has one that cannot be: {e}"
 
 
-def _check_migration(connection: Connection, _: Meta, detail: Mapping[str, Any]) -> Iterator[str]:
-    if (detail["number"], detail["name"], bytes.fromhex(detail["sha256"])) not in migrate.applied(connection):
-        yield f"names a migration {detail['number']} that is not the one applied"
+def _check_migration(connection: Connection, entry: AuditEntry, said: _Migration) -> Iterator[str]:
+    applied = [(number, name, digest.hex(), at) for number, name, digest, at in migrate.applied(connection)]
+    if (said.number, said.name, said.sha256, entry.at) not in applied:
+        yield f"names a migration {said.number} that is not the one applied"
 
 
-def _check_copy(connection: Connection, meta: Meta, detail: Mapping[str, Any]) -> Iterator[str]:
-    commit = _commit(connection, meta, detail["seq"])
-    if commit is None or commit.root.hex() != detail["root"]:
-        yield f"names a commit {detail['seq']} that is not the one in the log"
+def _check_copy(connection: Connection, meta: Meta, said: _Copy) -> Iterator[str]:
+    commit = _commit(connection, meta, said.seq)
+    if commit is None or commit.root.hex() != said.root:
+        yield f"names a commit {said.seq} that is not the one in the log"
 
 
-def _check_recovery(connection: Connection, meta: Meta, detail: Mapping[str, Any]) -> Iterator[str]:
-    if "resumed" in detail:
-        for txn in detail["resumed"]:
-            if not _has(connection, txn, Kind.BEGIN):
-                yield f"resumed a staged transaction {txn} that is not in the log"
-        return
-    for txn in detail["rolled_back"]:
+def _check_recovery(connection: Connection, meta: Meta, said: _Recovery) -> Iterator[str]:
+    for txn in said.rolled_back:
         if not _has(connection, txn, Kind.ROLLBACK):
             yield f"rolled back a staged transaction {txn} whose ROLLBACK is not in the log"
-    for name in ("before", "after"):
-        said = detail[name]
-        if said is None:
+    for name, head in (("before", said.before), ("after", said.after)):
+        if head is None:
             continue
-        commit = _commit(connection, meta, said["seq"])
+        commit = _commit(connection, meta, head.seq)
         if commit is None or (commit.root.hex(), commit.count, commit.chain.hex(), commit.at) != (
-            said["root"],
-            said["count"],
-            said["chain"],
-            said["at"],
+            head.root,
+            head.count,
+            head.chain,
+            head.at,
         ):
-            yield f"names a commit {said['seq']} {name} recovery that is not the one in the log"
-    yield from _check_journal(detail["journal"])
+            yield f"names a commit {head.seq} {name} recovery that is not the one in the log"
+    if msgspec.convert(said.journal, _OtherJournal).kind == "wal":
+        yield from _check_journal(msgspec.convert(said.journal, _WalJournal))
 
 
-def _check_journal(journal: Mapping[str, Any]) -> Iterator[str]:
-    if journal["kind"] != "wal":
-        return
-    committed, valid, frames, size = (journal[name] for name in ("committed", "valid", "frames", "bytes"))
-    if not (journal["commits"] <= committed <= valid <= frames and committed + journal["uncommitted"] == valid):
+def _check_journal(said: _WalJournal) -> Iterator[str]:
+    committed, valid, frames, size = said.committed, said.valid, said.frames, said.bytes
+    if not (said.commits <= committed <= valid <= frames and committed + said.uncommitted == valid):
         yield "counts more frames committed than valid, or more valid than there are"
-    if frames and size < _WAL_HEADER + frames * (_FRAME_HEADER + journal["page_size"]):
+    if frames and size < _WAL_HEADER + frames * (_FRAME_HEADER + said.page_size):
         yield f"counts {frames} frames in {size} bytes"
-    if journal["agrees"] is not None and journal["agrees"] != (journal["sqlite_frames"] == committed):
-        yield f"says that {journal['sqlite_frames']} frames of SQLite's agree with {committed}, or the contrary"
+    if said.agrees is not None and said.agrees != (said.sqlite_frames == committed):
+        yield f"says that {said.sqlite_frames} frames of SQLite's agree with {committed}, or the contrary"
 
 
-def _check_repair(_: Connection, __: Meta, detail: Mapping[str, Any]) -> Iterator[str]:
-    mended, lost, count = (detail[name] for name in ("mended", "lost", "lost_count"))
-    for name in _MENDED:
-        if not _is_number(mended[name]):
-            yield f"counts {mended[name]!r} {name} mended"
-    if not _is_number(count) or len(lost) != min(count, _LOST_MAX):
-        yield f"lists {len(lost)} entries as lost, and counts {count!r}"
-    if not all(isinstance(part, str) for collection, key in lost for part in (collection, key)):
-        yield "lists as lost what is no name of an entry"
-    if detail["from"] is not None and not _is_file_name(detail["from"]):
-        yield f"was drawn from {detail['from']!r}, which is no name of a file"
-    if not _is_file_name(detail["evidence"]):
-        yield f"put {detail['evidence']!r} aside, which is no name of a file"
+def _check_repair(said: _Repair) -> Iterator[str]:
+    if len(said.lost) != min(said.lost_count, _LOST_MAX):
+        yield f"lists {len(said.lost)} entries as lost, and counts {said.lost_count!r}"
+    if said.from_ is not None and not _is_file_name(said.from_):
+        yield f"was drawn from {said.from_!r}, which is no name of a file"
+    if not _is_file_name(said.evidence):
+        yield f"put {said.evidence!r} aside, which is no name of a file"
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_file_name(value: Any) -> bool:
-    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & {"/", "\0"}
+def _is_file_name(value: str) -> bool:
+    return value not in ("", ".", "..") and not set(value) & {"/", "\0"}
 
 
 def _has(connection: Connection, txn: int, kind: Kind) -> bool:
@@ -134,12 +210,3 @@ def _has(connection: Connection, txn: int, kind: Kind) -> bool:
 
 def _commit(connection: Connection, meta: Meta, seq: int) -> Head | None:
     return wal.commit(connection, seq) if seq else wal.head_zero(meta)
-
-
-_CHECKS: Final[Mapping[str, Callable[[Connection, Meta, Mapping[str, Any]], Iterator[str]]]] = {
-    "migration": _check_migration,
-    "recovery": _check_recovery,
-    "backup": _check_copy,
-    "restore": _check_copy,
-    "repair": _check_repair,
-}

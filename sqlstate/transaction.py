@@ -225,7 +225,7 @@ class Transaction:
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         self.apply()
-        return tree.count_before(self._connection, stop) - tree.count_before(self._connection, start)
+        return tree.count(self._connection, start, stop)
 
     def run(self, work: Callable[[Transaction], R]) -> R:
         """Return what *work* returns of this transaction."""
@@ -426,7 +426,7 @@ class Snapshot(Provable):
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         connection = self._reader()
-        return tree.count_before(connection, stop) - tree.count_before(connection, start)
+        return tree.count(connection, start, stop)
 
     @contextmanager
     def _state(self) -> Iterator[tuple[Connection, Head]]:

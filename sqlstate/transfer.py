@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 from sqlstate.collection import CollectionView, Reads
 from sqlstate.connection import Connection
 from sqlstate.encoding import Codec, Key, Name, Stored, check_collection, make_name
-from sqlstate.errors import ImportRejected, InvalidInput, InvalidOption, InvalidValue, StoreError
+from sqlstate.errors import Damaged, ImportRejected, InvalidInput, InvalidOption, InvalidValue, StoreError
 from sqlstate.exchange import (
     Format,
     Reading,
@@ -97,7 +97,8 @@ def export_lines(view: Snapshot, collections: Sequence[str] | None = None) -> Ge
 
     Raises:
         InvalidName: one of *collections* cannot be a name.
-        Damaged: an entry is not what it can be.
+        Damaged: an entry is not what it can be; or all were asked for, and at the end they are not
+            as many as the commit says.
     """
     for collection, key, stored in _rows(view, collections):
         yield entry_text(collection, key, stored).encode() + b"\n"
@@ -136,12 +137,21 @@ def export_file(
 
 
 def _rows(view: Snapshot, collections: Sequence[str] | None) -> Iterator[tuple[str, Key, Stored]]:
-    if collections is None:
-        yield from view.scan_all()
+    """Yield the entries of a snapshot; at the end of all of them, compare their number with what the commit says."""
+    if collections is not None:
+        for name in sorted({check_collection(name) for name in collections}):
+            for key, stored in view.scan(Span(name), values=True):
+                yield name, key, stored
         return
-    for name in sorted({check_collection(name) for name in collections}):
-        for key, stored in view.scan(Span(name), values=True):
-            yield name, key, stored
+    there = 0
+    for row in view.scan_all():
+        there += 1
+        yield row
+    if there != view.head.count:
+        raise Damaged(
+            f"I2: there are {there:,} entries to export, and commit {view.head.seq} says {view.head.count:,}; "
+            "store.check() tells what is damaged. Repair the file, or restore a backup"
+        )
 
 
 # ---- Import ----

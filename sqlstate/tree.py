@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import format as fmt
-from sqlstate import state, verbatim
+from sqlstate import raw_rows, state, verbatim
 from sqlstate.encoding import Name, name_bytes, stored_name
 from sqlstate.errors import Damaged
 from sqlstate.merkle import (
@@ -23,6 +23,7 @@ from sqlstate.merkle import (
     Node,
     Run,
     child_at,
+    count_bytes,
     count_of,
     delete_leaf,
     insert_leaf,
@@ -31,6 +32,7 @@ from sqlstate.merkle import (
     replace_child,
     splice_child,
 )
+from sqlstate.raw_rows import are_children, is_level, is_node_name, is_number, is_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -173,7 +175,12 @@ class Spine:
         row = connection.row(_LEAVES, (name[0], name[2]))
         if row is None:  # it comes before all that there is
             return state.get(connection, name[0], name[2]), None
-        return row[0], row[1:]
+        value, id_, children, collection, key = row
+        if not are_children(children) or not is_node_name(collection, key):
+            _check_node(connection, (id_, 1, collection, key, children))
+        if value is not None and not is_stored(value):
+            state.get(connection, name[0], name[2])  # says what is wrong
+        return value, row[1:]
 
     def replace(
         self, connection: Connection, name: Name, leaf: tuple[bytes, bytes], found: Leaves | None, head: Head
@@ -214,8 +221,10 @@ class Spine:
             Damaged: an entry or a node on its path is not what the tree says; nothing was written.
         """
         runs = connection.rows_many(_RUNS, [(name[0], name[2]) for name, *_ in changes])
-        for (name, *_), (id_, *_) in zip(changes, runs, strict=True):
+        for (name, *_), (id_, children, collection, key) in zip(changes, runs, strict=True):
             if id_ is not None:
+                if not are_children(children) or not is_node_name(collection, key):
+                    _check_node(connection, (id_, 1, collection, key, children))
                 self._above_leaves(connection, name, id_, root)
         nodes: dict[int, list[Any]] = {}  # id to digest before, children, entries added
         left = []
@@ -324,9 +333,10 @@ class Spine:
         """Read the path of *name* from level 2 up, and check it up to the root."""
         below = 0
         digest = b""
-        for level, id_, _, _, children in connection.rows(_PATH, (name[0], name[2])):
+        for level, id_, collection, key, children in connection.rows(_PATH, (name[0], name[2])):
             if level == 1:
                 continue
+            _check_node(connection, (id_, level, collection, key, children))
             if below:
                 child_at(children, digest)
                 self._above[below] = id_
@@ -351,12 +361,19 @@ def write(connection: Connection, plan: Plan) -> None:
         )
 
 
-def count_before(connection: Connection, name: Name) -> int:
-    """Return the number of entries before *name*, read off the counts in the tree.
+def count(connection: Connection, start: Name, stop: Name) -> int:
+    """Return the number of entries in [start, stop), read off the counts in the tree.
 
     Raises:
-        Damaged: a node on the path does not hold the digest of its child.
+        Damaged: a node on a path does not hold the digest of its child, or the counts contradict each other.
     """
+    between = _count_before(connection, stop) - _count_before(connection, start)
+    if not is_number(between):
+        raise Damaged(f"I2: {connection.path}: the counts in the tree contradict each other; restore a backup")
+    return between
+
+
+def _count_before(connection: Connection, name: Name) -> int:
     total = 0
     below: bytes | None = None
     for level, run in _path(connection, name).items():
@@ -384,7 +401,8 @@ def holds(connection: Connection, name: Name, leaf: bytes | None, root: bytes, k
     rows = connection.rows(_PATH, (name[0], name[2]))
     if not rows and leaf is None:  # it would be before the first entry; the root's node must be there all the same
         rows = connection.rows("SELECT level, id, collection, key, children FROM merkle ORDER BY id LIMIT 1")
-    for level, id_, _, _, children in rows:
+    for level, id_, collection, key, children in rows:
+        _check_node(connection, (id_, level, collection, key, children))
         try:
             if digest is not None:
                 child_at(children, digest)
@@ -408,13 +426,15 @@ def opened(connection: Connection, names: Sequence[Name], *, span: bool) -> tupl
     """
     found: dict[int, tuple[int, bytes]] = {}
     for name in (names[0], names[-1]) if span else names:
-        for level, id_, _, _, children in connection.rows(_PATH, (name[0], name[2])):
+        for level, id_, collection, key, children in connection.rows(_PATH, (name[0], name[2])):
+            _check_node(connection, (id_, level, collection, key, children))
             found[id_] = level, children
     top = _top(connection)
     if span:
         (first, _, low), (last, _, high) = names[0], names[-1]
         for level in range(1, top + 1):
             for id_, children in connection.rows(_BETWEEN, (level, first, low, last, high)):
+                raw_rows.MERKLE.check((id_, level, children), connection.path)
                 found[id_] = level, children
     return top, [*found.values()]
 
@@ -427,6 +447,8 @@ def is_over(connection: Connection, leaves: bytes, root: bytes) -> bool:
         for (run,) in connection.iterate(
             "SELECT children FROM merkle WHERE level = ? ORDER BY collection, key", (level,)
         ):
+            if not are_children(run):
+                return False
             for at in range(fmt.COUNT_BYTES, len(run), fmt.CHILD_BYTES):
                 children.update(run[at : at + fmt.DIGEST_BYTES])
             digest = node_digest(level, run)
@@ -439,8 +461,7 @@ def is_over(connection: Connection, leaves: bytes, root: bytes) -> bool:
 
 def size(connection: Connection) -> tuple[int, int]:
     """Return the number of levels and of nodes, counted."""
-    levels, nodes = connection.rows("SELECT max(level), count(*) FROM merkle")[0]
-    return levels or 0, nodes
+    return _top(connection), connection.value("SELECT count(*) FROM merkle")
 
 
 def rows(connection: Connection, *, verbatim_: bool = False) -> Iterator[Row]:
@@ -457,21 +478,47 @@ def rows(connection: Connection, *, verbatim_: bool = False) -> Iterator[Row]:
 
 def top_rows(connection: Connection) -> list[Row]:
     """Return (level, children) of the nodes of the topmost level, of many only two."""
-    return connection.rows(f"SELECT level, children FROM merkle WHERE level = ({_TOP}) LIMIT 2")
+    rows = connection.rows(f"SELECT id, level, children FROM merkle WHERE level = ({_TOP}) LIMIT 2")
+    for row in rows:
+        raw_rows.MERKLE.check(row, connection.path)
+    return [row[1:] for row in rows]
 
 
 def _top(connection: Connection) -> int:
     """Return the level of the root's node, 0 if there are no nodes."""
-    top = connection.value(_TOP) or 0
-    if type(top) is not int or not 0 <= top <= fmt.LEVEL_MAX:
-        raise Damaged(f"I2: {connection.path}: the tree has a level {top!r}; restore a backup")
-    return top
+    top = connection.value(_TOP)
+    if top is None:
+        return 0
+    if not is_level(top):
+        raise Damaged(f"I2: {connection.path}: the tree has a level {raw_rows.shown(top)}; restore a backup")
+    return int(top)
+
+
+def _check_node(connection: Connection, row: Row) -> None:
+    """Raise unless (id, level, collection, key, children) are a node's.
+
+    Raises:
+        Damaged: they are not.
+    """
+    id_, level, collection, key, children = row
+    if not is_level(level) or not are_children(children):
+        raw_rows.MERKLE.check((id_, level, children), connection.path)
+    if not is_node_name(collection, key):
+        what = f"node {id_} has the name {raw_rows.shown(collection)}[{raw_rows.shown(key)}], which no entry can have"
+        raise Damaged(f"I2: {connection.path}: {what}; restore a backup")
+
+
+def _run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
+    """Return the run of a row (id, level, collection, key, children)."""
+    _check_node(connection, row)
+    id_, _, collection, key, children = row
+    return Run(id_, stored_name(collection, key), children, stop)
 
 
 def _path(connection: Connection, name: Name) -> dict[int, Run]:
     """Return the run that *name* falls into, for each level that has one at or before it."""
     return {
-        level: Run(id_, stored_name(collection, key), children)
+        level: _run(connection, (id_, level, collection, key, children))
         for level, id_, collection, key, children in connection.rows(_PATH, (name[0], name[2]))
     }
 
@@ -486,15 +533,17 @@ def _rewrite_level(
             return Run(None, FIRST, b"")
         run = Run(None, FIRST, b"")
         for id_, collection, key, children in connection.rows(_AT_AND_NEXT, (level, name[0], name[2])):
-            if id_ is None:
+            if id_ is not None:
+                run = _run(connection, (id_, level, collection, key, children))
+            elif is_node_name(collection, key):
                 run.stop = stored_name(collection, key)
             else:
-                run = Run(id_, stored_name(collection, key), children)
+                raise _damaged(connection)
         return run
 
     def load_before(name: Name) -> Run:
         row = connection.row(_BEFORE, (level, name[0], name[2]))
-        return Run(None, FIRST, b"", name) if row is None else Run(row[0], stored_name(row[1], row[2]), row[3], name)
+        return Run(None, FIRST, b"", name) if row is None else _run(connection, (row[0], level, *row[1:]), name)
 
     def place(run: Run, names: Sequence[Name]) -> Sequence[int]:
         return state.places(connection, run.name, names)
@@ -509,11 +558,13 @@ def _checked_top(connection: Connection, level: int, done: LevelRewrite, root: b
         if old != root:
             raise _damaged(connection)
         return []
-    rows = connection.rows("SELECT collection, key, children FROM merkle WHERE level = ?", (level,))
-    collection, key, children = rows[0]
-    if node_digest(level, children) != root or len(rows) > 1:
+    rows = connection.rows("SELECT id, level, collection, key, children FROM merkle WHERE level = ?", (level,))
+    if len(rows) != 1:
         raise _damaged(connection)
-    return [(stored_name(collection, key), None, count_of(children).to_bytes(fmt.COUNT_BYTES) + root)]
+    run = _run(connection, rows[0])
+    if node_digest(level, run.children) != root:
+        raise _damaged(connection)
+    return [(run.name, None, count_bytes(count_of(run.children)) + root)]
 
 
 def _damaged(connection: Connection) -> Damaged:
@@ -573,6 +624,7 @@ def _single(connection: Connection, level: int, rewrite: LevelRewrite) -> tuple[
     found = next((row for row in rows if row[0] not in gone), None)
     if found is None:
         raise _damaged(connection)
+    raw_rows.MERKLE.check((found[0], level, found[1]), connection.path)
     return found
 
 

@@ -12,10 +12,12 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate import format as fmt
-from sqlstate import verbatim
+from sqlstate import raw_rows, verbatim
+from sqlstate.connection import size_of
 from sqlstate.encoding import Key, Stored, name_bytes, stored_name
 from sqlstate.errors import Damaged
 from sqlstate.merkle import EMPTY_ROOT, leaf
+from sqlstate.raw_rows import is_digest, is_entry_name, is_number, is_stored, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -152,15 +154,41 @@ def short_bytes(lsn: int, before: bytes | None, after: bytes) -> bytes:
 
 def record_bytes(record: Record) -> bytes:
     """Return the canonical bytes of any record that belongs to a commit."""
-    if record.kind is Kind.BEGIN:
+    if record.kind == Kind.BEGIN:
         return begin_bytes(record.lsn, record.note or "", record.at)
-    if record.kind is Kind.COMMIT:
+    if record.kind == Kind.COMMIT:
         return commit_bytes(record.lsn, record.txn)
     assert record.collection is not None and record.key is not None  # noqa: S101, PT018, for the type checker
     name = name_bytes(stored_name(record.collection, record.key))
     before = None if record.before is None else leaf(name, record.before)
     after = None if record.value is None else leaf(name, record.value)
     return change_bytes(record.lsn, record.txn, before, after)
+
+
+def has_bytes(row: Row) -> bool:
+    """Tell whether a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
+    record = Record(*row)
+    if not (is_number(record.lsn) and is_number(record.txn)):
+        return False
+    if record.kind == Kind.BEGIN:
+        return all(part is None or is_text(part) for part in (record.note, record.at))
+    if record.kind in (Kind.PUT, Kind.DELETE):
+        values = record.value, record.before
+        return is_entry_name(record.collection, record.key) and all(v is None or is_stored(v) for v in values)
+    return record.kind == Kind.COMMIT
+
+
+def canonical(row: Row) -> bytes | None:
+    """Return the canonical bytes of a row of the table, whatever is in it; None if it has none."""
+    return record_bytes(Record(*row)) if has_bytes(row) else None
+
+
+def chain_or_none(chain: Any, head: tuple[Any, Any, Any, Any], records_digest: bytes) -> bytes | None:
+    """Return the chain's digest as chain_next() does, of what may be no chain and no head; None if it is none."""
+    seq, root, count, at = head
+    if is_digest(chain) and is_number(seq) and is_digest(root) and is_number(count) and is_text(at):
+        return chain_next(chain, head, records_digest)
+    return None
 
 
 def write(connection: Connection, record: Record) -> None:
@@ -248,15 +276,23 @@ def write_short(connection: Connection, lsn: int, change: ChangeRow, head: Head)
 
 
 def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
-    """Return the greatest LSN in the log, 0 if it is empty, and the newest commit."""
+    """Return the greatest LSN in the log, 0 if it is empty, and the newest commit.
+
+    Raises:
+        Damaged: they are none.
+    """
     row = connection.row(_LAST)
     if row is None:
         return 0, head_zero(meta)
+    if not is_number(row[0]):
+        raise Damaged(
+            f"I5: {connection.path}: a record has the number {row[0]}, and 2^62 is the last; restore a backup"
+        )
     if row[2] is not None:
-        return row[0], Head(*row[1:])
+        return row[0], _head(connection, row[1:])
     # Only staged records come after the newest commit.
     newest = connection.row(_NEWEST)
-    return row[0], head_zero(meta) if newest is None else Head(*newest)
+    return row[0], head_zero(meta) if newest is None else _head(connection, newest)
 
 
 def head_zero(meta: Meta) -> Head:
@@ -267,12 +303,13 @@ def head_zero(meta: Meta) -> Head:
 def commit(connection: Connection, seq: int) -> Head | None:
     """Return commit *seq*, or None if there is none."""
     row = connection.row(_COMMIT, (_milestone(connection, seq), seq))
-    return None if row is None else Head(*row)
+    return None if row is None else _head(connection, row)
 
 
 def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]:
     """Return the commits from number *first* on, in order, and the number to go on with; None if there are no more."""
-    found = [Head(*row) for row in connection.rows(_COMMITS, (_milestone(connection, first), first, ROWS_AT_ONCE))]
+    rows = connection.rows(_COMMITS, (_milestone(connection, first), first, ROWS_AT_ONCE))
+    found = [_head(connection, row) for row in rows]
     return found, found[-1].seq + 1 if len(found) == ROWS_AT_ONCE and found[-1].seq >= first else None
 
 
@@ -280,22 +317,23 @@ def read(connection: Connection, after: int) -> tuple[list[Record], int | None]:
     """Return the records behind LSN *after*, in order, and the LSN to go on behind; None if there are no more."""
     sql = f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn LIMIT {ROWS_AT_ONCE}"
     rows, cut = connection.chunk(sql, (after,), BYTES_AT_ONCE, _weight)
-    found = [_record(row) for row in rows]
+    found = [_record(connection, row) for row in rows]
     return found, found[-1].lsn if cut or len(found) == ROWS_AT_ONCE else None
 
 
 def _weight(row: Row) -> int:
-    return len(row[_VALUE] or "") + len(row[_BEFORE] or "")
+    return size_of(row[_VALUE]) + size_of(row[_BEFORE])
 
 
 def _records(connection: Connection, after: int) -> Iterator[Record]:
-    return map(_record, connection.iterate(f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn", (after,)))
+    for row in connection.iterate(f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn", (after,)):
+        yield _record(connection, row)
 
 
 def read_staged(connection: Connection, txn: int) -> list[Record]:
     """Return the records of the staged transaction *txn*, in order."""
     sql = f"SELECT {_COLUMNS} FROM wal WHERE txn = ? AND session IS NOT NULL ORDER BY lsn"
-    return [_record(row) for row in connection.rows(sql, (txn,))]
+    return [_record(connection, row) for row in connection.rows(sql, (txn,))]
 
 
 def read_begin(connection: Connection, txn: int) -> Record:
@@ -303,27 +341,32 @@ def read_begin(connection: Connection, txn: int) -> Record:
     rows = connection.rows(f"SELECT {_COLUMNS} FROM wal WHERE lsn = ? AND kind = 'BEGIN'", (txn,))
     if not rows:
         raise Damaged(f"I7: {connection.path}: transaction {txn} has no BEGIN record; restore a backup")
-    return _record(rows[0])
+    return _record(connection, rows[0])
 
 
 def open_staged(connection: Connection) -> list[int]:
     """Return the numbers of the staged transactions that have not ended, in order."""
-    return [txn for (txn,) in connection.rows("SELECT txn FROM staged ORDER BY txn")]
+    return [txn for txn, _ in sessions(connection)]
 
 
 def staged_session(connection: Connection, txn: int) -> bytes | None:
     """Return the session of the staged transaction *txn*, or None if there is none that has not ended."""
-    session = connection.value("SELECT session FROM staged WHERE txn = ?", (txn,))
-    return None if session is None else bytes(session)
+    row = connection.row("SELECT txn, session FROM staged WHERE txn = ?", (txn,))
+    if row is None:
+        return None
+    raw_rows.STAGED.check(row, connection.path)
+    session: bytes = row[1]
+    return session
 
 
 def staged_value(connection: Connection, txn: int, collection: str, key: Key) -> Row | None:
     """Return (value,) of the newest record of the staged transaction for an entry, None if it has none."""
-    return connection.row(
-        "SELECT value FROM wal WHERE txn = ? AND session IS NOT NULL AND collection = ? AND key = ? "
-        "ORDER BY lsn DESC LIMIT 1",
-        (txn, collection, key),
+    sql = (
+        f"SELECT {_COLUMNS} FROM wal WHERE txn = ? AND session IS NOT NULL AND collection = ? AND key = ? "
+        "ORDER BY lsn DESC LIMIT 1"
     )
+    row = connection.row(sql, (txn, collection, key))
+    return None if row is None else (_record(connection, row).value,)
 
 
 def set_staged(connection: Connection, txn: int, session: bytes) -> None:
@@ -344,9 +387,8 @@ def set_session(connection: Connection, txn: int, session: bytes) -> None:
 def sessions(connection: Connection) -> list[tuple[int, bytes]]:
     """Return (txn, session) of the staged transactions that have not ended, in order."""
     rows = connection.rows("SELECT txn, session FROM staged ORDER BY txn")
-    for txn, session in rows:
-        if not isinstance(session, bytes):
-            raise Damaged(f"I9: {connection.path}: staged transaction {txn} has no session; restore a backup")
+    for row in rows:
+        raw_rows.STAGED.check(row, connection.path)
     return [(txn, session) for txn, session in rows]
 
 
@@ -374,6 +416,9 @@ def base_of(connection: Connection, lsn: int = fmt.INT_MAX) -> int:
         return 0
     lsn, txn, kind, session, seq = row
     while True:
+        if not is_number(txn) or not 0 < txn <= lsn:
+            what = f"record {lsn} is of transaction {raw_rows.shown(txn)}, which is none"
+            raise Damaged(f"I5: {connection.path}: {what}; restore a backup")
         base: int = (txn if kind == Kind.COMMIT and session is None else lsn) - 1
         row = connection.row(_NEWEST_UP_TO, (base,))
         # Of one commit, or of one recovery, which rolls back all that the dead staged.
@@ -386,7 +431,7 @@ def ends_well(connection: Connection, records: int) -> bool:
     """Tell whether the newest *records* have growing numbers, and kinds that there are."""
     rows = connection.rows("SELECT lsn, txn, kind FROM wal ORDER BY lsn DESC LIMIT ?", (records,))
     growing = all(later > earlier for (later, *_), (earlier, *_) in pairwise(rows))
-    return growing and all(0 < txn <= lsn and kind in _KINDS for lsn, txn, kind in rows)
+    return growing and all(is_number(txn) and 0 < txn <= lsn and kind in _KINDS for lsn, txn, kind in rows)
 
 
 def head_at(connection: Connection, meta: Meta, lsn: int) -> Head:
@@ -394,7 +439,7 @@ def head_at(connection: Connection, meta: Meta, lsn: int) -> Head:
     row = connection.row(
         f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL AND lsn <= ? ORDER BY lsn DESC LIMIT 1", (lsn,)
     )
-    return head_zero(meta) if row is None else Head(*row)
+    return head_zero(meta) if row is None else _head(connection, row)
 
 
 def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head, Head, list[Record]]]:
@@ -424,7 +469,7 @@ def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
     expected = first
     if first < stop:
         for seq, chain in connection.iterate(_CHAINS, (_milestone(connection, first), first, stop - first)):
-            if seq != expected or not isinstance(chain, bytes) or len(chain) != fmt.DIGEST_BYTES:
+            if seq != expected or not is_digest(chain):
                 break
             yield chain
             expected += 1
@@ -445,12 +490,16 @@ def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, li
             continue
         if record.session is not None:
             direct = read_staged(connection, record.txn)
+        for each in direct:
+            if each.kind is Kind.ROLLBACK:
+                what = f"record {each.lsn} rolls transaction {each.txn} back, and record {record.lsn} commits it"
+                raise Damaged(f"I7: {connection.path}: {what}; restore a backup")
         parts += map(record_bytes, direct)
         changes += [each for each in direct if each.kind in (Kind.PUT, Kind.DELETE)]
         direct = []
         if record.root is None:
             continue
-        said = Head(record.seq or 0, record.root, record.count or 0, record.at or "", record.chain or b"")
+        said = _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
         yield said, sha256(b"".join(parts)).digest(), changes
         parts, changes = [], []
 
@@ -475,11 +524,21 @@ def _milestone(connection: Connection, seq: int) -> int:
     return 0 if lsn is None else int(lsn)
 
 
-def _record(row: tuple[Any, ...]) -> Record:
-    try:
-        return Record(row[0], row[1], Kind(row[2]), *row[3:])
-    except ValueError:
-        raise Damaged(f"I7: record {row[0]} is of kind {row[2]!r}, which there is not; restore a backup") from None
+def _head(connection: Connection, row: Row) -> Head:
+    raw_rows.HEAD.check(row, connection.path)
+    return Head(*row)
+
+
+def _record(connection: Connection, row: Row) -> Record:
+    table = raw_rows.RECORDS.get(row[2])
+    if table is None:
+        what = f"record {row[0]} is of kind {raw_rows.shown(row[2])}, which there is not"
+        raise Damaged(f"I7: {connection.path}: {what}; restore a backup")
+    table.check(row, connection.path)
+    record = Record(row[0], row[1], Kind(row[2]), *row[3:])
+    if record.root is not None:
+        _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
+    return record
 
 
 _VERBATIM = f"SELECT {verbatim.columns(*Record._fields)} FROM wal ORDER BY lsn"

@@ -44,8 +44,9 @@ def log_of(chains: Sequence[bytes]) -> Connection:
     """A store's tables in memory, with the COMMIT records alone of a log with these chains."""
     connection = memory()
     migrate.apply(connection, migrate.shipped(), "")
-    rows = [(number, number, number, bytes(32), chain) for number, chain in enumerate(chains, 1)]
-    sql = "INSERT INTO wal (lsn, txn, kind, seq, root, count, at, chain) VALUES (?, ?, 'COMMIT', ?, ?, 0, '', ?)"
+    at = "2026-11-23T17:09:46.000000Z"
+    rows = [(number, number, number, bytes(32), at, chain) for number, chain in enumerate(chains, 1)]
+    sql = "INSERT INTO wal (lsn, txn, kind, seq, root, count, at, chain) VALUES (?, ?, 'COMMIT', ?, ?, 0, ?, ?)"
     connection.run_many(sql, rows)
     return connection
 
@@ -545,12 +546,8 @@ def test_a_log_with_a_commit_that_is_none_has_no_root(long_path: Path, what: str
 @pytest.mark.parametrize("newest", ["seq = NULL", "seq = 'x'", "chain = NULL", "root = 5"])
 def test_a_newest_commit_that_is_none_is_damage(long_path: Path, newest: str) -> None:
     sql = f"UPDATE wal SET {newest} WHERE lsn = {3 * COMMITS}"
-    with (
-        damaged(long_path, sql, full=False) as store,
-        store._engine.reading() as connection,
-        pytest.raises(sqlstate.Damaged),
-    ):
-        history.prove_commit(connection, store._meta, COMMITS, COMMITS)
+    with pytest.raises(sqlstate.Damaged, match=r"I4: .* for its (seq|chain|root), which must be"):
+        damaged(long_path, sql, full=False)
 
 
 def test_trim_removes_the_blocks_that_have_lost_a_commit(long_path: Path) -> None:

@@ -242,6 +242,7 @@ def test_the_repaired_store_is_opened_written_and_repaired_again(made: Made) -> 
         assert entry.number == first.entry
         assert entry.detail == {
             "mended": first.mended,
+            "schema": [],
             "lost": [],
             "lost_count": 0,
             "from": "backup.db",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sqlstate import Damaged, Store, merkle, migrate, state, tree
 from sqlstate.connection import Connection, memory
-from sqlstate.encoding import make_name, name_bytes
+from sqlstate.encoding import first_name, make_name, name_bytes
 from tests.reference import plain
 
 if TYPE_CHECKING:
@@ -118,11 +118,11 @@ def test_emptying_from_either_end_shrinks_the_tree_to_what_is_left(kept: int) ->
 @pytest.mark.usefixtures("ranks")
 @given(present=st.sets(st.sampled_from(UNIVERSE), max_size=120), name=st.sampled_from(UNIVERSE))
 @settings(max_examples=60, deadline=None)
-def test_count_before_is_the_number_of_smaller_names(present: set[Name], name: Name) -> None:
+def test_count_up_to_a_name_is_the_number_of_smaller_names(present: set[Name], name: Name) -> None:
     table = Table()
     table.change(dict.fromkeys(present, "0"))
 
-    assert tree.count_before(table.connection, name) == sum(each < name for each in present)
+    assert tree.count(table.connection, first_name(""), name) == sum(each < name for each in present)
 
 
 def contents(store: Store) -> set[tuple[Any, ...]]:

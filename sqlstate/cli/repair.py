@@ -55,7 +55,8 @@ def _cells(done: RepairReport, *, dry_run: bool) -> dict[str, str]:
         lost.append(f"and {len(done.lost) - _SHOWN:,} more")
     cells = {
         "before": done.before,
-        "would mend" if dry_run else "mended": mended or "nothing",
+        "would mend" if dry_run else "mended": mended or ("" if done.schema else "nothing"),
+        "schema": "; ".join(printable(each) for each in done.schema),
         "lost": "; ".join(lost),
         "after": done.after or "",
         "evidence": "" if done.evidence is None else str(done.evidence),

@@ -10,14 +10,15 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlstate import audit, wal
 from sqlstate import format as fmt
-from sqlstate.comparison import NONSENSE, ROWS_AT_ONCE, Findings, leaf_of, named, read_on
+from sqlstate import trail, wal
+from sqlstate.comparison import ROWS_AT_ONCE, Findings, named, read_on
 from sqlstate.encoding import name_bytes, stored_name
 from sqlstate.merkle import leaf
+from sqlstate.raw_rows import HEAD, RECORDS, STAGED, is_collection, is_digest, is_number, is_text, shown
 from sqlstate.replay.logtree import Change, LogTree, order
 from sqlstate.replay.suspects import Link, Suspects
-from sqlstate.wal import Kind, begin_bytes, chain_next, change_bytes, commit_bytes, head_zero
+from sqlstate.wal import Kind, canonical, chain_or_none, change_bytes, has_bytes, head_zero
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ class Figures(NamedTuple):
 
 _NOTHING: Final = (None,) * 6
 _LEAF: Final = fmt.TAG_LEAF
+_NO_DIGEST: Final = bytes(fmt.DIGEST_BYTES)
 
 
 class Replay:
@@ -125,12 +127,14 @@ class Replay:
             or opened is None
             or txn != opened[0]
             or type(key) is not str
+            or not key
             or type(value) is not str
             or row[8:] != _NOTHING
+            or txn < 1
         ):
             return False
         if collection != self._collection[0]:
-            if type(collection) is not str:
+            if not is_collection(collection):
                 return False
             self._collection = collection, name_bytes((collection, 1, ""))[:-4], order(collection, "")
         _, start, place = self._collection
@@ -159,9 +163,17 @@ class Replay:
             self._parted = True
             self._pending = {}
 
+    def _judge(self, row: Row) -> None:
+        """Blame a record with a field that is not what it must be."""
+        is_closing = row[2] == "COMMIT" and row[9] is not None  # its head is judged as such
+        each = (*row[:9], None, None, None, None, *row[13:]) if is_closing else row
+        table = RECORDS[row[2]]
+        if not table.fits(each):
+            self._record(row[0], table.wrong(each), (row[4], row[5]) if row[4] is not None else None)
+
     def _direct(self, row: Row) -> None:
         """Take a PUT or DELETE record of a direct transaction."""
-        lsn, txn, kind, _, collection, key, value, before = row[:8]
+        lsn, txn, _, _, collection, key = row[:6]
         opened = self._open
         self._last = lsn
         if opened is None or txn != opened[0]:
@@ -170,23 +182,20 @@ class Replay:
             )
         else:
             opened[1] += 1
-        if row[8:] != _NOTHING or (kind == "PUT") == (value is None) or (value is None and before is None):
-            self._record(lsn, "I7: record {lsn} has a column too many or too few", (collection, key))
-        self._change(lsn, txn, (collection, key), value, before)
+        self._judge(row)
+        self._change(row)
 
-    def _change(self, lsn: int, txn: int, name: tuple[Any, Any], value: Any, before: Any) -> None:
-        """Take what a record does to an entry into the commit in the making."""
-        try:
-            raw = name_bytes(stored_name(*name))
-            old = None if before is None else leaf(raw, before)
-            new = None if value is None else leaf(raw, value)
-            part = change_bytes(lsn, txn, old, new)
-            place = order(*name)
-        except NONSENSE:
-            self._record(lsn, "I1: record {lsn} does not name an entry with a value", name)
+    def _change(self, row: Row) -> None:
+        """Take what a record does to an entry into the commit in the making; nothing of one that has no bytes."""
+        if not has_bytes(row):
             return
+        lsn, txn, _, _, collection, key, value, before = row[:8]
+        raw = name_bytes(stored_name(collection, key))
+        old = None if before is None else leaf(raw, before)
+        new = None if value is None else leaf(raw, value)
+        place = order(collection, key)
         parts = self._parts
-        parts.append(part)
+        parts.append(change_bytes(lsn, txn, old, new))
         pending = self._pending
         earlier = pending.get(place)
         if earlier is None:
@@ -200,10 +209,10 @@ class Replay:
 
     def _other(self, row: Row) -> None:
         """Take any other record."""
-        lsn, txn, kind, session = row[:4]
+        lsn, txn, kind = row[:3]
         self._last = lsn
-        if session is not None and (type(session) is not bytes or len(session) != fmt.SESSION_BYTES):
-            self._record(lsn, "I7: record {lsn} has a session that is none")
+        if kind in RECORDS:
+            self._judge(row)
         if kind == "BEGIN":
             self._begin(row)
         elif kind == "COMMIT":
@@ -211,53 +220,41 @@ class Replay:
         elif kind in ("PUT", "DELETE"):
             self._stage(row)
         elif kind == "ROLLBACK":
-            if row[4:10] != _NOTHING or row[10] is not None or row[12:] != (None, None) or type(row[11]) is not str:
-                self._record(lsn, "I7: record {lsn} has a column too many or too few")
             if self._staged.pop(txn, None) is None:
                 self._record(lsn, f"I7: record {{lsn}} rolls back transaction {txn}, which is not open")
         else:
-            self._record(lsn, f"I7: record {{lsn}} is of kind {kind!r}, which there is not")
+            self._record(lsn, f"I7: record {{lsn}} is of kind {shown(kind)}, which there is not")
             if row[9] is not None:
                 self._commit(row)  # or all that follows would seem to be wrong
 
     def _begin(self, row: Row) -> None:
         lsn, txn, _, session = row[:4]
-        at, note = row[11], row[13]
         if txn != lsn:
             self._record(lsn, f"I5: record {{lsn}} begins a transaction, and says that it is {txn}")
-        if row[4:11] != (None,) * 7 or row[12] is not None or type(note) is not str:
-            self._record(lsn, "I7: record {lsn} has a column too many or too few")
+        if (session is None) != (row[11] is None):
+            self._record(lsn, "I7: record {lsn} begins a staged transaction without a time, or a direct one with one")
         if session is not None:
-            if type(at) is not str:
-                self._record(lsn, "I7: record {lsn} begins a staged transaction, and has no time")
             self._staged[lsn] = [session, 0]
             return
         if self._open is not None:
             self._record(self._open[0], "I7: direct transaction {lsn} has no COMMIT record")
-        if at is not None:
-            self._record(lsn, "I7: record {lsn} has a column too many or too few")
         self._open = [lsn, 0]
-        self._parts.append(_begin_bytes(row))
+        self._parts.append(canonical(row) or b"")
 
     def _stage(self, row: Row) -> None:
-        lsn, txn, kind, session, collection, key, value = row[:7]
+        lsn, txn, _, session = row[:4]
         opened = self._staged.get(txn)
-        name = (collection, key)
+        name = row[4], row[5]
         if opened is None:
             self._record(lsn, f"I7: record {{lsn}} is of staged transaction {txn}, which is not open", name)
             return
         opened[1] += 1
         if session != opened[0]:
             self._record(lsn, "I7: record {lsn} has not the session of its BEGIN", name)
-        wrong = row[8:] != _NOTHING or (kind == "PUT") == (value is None)
-        if wrong or not leaf_of((collection, key, value if kind == "PUT" else "")):
-            self._record(lsn, "I1: record {lsn} does not name an entry with a value", name)
 
     def _commit(self, row: Row) -> None:
         """Take a COMMIT record; the last of a commit closes it."""
         lsn, txn, _, session = row[:4]
-        if row[4:8] != (None,) * 4 or row[13] is not None:
-            self._record(lsn, "I7: record {lsn} has a column too many or too few")
         if session is None:
             opened, self._open = self._open, None
             if opened is None or opened[0] != txn:
@@ -266,13 +263,14 @@ class Replay:
                 self._record(lsn, "I10: the transaction that record {lsn} ends has changed nothing")
         else:
             self._commit_staged(row)
-        self._parts.append(_commit_bytes(lsn, txn))
+        self._parts.append(canonical(row) or b"")
         if row[8] not in (self._head.seq + 1, self._number + 1):
-            self._record(lsn, f"I4: record {{lsn}} is of commit {row[8]!r}, and the next one is {self._head.seq + 1}")
+            what = f"I4: record {{lsn}} is of commit {shown(row[8])}, and the next one is {self._head.seq + 1}"
+            self._record(lsn, what)
         if row[9] is not None:
             self._close(row)
         elif row[10:13] != (None,) * 3:
-            self._record(lsn, "I7: record {lsn} has a column too many or too few")
+            self._record(lsn, "I7: record {lsn} has a count, a time or a chain, and closes no commit")
 
     def _commit_staged(self, row: Row) -> None:
         lsn, txn, _, session = row[:4]
@@ -285,9 +283,9 @@ class Replay:
             self._record(lsn, "I7: record {lsn} has not the session of its BEGIN")
         for each in wal.staged_verbatim(self._connection, txn, lsn):
             if each[2] == "BEGIN":
-                self._parts.append(_begin_bytes(each))
-            else:
-                self._change(each[0], each[1], (each[4], each[5]), each[6], each[7])
+                self._parts.append(canonical(each) or b"")
+            elif each[2] in ("PUT", "DELETE"):
+                self._change(each)
 
     def _close(self, row: Row) -> None:
         """Take the record that closes a commit, and compare the commit with what its records make."""
@@ -328,23 +326,17 @@ class Replay:
     def _said(self, row: Row) -> Head:
         """Return the commit as it is recorded, with what could be in the place of what cannot."""
         seq, root, count, at, chain = row[8:13]
-        good = (
-            type(root) is bytes and len(root) == fmt.DIGEST_BYTES,
-            type(count) is int and count >= 0,
-            type(at) is str,
-            type(chain) is bytes and len(chain) == fmt.DIGEST_BYTES,
-        )
-        number = seq if type(seq) is int and seq == self._number + 1 else self._head.seq + 1
-        if not all(good):
-            what = f"I6: commit {number} has a root, count, time or chain that is none"
-            self._findings.add("commit", what, seq=number, lsn=row[0])
+        number = seq if is_number(seq) and seq == self._number + 1 else self._head.seq + 1
+        said = (number, root, count, at, chain)
+        if not HEAD.fits(said):
+            self._findings.add("commit", HEAD.wrong(said), seq=number, lsn=row[0])
             self._named += 1
         return wal.Head(
             number,
-            root if good[0] else bytes(32),
-            count if good[1] else 0,
-            at if good[2] else "",
-            chain if good[3] else b"",
+            root if is_digest(root) else _NO_DIGEST,
+            count if is_number(count) else 0,
+            at if is_text(at) else "",
+            chain if is_digest(chain) else _NO_DIGEST,
         )
 
     def _blame_commit(self, said: Head, records: bytes, made: tuple[bytes, int]) -> None:
@@ -367,8 +359,11 @@ class Replay:
     def _check_staged(self) -> None:
         """Compare the table staged with the transactions that have not ended (I9)."""
         rows = wal.staged_rows(self._connection)
-        by = _resumed(self._connection, self._store_id) if rows else {}
+        by = trail.resumptions(self._connection, self._store_id) if rows else {}
         there: dict[Any, Any] = dict(rows)
+        for row in rows:
+            if not STAGED.fits(row):
+                self._findings.add("staged", STAGED.wrong(row), lsn=row[0])
         for txn, (session, _) in self._staged.items():
             if txn not in there:
                 self._findings.add("staged", f"I9: staged transaction {txn} has not ended, and is not listed", lsn=txn)
@@ -378,38 +373,10 @@ class Replay:
             self._findings.add("staged", f"I9: transaction {txn} is listed as staged, and is not open", lsn=txn)
 
 
-def _resumed(connection: Connection, store_id: bytes) -> dict[int, bytes]:
-    """Return the session that resumed a staged transaction last, as the audit trail says."""
-    found: dict[int, bytes] = {}
-    for entry, _ in audit.check_chain(connection, store_id):
-        try:
-            found |= {txn: bytes.fromhex(entry.detail["by"]) for txn in entry.detail["resumed"]}
-        except NONSENSE:
-            continue
-    return found
-
-
 def _same_root(said: Head, made: tuple[bytes, int]) -> bool:
     return (said.root, said.count) == made
 
 
 def _link(chain: bytes, said: Head, records: bytes) -> bytes:
     """Return the chain of a commit; nothing if it cannot be one."""
-    try:
-        return chain_next(chain, (said.seq, said.root, said.count, said.at), records)
-    except NONSENSE:
-        return b""
-
-
-def _begin_bytes(row: Row) -> bytes:
-    try:
-        return begin_bytes(row[0], row[13] or "", row[11])
-    except NONSENSE:
-        return b""
-
-
-def _commit_bytes(lsn: Any, txn: Any) -> bytes:
-    try:
-        return commit_bytes(lsn, txn)
-    except NONSENSE:
-        return b""
+    return chain_or_none(chain, (said.seq, said.root, said.count, said.at), records) or b""

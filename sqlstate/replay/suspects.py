@@ -12,12 +12,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import state, wal
-from sqlstate.comparison import NONSENSE, leaf_of, read_on, shown
+from sqlstate.comparison import leaf_of, read_on, shown
 from sqlstate.encoding import name_bytes, stored_name
 from sqlstate.errors import Damaged
 from sqlstate.merkle import leaf
+from sqlstate.raw_rows import is_entry_name
 from sqlstate.replay.logtree import Change, LogTree, order
-from sqlstate.wal import Head, begin_bytes, chain_next, change_bytes, commit_bytes
+from sqlstate.wal import Head, begin_bytes, change_bytes, commit_bytes, has_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,14 +91,15 @@ class Suspects:
     def find(self) -> Found | None:
         """Return the damaged record, if exactly one is, and its neighbours tell."""
         try:
-            self._parts = list(islice(self._read(), _RECORDS_MAX + 1))
-            if len(self._parts) > _RECORDS_MAX:
+            rows = list(islice(self._read(), _RECORDS_MAX + 1))
+            if len(rows) > _RECORDS_MAX or not all(map(has_bytes, rows)):
                 return None
+            self._parts = [_part(row) for row in rows]
             return self._by_before() or self._by_after() or self._by_name()
-        except (*NONSENSE, Damaged):
+        except Damaged:
             return None
 
-    def _read(self) -> Iterator[_Part]:
+    def _read(self) -> Iterator[Row]:
         """Yield the records in the order of the chain."""
         _, _, after, last = self._link
         for row in self._rows():
@@ -106,8 +108,8 @@ class Suspects:
             if row[0] <= after or (row[3] is not None and row[2] != "COMMIT"):
                 continue
             if row[2] == "COMMIT" and row[3] is not None:
-                yield from map(_part, wal.staged_verbatim(self._connection, row[1], row[0]))
-            yield _part(row)
+                yield from wal.staged_verbatim(self._connection, row[1], row[0])
+            yield row
 
     def _rows(self) -> Iterator[Row]:
         return read_on(wal.rows(self._connection), partial(wal.scan_verbatim, self._connection))
@@ -159,13 +161,16 @@ class Suspects:
         by_value: dict[Any, set[tuple[Any, Any]]] = {
             part.values[part.values[1] is not None]: set() for _, part in parts
         }
+
+        def note(name: tuple[Any, Any], value: Any) -> None:
+            if value is not None and value in by_value and len(by_value[value]) < _NAMES_MAX and is_entry_name(*name):
+                by_value[value].add(name)
+
         for collection, key, value in state.scan_verbatim(self._connection):
-            if value in by_value and len(by_value[value]) < _NAMES_MAX:
-                by_value[value].add((collection, key))
+            note((collection, key), value)
         for row in self._rows():
             for value in row[6:8]:
-                if value is not None and value in by_value and len(by_value[value]) < _NAMES_MAX:
-                    by_value[value].add((row[4], row[5]))
+                note((row[4], row[5]), value)
         for number, part in parts:
             for name in by_value[part.values[part.values[1] is not None]]:
                 if name != part.name and (found := self._try(number, part.renamed(name), "entry")):
@@ -181,7 +186,7 @@ class Suspects:
         digest = sha256(b"".join([each.joined() for each in parts])).digest()
         said = self._link.said
         facts = (said.seq, said.root, said.count, said.at)
-        if not any(chain_next(chain, facts, digest) == said.chain for chain in self._link.chains):
+        if not any(wal.chain_or_none(chain, facts, digest) == said.chain for chain in self._link.chains):
             return None
         wrong = self._parts[number]
         assert wrong.name is not None and part.name is not None  # noqa: S101, PT018, for the type checker
