@@ -577,7 +577,7 @@ def test_a_scan_over_a_damaged_order_says_damaged_and_ends(last: Any, reverse: b
     connection: Any = Disordered([(key, "1") for key in keys])
     scan = state.scan(connection, state.Span("c", reverse=reverse), values=True)
     seen = []
-    with pytest.raises(Damaged, match="not in order"):
+    with pytest.raises(Damaged, match=r"not in order|for its key, which must be"):
         for key, _ in scan:
             seen.append(key)
     assert seen == (keys if isinstance(last, int | str | bytes) else [])
@@ -592,5 +592,5 @@ def test_a_scan_of_everything_over_a_damaged_order_says_damaged_and_ends() -> No
     with pytest.raises(Damaged, match="not in order"):
         state.chunk_of_all(connection, rest)
     connection.rows[-1] = ("c", None, "1")
-    with pytest.raises(Damaged, match="not in order"):
+    with pytest.raises(Damaged, match="NULL for its key"):
         state.chunk_of_all(connection, ("", ""))

@@ -56,6 +56,7 @@ MODULES: Final = {
     17: "interrupts",
     18: "raised_lines",
     19: "forks",
+    22: "edits",
     24: "shared",
     25: "upkeep",
 }
