@@ -360,6 +360,19 @@ class Engine:
         with alone(self.real_path, self.vfs, self.timeout) as is_alone:
             yield is_alone
 
+    def drop_empty_journals(self) -> None:
+        """Remove the rollback journal of a process that died before it was synced; SQLite ignores it, and lets it be.
+
+        A process that is at work has one like it, and then has a lock of the file.
+        """
+        found = [self.real_path + suffix for suffix in ("-journal", "-wal") if self.has(suffix)]
+        if self.journal != "delete" or not any(map(main_file.is_nothing, found)):
+            return
+        with suppress(OSError, StoreError), alone(self.real_path, self.vfs, 0.0) as is_alone:
+            for journal in found if is_alone else ():
+                if main_file.is_nothing(journal):
+                    os.unlink(journal)
+
     def sidecar(self, suffix: str) -> bytes:
         """Return the content of SQLite's -wal or -journal, nothing if there is none.
 

@@ -22,6 +22,22 @@ def has_foreign_journal(path: str) -> bool:
     return start.rstrip(b"\0") != _JOURNAL_MAGIC[: len(start.rstrip(b"\0"))]
 
 
+def is_nothing(sidecar: str) -> bool:
+    """Tell whether a -wal or -journal holds nothing: it is not there, is empty, or a journal that SQLite ignores.
+
+    SQLite writes the first bytes of a journal last: one with zeros there is of a process that died before a page of
+    the file was written over.
+    """
+    try:
+        with open(sidecar, "rb") as file:
+            start = file.read(1)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return not start or (start == b"\0" and sidecar.endswith("-journal"))
+
+
 _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 

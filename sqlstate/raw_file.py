@@ -30,10 +30,10 @@ def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
         try:
             yield file
         finally:
-            try:
+            # Closing unlocks once more; and what the block did is done.
+            with suppress(apsw.Error):
                 file.xUnlock(apsw.SQLITE_LOCK_NONE)
-            finally:
-                call(file.xClose)
+            call(file.xClose)
     except apsw.Error as e:
         raise translated(e, path, 0.0) from e
     del opened

@@ -31,7 +31,7 @@ from sqlstate.errors import (
     StoreMissing,
 )
 from sqlstate.mending import Content, Lost, Mending
-from sqlstate.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.raw_file import alone, read_at, set_journaling, unlocked_vfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -211,11 +211,10 @@ def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
     if free is False:
         raise Busy(f"somebody has {target} open; close it there. {_NOTHING}")
     for sidecar in backup.beside(target):
-        if os.path.getsize(sidecar):
-            raise Busy(
-                f"{target} is in use, or was not closed: {sidecar} lies beside it, and may hold commits. Open and "
-                f"close the store first; 'sqlstate recover' does so. {_NOTHING}"
-            )
+        raise Busy(
+            f"{target} is in use, or was not closed: {sidecar} lies beside it, and may hold commits. Open and "
+            f"close the store first; 'sqlstate recover' does so. {_NOTHING}"
+        )
     if free is None and not dry_run:
         raise ReadOnly(f"{target} may not be written, so whether it is in use cannot be known. {_NOTHING}")
     return stack.enter_context(backup.reading(target, None))
@@ -282,11 +281,7 @@ def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
         with files.replacing(evidence, meta.store_id, like=target) as kept:
             for part in _read(target):
                 kept.write(part)
-    with outdating(target, None) as outdate:
-        last = os.stat(target).st_nlink == 1  # with another name, the file goes on
-        made.replace()
-        if last:
-            outdate()
+    backup.take_place(made, None)
 
 
 def _has_content_of(evidence: str, target: str) -> bool:
