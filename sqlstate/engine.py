@@ -336,17 +336,18 @@ class Engine:
             self._close_writer(last)
 
     def size(self, suffix: str = "") -> int:
-        """Return the bytes of the file, or of the one beside it whose name has *suffix*; 0 if there is none."""
-        try:
-            return os.stat(self.real_path + suffix).st_size
-        except FileNotFoundError:
-            return 0
+        """Return the bytes of the file, or of the one beside it whose name has *suffix*; 0 if there is none.
+
+        Raises:
+            StoreIOError: the system does not say.
+        """
+        return files.size(self.real_path + suffix)
 
     def blocks(self, suffix: str) -> int:
-        """Return the bytes that a file beside the store takes on the disk; 0 if there is none."""
+        """Return the bytes that a file beside the store takes on the disk; 0 if there is none, or nobody knows."""
         try:
             return os.stat(self.real_path + suffix).st_blocks * 512
-        except FileNotFoundError:
+        except OSError:
             return 0
 
     @property
@@ -423,7 +424,7 @@ class Engine:
                 "-wal" if self.size("-wal") else "-journal" if main_file.has_foreign_journal(self.real_path) else ""
             )
             empty = not self.size()
-        except OSError:
+        except StoreIOError:
             return  # a path that no file can have; what follows says so
         if stranger and empty:
             raise CannotOpen(
@@ -511,8 +512,9 @@ class Engine:
         self._retry_at = pages + max(1, CHECKPOINT_PAGES // 4)
         patience = 0.0
         if earlier:
-            if self.size("-wal") > WAL_BYTES_MAX:
-                self._tell_pinned()
+            with suppress(StoreIOError):  # what was committed is durable, whatever the system says of the -wal
+                if self.size("-wal") > WAL_BYTES_MAX:
+                    self._tell_pinned()
             if pages >= 2 * CHECKPOINT_PAGES and not self._read_for_long():
                 patience = PATIENCE_SECONDS
                 self._retry_at = pages * 3 // 2  # another process may be reading for hours

@@ -62,6 +62,23 @@ def out_of_descriptors() -> bool:
     return False
 
 
+def size(path: str) -> int:
+    """Return the bytes of a file, 0 if there is none.
+
+    Raises:
+        StoreIOError: the system does not say.
+    """
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as e:
+        raise StoreIOError(
+            f"{path} cannot be looked at: {why(e)}. What was committed is there. Look at the disk, and at the "
+            "permissions of the folder, and open the store again"
+        ) from e
+
+
 def may_not_write(path: str) -> bool:
     """Tell whether this user, or anybody, may not write the file or folder: by its permissions, or its file system."""
     effective = os.access in os.supports_effective_ids

@@ -147,7 +147,10 @@ def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
     """
     if engine.header[18:19] != b"\2" or found.shared or not hasattr(os, "statvfs"):
         return False
-    system = os.statvfs(engine.folder)
+    try:
+        system = os.statvfs(engine.folder)
+    except OSError:
+        return False
     if system.f_frsize >= _SHM_STEP:
         return False
     frames = engine.size("-wal") // page_size(engine.header)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from contextlib import contextmanager, suppress
@@ -43,7 +42,7 @@ def read_at(path: str, vfs: str | None, offset: int, amount: int) -> bytes:
     """Return bytes of a main file from *offset* on, as many as there are."""
     with _raw(path, vfs, apsw.SQLITE_OPEN_READONLY) as file:
         # The system's VFS says that a file of one byte is empty.
-        size = file.xFileSize() if vfs else os.stat(path).st_size
+        size = file.xFileSize() if vfs else files.size(path)
         return bytes(file.xRead(max(0, min(amount, size - offset)), offset))
 
 

@@ -234,7 +234,7 @@ def backup(settings: Settings, /, *, file: str, dest: str, keep: int, salvage: b
 
 
 def _salvage(settings: Settings, file: str, dest: str) -> int:
-    with settings.write_or_read(file) as store, progress(settings, "salvage") as shown:
+    with settings.read(file) as store, progress(settings, "salvage") as shown:
         path = store.salvage(dest, progress=shown)
     size = path.stat().st_size
     if settings.asked:
