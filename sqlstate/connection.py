@@ -76,6 +76,7 @@ class Connection:
         "_timeout",
         "_waiting_since",
         "path",
+        "stuck",
         "waiting",
     )
 
@@ -88,6 +89,8 @@ class Connection:
         self._patient_until: float | None = None
         self.waiting = False
         """Whether a thread waits for a lock of the file at this moment."""
+        self.stuck: Callable[[str], None] | None = None
+        """Called with what happened if a lock in SQLite's shared memory is never given back: each use waits for it."""
         self._holder: Holder | None = None
         self._file: OpenFile | None = OpenFile(path)
         _connections.add(self)
@@ -494,6 +497,8 @@ class Connection:
                 "Try again, or open with a longer timeout",
                 holder.pid,
             )
+        if isinstance(e, apsw.ProtocolError) and self.stuck is not None:
+            self.stuck("a lock in SQLite's shared memory was not given back")
         try:
             code = self._sqlite.system_errno
         except apsw.Error:  # it was closed
@@ -550,7 +555,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
 
 
-def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreError:  # noqa: PLR0911, a table
+def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreError:  # noqa: PLR0911, PLR0912, a table
     """Return our exception for SQLite's.
 
     Args:
@@ -599,6 +604,11 @@ def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreE
     ours = str(e).startswith(_OURS)  # a bug of ours is no damage
     if isinstance(e, apsw.CorruptError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError) and not ours:
         return Damaged(f"{path}: the file is damaged ({e}); nothing was changed. Keep it and restore a backup")
+    if isinstance(e, apsw.ProtocolError):
+        return StoreIOError(
+            f"{path}: a lock in SQLite's shared memory was not given back: the system refused to unlock it, or another "
+            "process is stopped in the midst of it. Nothing was changed. Close this handle, and open the store again"
+        )
     if isinstance(e, apsw.TooBigError):
         return StoreIOError(f"{path}: a row is larger than SQLite allows; nothing was changed ({e})")
     return StoreIOError(f"{path}: SQLite reported {type(e).__name__}: {e}")

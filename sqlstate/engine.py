@@ -112,7 +112,7 @@ class Engine:
         if create:
             self._refuse_strangers()
         main_file.prepare(self.path, create=create)
-        self.opener = Opener(self.path, self.real_path, self.timeout, read_only=self.read_only, vfs=self.vfs)
+        self.opener = Opener(self.life, self.real_path, self.timeout, vfs=self.vfs)
         self.header = self._read_header()
 
     def connect(self) -> None:
@@ -283,7 +283,7 @@ class Engine:
 
     def fail(self, failure: str) -> None:
         """Refuse all further work: *failure* says why."""
-        self.life.failure = failure
+        self.life.fail(failure)
 
     def commit_other(self, what: str) -> None:
         """Commit the open transaction, which makes no numbered commit: *what* says what it makes instead.

@@ -102,7 +102,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             engine.settle()
         writer = Writer(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
-        engine.opener.check_unchanged(engine.life)
+        engine.opener.check_unchanged()
     except BaseException:
         engine.close()
         raise

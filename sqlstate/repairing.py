@@ -164,6 +164,8 @@ def repair(
     with backup.on_disk(target), ExitStack() as stack:
         connection = _hold(target, stack, dry_run=dry_run)
         meta, marker = _facts(connection)
+        if not dry_run:
+            files.sweep(target, meta.store_id)
         theirs = None if source is None else _open_backup(source, target, meta, stack)
         reindex = _is_walkable(connection)
         before = check.examine(connection, meta, "full", None, _half(progress, 0))

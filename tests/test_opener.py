@@ -11,10 +11,11 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import pytest
 
 import sqlstate
-from sqlstate.errors import StoreError
+from sqlstate.errors import StoreClosed, StoreError, StoreIOError
 from tests.reference import plain
 
 if TYPE_CHECKING:
@@ -86,3 +87,20 @@ def test_each_stat_that_fails_is_an_error_of_ours_and_loses_nothing(
         assert os.listdir(folder) == ["test.db"]
         at += 1
     assert calls > 10
+
+
+def test_a_lock_that_is_never_given_back_ends_the_handle_and_not_each_call_after_ten_seconds(tmp_path: Path) -> None:
+    """SQLite tries for ten seconds, whatever the timeout: once is enough."""
+    store = sqlstate.open(tmp_path / "test.db")
+    store["c"]["k"] = 1
+    connection = store._engine.readers.take()
+    raised = connection._error(apsw.ProtocolError("locking protocol"))
+    store._engine.readers.put(connection)
+    assert isinstance(raised, StoreIOError)
+    assert "not given back" in str(raised)
+    for call in (store["c"].__len__, store.head, lambda: store["c"].update(k=2)):
+        with pytest.raises(StoreClosed, match=r"not given back.*Open the store again"):
+            call()
+    store.close()
+    with sqlstate.open(tmp_path / "test.db") as again:
+        assert again["c"] == {"k": 1}
