@@ -132,10 +132,7 @@ _MODULES = {
         "Signer",
     ),
     "inspection": ("JournalReport",),
-    "opening": (
-        "open",
-        "restore",
-    ),
+    "opening": ("open",),
     "proof": ("Proof",),
     "recovery": ("RecoveryReport",),
     "repairing": ("RepairReport", "repair"),

@@ -185,7 +185,8 @@ def repair(
                 name = None if source is None else os.path.basename(os.fspath(source))
                 report = replace(report, entry=_note(copy, meta, plan, report, name))
                 after = check.examine(copy, meta, "full", None, _half(progress, 1))
-                if not plan.mending.lost and not mending.is_whole(_content(copy), plan.head):
+                whole = plan.mending.lost or mending.is_whole(_content(copy), plan.head)
+                if not whole or _has_new_kinds(before, after):
                     raise Damaged(f"{target}: it could not be repaired. {_NOTHING}; restore a backup")
                 report = replace(report, after=after.outcome, lost=_lost(plan) + _others(after, plan, ()))
             set_journaling(made.path, unlocked_vfs(None), meta.journal)
@@ -198,6 +199,11 @@ def _half(progress: Progress | None, before: int) -> check.Meter:
     if progress is None:
         return check.Meter()
     return check.Meter(lambda done, total: progress(before * total + done, 2 * total))
+
+
+def _has_new_kinds(before: CheckReport, after: CheckReport) -> bool:
+    """Tell whether a check finds in the copy what it did not find in the file: then it is not worth its place."""
+    return bool({each.kind for each in after.findings} - {each.kind for each in before.findings})
 
 
 # ---- The files ----

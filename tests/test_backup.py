@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import backup, files, merkle, migrate
-from sqlstate.connection import Connection
+from sqlstate.connection import Connection, OutcomeUnknown
 from sqlstate.encoding import name_bytes
 from sqlstate.errors import (
     Busy,
@@ -45,6 +45,7 @@ from sqlstate.errors import (
 from sqlstate.raw_file import set_journaling
 from tests.reference import plain
 from tests.support.child import Child
+from tests.support.failing import FailingVFS
 from tests.support.images import folder_image, image
 from tests.test_files import failing, is_folder, names, needs_fork, without_privileges
 from tests.test_format import entries_of, load
@@ -712,6 +713,118 @@ def test_a_file_system_that_refuses_a_step_still_gets_its_backup(
         assert report.rotated == ("b.1", "b.2")
         expected["b.2"] = 1
     assert seqs(folder) == expected
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync", "replace"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_step_that_fails_leaves_each_backup_where_it_was(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    folder = tmp_path / "b"
+    folder.mkdir()
+    rounds(store, folder / "b", 3, 3)
+    store["c"]["newest"] = 1
+    before = {name: image(folder / name) for name in names(folder)}
+    real, calls = getattr(os, call), 0
+
+    def fail(first: Any, *rest: Any) -> Any:
+        nonlocal calls
+        if call != "fsync" or is_folder(first):
+            calls += 1
+            if calls == number:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(first, *rest)
+
+    monkeypatch.setattr(os, call, fail)
+    told = ""
+    try:
+        copy(store, folder / "b", keep=3)
+    except StoreIOError as e:
+        told = str(e)
+    monkeypatch.undo()
+    if told and "not certain" not in told:
+        assert "what was there before is as it was" in told
+        assert {name: image(folder / name) for name in names(folder)} == before
+    else:
+        assert calls < number or told
+    copy(store, folder / "b", keep=3)
+    assert list(seqs(folder)) == ["b", "b.1", "b.2"]
+
+
+def test_where_the_backups_cannot_be_moved_back_it_is_said(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds(store, tmp_path / "b", 3, 3)
+    before = seqs(tmp_path)
+    real, calls = os.rename, 0
+
+    def fail(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(*arguments)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(StoreIOError, match="all backups that were there are there, some of them one place further on"):
+        copy(store, tmp_path / "b", keep=3)
+    monkeypatch.undo()
+    assert sorted(seqs(tmp_path).values()) == sorted(before.values())
+
+
+@pytest.mark.parametrize("fault", ["sync wal", "write wal"])
+def test_a_backup_whose_audit_entry_fails_is_there_and_is_not_said_to_have_failed(tmp_path: Path, fault: str) -> None:
+    vfs = FailingVFS()
+    store = sqlstate.open(tmp_path / "test.db", vfs="failing")
+    fill(store)
+
+    def progress(done: int, total: int) -> None:
+        if done == total:
+            vfs.fails = fault
+
+    report = store.backup(tmp_path / "b", progress=progress)
+    assert (report.entry, vfs.fails) == (None, "")
+    agrees(tmp_path / "b", report)
+    with suppress(StoreError):
+        store.close()
+    with sqlstate.open(tmp_path / "test.db") as again:
+        assert again.backup(tmp_path / "b").entry == list(again.audit())[-1].number
+    vfs.unregister()
+
+
+def test_a_restore_notes_itself_before_the_file_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path / "b")
+    made(tmp_path / "r")
+    before = image(tmp_path / "r")
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "commit", _unknown)
+        with pytest.raises(StoreIOError, match="nothing was put in its place"):
+            restore(tmp_path / "b", tmp_path / "r", replace=True)
+    assert image(tmp_path / "r") == before
+    assert names(tmp_path) == ["b", "r"]
+    report = restore(tmp_path / "b", tmp_path / "r", replace=True)
+    with sqlstate.open(tmp_path / "r", read_only=True) as store:
+        entry = list(store.audit())[-1]
+    assert (entry.kind, entry.number, entry.seq) == ("restore", report.entry, report.head.seq)
+    assert entry.detail == {
+        "file": "b", "bytes": (tmp_path / "b").stat().st_size, "seq": report.head.seq, "root": report.head.root.hex(),
+    }  # fmt: skip
+
+
+def _unknown(_: Connection) -> None:
+    raise OutcomeUnknown("disk I/O error")
+
+
+def test_the_journal_of_one_who_is_at_work_is_let_be(tmp_path: Path) -> None:
+    path = made(tmp_path / "test.db", "delete")
+    with sqlstate.open(path) as store:
+        with store.transaction() as txn:
+            txn["c"].update(dict.fromkeys(range(400), "y" * 300))
+            assert (tmp_path / "test.db-journal").read_bytes()[:1] == b"\0"
+            sqlstate.open(path).close()
+            assert names(tmp_path) == ["test.db", "test.db-journal"]
+        assert store["c"][7] == "y" * 300
+    judged(path)
 
 
 # ---- Killed at any moment ----
