@@ -35,7 +35,7 @@ from sqlstate.errors import (
 )
 from sqlstate.files import belongs_to
 from sqlstate.overlay import Pages, overlaid
-from sqlstate.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.raw_file import alone, free_pages, outdating, read_at, set_journaling, unlocked_vfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +123,7 @@ def _copy(engine: Engine, meta: Meta, shelf: _Shelf, meter: Meter) -> BackupRepo
         with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written:
             _close_marker(written, lsn)
             _check_copy(written, (meta, lsn, head), meter)
-        set_journaling(made.path, unlocked_vfs(engine.vfs), meta.journal)
+        _finish(made, f"the copy of {engine.path}", engine.vfs, meta)
         size = os.stat(made.path).st_size
         return BackupReport(Path(shelf.path), size, head, *shelf.put(made))
 
@@ -380,7 +380,7 @@ def restore(
                     entry = audit.append(written, meta.store_id, head, now(), event)
                     written.commit()
                     _check_copy(written, facts, meter)
-                set_journaling(made.path, unlocked_vfs(vfs), meta.journal)
+                _finish(made, f"the copy of {origin}", vfs, meta)
                 size = os.stat(made.path).st_size
                 _install(made, vfs, replace=replace)
     except Damaged as e:
@@ -588,6 +588,18 @@ def _check_copy(connection: Connection, facts: tuple[Meta, int, Head], meter: Me
         others = f", and {more:,} more findings" if more else ""
         raise Damaged(f"{connection.path}: {found.findings[0].what.rstrip('.')}{others}")
     meter.checked(1, 1)
+
+
+def _finish(made: files.Temporary, shown: str, vfs: str | None, meta: Meta) -> None:
+    """Look at what SQLite's check passes over, and write how the file is journaled.
+
+    Raises:
+        Damaged: the list of free pages is wrong.
+    """
+    wrong = free_pages(made.path, unlocked_vfs(vfs))
+    if wrong:
+        raise Damaged(f"{shown}: {wrong}")
+    set_journaling(made.path, unlocked_vfs(vfs), meta.journal)
 
 
 # ---- Paths ----

@@ -310,7 +310,8 @@ class Temporary:
             # A file system without links. Between the line above and this, another could make the target.
             os.rename(self.path, self.target)
         else:
-            with suppress(FileNotFoundError):  # somebody saw two names, and took their maker for dead
+            # It is done; a second name that stays is removed as one that the dead left.
+            with suppress(OSError):
                 os.unlink(self.path)
 
 

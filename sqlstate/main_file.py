@@ -29,13 +29,16 @@ def is_nothing(sidecar: str) -> bool:
     the file was written over.
     """
     try:
+        if not os.stat(sidecar).st_size:
+            return True
+        if not sidecar.endswith("-journal"):
+            return False
         with open(sidecar, "rb") as file:
-            start = file.read(1)
+            return file.read(1) == b"\0"
     except FileNotFoundError:
         return True
     except OSError:
         return False
-    return not start or (start == b"\0" and sidecar.endswith("-journal"))
 
 
 _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
