@@ -447,6 +447,36 @@ def test_a_damaged_page_takes_no_place(tmp_path: Path) -> None:
     judged(tmp_path / "r")
 
 
+@pytest.mark.parametrize(("at", "said"), [(36, "counts 16711680 free pages"), (64, "vacuumed step by step")])
+def test_a_header_that_sqlites_own_check_passes_over_takes_no_place(tmp_path: Path, at: int, said: str) -> None:
+    path = made(tmp_path / "test.db")
+    with sqlstate.open(path) as store:
+        good = copy(store, tmp_path / "b")
+    raw = bytearray(path.read_bytes())
+    raw[at : at + 4] = b"\0\xff\0\0"
+    path.write_bytes(raw)
+    with pytest.raises(RestoreRejected, match=said):
+        restore(path, tmp_path / "b", replace=True)
+    with sqlstate.open(path, read_only=True) as store, pytest.raises(Damaged, match=said):
+        copy(store, tmp_path / "b", keep=3)
+    agrees(tmp_path / "b", good)
+    assert names(tmp_path) == ["b", "test.db"]
+
+
+def test_a_list_of_free_pages_of_any_length_is_followed(tmp_path: Path) -> None:
+    path = made(tmp_path / "test.db", entries=10)
+    edit(path, "CREATE TABLE t (a); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) "
+         "INSERT INTO t SELECT zeroblob(4000) FROM n; DROP TABLE t")  # fmt: skip
+    report = restore(path, tmp_path / "r")
+    assert report.bytes > 3000 * 4096
+    raw = bytearray(path.read_bytes())
+    trunk = int.from_bytes(raw[32:36])
+    raw[(trunk - 1) * 4096 : (trunk - 1) * 4096 + 4] = trunk.to_bytes(4)
+    path.write_bytes(raw)
+    with pytest.raises(RestoreRejected, match="free page"):
+        restore(path, tmp_path / "r", replace=True)
+
+
 def spoiling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the disk change a value in the copy, once its pages are written."""
     real = set_journaling
