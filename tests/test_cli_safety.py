@@ -328,8 +328,8 @@ def test_backups_rotate(db: str, tmp_path: Path) -> None:
 def test_a_damaged_store_is_not_backed_up_but_salvaged_under_a_name_of_its_own(db: str, tmp_path: Path) -> None:
     copy = str(tmp_path / "copy.db")
     good("backup", db, copy, "--quiet")
-    shutil.copy(db, tmp_path / "damaged.db")
-    db = str(tmp_path / "damaged.db")
+    shutil.copy(db, tmp_path / "damaged")
+    db = str(tmp_path / "damaged")
     with closing(sqlite3.connect(db)) as edited, edited:
         edited.execute("UPDATE merkle SET children = zeroblob(length(children))")
     before = files_of(tmp_path)
