@@ -463,6 +463,20 @@ def test_a_header_that_sqlites_own_check_passes_over_takes_no_place(tmp_path: Pa
     assert names(tmp_path) == ["b", "test.db"]
 
 
+@pytest.mark.parametrize("index", ["wal_milestones", "wal_staged"])
+def test_an_index_with_records_that_are_not_its_own_takes_no_place(tmp_path: Path, index: str) -> None:
+    path = made(tmp_path / "test.db")
+    with closing(sqlite3.connect(path)) as db, db:
+        (sql,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (index,)).fetchone()
+        db.executescript(f"DROP INDEX {index}; {sql.split(' WHERE ')[0]}; PRAGMA writable_schema = 1")
+        db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, index))
+    (tmp_path / "r").write_bytes(b"precious")
+    with pytest.raises(RestoreRejected, match=f"the index {index} does not fit its table"):
+        restore(path, tmp_path / "r", replace=True)
+    assert (tmp_path / "r").read_bytes() == b"precious"
+    assert names(tmp_path) == ["r", "test.db"]
+
+
 def test_a_list_of_free_pages_of_any_length_is_followed(tmp_path: Path) -> None:
     path = made(tmp_path / "test.db", entries=10)
     edit(path, "CREATE TABLE t (a); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) "
