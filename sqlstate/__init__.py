@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlstate import proof as proof
     from sqlstate.audit import AuditEntry as AuditEntry
     from sqlstate.backup import BackupReport as BackupReport
+    from sqlstate.backup import restore as restore
     from sqlstate.batch import Batch as Batch
     from sqlstate.check import CheckReport as CheckReport
     from sqlstate.check import Finding as Finding
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from sqlstate.headlog import Signer as Signer
     from sqlstate.inspection import JournalReport as JournalReport
     from sqlstate.opening import open as open  # noqa: A004, the word every Python programmer looks for
-    from sqlstate.opening import restore as restore
     from sqlstate.proof import Proof as Proof
     from sqlstate.recovery import RecoveryReport as RecoveryReport
     from sqlstate.repairing import RepairReport as RepairReport
@@ -82,7 +82,7 @@ __version__ = "0.1.0"
 # Imported when first used: who verifies a proof needs no SQLite.
 _MODULES = {
     "audit": ("AuditEntry",),
-    "backup": ("BackupReport",),
+    "backup": ("BackupReport", "restore"),
     "batch": ("Batch",),
     "check": (
         "CheckReport",
@@ -132,10 +132,7 @@ _MODULES = {
         "Signer",
     ),
     "inspection": ("JournalReport",),
-    "opening": (
-        "open",
-        "restore",
-    ),
+    "opening": ("open",),
     "proof": ("Proof",),
     "recovery": ("RecoveryReport",),
     "repairing": ("RepairReport", "repair"),

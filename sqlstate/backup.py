@@ -1,6 +1,7 @@
-"""Backup and restore: a store as one file, checked whole before it takes its place.
+"""Backup and restore: a store as one file, which takes its place once check() has called it sound.
 
-Until then what was there before stays as it was: a crash leaves at most a temporary file, known as ours.
+Until then what was there before stays as it was: a crash leaves at most a temporary file, known as ours. What could
+fail comes before the file gets its name. A copy of a damaged store takes nobody's place: see salvage().
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import stat
 from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlstate import audit, files, forks, migrate, raw_rows, schema, state, wal
+from sqlstate import audit, check, files, forks, main_file, migrate, schema, wal
 from sqlstate import meta as metadata
-from sqlstate.connection import HEADER_BYTES, Connection, check_sqlite, check_vfs, page_size
-from sqlstate.encoding import name_bytes, stored_name
+from sqlstate.commit import now
+from sqlstate.connection import HEADER_BYTES, Connection, OutcomeUnknown, check_sqlite, check_vfs, page_size
 from sqlstate.errors import (
     Busy,
     Damaged,
@@ -32,9 +34,8 @@ from sqlstate.errors import (
     StoreMissing,
 )
 from sqlstate.files import belongs_to
-from sqlstate.merkle import RootBuilder, leaf, rank
 from sqlstate.overlay import Pages, overlaid
-from sqlstate.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.raw_file import alone, free_pages, outdating, read_at, set_journaling, unlocked_vfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all."""
 
 PAGES_AT_ONCE: Final = 256
-_ENTRIES_AT_ONCE: Final = 1024
+_BYTES_AT_ONCE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class BackupReport:
     """Names of those that were removed."""
     copied_open: bool = False
     """It was made of a copy of a store that was open, which may lack the commits after *head*."""
+    entry: int | None = None
+    """Number of the audit entry: of a restore in the file itself, of a backup in the store. None if there is none."""
 
 
 # ---- Backup ----
@@ -79,8 +82,8 @@ def copy(
 ) -> BackupReport:
     """Write the newest commit's state, as others go on writing, to *dest*: the whole of it durably, or nothing.
 
-    In a store without SQLite's WAL, writers wait while its pages are copied. The copy is checked by itself: SQLite's
-    own check, the commit, its link to the one before, the audit trail's chain, and the root from all entries.
+    In a store without SQLite's WAL, writers wait while its pages are copied. The copy is checked by itself, as by
+    check(): every row of it.
 
     Args:
         engine: the store's connections.
@@ -88,12 +91,12 @@ def copy(
         dest: the file; a backup of this store that is there is replaced. A new one gets mode 0600.
         keep: how many backups to keep, *dest* and the older ones, which become `dest.1`, `dest.2`, …; with 0, no
             other file than *dest* is touched.
-        progress: called with the pages copied and entries checked, and how many there are of both.
+        progress: called with what is done and what there is in all.
 
     Raises:
         InvalidOption: *dest* is the store itself, or something else than a closed backup of it; or *keep* is no number.
         Busy: somebody has a backup open that would be replaced or renamed.
-        Damaged: the copy is not sound; what was there before is as it was.
+        Damaged: the copy is not sound: nothing was replaced, renamed or removed.
         StoreFull, StoreIOError: it cannot be written; what was there before is as it was.
     """
     if type(keep) is not int or keep < 0:
@@ -102,29 +105,34 @@ def copy(
     with on_disk(shelf.path), ExitStack() as stack:
         shelf.check(stack)
     try:
-        head, kept, removed = _copy(engine, meta, shelf, Meter(progress))
+        return _copy(engine, meta, shelf, Meter(progress))
     except Damaged as e:
         raise Damaged(
-            f"{e}. No backup was made, and {shelf.path} is as it was: keep the older ones. The store is damaged, or "
-            "the disk that was written to"
+            f"{str(e).rstrip('.')}. No backup was made, and {shelf.path} is as it was: keep the older ones. The store "
+            "is damaged, or the disk that was written to: store.check() tells all of it, and store.salvage(DEST) "
+            "makes a copy of it as it is"
         ) from e
-    return BackupReport(Path(shelf.path), os.stat(shelf.path).st_size, head, kept, removed)
 
 
-def _copy(engine: Engine, meta: Meta, shelf: _Shelf, meter: Meter) -> tuple[Head, tuple[str, ...], tuple[str, ...]]:
-    """Make and check a backup and put it on the shelf; return its commit, and the names of those kept and removed."""
+def _copy(engine: Engine, meta: Meta, shelf: _Shelf, meter: Meter) -> BackupReport:
+    """Make and check a backup, and put it on the shelf."""
     with on_disk(shelf.path), files.temporary(shelf.path, meta.store_id) as made:
         with engine.reading() as source:
             lsn, head = wal.last(source, meta)  # the first read: what follows is of the same state
-            meter.total = source.value("PRAGMA page_count") + head.count
             fill(made.path, shelf.path, source, meter, engine.vfs)
         with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written:
-            marker = metadata.read_marker(written)
-            if marker.open:
-                metadata.write_marker(written, marker._replace(open=False, lsn=lsn))
+            _close_marker(written, lsn)
             _check_copy(written, (meta, lsn, head), meter)
-        set_journaling(made.path, unlocked_vfs(engine.vfs), meta.journal)
-        return head, *shelf.put(made)
+        _finish(made, f"the copy of {engine.path}", engine.vfs, meta)
+        size = os.stat(made.path).st_size
+        return BackupReport(Path(shelf.path), size, head, *shelf.put(made))
+
+
+def _close_marker(written: Connection, lsn: int) -> None:
+    """Put the marker of a copy at rest: all that it has is in it."""
+    marker = metadata.read_marker(written)
+    if marker.open:
+        metadata.write_marker(written, marker._replace(open=False, lsn=lsn))
 
 
 class _Shelf:
@@ -165,36 +173,59 @@ class _Shelf:
         made.sync()  # from here on, only names change
         with ExitStack() as stack:
             older = self.check(stack)
-            if self._keep > 1 and os.path.lexists(self.path):
-                older = self._shift(older)
-                with suppress(InvalidOption, Busy):  # what stood behind a hole that is filled now
-                    while self._stands_behind(older, stack):
-                        older += 1
-            made.replace()
+            moved: list[tuple[str, str]] = []
+            try:
+                if self._keep > 1 and os.path.lexists(self.path):
+                    older = self._shift(older, moved)
+                    with suppress(InvalidOption, Busy):  # what stood behind a hole that is filled now
+                        while self._stands_behind(older, stack):
+                            older += 1
+                made.replace()
+            except BaseException as e:
+                if not made.replaced:
+                    self._shift_back(moved, e)
+                raise
             removed = []
             for number in range(older, max(self._keep, 1) - 1, -1):
                 with suppress(OSError):  # it is named among those that are kept
                     os.unlink(self._older(number))
                     removed.append(number)
             if removed:
-                files.sync_folder(os.path.dirname(self.path))
+                with suppress(OSError):  # a power cut may bring one back, which the next backup removes
+                    files.sync_folder(os.path.dirname(self.path))
         kept = [number for number in range(1, older + 1) if number not in removed]
         return self._names(kept), self._names(removed)
 
-    def _shift(self, older: int) -> int:
-        """Move each backup one place on; the newest has two names then, until the next takes its first."""
+    def _shift(self, older: int, moved: list[tuple[str, str]]) -> int:
+        """Move each backup one place on; the newest has two names then, until the next takes its first.
+
+        Notes in *moved* each step, from and to, before it is taken.
+        """
         folder, first = os.path.dirname(self.path), self._older(1)
         if self._is_double():
             return older
         for number in range(older, 0, -1):
-            os.rename(self._older(number), self._older(number + 1))
+            moved.append((self._older(number), self._older(number + 1)))
+            os.rename(*moved[-1])
             files.sync_folder(folder)  # or a power cut could keep this step and lose the one before
+        moved.append((self.path, first))
         try:
             os.link(self.path, first)
         except OSError:  # a file system without links
             os.rename(self.path, first)
         files.sync_folder(folder)
         return older + 1
+
+    def _shift_back(self, moved: list[tuple[str, str]], error: BaseException) -> None:
+        """Give the backups their places again, as the steps were not all taken; say in *error* if that fails too."""
+        try:
+            for source, target in reversed(moved):
+                if os.path.lexists(source) and os.path.lexists(target):
+                    os.unlink(target)  # the newest, which had two names
+                elif os.path.lexists(target):
+                    os.rename(target, source)
+        except OSError:
+            error.add_note("all backups that were there are there, some of them one place further on")
 
     def _is_double(self) -> bool:
         """Tell whether the newest has two names: a crash came between the last step of _shift() and what follows."""
@@ -225,11 +256,10 @@ class _Shelf:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise InvalidOption(f"{path} is there and is not a regular file; move it away, or choose another place")
         for sidecar in beside(path):
-            if os.path.getsize(sidecar):
-                raise InvalidOption(
-                    f"{path} is in use, or was not closed: {sidecar} lies beside it. Open and close it, or choose "
-                    "another place; nothing was written"
-                )
+            raise InvalidOption(
+                f"{path} is in use, or was not closed: {sidecar} lies beside it. Open and close it, or choose "
+                "another place; nothing was written"
+            )
         try:
             if stack.enter_context(alone(path, self._engine.vfs, 0.0)) is False:
                 raise Busy(f"somebody has {path} open; close it there. Nothing was written")
@@ -248,6 +278,50 @@ def _is_of(connection: Connection, store_id: bytes) -> bool:
     return metadata.read(connection, connection.value("PRAGMA user_version")).store_id == store_id
 
 
+# ---- Salvage ----
+
+
+def salvage(engine: Engine, meta: Meta, dest: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
+    """Write a copy of a store that may be damaged, and return its path: `DEST.salvage-…`, named by its content.
+
+    Nothing is checked. It takes nobody's place, and no backup() ever moves, replaces or removes it.
+
+    Args:
+        engine: the store's connections.
+        meta: the store's facts.
+        dest: how its name begins.
+        progress: called with the pages copied, and how many there are.
+
+    Raises:
+        InvalidOption: a file of that name is there, and is something else.
+        StoreFull, StoreIOError: it cannot be written; nothing was.
+    """
+    place = absolute(dest)
+    with on_disk(place), files.temporary(f"{place}.salvage", meta.store_id) as made:
+        with engine.reading() as source:
+            fill(made.path, place, source, Meter(progress), engine.vfs)
+        with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written, suppress(Damaged):
+            _close_marker(written, wal.last(written, meta)[0])
+        set_journaling(made.path, unlocked_vfs(engine.vfs), meta.journal)
+        digest = _digest(made.path)
+        made.target = f"{place}.salvage-{digest[:16]}"
+        try:
+            made.replace(overwrite=False)
+        except FileExistsError:
+            if not stat.S_ISREG(os.lstat(made.target).st_mode) or _digest(made.target) != digest:
+                raise InvalidOption(f"{made.target} is there already, and is something else; move it away") from None
+    return Path(made.target)
+
+
+def _digest(path: str) -> str:
+    """Return the hexadecimal digits of the hash of a file that nobody has open."""
+    digest = sha256()
+    with open(path, "rb") as file:
+        while part := file.read(_BYTES_AT_ONCE):
+            digest.update(part)
+    return digest.hexdigest()
+
+
 # ---- Restore ----
 
 
@@ -260,27 +334,28 @@ def restore(
     progress: Progress | None = None,
     vfs: str | None = None,
 ) -> BackupReport:
-    """Write the store in the file *source* to *dest*: the whole of it durably, or nothing.
+    """Make the store *dest* from a backup: the whole of it durably, or nothing. Its audit trail says so.
 
-    The source is checked whole before and again as it was written, as copy() does. It is not changed, and others
-    cannot open it meanwhile.
+    The source is not changed, and others cannot open it meanwhile. The copy is checked, as by check(), before it gets
+    its name: every row of it.
 
     Args:
         source: a backup, or any store that is closed.
         dest: the file; a new one gets mode 0600.
         replace: replace a file that is there. Nobody may have it open; one who has it open all the same is refused
             from then on, instead of writing to a file that is gone.
-        accept_copy: take a copy of a store that was open, though commits after the newest in it may be missing.
-        progress: called with the entries checked and pages copied, and how many there are of both.
+        accept_copy: take a *source* that is a copy of a store that was open, made by a backup tool that knows SQLite
+            alone. All of it is checked, and it is taken with the commit that it ends with; later ones are not in it.
+        progress: called with what is done and what there is in all.
         vfs: name of the SQLite VFS that the store is used with; None is the system's.
 
     Raises:
         StoreMissing: there is no file *source*.
-        RestoreRejected: the source is not a sound store that is closed; nothing was written.
+        RestoreRejected: *source* is no store, is damaged or in use; *dest* is as it was.
         InvalidOption: *dest* is there and *replace* is False, is no regular file, or has a -wal or -journal beside it.
         Busy: somebody has *dest* open.
         ReadOnly: *dest* may not be written.
-        StoreFull, StoreIOError: it cannot be written; what was there before is as it was.
+        StoreFull, StoreIOError: *dest* could not be written; it is as it was.
     """
     check_sqlite()
     check_vfs(vfs)
@@ -292,39 +367,39 @@ def restore(
     meter = Meter(progress)
     try:
         with ExitStack() as stack:
-            facts = _judge_source(origin, vfs, stack, meter, accept_copy=accept_copy)
-            connection, meta, lsn, head = facts
-            marker = metadata.read_marker(connection)
+            connection, facts, opened = _look_at_source(origin, vfs, stack, accept_copy=accept_copy)
+            meta, lsn, head = facts
             with on_disk(target), files.temporary(target, meta.store_id) as made:
                 fill(made.path, target, connection, meter, vfs)
+                name = files.as_text(os.path.basename(os.fspath(source)))
+                detail = {"file": name, "bytes": os.stat(made.path).st_size, "seq": head.seq, "root": head.root.hex()}
                 with unshared(made.path, f"the copy of {origin}", vfs) as written:
-                    if marker.open:
-                        metadata.write_marker(written, marker._replace(open=False, lsn=lsn))
-                    _check_copy(written, facts[1:], meter)
-                set_journaling(made.path, unlocked_vfs(vfs), meta.journal)
+                    _close_marker(written, lsn)
+                    written.begin()
+                    event = "restore", detail | ({"copied_open": True} if opened else {})
+                    entry = audit.append(written, meta.store_id, head, now(), event)
+                    written.commit()
+                    _check_copy(written, facts, meter)
+                _finish(made, f"the copy of {origin}", vfs, meta)
+                size = os.stat(made.path).st_size
                 _install(made, vfs, replace=replace)
     except Damaged as e:
-        raise RestoreRejected(origin, f"{reason_of(e, origin)}. {_NOTHING}") from e
-    return BackupReport(Path(target), os.stat(target).st_size, head, copied_open=marker.open)
+        raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written; restore another backup") from e
+    return BackupReport(Path(target), size, head, copied_open=opened, entry=entry)
 
 
-_NOTHING: Final = "Nothing was written; restore another backup"
-
-
-def _judge_source(
-    origin: str, vfs: str | None, stack: ExitStack, meter: Meter, *, accept_copy: bool
-) -> tuple[Connection, Meta, int, Head]:
-    """Return a connection that reads the source until *stack* ends, and its facts, once all of it was checked."""
+def _look_at_source(
+    origin: str, vfs: str | None, stack: ExitStack, *, accept_copy: bool
+) -> tuple[Connection, tuple[Meta, int, Head], bool]:
+    """Return a connection that reads the source until *stack* ends, what it says of itself, and whether it was open."""
     try:
         connection = open_source(origin, vfs, stack)
-        meta, lsn, head = _facts(connection, accept_copy=accept_copy)
-        meter.total = connection.value("PRAGMA page_count") + 2 * head.count
-        _check_content(connection, meta, head, meter)
+        facts = _facts(connection, accept_copy=accept_copy)
+        return connection, facts, metadata.read_marker(connection).open
     except (Damaged, StoreMissing, StoreForked):
         raise
     except (StoreError, OSError) as e:
         raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written") from e
-    return connection, meta, lsn, head
 
 
 def open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
@@ -341,11 +416,10 @@ def open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
         raise NotAStore("it is not a regular file")
     free = stack.enter_context(alone(origin, vfs, 0.0))
     for sidecar in beside(origin):
-        if os.path.getsize(sidecar):
-            raise Busy(
-                f"it is in use, or was not closed: {sidecar} lies beside it. Open and close it, or make a backup of it "
-                "with Store.backup(), and restore that"
-            )
+        raise Busy(
+            f"it is in use, or was not closed: {sidecar} lies beside it. Open and close it, or make a backup of it "
+            "with Store.backup(), and restore that"
+        )
     if free is False:
         raise Busy("somebody has it open. Close it there, or make a backup of it with Store.backup(), and restore that")
     return stack.enter_context(reading(origin, vfs))
@@ -382,10 +456,19 @@ def _install(made: files.Temporary, vfs: str | None, *, replace: bool) -> None:
             except FileExistsError:
                 raise InvalidOption(f"{made.target} came to be there meanwhile; nothing was written") from None
             return
-        outdate = stack.enter_context(outdating(made.target, vfs))
-        lost = os.stat(made.target).st_nlink == 1  # with another name, the file goes on
+        take_place(made, vfs)
+
+
+def take_place(made: files.Temporary, vfs: str | None) -> None:
+    """Put a file in the place of its target, which this process is alone with."""
+    with outdating(made.target, vfs) as outdate:
+        last = os.stat(made.target).st_nlink == 1  # with another name, the file goes on
+        made.sync()
+        for suffix in _JOURNALS:  # what beside() takes for nothing; afterwards it could be somebody's
+            with suppress(OSError):
+                os.unlink(made.target + suffix)
         made.replace()
-        if lost:
+        if last:
             outdate()
 
 
@@ -393,34 +476,38 @@ def _install(made: files.Temporary, vfs: str | None, *, replace: bool) -> None:
 
 
 class Meter:
-    """Adds up what is done, for the caller's *progress*."""
+    """Tells the caller's *progress* how far a copy has come: half of it is to copy the pages, half to check them."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self._process = os.getpid()
-        self._done = 0
-        self.total = 0
+        self._pages = 0
 
-    def advance(self, steps: int) -> None:
-        """So much more was done.
+    def copied(self, pages: int, total: int) -> None:
+        """So many pages are copied.
 
         Raises:
             StoreForked: *progress* came back in the child of a fork; the work is its parent's.
         """
-        self._done += steps
+        self._pages = total
+        self._tell(pages)
+
+    def checked(self, rows: int, total: int) -> None:
+        """So many rows are checked. Raises as copied()."""
+        self._tell(self._pages + (self._pages * rows // total if total else 0))
+
+    def _tell(self, done: int) -> None:
         if self._progress is not None:
-            self._progress(self._done, self.total)
+            self._progress(done, 2 * self._pages)
             if os.getpid() != self._process:
                 raise StoreForked("this backup or restore was begun by a parent process, which goes on with it")
 
 
 def fill(path: str, shown: str, source: Connection, meter: Meter, vfs: str | None) -> None:
     """Copy the state that *source* sees into the empty file at *path*, which then is in no WAL mode."""
-    before = 0
     with unshared(path, shown, vfs) as target, closing(source.copy_to(target, PAGES_AT_ONCE)) as steps:
-        for copied, _ in steps:
-            meter.advance(copied - before)
-            before = copied
+        for copied, total in steps:
+            meter.copied(copied, total)
     set_journaling(path, unlocked_vfs(vfs), "delete")  # as long as it is ours, nothing may lie beside it
 
 
@@ -430,7 +517,10 @@ def unshared(path: str, shown: str, vfs: str | None) -> Iterator[Connection]:
     with closing(Connection(path, 0.0, vfs=unlocked_vfs(vfs))) as connection:
         connection.path = shown
         connection.settle_alone()
-        yield connection
+        try:
+            yield connection
+        except OutcomeUnknown as e:  # whatever is in the file: nobody knows it
+            raise StoreIOError(f"{shown} cannot be written ({e}); nothing was put in its place") from e
 
 
 @contextmanager
@@ -473,65 +563,38 @@ def _facts(connection: Connection, *, accept_copy: bool = False) -> tuple[Meta, 
 
 
 def _check_copy(connection: Connection, facts: tuple[Meta, int, Head], meter: Meter) -> None:
-    """Check a file by itself, and that it is what *facts* say.
+    """Check a file as check() does, and that it is what *facts* say.
 
     Raises:
         Damaged: it is not.
     """
-    meta, lsn, head = facts
-    if _facts(connection) != (meta, lsn, head):
+    if _facts(connection) != facts:
         raise Damaged(f"{connection.path} does not hold the commit that was copied; nothing was kept of it")
-    _check_content(connection, meta, head, meter)
+    if index := wal.wrong_index(connection):
+        raise Damaged(f"{connection.path}: the index {index} does not fit its table")
+    found = check.examine(connection, facts[0], "full", None, check.Meter(meter.checked))
+    if not found.ok:
+        more = len(found.findings) + found.more - 1
+        others = f", and {more:,} more findings" if more else ""
+        raise Damaged(f"{connection.path}: {found.findings[0].what.rstrip('.')}{others}")
+    meter.checked(1, 1)
 
 
-def _check_content(connection: Connection, meta: Meta, head: Head, meter: Meter) -> None:
-    """Check all of a file: SQLite's own check, the newest commit's link to the one before, audit trail, and root.
+def _finish(made: files.Temporary, shown: str, vfs: str | None, meta: Meta) -> None:
+    """Look at what SQLite's check passes over, and write how the file is journaled.
 
     Raises:
-        Damaged: something contradicts something else.
+        Damaged: the list of free pages is wrong.
     """
-    path = connection.path
-    found = connection.value("PRAGMA quick_check")
-    if found != "ok":
-        raise Damaged(f"{path}: SQLite's check says: {found}")
-    if not _is_linked(connection, meta, head):
-        raise Damaged(f"I6: {path}: the chain of commit {head.seq} does not follow from its records")
-    for _, finding in audit.check_chain(connection, meta.store_id):
-        if finding:
-            raise Damaged(f"I12: {path}: the audit trail is not what was written: {finding}")
-    builder = RootBuilder()
-    waiting = 0
-    for digest, levels in _leaves(connection):
-        builder.add(digest, levels)
-        waiting += 1
-        if waiting == _ENTRIES_AT_ONCE:
-            meter.advance(waiting)
-            waiting = 0
-    if waiting:
-        meter.advance(waiting)
-    if builder.finish() != (head.root, head.count):
-        raise Damaged(f"I3: {path}: its entries do not have the root and count of commit {head.seq}")
-
-
-def _is_linked(connection: Connection, meta: Meta, head: Head) -> bool:
-    if not head.seq:
-        return head == wal.head_zero(meta)
-    base = wal.base_of(connection, wal.commit_lsn(connection, head.seq))
-    for said, follows, _ in wal.relink(connection, base, wal.head_at(connection, meta, base)):
-        return said == follows == head
-    return False
-
-
-def _leaves(connection: Connection) -> Iterator[tuple[bytes, int]]:
-    """Yield leaf and rank of each entry, in order."""
-    for row in state.scan_all(connection):
-        raw_rows.STATE.check(row, connection.path)
-        collection, key, stored = row
-        name = name_bytes(stored_name(collection, key))
-        yield leaf(name, stored), rank(name)
+    wrong = free_pages(made.path, unlocked_vfs(vfs))
+    if wrong:
+        raise Damaged(f"{shown}: {wrong}")
+    set_journaling(made.path, unlocked_vfs(vfs), meta.journal)
 
 
 # ---- Paths ----
+
+_JOURNALS: Final = ("-wal", "-journal")
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
@@ -546,8 +609,8 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def beside(path: str) -> list[str]:
-    """Return the files in which SQLite keeps what is not in the main file yet, as far as they are there."""
-    return [path + suffix for suffix in ("-wal", "-journal") if os.path.lexists(path + suffix)]
+    """Return the files in which SQLite keeps what is not in the main file yet, as far as they may hold something."""
+    return [path + suffix for suffix in _JOURNALS if not main_file.is_nothing(path + suffix)]
 
 
 def reason_of(e: Exception, path: str) -> str:

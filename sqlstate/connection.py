@@ -76,6 +76,7 @@ class Connection:
         "_timeout",
         "_waiting_since",
         "path",
+        "stuck",
         "waiting",
     )
 
@@ -88,6 +89,8 @@ class Connection:
         self._patient_until: float | None = None
         self.waiting = False
         """Whether a thread waits for a lock of the file at this moment."""
+        self.stuck: Callable[[str], None] | None = None
+        """Called with what happened if a lock in SQLite's shared memory is never given back: each use waits for it."""
         self._holder: Holder | None = None
         self._file: OpenFile | None = OpenFile(path)
         _connections.add(self)
@@ -495,6 +498,8 @@ class Connection:
                 "Try again, or open with a longer timeout",
                 holder.pid,
             )
+        if isinstance(e, apsw.ProtocolError) and self.stuck is not None:
+            self.stuck("a lock in SQLite's shared memory was not given back")
         try:
             code = self._sqlite.system_errno
         except apsw.Error:  # it was closed
@@ -609,6 +614,11 @@ def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreE
         return Damaged(
             f"{path}: the file has rows, or an index of somebody else, that contradict what is written ({e}); nothing "
             "was changed. store.check() tells which; repair it, or restore a backup"
+        )
+    if isinstance(e, apsw.ProtocolError):
+        return StoreIOError(
+            f"{path}: a lock in SQLite's shared memory was not given back: the system refused to unlock it, or another "
+            "process is stopped in the midst of it. Nothing was changed. Close this handle, and open the store again"
         )
     if isinstance(e, apsw.TooBigError):
         return StoreIOError(f"{path}: a row is larger than SQLite allows; nothing was changed ({e})")

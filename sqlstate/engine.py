@@ -112,7 +112,7 @@ class Engine:
         if create:
             self._refuse_strangers()
         main_file.prepare(self.path, create=create)
-        self.opener = Opener(self.path, self.real_path, self.timeout, read_only=self.read_only, vfs=self.vfs)
+        self.opener = Opener(self.life, self.real_path, self.timeout, vfs=self.vfs)
         self.header = self._read_header()
 
     def connect(self) -> None:
@@ -283,7 +283,7 @@ class Engine:
 
     def fail(self, failure: str) -> None:
         """Refuse all further work: *failure* says why."""
-        self.life.failure = failure
+        self.life.fail(failure)
 
     def commit_other(self, what: str) -> None:
         """Commit the open transaction, which makes no numbered commit: *what* says what it makes instead.
@@ -336,17 +336,18 @@ class Engine:
             self._close_writer(last)
 
     def size(self, suffix: str = "") -> int:
-        """Return the bytes of the file, or of the one beside it whose name has *suffix*; 0 if there is none."""
-        try:
-            return os.stat(self.real_path + suffix).st_size
-        except FileNotFoundError:
-            return 0
+        """Return the bytes of the file, or of the one beside it whose name has *suffix*; 0 if there is none.
+
+        Raises:
+            StoreIOError: the system does not say.
+        """
+        return files.size(self.real_path + suffix)
 
     def blocks(self, suffix: str) -> int:
-        """Return the bytes that a file beside the store takes on the disk; 0 if there is none."""
+        """Return the bytes that a file beside the store takes on the disk; 0 if there is none, or nobody knows."""
         try:
             return os.stat(self.real_path + suffix).st_blocks * 512
-        except FileNotFoundError:
+        except OSError:
             return 0
 
     @property
@@ -359,6 +360,19 @@ class Engine:
         """Keep others from the file during the block, if nobody has it open; as connection.alone()."""
         with alone(self.real_path, self.vfs, self.timeout) as is_alone:
             yield is_alone
+
+    def drop_empty_journals(self) -> None:
+        """Remove the rollback journal of a process that died before it was synced; SQLite ignores it, and lets it be.
+
+        A process that is at work has one like it, and then has a lock of the file.
+        """
+        found = [self.real_path + suffix for suffix in ("-journal", "-wal") if self.has(suffix)]
+        if self.journal != "delete" or not any(map(main_file.is_nothing, found)):
+            return
+        with suppress(OSError, StoreError), alone(self.real_path, self.vfs, 0.0) as is_alone:
+            for journal in found if is_alone else ():
+                if main_file.is_nothing(journal):
+                    os.unlink(journal)
 
     def sidecar(self, suffix: str) -> bytes:
         """Return the content of SQLite's -wal or -journal, nothing if there is none.
@@ -410,7 +424,7 @@ class Engine:
                 "-wal" if self.size("-wal") else "-journal" if main_file.has_foreign_journal(self.real_path) else ""
             )
             empty = not self.size()
-        except OSError:
+        except StoreIOError:
             return  # a path that no file can have; what follows says so
         if stranger and empty:
             raise CannotOpen(
@@ -498,8 +512,9 @@ class Engine:
         self._retry_at = pages + max(1, CHECKPOINT_PAGES // 4)
         patience = 0.0
         if earlier:
-            if self.size("-wal") > WAL_BYTES_MAX:
-                self._tell_pinned()
+            with suppress(StoreIOError):  # what was committed is durable, whatever the system says of the -wal
+                if self.size("-wal") > WAL_BYTES_MAX:
+                    self._tell_pinned()
             if pages >= 2 * CHECKPOINT_PAGES and not self._read_for_long():
                 patience = PATIENCE_SECONDS
                 self._retry_at = pages * 3 // 2  # another process may be reading for hours

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 _NAME_BYTES_MAX: Final = 255
 # What a temporary name has beside the target's, and what SQLite may put behind it.
 _EXTRA_BYTES: Final = len(f"..sqlstate-{'0' * 32}-{'0' * 16}.tmp") + len("-journal")
-_TEMPORARY: Final = re.compile(r"\.[^/]*\.sqlstate-([0-9a-f]{32})-[0-9a-f]{16}\.tmp")
+_TEMPORARY: Final = re.compile(r"\.([^/]*)\.sqlstate-([0-9a-f]{32})-[0-9a-f]{16}\.tmp")
 _SESSION: Final = re.compile(r"[0-9a-f]{32}")
+_SESSION_FILE: Final = re.compile(r".*-session-[0-9a-f]{32}")
 # What is kept beside an open store, by SQLite and by us, has its name and one of these.
 _SIDECARS: Final = ("", "-wal", "-shm", "-journal", "-acknowledged")
 _AS_FOUND: Final = "what was there before is as it was"
@@ -59,6 +60,23 @@ def out_of_descriptors() -> bool:
     except OSError as e:
         return e.errno in NO_DESCRIPTOR
     return False
+
+
+def size(path: str) -> int:
+    """Return the bytes of a file, 0 if there is none.
+
+    Raises:
+        StoreIOError: the system does not say.
+    """
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as e:
+        raise StoreIOError(
+            f"{path} cannot be looked at: {why(e)}. What was committed is there. Look at the disk, and at the "
+            "permissions of the folder, and open the store again"
+        ) from e
 
 
 def may_not_write(path: str) -> bool:
@@ -292,7 +310,9 @@ class Temporary:
             # A file system without links. Between the line above and this, another could make the target.
             os.rename(self.path, self.target)
         else:
-            os.unlink(self.path)
+            # It is done; a second name that stays is removed as one that the dead left.
+            with suppress(OSError):
+                os.unlink(self.path)
 
 
 @contextmanager
@@ -301,7 +321,7 @@ def temporary(path: str | os.PathLike[str], store_id: bytes, like: str | None = 
 
     For others that write it, such as SQLite, it has a `path`. What is there already keeps its mode, and its owner and
     group as far as this user may give them; a new file gets those of *like*, or else 0600, its owner's alone. It is
-    never open to others while it is written.
+    never open to others while it is written. What others who are dead left of the same work is removed before.
 
     Raises:
         InvalidOption: what is there is not a regular file.
@@ -309,6 +329,7 @@ def temporary(path: str | os.PathLike[str], store_id: bytes, like: str | None = 
     """
     made: Temporary | None = None
     try:
+        sweep(path, store_id)
         made = Temporary(path, store_id, like)
         yield made
     except OSError as e:
@@ -316,7 +337,9 @@ def temporary(path: str | os.PathLike[str], store_id: bytes, like: str | None = 
             raise
         error = OSError(e.errno, why(e), os.fspath(path))  # the caller knows no temporary name
         durable = "it was replaced, and whether that survives a power cut is not certain"
-        error.add_note(durable if made is not None and made.replaced else _AS_FOUND)
+        meaning = durable if made is not None and made.replaced else _AS_FOUND
+        for note in getattr(e, "__notes__", [meaning]):
+            error.add_note(note)
         raise error from e
     finally:
         if made is not None:
@@ -340,17 +363,29 @@ def replacing(path: str | os.PathLike[str], store_id: bytes, like: str | None = 
         made.replace()
 
 
-def orphans(folder: str, store_id: bytes) -> list[str]:
-    """Return the names of temporary files in *folder* that are of this store, and whose makers are dead."""
+def orphans(path: str, store_id: bytes) -> list[str]:
+    """Return the names of temporary files whose makers are dead, in the folder of *path*.
+
+    They are those of the store with *store_id*, and those that were to take the place of *path*, whosever they are.
+    """
+    folder, name = os.path.split(path)
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
-        found = [entry.name for entry in entries if _belongs(entry.name, store_id) and _is_left(entry.path)]
+        found = [entry.name for entry in entries if _belongs(entry.name, store_id, name) and _is_left(entry.path)]
     return sorted(found)
 
 
-def remove_orphan(folder: str, name: str, store_id: bytes) -> bool:
+def remove_orphan(path: str, orphan: str, store_id: bytes) -> bool:
     """Remove a file that orphans() named, if it still is one, and tell whether it was removed."""
-    return _belongs(name, store_id) and _is_left(os.path.join(folder, name), remove=True)
+    folder, name = os.path.split(path)
+    return _belongs(orphan, store_id, name) and _is_left(os.path.join(folder, orphan), remove=True)
+
+
+def sweep(path: str | os.PathLike[str], store_id: bytes) -> None:
+    """Remove all that orphans() names."""
+    target = absolute(path, links=False)
+    for name in orphans(target, store_id):
+        remove_orphan(target, name, store_id)
 
 
 def sync_folder(path: str) -> None:
@@ -404,6 +439,7 @@ class SessionFile:
                 with suppress(OSError, AttributeError):  # who may write the store must see whether the session lives
                     os.fchmod(self._file.descriptor, stat.S_IMODE(os.stat(path).st_mode) & 0o666)
                 os.write(self._file.descriptor, store_id + session)
+                _sync(self._file.descriptor)  # a power cut must not leave the name of a file that says nothing
                 self._file.place(overwrite=False)
             except BaseException:
                 self._file.discard()
@@ -459,18 +495,24 @@ _held: weakref.WeakSet[Temporary] = weakref.WeakSet()
 
 def _temporary_path(target: str, store_id: bytes) -> str:
     folder, name = os.path.split(target)
+    return os.path.join(folder, f".{_shortened(name)}.sqlstate-{store_id.hex()}-{secrets.token_hex(8)}.tmp")
+
+
+def _shortened(name: str) -> str:
+    """Return as much of a file's name as its temporary file has in its own."""
     while len(os.fsencode(name)) > _NAME_BYTES_MAX - _EXTRA_BYTES:
         name = name[:-1]
-    return os.path.join(folder, f".{name}.sqlstate-{store_id.hex()}-{secrets.token_hex(8)}.tmp")
+    return name
 
 
 def _session_path(path: str, session: bytes) -> str:
     return f"{os.path.realpath(path)}-session-{session.hex()}"
 
 
-def _belongs(name: str, store_id: bytes) -> bool:
-    match = _TEMPORARY.fullmatch(name)
-    return match is not None and match[1] == store_id.hex()
+def _belongs(orphan: str, store_id: bytes, name: str) -> bool:
+    """Tell whether a temporary file is of the store, or was to get *name*."""
+    match = _TEMPORARY.fullmatch(orphan)
+    return match is not None and (match[2] == store_id.hex() or match[1] == _shortened(name))
 
 
 def _give(descriptor: int, like: os.stat_result) -> int:
@@ -528,25 +570,51 @@ def _is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
         return False
     try:
         status = os.lstat(path)
-        # A file with a second name may be a store, unless its size says that it is none: closing a descriptor of
-        # it would drop SQLite's locks.
-        right = status.st_size == len(content) if content else status.st_nlink == 1
-        if not right or not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             return False
-        # Those who only look do not keep each other from seeing.
-        descriptor = _lock(path, fcntl.LOCK_EX if remove else fcntl.LOCK_SH)
-        try:
-            if os.read(descriptor, len(content)) != content or not _is_named(path, descriptor):
-                return False
-            if remove:
-                os.unlink(path)
-        finally:
-            os.close(descriptor)
-        if remove:
+        if content:
+            # A power cut can leave the name of a session's file without what was in it.
+            left = status.st_size in (0, len(content)) and _is_unowned(path, content, remove=remove)
+        elif status.st_nlink == 1:
+            left = _is_unowned(path, content, remove=remove)
+        else:
+            left = _was_placed(path, status, remove=remove)
+        if left and remove:
             sync_folder(os.path.dirname(path))
     except OSError:
         return False
+    return left
+
+
+def _is_unowned(path: str, content: bytes, *, remove: bool) -> bool:
+    """Tell whether a file's maker is dead, by its lock; as _is_left()."""
+    # Those who only look do not keep each other from seeing.
+    descriptor = _lock(path, fcntl.LOCK_EX if remove else fcntl.LOCK_SH)
+    try:
+        if os.read(descriptor, len(content)) not in (content, b"") or not _is_named(path, descriptor):
+            return False
+        if remove:
+            os.unlink(path)
+    finally:
+        os.close(descriptor)
     return True
+
+
+def _was_placed(path: str, status: os.stat_result, *, remove: bool) -> bool:
+    """Tell whether a temporary file has its target's name too: its maker died between two steps of place()."""
+    folder, own = os.path.split(path)
+    match = _TEMPORARY.fullmatch(own)
+    if match is None:
+        return False
+    with os.scandir(folder) as entries:
+        others = [each.name for each in entries if each.name != own and each.inode() == status.st_ino]
+    target = next((name for name in others if _shortened(name) == match[1]), "")
+    if _SESSION_FILE.fullmatch(target):
+        return _is_unowned(path, b"", remove=remove)
+    # It may be a store: to close it, after a look at its lock, would drop SQLite's. Its maker does not mind.
+    if target and remove:
+        os.unlink(path)
+    return bool(target)
 
 
 def _in_use(file: str) -> bool:

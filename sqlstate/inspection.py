@@ -7,7 +7,6 @@ first, and our own tables as they will be: store id, marker, numbers and chain m
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -201,7 +200,7 @@ def _inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None
     marker = _identity_of_main(engine)[1] if main is None else main.marker
     if not marker.open and (main is not None or not is_wal):
         return  # no -wal can be missing; what else may be wrong with the file is told by others
-    if marker.open and marker.inode not in (0, os.stat(engine.real_path).st_ino):
+    if marker.open and marker.inode not in (0, engine.opener.inode):
         end = "It contradicts itself: it was copied while it was written"
         if main is not None:
             end = f"It ends with commit {main.head.seq}; what the store committed later is not in it"

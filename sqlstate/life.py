@@ -35,6 +35,10 @@ class Life:
         """Whether check() would pass."""
         return not (self.forked or self.closed or self.failure)
 
+    def fail(self, failure: str) -> None:
+        """Refuse all further work: *failure* says why."""
+        self.failure = failure
+
     def check(self) -> None:
         """Raise if the store was closed, opened before a fork, or failed.
 

@@ -22,6 +22,25 @@ def has_foreign_journal(path: str) -> bool:
     return start.rstrip(b"\0") != _JOURNAL_MAGIC[: len(start.rstrip(b"\0"))]
 
 
+def is_nothing(sidecar: str) -> bool:
+    """Tell whether a -wal or -journal holds nothing: it is not there, is empty, or a journal that SQLite ignores.
+
+    SQLite writes the first bytes of a journal last: one with zeros there is of a process that died before a page of
+    the file was written over.
+    """
+    try:
+        if not os.stat(sidecar).st_size:
+            return True
+        if not sidecar.endswith("-journal"):
+            return False
+        with open(sidecar, "rb") as file:
+            return file.read(1) == b"\0"
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlstate import files
@@ -20,19 +21,22 @@ class Opener:
     """Opens connections to the file that *path* leads to now, and to no other that gets its name later.
 
     Args:
-        path: absolute path of the file, as it was given.
-        real_path: the same without links; SQLite names the files beside it after that.
+        life: of the handle.
+        real_path: of the file, without links; SQLite names the files beside it after that.
         timeout: seconds that a connection waits for a lock.
-        read_only: for a handle that changes nothing.
         vfs: name of the SQLite VFS that does the input and output; None is the system's.
+
+    Raises:
+        StoreIOError: the file cannot be looked at.
     """
 
-    def __init__(self, path: str, real_path: str, timeout: float, *, read_only: bool, vfs: str | None) -> None:
-        self._path = path
+    def __init__(self, life: Life, real_path: str, timeout: float, *, vfs: str | None) -> None:
+        self._life = life
+        self._path = life.path
         self._real_path = real_path
         self._timeout = timeout
-        self._read_only = read_only
         self._vfs = vfs
+        files.size(real_path)  # raises if it cannot be looked at
         self._identity = identity(real_path)
         self._main = files.Named(real_path)
         self._wal = files.Named(real_path + "-wal")
@@ -54,10 +58,11 @@ class Opener:
             return self.frozen.connect(self._timeout)
         # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
         # be rolled back must wait longer if this store is opened for reading.
-        waits = self._read_only and _size(self._real_path + "-journal") > 0
+        waits = self._life.read_only and files.size(self._real_path + "-journal") > 0
         connection = Connection(self._path, self._timeout, read_only=waits, vfs=self._vfs)
         # Who forgets close() leaves its connections to the garbage collector, or to the end of the process.
         connection.fold_at_close(fold=False)
+        connection.stuck = self._life.fail
         return connection
 
     def close(self, connection: Connection) -> None:
@@ -67,18 +72,18 @@ class Opener:
             self.frozen.close()
             return
         ours = self.foldable and self.wal_in_place()
-        connection.fold_at_close(fold=ours or (self.main_in_place() and not _size(self._real_path + "-wal")))
+        connection.fold_at_close(fold=ours or (self.main_in_place() and self._has_no_wal()))
         connection.close()
 
-    def check_unchanged(self, life: Life) -> None:
+    def check_unchanged(self) -> None:
         """Raise if the file is read without locks, and somebody has changed it: what was read may be mixed.
 
         Raises:
             StoreIOError: that is so; the handle refuses further work.
         """
-        if self.frozen is None or life.failure or not self.frozen.changed():
+        if self.frozen is None or self._life.failure or not self.frozen.changed():
             return
-        life.failure = "the file was changed while it was read without locks"
+        self._life.failure = "the file was changed while it was read without locks"
         raise StoreIOError(f"{self._path}: {CHANGED}")
 
     @property
@@ -97,6 +102,11 @@ class Opener:
             self._wal_inode = inode
         return inode != 0 and inode == self._wal_inode
 
+    def _has_no_wal(self) -> bool:
+        with suppress(StoreIOError):  # then there may be one
+            return not files.size(self._real_path + "-wal")
+        return False
+
     def begin_anew(self) -> None:
         """Forget which -wal there was: SQLite closed the file."""
         self._wal_inode = 0
@@ -106,13 +116,6 @@ class Opener:
         where = _name_of(self._identity)
         found = f"; it is {where} now" if where else ""
         return f"the file was renamed, removed or replaced while the store was open{found}"
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _name_of(file: tuple[int, int] | None) -> str:

@@ -1,4 +1,4 @@
-"""Opening a store, and restoring one from a backup."""
+"""Opening a store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Final, Literal
 
-from sqlstate import audit, backup, files, migrate, recovery, schema, wal
+from sqlstate import audit, files, migrate, recovery, schema, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.commit import Writer, now
@@ -21,7 +21,6 @@ from sqlstate.sqlite_journal import scan_wal
 from sqlstate.store import Store, check_timeout
 
 if TYPE_CHECKING:
-    from sqlstate.backup import BackupReport, Progress
     from sqlstate.connection import Journal
     from sqlstate.errors import StoreError
     from sqlstate.inspection import Inspection
@@ -103,44 +102,11 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             engine.settle()
         writer = Writer(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
-        engine.opener.check_unchanged(engine.life)
+        engine.opener.check_unchanged()
     except BaseException:
         engine.close()
         raise
     return Store(writer, report, (group_size if mode == "group" else 1, group_wait))
-
-
-def restore(
-    source: str | os.PathLike[str],
-    dest: str | os.PathLike[str],
-    *,
-    replace: bool = False,
-    accept_copy: bool = False,
-    progress: Progress | None = None,
-) -> BackupReport:
-    """Make the store *dest* from a backup, whole or not at all; its audit trail says so.
-
-    Args:
-        source: a closed store. It is checked whole before, and the copy again before it gets its name.
-        dest: a path where no file is yet.
-        replace: replace the store that is there.
-        accept_copy: take a *source* that is a copy of a store that was open, made by a backup tool that knows SQLite
-            alone. All of it is checked, and it is taken with the commit that it ends with; later ones are not in it.
-        progress: called with pages copied and entries checked, and how many there are of both.
-
-    Raises:
-        RestoreRejected: *source* is damaged, is not a store, or is in use; *dest* is as it was.
-        InvalidOption: *dest* is there, or a -wal or -journal lies beside it; it is as it was.
-        Busy: *dest* is in use.
-        StoreFull, StoreIOError: *dest* could not be written; it is as it was.
-    """
-    done = backup.restore(source, dest, replace=replace, accept_copy=accept_copy, progress=progress)
-    with open(done.path, recover="resume" if done.copied_open else "rollback") as store:
-        detail = {"file": files.as_text(os.path.basename(source)), "bytes": done.bytes, "seq": done.head.seq}
-        if done.copied_open:
-            detail["copied_open"] = True
-        store.record("restore", detail | {"root": done.head.root.hex()})
-    return done
 
 
 def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
@@ -181,7 +147,10 @@ def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
     """
     if engine.header[18:19] != b"\2" or found.shared or not hasattr(os, "statvfs"):
         return False
-    system = os.statvfs(engine.folder)
+    try:
+        system = os.statvfs(engine.folder)
+    except OSError:
+        return False
     if system.f_frsize >= _SHM_STEP:
         return False
     frames = engine.size("-wal") // page_size(engine.header)

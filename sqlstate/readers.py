@@ -77,7 +77,7 @@ class Readers:
         if not self._life.usable:
             self._life.check()
         if self._opener.frozen is not None:
-            self._opener.check_unchanged(self._life)
+            self._opener.check_unchanged()
         try:
             return self._idle.pop()
         except IndexError:
@@ -96,7 +96,7 @@ class Readers:
         else:
             connection.end()
         if self._opener.frozen is not None:
-            self._opener.check_unchanged(self._life)
+            self._opener.check_unchanged()
 
     # For more than one.
 

@@ -116,7 +116,7 @@ def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str
     report = replace(_report(engine, found), evidence=evidence)
     report = _compared(writer, found, report)
     dead = _dead(writer)
-    orphans = files.orphans(engine.folder, writer.meta.store_id)
+    orphans = files.orphans(engine.real_path, writer.meta.store_id)
     due = bool(not report.clean or dead or orphans) and not (report.shared and not dead and not orphans)
     if due and engine.read_only:
         report = replace(report, due=True, pending=tuple(dead))
@@ -124,6 +124,8 @@ def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str
         raise _due(engine, report)
     elif due:
         report = _recovered_if_room(writer, found, replace(report, pending=tuple(dead)), how, orphans)
+    if not engine.read_only and how != "refuse":
+        engine.drop_empty_journals()
     if not engine.read_only:
         for session in files.dead_sessions(engine.real_path, writer.meta.store_id):
             files.remove_session(engine.real_path, session, writer.meta.store_id)
@@ -179,7 +181,7 @@ def _recovered(
     if report.damage and report.entry is not None:
         _begin_anew(writer)
     for name in orphans:
-        files.remove_orphan(engine.folder, name, writer.meta.store_id)
+        files.remove_orphan(engine.real_path, name, writer.meta.store_id)
     return report
 
 

@@ -31,7 +31,7 @@ from sqlstate.errors import (
     StoreMissing,
 )
 from sqlstate.mending import Content, Lost, Mending
-from sqlstate.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.raw_file import alone, read_at, set_journaling, unlocked_vfs
 from sqlstate.schema import Differences
 
 if TYPE_CHECKING:
@@ -172,6 +172,8 @@ def repair(
     with backup.on_disk(target), ExitStack() as stack:
         connection = _hold(target, stack, dry_run=dry_run)
         meta, marker = _facts(connection)
+        if not dry_run:
+            files.sweep(target, meta.store_id)
         theirs = None if source is None else _open_backup(source, target, meta, stack)
         reindex = _is_walkable(connection)
         before = check.examine(connection, meta, "full", None, _half(progress, 0))
@@ -192,7 +194,8 @@ def repair(
                 name = None if source is None else os.path.basename(os.fspath(source))
                 report = replace(report, entry=_note(copy, meta, plan, report, name))
                 after = check.examine(copy, meta, "full", None, _half(progress, 1))
-                if not plan.mending.lost and not mending.is_whole(_content(copy), plan.head):
+                whole = plan.mending.lost or mending.is_whole(_content(copy), plan.head)
+                if not whole or _has_new_kinds(before, after):
                     raise Damaged(f"{target}: it could not be repaired. {_NOTHING}; restore a backup")
                 report = replace(report, after=after.outcome, lost=_lost(plan) + _others(after, plan, ()))
             set_journaling(made.path, unlocked_vfs(None), meta.journal)
@@ -205,6 +208,11 @@ def _half(progress: Progress | None, before: int) -> check.Meter:
     if progress is None:
         return check.Meter()
     return check.Meter(lambda done, total: progress(before * total + done, 2 * total))
+
+
+def _has_new_kinds(before: CheckReport, after: CheckReport) -> bool:
+    """Tell whether a check finds in the copy what it did not find in the file: then it is not worth its place."""
+    return bool({each.kind for each in after.findings} - {each.kind for each in before.findings})
 
 
 # ---- The files ----
@@ -220,11 +228,10 @@ def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
     if free is False:
         raise Busy(f"somebody has {target} open; close it there. {_NOTHING}")
     for sidecar in backup.beside(target):
-        if os.path.getsize(sidecar):
-            raise Busy(
-                f"{target} is in use, or was not closed: {sidecar} lies beside it, and may hold commits. Open and "
-                f"close the store first; 'sqlstate recover' does so. {_NOTHING}"
-            )
+        raise Busy(
+            f"{target} is in use, or was not closed: {sidecar} lies beside it, and may hold commits. Open and "
+            f"close the store first; 'sqlstate recover' does so. {_NOTHING}"
+        )
     if free is None and not dry_run:
         raise ReadOnly(f"{target} may not be written, so whether it is in use cannot be known. {_NOTHING}")
     return stack.enter_context(backup.reading(target, None))
@@ -291,11 +298,7 @@ def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
         with files.replacing(evidence, meta.store_id, like=target) as kept:
             for part in _read(target):
                 kept.write(part)
-    with outdating(target, None) as outdate:
-        last = os.stat(target).st_nlink == 1  # with another name, the file goes on
-        made.replace()
-        if last:
-            outdate()
+    backup.take_place(made, None)
 
 
 def _has_content_of(evidence: str, target: str) -> bool:

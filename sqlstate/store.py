@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
@@ -16,7 +16,7 @@ from sqlstate.blocks import Block
 from sqlstate.collection import Collection
 from sqlstate.commit import Writer, now
 from sqlstate.encoding import Key, Name, Stored, check_collection, check_number
-from sqlstate.errors import Busy, InvalidOption, ReadOnly, StoreFull, StoreUnusable
+from sqlstate.errors import Busy, InvalidOption, StoreError, StoreFull, StoreUnusable
 from sqlstate.group import GroupCommit
 from sqlstate.prover import Provable
 from sqlstate.staging import StagedTransaction, WriteAheadLog
@@ -439,32 +439,50 @@ class Store(Provable):
         return StagedTransaction(self._wal, txn)
 
     def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
-        """Copy the newest commit's state into one file, while others go on writing; verified before it gets its name.
+        """Copy the newest commit's state into one file, while others go on writing; checked before it gets its name.
 
-        An audit entry says so, unless the store was opened for reading, or cannot be written. In a store without
-        SQLite's WAL, writers wait while it is copied.
+        The copy is checked as check() does: one that is not sound takes nobody's place. An audit entry says that it
+        is there, unless the store was opened for reading, or cannot be written. In a store without SQLite's WAL,
+        writers wait while it is copied.
 
         Args:
             dest: the copy. A backup of this store that is there is replaced, or rotated.
             keep: how many backups to keep: *dest*, and the older ones as `dest.1`, `dest.2`, …; 0 keeps one.
-            progress: called with pages copied and entries checked, and how many there are of both.
+            progress: called with what is done and what there is in all.
 
         Raises:
             InvalidOption: *dest* is the store itself, another file, or in use; or *keep* is not a number.
-            Damaged: the copy does not have the root that it must have; *dest* is as it was.
+            Damaged: the copy is not sound; *dest* and the older ones are as they were. See salvage().
             StoreFull, StoreIOError: it could not be written; *dest* is as it was.
         """
         done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
-        if not self._engine.read_only:
-            detail = {
-                "file": files.as_text(done.path.name),
-                "bytes": done.bytes,
-                "seq": done.head.seq,
-                "root": done.head.root.hex(),
-            }
-            with suppress(StoreFull, ReadOnly):  # the backup is there all the same
-                self.record("backup", detail)
+        if self._engine.read_only:
+            return done
+        detail = {
+            "file": files.as_text(done.path.name),
+            "bytes": done.bytes,
+            "seq": done.head.seq,
+            "root": done.head.root.hex(),
+        }
+        with suppress(StoreError):  # the backup is there all the same, and the next call says what became of the store
+            return replace(done, entry=self.record("backup", detail))
         return done
+
+    def salvage(self, dest: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
+        """Copy a damaged store into one file as it is, and return its path: `DEST.salvage-` and 16 digits.
+
+        Nothing is checked, and nothing is noted in the store. The copy takes nobody's place, and no backup() moves or
+        removes it: the digits are of its content's hash. check() tells what is wrong with it, repair() can mend it.
+
+        Args:
+            dest: how the name begins: where a backup would be.
+            progress: called with what is done and what there is in all.
+
+        Raises:
+            InvalidOption: *dest* is no path of a file.
+            StoreFull, StoreIOError: it could not be written; nothing was.
+        """
+        return backup.salvage(self._engine, self._meta, dest, progress=progress)
 
     def record(self, kind: str, detail: Mapping[str, Any]) -> int:
         """Append an entry to the audit trail, durably, and return its number. For this package's own modules."""

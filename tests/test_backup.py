@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import backup, files, merkle, migrate
-from sqlstate.connection import Connection
+from sqlstate.connection import Connection, OutcomeUnknown
 from sqlstate.encoding import name_bytes
 from sqlstate.errors import (
     Busy,
@@ -44,6 +45,7 @@ from sqlstate.errors import (
 from sqlstate.raw_file import set_journaling
 from tests.reference import plain
 from tests.support.child import Child
+from tests.support.failing import FailingVFS
 from tests.support.images import folder_image, image
 from tests.test_files import failing, is_folder, names, needs_fork, without_privileges
 from tests.test_format import entries_of, load
@@ -238,7 +240,7 @@ def test_commits_between_any_two_steps_of_a_copy_are_not_in_it(
     assert len(seen) > 50
     assert seen == sorted(seen)
     assert len({total for _, total in seen}) == 1
-    assert seen[-1][0] == seen[-1][1] > 3000
+    assert seen[-1][0] == seen[-1][1] > 300
     assert store.head().seq == before.seq + len(seen)
 
 
@@ -376,6 +378,14 @@ WRONG = {
     "the store id": "UPDATE meta SET value = zeroblob(16) WHERE name = 'store_id'",
     "a table": "DROP TABLE staged",
     "an index": "DROP INDEX merkle_name",
+    # What a look at the newest commit and the root of the entries does not find.
+    "an older value in the log": "UPDATE wal SET value = '\"z\"' WHERE lsn = 3",
+    "a node": "UPDATE merkle SET children = zeroblob(length(children)) WHERE level = 1",
+    "nodes": "DELETE FROM merkle WHERE level = 1",
+    "the beginning of a draft": "DELETE FROM wal WHERE kind = 'BEGIN' AND txn IN (SELECT txn FROM staged)",
+    "a draft": "DELETE FROM staged",
+    "an audit entry": "DROP TRIGGER audit_no_delete; DELETE FROM audit WHERE number = 1",
+    "a view": "DROP VIEW entries",
 }
 
 
@@ -384,27 +394,40 @@ WRONG = {
 def test_a_store_that_is_damaged_is_neither_backed_up_nor_restored(tmp_path: Path, journal: Journal, sql: str) -> None:
     path = made(tmp_path / "test.db", journal)
     with sqlstate.open(path) as store:
+        if "staged" in sql:
+            begun = store.wal.append("BEGIN")
+            store.wal.append("PUT", txn=begun.txn, collection="s", key=1, value=2)
         good = copy(store, tmp_path / "b")
     edit(path, sql)
     before = image(path)
     with pytest.raises(RestoreRejected) as caught:
-        restore(path, tmp_path / "r")
+        restore(path, tmp_path / "b", replace=True)
     assert str(path) in str(caught.value)
     assert "Nothing was written; restore another backup" in caught.value.reason
     assert caught.value.source == str(path)
     assert image(path) == before
-    with suppress(StoreError), sqlstate.open(path) as store, pytest.raises(Damaged):
-        copy(store, tmp_path / "b", keep=2)
+    with pytest.raises(RestoreRejected):
+        restore(path, tmp_path / "r")
+    with suppress(StoreError), sqlstate.open(path, recover="resume") as store:
+        with pytest.raises(Damaged, match=r"No backup was made.*store\.salvage"):
+            copy(store, tmp_path / "b", keep=2)
+        salvaged = store.salvage(tmp_path / "b")
+        assert store.salvage(tmp_path / "b") == salvaged
+        assert re.fullmatch(r"b\.salvage-[0-9a-f]{16}", salvaged.name)
+        with pytest.raises(RestoreRejected):
+            restore(salvaged, tmp_path / "b", replace=True)
+        salvaged.unlink()
     agrees(tmp_path / "b", good)
     assert names(tmp_path) == ["b", "test.db"]
 
 
-def test_a_damaged_page_is_found_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_damaged_page_takes_no_place(tmp_path: Path) -> None:
     path = made(tmp_path / "test.db")
     with sqlstate.open(path) as store:
         copy(store, tmp_path / "b")
     raw = (tmp_path / "b").read_bytes()
     page = 4096
+    (tmp_path / "r").write_bytes(b"precious")
     refused = 0
     for number in range(1, len(raw) // page):
         found = bytearray(raw)
@@ -414,10 +437,58 @@ def test_a_damaged_page_is_found_before_anything_is_written(tmp_path: Path) -> N
             restore(tmp_path / "b", tmp_path / "r", replace=True)
         except RestoreRejected:
             refused += 1
-    assert refused > (len(raw) // page) // 2  # nodes and old records are not looked at
+            assert (tmp_path / "r").read_bytes() == b"precious"
+        else:  # nothing was on that place of the page
+            judged(tmp_path / "r")
+            (tmp_path / "r").write_bytes(b"precious")
+    assert refused > (len(raw) // page) * 0.9
     (tmp_path / "b").write_bytes(raw)
-    restore(tmp_path / "b", tmp_path / "r", replace=(tmp_path / "r").exists())
+    restore(tmp_path / "b", tmp_path / "r", replace=True)
     judged(tmp_path / "r")
+
+
+@pytest.mark.parametrize(("at", "said"), [(36, "counts 16711680 free pages"), (64, "vacuumed step by step")])
+def test_a_header_that_sqlites_own_check_passes_over_takes_no_place(tmp_path: Path, at: int, said: str) -> None:
+    path = made(tmp_path / "test.db")
+    with sqlstate.open(path) as store:
+        good = copy(store, tmp_path / "b")
+    raw = bytearray(path.read_bytes())
+    raw[at : at + 4] = b"\0\xff\0\0"
+    path.write_bytes(raw)
+    with pytest.raises(RestoreRejected, match=said):
+        restore(path, tmp_path / "b", replace=True)
+    with sqlstate.open(path, read_only=True) as store, pytest.raises(Damaged, match=said):
+        copy(store, tmp_path / "b", keep=3)
+    agrees(tmp_path / "b", good)
+    assert names(tmp_path) == ["b", "test.db"]
+
+
+@pytest.mark.parametrize("index", ["wal_milestones", "wal_staged"])
+def test_an_index_with_records_that_are_not_its_own_takes_no_place(tmp_path: Path, index: str) -> None:
+    path = made(tmp_path / "test.db")
+    with closing(sqlite3.connect(path)) as db, db:
+        (sql,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (index,)).fetchone()
+        db.executescript(f"DROP INDEX {index}; {sql.split(' WHERE ')[0]}; PRAGMA writable_schema = 1")
+        db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, index))
+    (tmp_path / "r").write_bytes(b"precious")
+    with pytest.raises(RestoreRejected, match=f"the index {index} does not fit its table"):
+        restore(path, tmp_path / "r", replace=True)
+    assert (tmp_path / "r").read_bytes() == b"precious"
+    assert names(tmp_path) == ["r", "test.db"]
+
+
+def test_a_list_of_free_pages_of_any_length_is_followed(tmp_path: Path) -> None:
+    path = made(tmp_path / "test.db", entries=10)
+    edit(path, "CREATE TABLE t (a); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) "
+         "INSERT INTO t SELECT zeroblob(4000) FROM n; DROP TABLE t")  # fmt: skip
+    report = restore(path, tmp_path / "r")
+    assert report.bytes > 3000 * 4096
+    raw = bytearray(path.read_bytes())
+    trunk = int.from_bytes(raw[32:36])
+    raw[(trunk - 1) * 4096 : (trunk - 1) * 4096 + 4] = trunk.to_bytes(4)
+    path.write_bytes(raw)
+    with pytest.raises(RestoreRejected, match="free page"):
+        restore(path, tmp_path / "r", replace=True)
 
 
 def spoiling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,9 +511,9 @@ def test_a_copy_that_is_not_what_was_written_takes_nobodys_place(
     with sqlstate.open(tmp_path / "test.db") as store:
         first = copy(store, tmp_path / "b")
         spoiling(monkeypatch)
-        with pytest.raises(Damaged, match=r"the copy of .*test\.db: its entries do not have the root"):
+        with pytest.raises(Damaged, match=r"the copy of .*test\.db: .* is not what the tree says.* and 500 more"):
             copy(store, tmp_path / "b", keep=2)
-    with pytest.raises(RestoreRejected, match=r"the copy of .*test\.db: its entries do not have the root"):
+    with pytest.raises(RestoreRejected, match=r"the copy of .*test\.db: .* is not what the tree says.* and 500 more"):
         restore(tmp_path / "test.db", tmp_path / "r")
     agrees(tmp_path / "b", first)
     assert names(tmp_path) == ["b", "test.db"]
@@ -581,7 +652,7 @@ def test_a_backup_that_somebody_has_open_is_neither_replaced_nor_renamed(
         opened[0]["c"][name] = 1
         opened[0].close()
         assert judged(tmp_path / name).seq == (3 if name == "b" else 4)
-        assert not files.orphans(str(tmp_path), store.store_id)
+        assert not files.orphans(str(tmp_path / "b"), store.store_id)
     assert [name for name in names(tmp_path) if ".tmp" in name] == []
 
 
@@ -688,6 +759,118 @@ def test_a_file_system_that_refuses_a_step_still_gets_its_backup(
     assert seqs(folder) == expected
 
 
+@pytest.mark.parametrize("call", ["rename", "fsync", "replace"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_step_that_fails_leaves_each_backup_where_it_was(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    folder = tmp_path / "b"
+    folder.mkdir()
+    rounds(store, folder / "b", 3, 3)
+    store["c"]["newest"] = 1
+    before = {name: image(folder / name) for name in names(folder)}
+    real, calls = getattr(os, call), 0
+
+    def fail(first: Any, *rest: Any) -> Any:
+        nonlocal calls
+        if call != "fsync" or is_folder(first):
+            calls += 1
+            if calls == number:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(first, *rest)
+
+    monkeypatch.setattr(os, call, fail)
+    told = ""
+    try:
+        copy(store, folder / "b", keep=3)
+    except StoreIOError as e:
+        told = str(e)
+    monkeypatch.undo()
+    if told and "not certain" not in told:
+        assert "what was there before is as it was" in told
+        assert {name: image(folder / name) for name in names(folder)} == before
+    else:
+        assert calls < number or told
+    copy(store, folder / "b", keep=3)
+    assert list(seqs(folder)) == ["b", "b.1", "b.2"]
+
+
+def test_where_the_backups_cannot_be_moved_back_it_is_said(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds(store, tmp_path / "b", 3, 3)
+    before = seqs(tmp_path)
+    real, calls = os.rename, 0
+
+    def fail(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(*arguments)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(StoreIOError, match="all backups that were there are there, some of them one place further on"):
+        copy(store, tmp_path / "b", keep=3)
+    monkeypatch.undo()
+    assert sorted(seqs(tmp_path).values()) == sorted(before.values())
+
+
+@pytest.mark.parametrize("fault", ["sync wal", "write wal"])
+def test_a_backup_whose_audit_entry_fails_is_there_and_is_not_said_to_have_failed(tmp_path: Path, fault: str) -> None:
+    vfs = FailingVFS()
+    store = sqlstate.open(tmp_path / "test.db", vfs="failing")
+    fill(store)
+
+    def progress(done: int, total: int) -> None:
+        if done == total:
+            vfs.fails = fault
+
+    report = store.backup(tmp_path / "b", progress=progress)
+    assert (report.entry, vfs.fails) == (None, "")
+    agrees(tmp_path / "b", report)
+    with suppress(StoreError):
+        store.close()
+    with sqlstate.open(tmp_path / "test.db") as again:
+        assert again.backup(tmp_path / "b").entry == list(again.audit())[-1].number
+    vfs.unregister()
+
+
+def test_a_restore_notes_itself_before_the_file_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path / "b")
+    made(tmp_path / "r")
+    before = image(tmp_path / "r")
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "commit", _unknown)
+        with pytest.raises(StoreIOError, match="nothing was put in its place"):
+            restore(tmp_path / "b", tmp_path / "r", replace=True)
+    assert image(tmp_path / "r") == before
+    assert names(tmp_path) == ["b", "r"]
+    report = restore(tmp_path / "b", tmp_path / "r", replace=True)
+    with sqlstate.open(tmp_path / "r", read_only=True) as store:
+        entry = list(store.audit())[-1]
+    assert (entry.kind, entry.number, entry.seq) == ("restore", report.entry, report.head.seq)
+    assert entry.detail == {
+        "file": "b", "bytes": (tmp_path / "b").stat().st_size, "seq": report.head.seq, "root": report.head.root.hex(),
+    }  # fmt: skip
+
+
+def _unknown(_: Connection) -> None:
+    raise OutcomeUnknown("disk I/O error")
+
+
+def test_the_journal_of_one_who_is_at_work_is_let_be(tmp_path: Path) -> None:
+    path = made(tmp_path / "test.db", "delete")
+    with sqlstate.open(path) as store:
+        with store.transaction() as txn:
+            txn["c"].update(dict.fromkeys(range(400), "y" * 300))
+            assert (tmp_path / "test.db-journal").read_bytes()[:1] == b"\0"
+            sqlstate.open(path).close()
+            assert names(tmp_path) == ["test.db", "test.db-journal"]
+        assert store["c"][7] == "y" * 300
+    judged(path)
+
+
 # ---- Killed at any moment ----
 
 
@@ -759,8 +942,8 @@ def each_kill(
 
 def cleared(folder: Path, store_id: bytes) -> None:
     """Do what the next open does with files that a dead process left."""
-    for name in files.orphans(str(folder), store_id):
-        assert files.remove_orphan(str(folder), name, store_id)
+    for name in files.orphans(str(folder / "r"), store_id):
+        assert files.remove_orphan(str(folder / "r"), name, store_id)
 
 
 @needs_fork
@@ -823,15 +1006,12 @@ def test_a_restore_that_is_killed_at_any_step_leaves_what_was_there_or_the_whole
 
     whole = 0
     for _, was_cut in each_kill(folder, work, 12):
-        if (folder / "r").exists() and (folder / "r").stat().st_nlink > 1:
-            # Cut between the two steps that never overwrite: the second name is not touched while it is one.
-            assert files.orphans(str(folder), store_id) == []
-            (other,) = set(names(folder)) - {"r"}
-            (folder / other).unlink()
         cleared(folder, store_id)
         if folder_image(folder) != before or not was_cut:
             assert judged(folder / "r").chain == report.head.chain
             assert names(folder) == ["r"]
+            with sqlstate.open(folder / "r", read_only=True) as restored:
+                assert [entry.kind for entry in restored.audit()][-1] == "restore"
             whole += 1
     assert whole >= 2
     assert image(tmp_path / "b") == source
@@ -995,11 +1175,30 @@ def test_nothing_is_restored_beside_what_may_hold_commits(tmp_path: Path, suffix
     made(tmp_path / "b")
     if there:
         made(tmp_path / "r")
-    (tmp_path / f"r{suffix}").write_bytes(b"")
+    (tmp_path / f"r{suffix}").write_bytes(b"7")
     before = folder_image(tmp_path)
     with pytest.raises(InvalidOption, match=f"r{suffix} lies where"):
         restore(tmp_path / "b", tmp_path / "r", replace=True)
     assert folder_image(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["r", "b"])
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("suffix", "content"), [("-wal", b""), ("-journal", b""), ("-journal", bytes(12) + b"the rest of a header")]
+)
+def test_a_journal_that_holds_nothing_is_no_obstacle_and_does_not_stay(
+    tmp_path: Path, suffix: str, content: bytes, there: bool, name: str
+) -> None:
+    made(tmp_path / "b", "delete")
+    if there:
+        made(tmp_path / "r", "delete")
+    (tmp_path / f"{name}{suffix}").write_bytes(content)
+    agreed = restore(tmp_path / "b", tmp_path / "r", replace=there)
+    assert agreed.head.chain == judged(tmp_path / "r").chain
+    with sqlstate.open(tmp_path / name) as store:
+        assert store.recovery.clean
+    assert names(tmp_path) == ["b", "r"]
 
 
 def test_what_is_there_is_replaced_only_if_asked_and_only_if_it_is_a_file_of_its_own(tmp_path: Path) -> None:
@@ -1037,8 +1236,12 @@ def test_a_file_that_came_to_be_there_meanwhile_stays(tmp_path: Path) -> None:
         restore(tmp_path / "b", tmp_path / "r", progress=progress)
     assert (tmp_path / "r").read_bytes() == b"precious"
     (tmp_path / "r").unlink()
+
+    def journal(done: int, total: int) -> None:
+        (tmp_path / "r-wal").write_bytes(b"7")
+
     with pytest.raises(InvalidOption, match="r-wal lies where"):
-        restore(tmp_path / "b", tmp_path / "r", progress=lambda *_: (tmp_path / "r-wal").touch())
+        restore(tmp_path / "b", tmp_path / "r", progress=journal)
     assert names(tmp_path) == ["b", "r-wal"]
 
 

@@ -325,6 +325,27 @@ def test_backups_rotate(db: str, tmp_path: Path) -> None:
     assert kept == {"copy.db": 3, "copy.db.1": 2, "copy.db.2": 1}
 
 
+def test_a_damaged_store_is_not_backed_up_but_salvaged_under_a_name_of_its_own(db: str, tmp_path: Path) -> None:
+    copy = str(tmp_path / "copy.db")
+    good("backup", db, copy, "--quiet")
+    shutil.copy(db, tmp_path / "damaged")
+    db = str(tmp_path / "damaged")
+    with closing(sqlite3.connect(db)) as edited, edited:
+        edited.execute("UPDATE merkle SET children = zeroblob(length(children))")
+    before = files_of(tmp_path)
+    said = bad(Exit.DAMAGED, "backup", db, copy, "--keep", "3")
+    assert "'sqlstate backup --salvage' makes a copy of it as it is" in said
+    assert files_of(tmp_path) == before
+    bad(Exit.USAGE, "backup", db, copy, "--keep", "3", "--salvage")
+    result = run("backup", db, copy, "--salvage", "--json")
+    facts = json.loads(result.stdout)
+    assert Path(facts["path"]).stat().st_size == facts["bytes"]
+    assert facts["path"].startswith(f"{copy}.salvage-")
+    assert f"'sqlstate check {facts['path']}'" in result.stderr
+    bad(Exit.USAGE, "restore", facts["path"], copy, "--replace")
+    assert {name: kept for name, kept in files_of(tmp_path).items() if "salvage" not in name} == before
+
+
 def test_backup_refuses_what_would_do_harm(db: str, tmp_path: Path) -> None:
     before = files_of(tmp_path)
     bad(Exit.USAGE, "backup", db, db)

@@ -112,7 +112,7 @@ def test_a_copy_that_contradicts_itself_is_refused_also_when_it_is_asked_for(pat
     copy, _ = copy_of_open(path, "VACUUM INTO")
     shell(copy, "UPDATE state SET value = '77' WHERE key = 'k1'")
     before = folder_image(path.parent)
-    with pytest.raises(RestoreRejected, match="do not have the root"):
+    with pytest.raises(RestoreRejected, match="is not what the tree says"):
         sqlstate.restore(copy, path.with_name("dest.db"), accept_copy=True)
     assert folder_image(path.parent) == before
 

@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -123,8 +123,8 @@ def test_while_it_is_written_it_is_private_carries_the_stores_id_and_is_no_orpha
         (name,) = names(tmp_path)
         assert NAME.fullmatch(name)
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
-        assert orphans(str(tmp_path), OURS) == []
-        assert not remove_orphan(str(tmp_path), name, OURS)
+        assert orphans(str(tmp_path / "out"), OURS) == []
+        assert not remove_orphan(str(tmp_path / "out"), name, OURS)
     assert names(tmp_path) == ["out"]
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
 
@@ -215,7 +215,7 @@ def test_a_name_of_the_greatest_length_is_no_reason_to_fail(tmp_path: Path, name
         assert len(os.fsencode(made.path + "-journal")) - len(os.fsencode(tmp_path)) <= 256
         Path(made.path + "-journal").touch()
         os.unlink(made.path + "-journal")
-        assert orphans(str(tmp_path), OURS) == []
+        assert orphans(str(tmp_path / "out"), OURS) == []
         made.replace()
     assert names(tmp_path) == [name]
 
@@ -279,15 +279,15 @@ def test_what_a_killed_process_left_is_found_and_removed_and_what_a_living_one_h
     with Process(HOLDS_TEMPORARY, tmp_path / "out") as child:
         assert child.says() == "holding"
         (name,) = set(names(tmp_path)) - {"out"}
-        assert orphans(str(tmp_path), OURS) == []
-        assert not remove_orphan(str(tmp_path), name, OURS)
+        assert orphans(str(tmp_path / "out"), OURS) == []
+        assert not remove_orphan(str(tmp_path / "out"), name, OURS)
         child.kill()
-    assert orphans(str(tmp_path), OTHER) == []
-    assert not remove_orphan(str(tmp_path), name, OTHER)
-    assert orphans(str(tmp_path), OURS) == [name]
-    assert orphans(str(tmp_path), OURS) == [name]  # looking changes nothing
-    assert remove_orphan(str(tmp_path), name, OURS)
-    assert not remove_orphan(str(tmp_path), name, OURS)
+    assert orphans(str(tmp_path / "x"), OTHER) == []
+    assert not remove_orphan(str(tmp_path / "x"), name, OTHER)
+    assert orphans(str(tmp_path / "out"), OURS) == [name]
+    assert orphans(str(tmp_path / "out"), OURS) == [name]  # looking changes nothing
+    assert remove_orphan(str(tmp_path / "out"), name, OURS)
+    assert not remove_orphan(str(tmp_path / "out"), name, OURS)
     assert names(tmp_path) == ["out"]
     assert (tmp_path / "out").read_bytes() == b"old"
 
@@ -316,15 +316,15 @@ def test_nothing_else_is_ever_taken_for_one(tmp_path: Path, left: str) -> None:
     ):
         (tmp_path / name).write_bytes(b"")
     before = folder_image(tmp_path)
-    assert orphans(str(tmp_path), OURS) == [left]
+    assert orphans(str(tmp_path / "x"), OURS) == [left]
     for name in set(names(tmp_path)) - {left}:
-        assert not remove_orphan(str(tmp_path), name, OURS), name
+        assert not remove_orphan(str(tmp_path / "x"), name, OURS), name
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / left).touch()
-    assert not remove_orphan(str(tmp_path), f"sub/{left}", OURS)
-    assert not remove_orphan(str(tmp_path / "sub"), f"../{left}", OURS)
+    assert not remove_orphan(str(tmp_path / "x"), f"sub/{left}", OURS)
+    assert not remove_orphan(str(tmp_path / "sub" / "x"), f"../{left}", OURS)
     assert folder_image(tmp_path) == before
-    assert orphans(str(tmp_path / "none"), OURS) == []
+    assert orphans(str(tmp_path / "none" / "x"), OURS) == []
 
 
 def test_it_is_only_removed_if_it_still_is_the_file_that_was_locked(
@@ -339,17 +339,17 @@ def test_it_is_only_removed_if_it_still_is_the_file_that_was_locked(
         (tmp_path / left).write_bytes(b"another's")
 
     monkeypatch.setattr(fcntl, "flock", lock)
-    assert not remove_orphan(str(tmp_path), left, OURS)
+    assert not remove_orphan(str(tmp_path / "x"), left, OURS)
     assert (tmp_path / left).read_bytes() == b"another's"
 
 
 def test_who_only_looks_does_not_hide_it_from_others_who_look(tmp_path: Path, left: str) -> None:
     descriptor = os.open(tmp_path / left, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
-    assert orphans(str(tmp_path), OURS) == [left]
-    assert not remove_orphan(str(tmp_path), left, OURS)  # but keeps it from being removed meanwhile
+    assert orphans(str(tmp_path / "out"), OURS) == [left]
+    assert not remove_orphan(str(tmp_path / "x"), left, OURS)  # but keeps it from being removed meanwhile
     os.close(descriptor)
-    assert remove_orphan(str(tmp_path), left, OURS)
+    assert remove_orphan(str(tmp_path / "x"), left, OURS)
 
 
 def test_a_maker_whose_file_was_taken_for_an_orphan_before_it_was_locked_makes_another(
@@ -360,8 +360,8 @@ def test_a_maker_whose_file_was_taken_for_an_orphan_before_it_was_locked_makes_a
 
     def late(descriptor: int) -> bool:
         if len(taken) < 3:
-            (name,) = orphans(str(tmp_path), OURS)
-            assert remove_orphan(str(tmp_path), name, OURS)
+            (name,) = orphans(str(tmp_path / "out"), OURS)
+            assert remove_orphan(str(tmp_path / "out"), name, OURS)
             taken.append(name)
         return lock_own(descriptor)
 
@@ -369,21 +369,56 @@ def test_a_maker_whose_file_was_taken_for_an_orphan_before_it_was_locked_makes_a
     with replacing(tmp_path / "out", OURS) as file:
         file.write(b"new")
         assert len(taken) == 3
-        assert orphans(str(tmp_path), OURS) == []
+        assert orphans(str(tmp_path / "out"), OURS) == []
     assert (tmp_path / "out").read_bytes() == b"new"
     assert names(tmp_path) == ["out"]
 
 
-def test_a_name_that_an_orphan_shares_with_another_file_is_left_alone(tmp_path: Path) -> None:
-    """As a crash leaves it between the two steps that give a file its name without overwriting another."""
-    with Process(HOLDS_TEMPORARY, tmp_path / "out") as child:
-        assert child.says() == "holding"
-        (name,) = names(tmp_path)
-        (tmp_path / "store.db").hardlink_to(tmp_path / name)
-        child.kill()
-    assert orphans(str(tmp_path), OURS) == []
+def test_a_name_that_an_orphan_shares_with_another_file_is_left_alone(tmp_path: Path, left: str) -> None:
+    (tmp_path / "store.db").hardlink_to(tmp_path / left)
+    assert orphans(str(tmp_path / "out"), OURS) == []
     (tmp_path / "store.db").unlink()
-    assert orphans(str(tmp_path), OURS) == [name]
+    assert orphans(str(tmp_path / "out"), OURS) == [left]
+
+
+def test_a_name_that_an_orphan_shares_with_its_target_is_removed_and_the_file_stays(tmp_path: Path, left: str) -> None:
+    """As a crash leaves it between the two steps that give a file its name without overwriting another."""
+    (tmp_path / "out").hardlink_to(tmp_path / left)
+    descriptor = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.lockf(descriptor, fcntl.LOCK_SH)  # as SQLite's, which dies with any descriptor that is closed
+    before = Path("/proc/locks").read_text("ascii")
+    assert orphans(str(tmp_path / "x"), OURS) == [left]
+    assert remove_orphan(str(tmp_path / "x"), left, OURS)
+    assert not remove_orphan(str(tmp_path / "x"), left, OURS)
+    assert f":{os.fstat(descriptor).st_ino} " in before
+    assert f":{os.fstat(descriptor).st_ino} " in Path("/proc/locks").read_text("ascii")
+    os.close(descriptor)
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out").read_bytes() == b"half"
+
+
+def test_a_long_name_that_is_shortened_in_an_orphan_is_known_as_its_target(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 240)
+    with Process(HOLDS_TEMPORARY, target) as child:
+        assert child.says() == "holding"
+        child.kill()
+    (left,) = names(tmp_path)
+    target.hardlink_to(tmp_path / left)
+    assert orphans(str(target), OTHER) == [left]
+    assert remove_orphan(str(target), left, OTHER)
+    assert names(tmp_path) == [target.name]
+
+
+def test_who_writes_a_file_removes_what_the_dead_left_of_it_whoever_they_were(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        for store, target in ((OURS, "out"), (OURS, "other"), (OTHER, "out"), (OTHER, "else")):
+            child = stack.enter_context(Process(f"OURS = {store!r}" + HOLDS_TEMPORARY, tmp_path / target))
+            assert child.says() == "holding"
+    assert len(names(tmp_path)) == 4
+    with replacing(tmp_path / "out", OURS) as file:
+        file.write(b"new")
+    (kept,) = set(names(tmp_path)) - {"out"}
+    assert kept.startswith(".else.")
 
 
 # ---- Forks ----
@@ -415,7 +450,7 @@ def test_the_child_of_a_fork_neither_removes_nor_places_nor_writes_it(tmp_path: 
             assert in_fork(made.replace) == 1
             assert in_fork(made.place) == 1
             assert len(names(tmp_path)) == 1
-            assert not remove_orphan(str(tmp_path), names(tmp_path)[0], OURS)
+            assert not remove_orphan(str(tmp_path / "out"), names(tmp_path)[0], OURS)
         made.replace()
     assert (tmp_path / "out").read_bytes() == b"in the buffer of both"
 
@@ -439,7 +474,7 @@ def test_the_child_of_a_fork_that_outlives_its_parent_does_not_hide_that_it_died
     with Process(OUTLIVED, tmp_path / "out") as child:
         assert child.says() == "forked"
         assert child.process.wait() == -signal.SIGKILL
-        assert len(orphans(str(tmp_path), OURS)) == 1
+        assert len(orphans(str(tmp_path / "out"), OURS)) == 1
         assert dead_sessions(str(tmp_path / "out"), OURS) == [SESSION]
         assert child.process.stdin is not None
         child.process.stdin.close()  # and now the grandchild ends
@@ -456,8 +491,8 @@ def test_without_locks_files_are_replaced_and_nothing_is_an_orphan(
         file.write(b"new")
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "out", OURS) as file:
         raise KeyboardInterrupt
-    assert orphans(str(tmp_path), OURS) == []
-    assert not remove_orphan(str(tmp_path), left, OURS)
+    assert orphans(str(tmp_path / "out"), OURS) == []
+    assert not remove_orphan(str(tmp_path / "x"), left, OURS)
     assert (tmp_path / "out").read_bytes() == b"new"
     assert names(tmp_path) == sorted(["out", left])
 
@@ -491,7 +526,7 @@ def test_on_a_file_system_that_refuses_locks_files_are_replaced_and_sessions_ref
     with replacing(tmp_path / "out", OURS) as file:
         file.write(b"new")
     with temporary(tmp_path / "out", OURS):
-        assert orphans(str(tmp_path), OURS) == []
+        assert orphans(str(tmp_path / "out"), OURS) == []
     with pytest.raises(StoreIOError, match=r"no locks.*nothing was staged"):
         SessionFile(str(tmp_path / "app.db"), SESSION, OURS)
     assert names(tmp_path) == ["out"]
@@ -572,6 +607,26 @@ def test_nothing_else_is_taken_for_the_file_of_a_dead_session(tmp_path: Path) ->
     assert folder_image(tmp_path) == before
 
 
+def test_a_session_file_that_a_power_cut_left_empty_is_that_of_a_dead_session(tmp_path: Path) -> None:
+    store = str(tmp_path / "app.db")
+    (tmp_path / f"app.db-session-{SESSION.hex()}").touch()
+    assert not session_alive(store, SESSION)
+    assert dead_sessions(store, OURS) == [SESSION]
+    assert remove_session(store, SESSION, OURS)
+    assert names(tmp_path) == []
+
+
+def test_the_content_of_a_session_file_is_durable_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for name in ("write", "fsync", "link"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, _name=name, _real=real: (done.append(_name), _real(*args))[1])
+    SessionFile(str(tmp_path / "app.db"), SESSION, OURS).release()
+    assert done == ["write", "fsync", "link"]
+
+
 def test_nobody_ever_sees_the_file_of_a_session_that_is_being_made_as_that_of_a_dead_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -637,8 +692,8 @@ def test_one_that_is_killed_while_it_is_made_leaves_nothing_that_cannot_be_told(
     made = (call, moment) in (("link", "after"), ("unlink", "before"), ("unlink", "after"))
     assert (dead_sessions(str(store), OURS) == [SESSION]) == made
     assert remove_session(str(store), SESSION, OURS) == made
-    for name in orphans(str(tmp_path), OURS):
-        assert remove_orphan(str(tmp_path), name, OURS)
+    for name in orphans(str(tmp_path / "out"), OURS):
+        assert remove_orphan(str(tmp_path / "out"), name, OURS)
     assert names(tmp_path) == ["app.db"]
 
 
@@ -648,8 +703,8 @@ print("ready", flush=True)
 while True:
     for session in files.dead_sessions(store, OURS):
         files.remove_session(store, session, OURS)
-    for name in files.orphans(os.path.dirname(store), OURS):
-        files.remove_orphan(os.path.dirname(store), name, OURS)
+    for name in files.orphans(store, OURS):
+        files.remove_orphan(store, name, OURS)
 """
 
 
@@ -714,16 +769,16 @@ def test_what_may_not_be_opened_is_left_alone_and_lives() -> None:
             file.chmod(0)
         assert session_alive(str(folder / "app.db"), SESSION)
         assert dead_sessions(str(folder / "app.db"), OURS) == []
-        assert orphans(str(folder), OURS) == []
+        assert orphans(str(folder / "x"), OURS) == []
         for file in (session, orphan):
             file.chmod(0o600)
         folder.chmod(0o500)
         assert not session_alive(str(folder / "app.db"), SESSION)
-        assert orphans(str(folder), OURS) == [orphan.name]
-        assert not remove_orphan(str(folder), orphan.name, OURS)
+        assert orphans(str(folder / "x"), OURS) == [orphan.name]
+        assert not remove_orphan(str(folder / "x"), orphan.name, OURS)
         assert not remove_session(str(folder / "app.db"), SESSION, OURS)
         folder.chmod(0o300)
-        assert orphans(str(folder), OURS) == []
+        assert orphans(str(folder / "x"), OURS) == []
         assert dead_sessions(str(folder / "app.db"), OURS) == []
         folder.chmod(0o700)
         assert len(names(folder)) == 2

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import relinking
-from sqlstate.errors import Busy, Damaged, InvalidOption, NotAStore, RestoreRejected, StoreMissing
+from sqlstate.connection import Connection, OutcomeUnknown
+from sqlstate.errors import Busy, Damaged, InvalidOption, NotAStore, RestoreRejected, StoreIOError, StoreMissing
 from sqlstate.repairing import RepairReport, repair
 from tests.reference import plain
 from tests.support.images import folder_image, image
@@ -411,6 +412,30 @@ def test_a_dry_run_writes_nothing_at_all(made: Made, damage: str, monkeypatch: p
     assert any(report.mended.values())
     assert (report.before, report.after, report.evidence, report.entry) == ("damaged", None, None, None)
     assert folder_image(made.path.parent) == before
+
+
+def test_a_copy_that_cannot_be_written_is_told_as_an_error_of_ours(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = made.damage("UPDATE state SET value = '1' WHERE key = 17")
+
+    def fail(_: Connection) -> None:
+        raise OutcomeUnknown("disk I/O error")
+
+    monkeypatch.setattr(Connection, "commit", fail)
+    with pytest.raises(StoreIOError, match="nothing was put in its place"):
+        repair(made.path)
+    assert made.path.read_bytes() == damaged
+    assert names(made.path.parent) == ["backup.db", "s.db"]
+
+
+def test_what_a_killed_repair_left_is_removed_also_where_nothing_is_to_be_repaired(made: Made) -> None:
+    with sqlstate.open(made.path) as store:
+        store_id = store.store_id
+    left = made.path.with_name(f".s.db.sqlstate-{store_id.hex()}-{'0' * 16}.tmp")
+    left.write_bytes(b"half")
+    assert repair(made.path, dry_run=True).before == "sound"
+    assert left.exists()
+    assert repair(made.path).before == "sound"
+    assert not left.exists()
 
 
 def test_evidence_of_an_earlier_repair_is_kept_and_never_overwritten(made: Made) -> None:

@@ -211,17 +211,35 @@ def _recovery_text(detail: Mapping[str, Any]) -> str:
     metavar="N",
     help="Keep N backups: DEST, and the older ones as DEST.1, DEST.2, ...",
 )
+@click.option("--salvage", is_flag=True, help="Copy a damaged store as it is, to DEST.salvage-...")
 @common
 @click.pass_obj
-def backup(settings: Settings, /, *, file: str, dest: str, keep: int) -> int:
+def backup(settings: Settings, /, *, file: str, dest: str, keep: int, salvage: bool) -> int:
     """Copy the newest commit's state into the file DEST, while others go on writing.
 
-    The copy is opened and its root compared before it gets its name: DEST is complete, durable and sound when
+    The copy is checked before it gets its name, as by 'sqlstate check': DEST is complete, durable and sound when
     the program ends, or as it was before. It is one file, and a store like any other.
+
+    A damaged store is refused, with exit code 3, and the older backups stay. With --salvage it is copied as it is,
+    unchecked, to a file of its own beside DEST, which takes nobody's place and which no backup removes.
     """
+    if salvage:
+        if keep:
+            raise click.UsageError("--salvage takes nobody's place; leave out --keep.")
+        return _salvage(settings, file, dest)
     with settings.write_or_read(file) as store, progress(settings, "backup") as shown:
         done = store.backup(dest, keep=keep, progress=shown)
     _print_copy(settings, done, {"rotated": done.rotated, "removed": done.removed})
+    return Exit.OK
+
+
+def _salvage(settings: Settings, file: str, dest: str) -> int:
+    with settings.read(file) as store, progress(settings, "salvage") as shown:
+        path = store.salvage(dest, progress=shown)
+    size = path.stat().st_size
+    if settings.asked:
+        write_object({"path": str(path), "bytes": size}, "json")
+    settings.say(f"copied as it is, {size:,} bytes; 'sqlstate check {path}' says what is wrong with it")
     return Exit.OK
 
 

@@ -32,6 +32,7 @@ _SENTENCES: Final = (
     ("its committed(error) says whether", "'sqlstate head' shows whether"),
     ("store.check_audit()", "'sqlstate audit --check'"),
     ("store.check()", "'sqlstate check'"),
+    ("store.salvage(DEST)", "'sqlstate backup --salvage'"),
     ("; bytes.fromhex() makes them of digits", ", 64 hexadecimal digits"),
     ("open with a longer timeout", "give a longer --timeout"),
 )

@@ -56,6 +56,8 @@ MODULES: Final = {
     17: "interrupts",
     18: "raised_lines",
     19: "forks",
+    20: "copies",
+    21: "faults",
     22: "edits",
     24: "shared",
     25: "upkeep",

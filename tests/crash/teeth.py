@@ -379,7 +379,7 @@ TEETH: Final = (
                 "recovery",
                 "    connection.begin()\n    try:\n",
                 "    for name in orphans:\n"
-                "        files.remove_orphan(engine.folder, name, writer.meta.store_id)\n"
+                "        files.remove_orphan(engine.real_path, name, writer.meta.store_id)\n"
                 "    connection.begin()\n    try:\n",
             ),
         ),

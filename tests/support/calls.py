@@ -63,6 +63,7 @@ STORE: Final[dict[str, Call]] = {
     "__iter__": lambda store: iter(store),
     "audit": lambda store: store.audit(),
     "backup": lambda store: store.backup(store.path.with_name("backup.db")),
+    "salvage": lambda store: store.salvage(store.path.with_name("backup.db")),
     "barrier": lambda store: store.barrier(),
     "batch": lambda store: store.batch(),
     "check": lambda store: store.check("quick"),
