@@ -208,13 +208,14 @@ class Notes:
         os.pwrite(self._descriptor, bytes(2 * _PLACE), self._place)
 
 
-def newest(path: str, store_id: bytes, nonce: bytes) -> Position | None:
+def newest(path: str, store_id: bytes, nonce: bytes, *, last: bool = False) -> Position | None:
     """Return how far a store with an open marker had come when its writers died, None if nobody can say.
 
     Args:
         path: of the store, without links; the caller is alone with it.
         store_id: of the store.
         nonce: of the marker.
+        last: None too if the newest notes are of another marker: it may not have reached the file.
     """
     header = _header(path, store_id)
     if not header:
@@ -231,7 +232,12 @@ def newest(path: str, store_id: bytes, nonce: bytes) -> Position | None:
         return None
     if data[: len(header)] != header or len(data) > _BYTES_MAX:
         return None
-    return max(_notes(data, sha256(header + nonce)), default=None)
+    seal = sha256(header + nonce)
+    ends = range(len(data) // _PLACE * _PLACE, _PLACE, -_PLACE)
+    end = next((end for end in ends if any(data[end - _PLACE : end])), 0)
+    if last and not any(_notes(data[end - 2 * _PLACE : end], seal)):
+        return None
+    return max(_notes(data, seal), default=None)
 
 
 def _notes(data: bytes, seal: Any) -> Iterator[Position]:

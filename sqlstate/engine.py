@@ -35,6 +35,7 @@ from sqlstate.errors import (
     StoreUnusable,
     WalPinned,
 )
+from sqlstate.file_bytes import FileBytes
 from sqlstate.frozen import Frozen
 from sqlstate.life import Life
 from sqlstate.opener import Opener
@@ -226,10 +227,7 @@ class Engine:
         self._count_commit()
         if self.watchers:
             self._wake_watchers()
-        # Done here, not in SQLite's hook, so that an error is seen instead of swallowed.
-        if self.wal_pages >= max(CHECKPOINT_PAGES, self._retry_at):
-            with suppress(Busy, StoreFull):  # another process is at it, or the disk is full; a later commit looks again
-                self._bound_wal(seq)
+        self._bound_wal(seq)
 
     def checkpoint(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
         """Move SQLite's WAL into the main file as far as readers allow.
@@ -290,7 +288,8 @@ class Engine:
 
         Raises:
             Busy, StoreFull: nothing was committed.
-            StoreIOError: it may be there or not; the handle refuses further work.
+            StoreIOError: it may be there or not, or it is durable and the checkpoint failed; the handle refuses further
+                work.
         """
         try:
             self.writer.commit()
@@ -304,6 +303,7 @@ class Engine:
                 "Open the store again and look"
             ) from e.__cause__
         self._count_commit()
+        self._bound_wal()
 
     def disconnect(self) -> None:
         """Close the writing connection, so that connect() can begin again."""
@@ -382,15 +382,12 @@ class Engine:
         Raises:
             CannotOpen: it cannot be read.
         """
-        try:
-            # Neither of the two carries locks, so a descriptor of our own does no harm.
-            with open(self.real_path + suffix, "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            return b""
-        except OSError as e:
-            advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions"
-            raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {files.why(e)}{advice}") from e
+        with self.sidecar_bytes(suffix) as data:
+            return data[:]
+
+    def sidecar_bytes(self, suffix: str) -> FileBytes:
+        """Return the same, read where it is asked for; for a `with` block. Raises as sidecar()."""
+        return FileBytes(self.real_path + suffix)
 
     def sidecar_start(self, suffix: str, amount: int) -> bytes:
         """Return the first bytes of a file beside the store; the caller is alone with it."""
@@ -505,7 +502,13 @@ class Engine:
             self._first_sync = False
             self.counters.syncs += 1  # of the folder
 
-    def _bound_wal(self, seq: int) -> None:
+    def _bound_wal(self, seq: int = 0) -> None:
+        """Checkpoint when that is due; not in SQLite's hook, so that an error is seen instead of swallowed."""
+        if self.wal_pages >= max(CHECKPOINT_PAGES, self._retry_at):
+            with suppress(Busy, StoreFull):  # another process is at it, or the disk is full; a later commit looks again
+                self._fold_wal(seq)
+
+    def _fold_wal(self, seq: int) -> None:
         """Checkpoint. If SQLite did not begin its WAL anew after the one before: wait for readers, or tell of them."""
         pages, earlier = self.wal_pages, self._retry_at
         # While a reader keeps it there is little to gain by trying at each commit, and time to lose.

@@ -23,15 +23,19 @@ from sqlstate.errors import Damaged, StoreError
 from sqlstate.merkle import RootBuilder, leaf, rank
 from sqlstate.meta import Marker
 from sqlstate.overlay import Pages, overlaid
-from sqlstate.sqlite_journal import JournalScan, WalScan, scan_journal, scan_wal, wal_index
+from sqlstate.sqlite_journal import JournalScan, WalIndex, scan_journal, wal_index
+from sqlstate.sqlite_wal import WalScan, scan_wal
+from sqlstate.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sqlstate.connection import Connection
     from sqlstate.engine import Engine
+    from sqlstate.file_bytes import FileBytes
     from sqlstate.meta import Meta
     from sqlstate.wal import Head
+    from sqlstate.wal_frames import Bytes
 
 # Of the entries that the journal's commits changed, so many of the newest are followed up to the root.
 ENTRIES_CHECKED: Final = 2_000
@@ -42,8 +46,6 @@ _RECORDS_LOOKED_AT: Final = 256
 _AUDITED_SINCE: Final = 2  # format version
 # How long a -wal may take to appear when others open the store at the same moment.
 _APPEARS_SECONDS: Final = 1.0
-_WAL_HEADER: Final = 32
-_FRAME_HEADER: Final = 24
 _MAGIC: Final = b"SQLite format 3\0"
 _SALTS_APART: Final = 2**16  # the first salt grows by one each time that SQLite begins a -wal anew
 _FRAME: Final = Struct(">2I")  # page; size of the database after a commit, or 0
@@ -184,7 +186,8 @@ def _inspect(engine: Engine, found: Inspection, *, is_wal: bool, thoroughly: boo
         if found.shared:
             return not is_wal or alone is None or engine.has("-wal")
         if engine.size("-wal"):
-            _inspect_wal(engine, engine.sidecar("-wal"), found)
+            with engine.sidecar_bytes("-wal") as data:
+                _inspect_wal(engine, data, found)
         elif engine.size("-journal"):
             _inspect_journal(engine, engine.sidecar("-journal"), found)
         elif thoroughly or engine.has("-wal"):  # SQLite removes an empty one
@@ -253,7 +256,7 @@ def _check_folded(connection: Connection, main: _Facts, head: Head) -> str:
     )
 
 
-def _inspect_wal(engine: Engine, data: bytes, found: Inspection) -> None:
+def _inspect_wal(engine: Engine, data: FileBytes, found: Inspection) -> None:
     size = _page_size(engine)
     scan = scan_wal(data, size)
     found.journal = _report_wal(scan)
@@ -282,7 +285,7 @@ def _inspect_wal(engine: Engine, data: bytes, found: Inspection) -> None:
         found.after, found.marker, found.checked = judged
 
 
-def _judge_acknowledged(engine: Engine, scan: WalScan, main: _Facts | None, data: bytes) -> _Wrong | None:
+def _judge_acknowledged(engine: Engine, scan: WalScan, main: _Facts | None, data: FileBytes) -> _Wrong | None:
     """Judge by what was noted beside the store, if that can be believed: a -wal can be cut without a trace."""
     if main is None:
         return None
@@ -300,35 +303,61 @@ def _judge_acknowledged(engine: Engine, scan: WalScan, main: _Facts | None, data
     return None
 
 
-def _judge_frames(engine: Engine, scan: WalScan, main: _Facts | None, data: bytes) -> None:
+def _judge_frames(engine: Engine, scan: WalScan, main: _Facts | None, data: FileBytes) -> None:
     """Judge by the frames alone: is what SQLite will recover all that was acknowledged?"""
     size = _page_size(engine)
-    is_open = main is None or main.marker.open
-    if scan.header != "valid":
-        differs = any(engine.page(number, size) != data[at : at + size] for number, at in scan.orphan_pages.items())
-        # Without a difference it is what a crash leaves at the beginning of a new round: all is in the main file.
-        short = is_open and scan.bytes < _WAL_HEADER + _FRAME_HEADER + size
-        if differs or short:
-            raise _Wrong("truncated" if short else "header", "the header of its -wal is damaged or cut off")
-        return
-    if scan.page_size != size:
+    index = wal_index(engine.sidecar_start("-shm", _INDEX_BYTES))
+    is_short = scan.bytes < WAL_HEADER_BYTES + FRAME_HEADER_BYTES + size and (main is None or main.marker.open)
+    if scan.header != "valid" and is_short:
+        raise _Wrong("truncated", "its -wal was cut off")
+    if scan.header == "valid" and scan.page_size != size:
         raise _Wrong("foreign", "its -wal has pages of another size: it belongs to another file")
+    # SQLite begins a -wal anew when the main file has all of it. A crash just then leaves no difference.
+    if any(engine.page(number, size) != data[at : at + size] for number, at in scan.orphan_pages.items()):
+        raise _Wrong("header", "the header of its -wal is not the one of the commits behind it, which the file lacks")
+    if scan.header != "valid":
+        _judge_headless(engine, scan, main, index)
+        return
     if scan.rot:
         raise _Wrong("rot", "a frame of its -wal was damaged after it had been synced; SQLite would drop all behind it")
-    index = wal_index(engine.sidecar_start("-shm", _INDEX_BYTES))
     if index is not None and index.frames and 0 < (index.salts[0] - scan.salts[0]) % 2**32 < _SALTS_APART:
         raise _Wrong("stale", "SQLite had begun its -wal anew, and the one that is there is older")
     if index is not None and index.salts == scan.salts and index.frames > scan.committed:
-        whole = scan.bytes >= _WAL_HEADER + index.frames * (_FRAME_HEADER + size)
+        whole = scan.bytes >= WAL_HEADER_BYTES + index.frames * (FRAME_HEADER_BYTES + size)
         raise _Wrong(
             "rot" if whole else "truncated",
             f"{index.frames} frames of its -wal were committed, and SQLite would recover {scan.committed}",
         )
-    if is_open and scan.bytes < _WAL_HEADER + _FRAME_HEADER + size:
+    if is_short:
         raise _Wrong("truncated", "its -wal was cut off")
 
 
-def _judge_content(engine: Engine, scan: WalScan, main: _Facts | None, data: bytes) -> tuple[Head, Marker, str]:
+def _judge_headless(engine: Engine, scan: WalScan, main: _Facts | None, index: WalIndex | None) -> None:
+    """Judge a -wal whose header is damaged, and in which nothing was found that the main file lacks.
+
+    That is what a crash leaves if it tears the header of a -wal that is begun anew. But the same is left of commits
+    that were lost with the header: somebody must know that there were none.
+    """
+    if scan.bytes < WAL_HEADER_BYTES + FRAME_HEADER_BYTES + _page_size(engine):
+        return  # no commit was ever in it
+    what = "the header of its -wal is damaged"
+    if index is not None and index.frames > max(index.backfilled, scan.orphans if index.salts == scan.salts else 0):
+        ahead = (index.salts[0] - scan.salts[0]) % 2**32
+        if not scan.orphans or ahead < 2**32 - _SALTS_APART:  # otherwise it is an older -shm
+            raise _Wrong("header", f"{what}, and it held commits that the file lacks")
+    if scan.rot:
+        raise _Wrong("rot", f"{what}, and so are frames behind it")
+    if main is None:
+        raise _Wrong("header", f"{what}, and the file is in the middle of a checkpoint")
+    if scan.orphans:
+        return
+    noted = acknowledged.newest(engine.real_path, main.store_id, main.marker.nonce, last=True)
+    if noted is None or not main.marker.open:
+        raise _Wrong("header", f"{what}, and nothing tells whether it held commits that the file lacks")
+    # That the file has what was noted is judged with the notes.
+
+
+def _judge_content(engine: Engine, scan: WalScan, main: _Facts | None, data: FileBytes) -> tuple[Head, Marker, str]:
     """Judge by our tables, as they will be with the -wal: do they go on where the main file ends?"""
     pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
     try:
@@ -356,11 +385,12 @@ def _judge_content(engine: Engine, scan: WalScan, main: _Facts | None, data: byt
     return full.head, full.marker, checked
 
 
-def _last_pages(data: bytes, scan: WalScan) -> set[int]:
+def _last_pages(data: FileBytes, scan: WalScan) -> set[int]:
     """Return the pages that the last transaction in the -wal wrote."""
     found: set[int] = set()
     for frame in range(scan.committed - 1, -1, -1):
-        page, size = _FRAME.unpack_from(data, _WAL_HEADER + frame * (_FRAME_HEADER + scan.page_size))
+        at = WAL_HEADER_BYTES + frame * (FRAME_HEADER_BYTES + scan.page_size)
+        page, size = _FRAME.unpack(data[at : at + _FRAME.size])
         if size and found:
             break
         found.add(page)
@@ -419,7 +449,7 @@ def _compare(main: _Facts, full: _Facts, connection: Connection) -> None:
         raise _Wrong("stale", "its -wal closes the store at another record than the file ends with")
 
 
-def _compare_base(engine: Engine, scan: WalScan, main: _Facts, data: bytes) -> None:
+def _compare_base(engine: Engine, scan: WalScan, main: _Facts, data: FileBytes) -> None:
     """Compare where the first transaction in the -wal begins with where the main file ends."""
     pages = Pages(scan.page_size, data, scan.first_pages, scan.first_size)
     try:
@@ -512,17 +542,18 @@ def read_header(engine: Engine) -> None:
     """
     if engine.header[:16] == _MAGIC or not engine.header:
         return
-    size = 0
     if engine.size("-wal"):
-        data = engine.sidecar("-wal")
-        scan = scan_wal(data)
-        size, at = scan.page_size, scan.pages.get(1)
+        with engine.sidecar_bytes("-wal") as data:
+            scan = scan_wal(data)
+            _take_header(engine, data, scan.pages.get(1))
     elif engine.size("-journal"):
-        data = engine.sidecar("-journal")
-        journal = scan_journal(data)
-        size, at = journal.page_size, journal.pages.get(1)
-    if size and at is not None and data[at : at + 16] == _MAGIC:
-        engine.header = data[at : at + HEADER_BYTES]
+        undo = engine.sidecar("-journal")
+        _take_header(engine, undo, scan_journal(undo).pages.get(1))
+
+
+def _take_header(engine: Engine, data: Bytes, at: int | None) -> None:
+    if at is not None and bytes(data[at : at + len(_MAGIC)]) == _MAGIC:
+        engine.header = bytes(data[at : at + HEADER_BYTES])
 
 
 def _is_new(engine: Engine, scan: JournalScan) -> bool:
@@ -621,15 +652,15 @@ def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
             raise Damaged("others have the file open.")
         pages = Pages(_page_size(engine), b"", {}, 0)
         if with_journal and engine.size("-wal"):
-            data = engine.sidecar("-wal")
+            data = stack.enter_context(engine.sidecar_bytes("-wal"))
             scan = scan_wal(data, _page_size(engine))
             if scan.committed:
                 pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
         elif with_journal and engine.size("-journal"):
-            data = engine.sidecar("-journal")
-            journal = scan_journal(data)
+            undo = engine.sidecar("-journal")
+            journal = scan_journal(undo)
             if journal.pages:
-                pages = Pages(journal.page_size, data, journal.pages, journal.initial_pages)
+                pages = Pages(journal.page_size, undo, journal.pages, journal.initial_pages)
         facts = _prove(stack.enter_context(_overlaid(engine, pages)))
         found.after, found.marker = facts.head, facts.marker
         found.checked = f"{facts.head.count} entries were hashed anew and have the newest commit's root"

@@ -17,7 +17,7 @@ from sqlstate.errors import CannotOpen, InvalidOption, ReadOnly, StoreFull
 from sqlstate.group import GROUP_SIZE, GROUP_WAIT
 from sqlstate.inspection import inspect, read_header, undoes_making
 from sqlstate.overlay import Pages
-from sqlstate.sqlite_journal import scan_wal
+from sqlstate.sqlite_wal import scan_wal
 from sqlstate.store import Store, check_timeout
 
 if TYPE_CHECKING:

@@ -13,12 +13,14 @@ from sqlstate.connection import MODES, Connection
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from sqlstate.file_bytes import FileBytes
+
 
 class Pages(NamedTuple):
     """What stands in for pages of a main file: a file as SQLite's WAL would make it."""
 
     page_size: int
-    data: bytes
+    data: bytes | FileBytes
     """What the images are in."""
     offsets: Mapping[int, int]
     """Page number to the offset of its image in *data*."""

@@ -32,6 +32,7 @@ WAYS: Final = ("rollback", "resume", "refuse", "accept")
 VERDICT: Final = "has the WAL-reset fix"
 # Of these, nothing may be merged, however well it goes on: the -wal is moved away before SQLite can see it.
 _NOT_OURS: Final = ("foreign", "stale")
+_COPIED_AT_ONCE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,14 +379,19 @@ def _put_aside(engine: Engine, found: Inspection, suffix: str, *, move: bool) ->
     """Keep what lies beside the file under a name that its content gives it, and return the path."""
     if not engine.size(suffix):
         return ()
-    data = engine.sidecar(suffix)
-    target = f"{engine.real_path}{suffix}.evidence-{sha256(data).hexdigest()[:16]}"
-    if not move and not os.path.exists(target):
-        try:
-            with files.replacing(target, found.store_id, like=engine.real_path) as copy:
-                copy.write(data)
-        except (OSError, StoreIOError):
-            return ()  # it stays where it is, at least
+    with engine.sidecar_bytes(suffix) as data:
+        parts = range(0, len(data), _COPIED_AT_ONCE)
+        digest = sha256()
+        for at in parts:
+            digest.update(data[at : at + _COPIED_AT_ONCE])
+        target = f"{engine.real_path}{suffix}.evidence-{digest.hexdigest()[:16]}"
+        if not move and not os.path.exists(target):
+            try:
+                with files.replacing(target, found.store_id, like=engine.real_path) as copy:
+                    for at in parts:
+                        copy.write(data[at : at + _COPIED_AT_ONCE])
+            except (OSError, StoreIOError):
+                return ()  # it stays where it is, at least
     if move:
         os.replace(engine.real_path + suffix, target)
         files.sync_folder(engine.folder)

@@ -59,6 +59,7 @@ MODULES: Final = {
     20: "copies",
     21: "faults",
     22: "edits",
+    23: "lost_sectors",
     24: "shared",
     25: "upkeep",
 }

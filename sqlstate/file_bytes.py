@@ -1,0 +1,75 @@
+"""The bytes of a file, read where they are asked for: a -wal can be larger than the memory."""
+
+from __future__ import annotations
+
+import os
+from io import FileIO
+from threading import Lock
+from typing import Self
+
+from sqlstate import files
+from sqlstate.errors import CannotOpen
+
+
+class FileBytes:
+    """What a file beside a store holds, as long as it was when it was opened. Use it in a `with` block.
+
+    It has a length and gives slices, as bytes do. What was cut off since reads as zeros. The file carries no locks of
+    SQLite, so a descriptor of our own does no harm.
+
+    Args:
+        path: of the file; one that is not there is empty.
+
+    Raises:
+        CannotOpen: it cannot be read; so does each slice.
+    """
+
+    __slots__ = ("_file", "_lock", "_path", "_size")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = Lock()
+        self._file: FileIO | None = None
+        self._size = 0
+        try:
+            self._file = FileIO(path)
+            self._size = os.fstat(self._file.fileno()).st_size
+        except FileNotFoundError:
+            pass
+        except OSError as e:
+            raise self._unreadable(e) from e
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        amount = max(0, stop - start)
+        if self._file is None or not amount:
+            return b""
+        try:
+            with self._lock:  # of one file, several threads may read
+                self._file.seek(start)
+                found = self._file.read(amount)
+                while len(found) < amount and (more := self._file.read(amount - len(found))):
+                    found += more
+        except (OSError, ValueError) as e:
+            raise self._unreadable(e) from e
+        return found.ljust(amount, b"\0")
+
+    def close(self) -> None:
+        """Let go of the file. Twice does nothing."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _unreadable(self, e: OSError | ValueError) -> CannotOpen:
+        if not isinstance(e, OSError):
+            return CannotOpen(f"{self._path} cannot be read any more: it was closed")
+        advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions"
+        return CannotOpen(f"{self._path} cannot be read: {files.why(e)}{advice}")
