@@ -48,14 +48,20 @@ class FileBytes:
         if self._file is None or not amount:
             return b""
         try:
-            with self._lock:  # of one file, several threads may read
-                self._file.seek(start)
-                found = self._file.read(amount)
-                while len(found) < amount and (more := self._file.read(amount - len(found))):
-                    found += more
+            found = self._read(start, amount)
+            while len(found) < amount and (more := self._read(start + len(found), amount - len(found))):
+                found += more
         except (OSError, ValueError) as e:
             raise self._unreadable(e) from e
-        return found.ljust(amount, b"\0")
+        return found if len(found) == amount else found.ljust(amount, b"\0")
+
+    def _read(self, start: int, amount: int) -> bytes:
+        assert self._file is not None  # noqa: S101, for the type checker
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), amount, start)
+        with self._lock:  # of one file, several threads may read
+            self._file.seek(start)
+            return self._file.read(amount)
 
     def close(self) -> None:
         """Let go of the file. Twice does nothing."""

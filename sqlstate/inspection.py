@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from sqlstate.wal_frames import Bytes
 
 # Of the entries that the journal's commits changed, so many of the newest are followed up to the root.
-ENTRIES_CHECKED: Final = 2_000
+ENTRIES_CHECKED: Final = 250
 # A commit with more records is taken as it is when the main file is looked at by itself.
 _RECORDS_RELINKED: Final = 5_000
+# Of more, those of the newest commits in SQLite's WAL are followed.
+_RECORDS_FOLLOWED: Final = 1_000
 # As many as a page can hold: in the middle of a checkpoint, one can be half old and half new.
 _RECORDS_LOOKED_AT: Final = 256
 _AUDITED_SINCE: Final = 2  # format version
@@ -366,23 +368,36 @@ def _judge_content(engine: Engine, scan: WalScan, main: _Facts | None, data: Fil
             if main is not None:
                 _compare(main, full, connection)
                 _compare_base(engine, scan, main, data)
-                base = main._replace(lsn=wal.commit_lsn(connection, main.head.seq) if main.head.seq else 0)
+                base = main.head
             else:  # a checkpoint was under way: part of what the -wal holds is in the main file
                 meta = _meta(connection)
                 if _identity_of_main(engine)[0] not in (b"", meta.store_id):
                     raise _Wrong("foreign", "its -wal belongs to another store", certain=True)
-                head = wal.head_at(connection, meta, max(0, full.lsn - _RECORDS_RELINKED))
-                base = full._replace(lsn=wal.commit_lsn(connection, head.seq) if head.seq else 0, head=head)
+                base = wal.head_at(connection, meta, max(0, full.lsn - _RECORDS_RELINKED))
             if engine.pages(scan.page_size) > scan.database_pages:
                 raise _Wrong("stale", "the file is larger than its -wal says: the -wal is older")
             if full.marker.open and full.lsn <= full.marker.lsn and _writes_log_alone(engine, connection, pages):
                 raise _Wrong("stale", "all that its -wal holds was in the file before it was opened last")
             if not _is_reached(engine, connection, pages, _last_pages(data, scan)):
                 raise _Wrong("stale", "what its -wal changed last is not to be found in the file: one of them is older")
-            checked = check_commits(connection, (base.lsn, base.head), full.head)
+            checked = _check_newest(connection, base, full)
     except StoreError as e:
         raise _Wrong("foreign", f"the file and its -wal contradict each other ({e})") from e
     return full.head, full.marker, checked
+
+
+def _check_newest(connection: Connection, base: Head, full: _Facts) -> str:
+    """Follow the chain from *base* to the newest commit; of very many records, over the newest commits alone.
+
+    The frames that they are in were summed. One commit with more records is taken as it is.
+    """
+    end = wal.commit_lsn(connection, full.head.seq) if full.head.seq else 0
+    if end - (wal.commit_lsn(connection, base.seq) if base.seq else 0) > _RECORDS_FOLLOWED:
+        base = wal.head_at(connection, _meta(connection), end - _RECORDS_FOLLOWED)
+    start = wal.commit_lsn(connection, base.seq) if base.seq else 0
+    if end - start > 2 * _RECORDS_FOLLOWED:
+        start, base = end, full.head
+    return check_commits(connection, (start, base), full.head)
 
 
 def _last_pages(data: FileBytes, scan: WalScan) -> set[int]:
@@ -580,8 +595,8 @@ def _identity_of_main(engine: Engine) -> tuple[bytes, Marker]:
 
 @contextmanager
 def _overlaid(engine: Engine, pages: Pages) -> Iterator[Connection]:
-    """Read the file with *pages*."""
-    with overlaid(engine.real_path, pages, engine.vfs) as connection:
+    """Read the file with *pages*, in one transaction, so that SQLite keeps what it has read."""
+    with overlaid(engine.real_path, pages, engine.vfs) as connection, connection.one_state():
         yield connection
 
 
