@@ -374,10 +374,16 @@ class _Examination:
 
     def _staged(self) -> None:
         for txn, _ in wal.sessions(self._connection):
-            kinds = [record.kind for record in wal.read_staged(self._connection, txn)]
+            records = wal.read_staged(self._connection, txn)
+            kinds = [record.kind for record in records]
             if not kinds or kinds[0] is not Kind.BEGIN or {Kind.COMMIT, Kind.ROLLBACK} & {*kinds}:
                 what = f"I9: transaction {txn} is listed as staged, and is not open"
                 self._findings.add("staged", what, lsn=txn)
+                continue
+            try:
+                wal.check_staged(self._connection, records)
+            except Damaged as e:
+                self._findings.add("staged", f"{e}", lsn=txn)
 
     def _trail_end(self) -> None:
         if not audit.ends_well(self._connection, self._meta.store_id):

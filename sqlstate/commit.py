@@ -162,8 +162,11 @@ class Writer:
         self.engine.counters.committed(transactions)
         self.marking.committed(head.seq, head.chain, lsn)
 
-    def commit_other(self, what: str) -> None:
+    def commit_other(self, what: str, newest: tuple[int, Head] | None = None) -> None:
         """Commit the open transaction durably; it makes no numbered commit: *what* says what it makes instead.
+
+        *newest* is what begin() returns then, where the caller knows it: to look for it takes longer with each staged
+        record behind the newest commit.
 
         Raises:
             Busy, StoreFull: nothing was committed.
@@ -172,7 +175,9 @@ class Writer:
         self._newest = None
         try:
             self.engine.commit_other(what)
-            self.marking.committed()
+            lsn, head = newest or (0, None)
+            self.marking.committed(chain=b"" if head is None else head.chain, lsn=lsn)
+            self._newest = newest
         except StoreError:
             raise
         except BaseException as e:

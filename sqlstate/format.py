@@ -12,6 +12,7 @@ COUNT_BYTES: Final = 8
 CHILD_BYTES: Final = COUNT_BYTES + DIGEST_BYTES
 STORE_ID_BYTES: Final = 16
 SESSION_BYTES: Final = 16
+STAGED_ZERO: Final = bytes(DIGEST_BYTES)  # before the first record of a staged transaction
 NONCE_BYTES: Final = 16
 MARKER_BYTES: Final = 1 + NONCE_BYTES + 8 + 8
 MARKER_BYTES_WITHOUT_INODE: Final = 1 + NONCE_BYTES + 8  # as version 0.1.0 wrote it
@@ -22,6 +23,7 @@ TAG_NODE: Final = b"\x01"
 TAG_RANK: Final = b"\x02"
 TAG_CHAIN: Final = b"\x03"
 TAG_AUDIT: Final = b"\x04"
+TAG_STAGED: Final = b"\x05"
 
 KIND_INT: Final = b"i"
 KIND_STR: Final = b"t"

@@ -7,45 +7,40 @@ first, and our own tables as they will be: store id, marker, numbers and chain m
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from struct import Struct
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate import acknowledged, audit, schema, state, tree, wal
+from sqlstate import acknowledged, audit, file_facts, schema, state, tree, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.connection import HEADER_BYTES, page_size
 from sqlstate.encoding import Name, name_bytes, stored_name
 from sqlstate.errors import Damaged, StoreError
+from sqlstate.file_facts import RECORDS_RELINKED, Facts
 from sqlstate.merkle import RootBuilder, leaf, rank
 from sqlstate.meta import Marker
-from sqlstate.overlay import Pages, overlaid
+from sqlstate.overlay import Pages
 from sqlstate.sqlite_journal import JournalScan, WalIndex, scan_journal, wal_index
 from sqlstate.sqlite_wal import WalScan, scan_wal
 from sqlstate.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from sqlstate.connection import Connection
     from sqlstate.engine import Engine
     from sqlstate.file_bytes import FileBytes
-    from sqlstate.meta import Meta
     from sqlstate.wal import Head
     from sqlstate.wal_frames import Bytes
 
 # Of the entries that the journal's commits changed, so many of the newest are followed up to the root.
 ENTRIES_CHECKED: Final = 250
-# A commit with more records is taken as it is when the main file is looked at by itself.
-_RECORDS_RELINKED: Final = 5_000
 # Of more, those of the newest commits in SQLite's WAL are followed.
 _RECORDS_FOLLOWED: Final = 1_000
-# As many as a page can hold: in the middle of a checkpoint, one can be half old and half new.
-_RECORDS_LOOKED_AT: Final = 256
-_AUDITED_SINCE: Final = 2  # format version
 # How long a -wal may take to appear when others open the store at the same moment.
 _APPEARS_SECONDS: Final = 1.0
 _MAGIC: Final = b"SQLite format 3\0"
@@ -119,17 +114,6 @@ class Inspection:
     """What SQLite would take from its -wal was proven to go on where the main file ends."""
     checked: str = "nothing to check"
     seconds: float = 0.0
-
-
-class _Facts(NamedTuple):
-    """What a file says of itself."""
-
-    store_id: bytes
-    marker: Marker
-    lsn: int
-    head: Head
-    audited: int
-    audit_digest: bytes
 
 
 class _Wrong(Exception):
@@ -219,7 +203,7 @@ def _inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None
         found.reason += f". If another program moved it into the file and removed it, {_UNKNOWN}"
         return
     try:
-        with _overlaid(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
+        with file_facts.reading(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
             head = _check_acknowledged(connection, main, noted)
             found.checked = _check_folded(connection, main, head)
     except StoreError as e:
@@ -229,28 +213,28 @@ def _inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None
         found.after, found.journal = main.head, JournalReport(kind="folded")
 
 
-def _check_acknowledged(connection: Connection, facts: _Facts, noted: acknowledged.Position) -> Head:
+def _check_acknowledged(connection: Connection, facts: Facts, noted: acknowledged.Position) -> Head:
     """Check that a file holds all that was acknowledged; return the newest commit of that.
 
     Raises:
         Damaged: it does not.
     """
-    head = wal.head_at(connection, _meta(connection), noted.lsn)
+    head = wal.head_at(connection, file_facts.read_meta(connection), noted.lsn)
     there = not noted.lsn or wal.has(connection, noted.lsn)
     if not there or head.chain != noted.chain or facts.audited < noted.audited:
         raise Damaged("what was acknowledged last is not in the file")
     return head
 
 
-def _check_folded(connection: Connection, main: _Facts, head: Head) -> str:
+def _check_folded(connection: Connection, main: Facts, head: Head) -> str:
     """Check the newest commits of a file that another program moved the -wal into, and say how.
 
     Raises:
         Damaged: it contradicts itself.
     """
-    meta = _meta(connection)
+    meta = file_facts.read_meta(connection)
     lsn = wal.commit_lsn(connection, main.head.seq) if main.head.seq else 0
-    base = wal.head_at(connection, meta, max(0, main.marker.lsn, lsn - _RECORDS_RELINKED))
+    base = wal.head_at(connection, meta, max(0, main.marker.lsn, lsn - RECORDS_RELINKED))
     follows = check_commits(connection, (wal.commit_lsn(connection, base.seq) if base.seq else 0, base), main.head)
     return (
         f"another program moved SQLite's WAL into the file and removed it; commit {head.seq}, the newest that was "
@@ -287,7 +271,7 @@ def _inspect_wal(engine: Engine, data: FileBytes, found: Inspection) -> None:
         found.after, found.marker, found.checked = judged
 
 
-def _judge_acknowledged(engine: Engine, scan: WalScan, main: _Facts | None, data: FileBytes) -> _Wrong | None:
+def _judge_acknowledged(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> _Wrong | None:
     """Judge by what was noted beside the store, if that can be believed: a -wal can be cut without a trace."""
     if main is None:
         return None
@@ -298,14 +282,14 @@ def _judge_acknowledged(engine: Engine, scan: WalScan, main: _Facts | None, data
     if scan.committed:
         pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
     try:
-        with _overlaid(engine, pages) as connection:
-            _check_acknowledged(connection, _facts(connection), noted)
+        with file_facts.reading(engine, pages) as connection:
+            _check_acknowledged(connection, file_facts.read(connection), noted)
     except StoreError:
         return _Wrong("truncated", "its -wal lacks what was acknowledged last: it was cut off, or damaged")
     return None
 
 
-def _judge_frames(engine: Engine, scan: WalScan, main: _Facts | None, data: FileBytes) -> None:
+def _judge_frames(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> None:
     """Judge by the frames alone: is what SQLite will recover all that was acknowledged?"""
     size = _page_size(engine)
     index = wal_index(engine.sidecar_start("-shm", _INDEX_BYTES))
@@ -334,7 +318,7 @@ def _judge_frames(engine: Engine, scan: WalScan, main: _Facts | None, data: File
         raise _Wrong("truncated", "its -wal was cut off")
 
 
-def _judge_headless(engine: Engine, scan: WalScan, main: _Facts | None, index: WalIndex | None) -> None:
+def _judge_headless(engine: Engine, scan: WalScan, main: Facts | None, index: WalIndex | None) -> None:
     """Judge a -wal whose header is damaged, and in which nothing was found that the main file lacks.
 
     That is what a crash leaves if it tears the header of a -wal that is begun anew. But the same is left of commits
@@ -359,21 +343,21 @@ def _judge_headless(engine: Engine, scan: WalScan, main: _Facts | None, index: W
     # That the file has what was noted is judged with the notes.
 
 
-def _judge_content(engine: Engine, scan: WalScan, main: _Facts | None, data: FileBytes) -> tuple[Head, Marker, str]:
+def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> tuple[Head, Marker, str]:
     """Judge by our tables, as they will be with the -wal: do they go on where the main file ends?"""
     pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
     try:
-        with _overlaid(engine, pages) as connection:
-            full = _facts(connection)
+        with file_facts.reading(engine, pages) as connection:
+            full = file_facts.read(connection)
             if main is not None:
                 _compare(main, full, connection)
                 _compare_base(engine, scan, main, data)
                 base = main.head
             else:  # a checkpoint was under way: part of what the -wal holds is in the main file
-                meta = _meta(connection)
+                meta = file_facts.read_meta(connection)
                 if _identity_of_main(engine)[0] not in (b"", meta.store_id):
                     raise _Wrong("foreign", "its -wal belongs to another store", certain=True)
-                base = wal.head_at(connection, meta, max(0, full.lsn - _RECORDS_RELINKED))
+                base = wal.head_at(connection, meta, max(0, full.lsn - RECORDS_RELINKED))
             if engine.pages(scan.page_size) > scan.database_pages:
                 raise _Wrong("stale", "the file is larger than its -wal says: the -wal is older")
             if full.marker.open and full.lsn <= full.marker.lsn and _writes_log_alone(engine, connection, pages):
@@ -386,14 +370,14 @@ def _judge_content(engine: Engine, scan: WalScan, main: _Facts | None, data: Fil
     return full.head, full.marker, checked
 
 
-def _check_newest(connection: Connection, base: Head, full: _Facts) -> str:
+def _check_newest(connection: Connection, base: Head, full: Facts) -> str:
     """Follow the chain from *base* to the newest commit; of very many records, over the newest commits alone.
 
     The frames that they are in were summed. One commit with more records is taken as it is.
     """
     end = wal.commit_lsn(connection, full.head.seq) if full.head.seq else 0
     if end - (wal.commit_lsn(connection, base.seq) if base.seq else 0) > _RECORDS_FOLLOWED:
-        base = wal.head_at(connection, _meta(connection), end - _RECORDS_FOLLOWED)
+        base = wal.head_at(connection, file_facts.read_meta(connection), end - _RECORDS_FOLLOWED)
     start = wal.commit_lsn(connection, base.seq) if base.seq else 0
     if end - start > 2 * _RECORDS_FOLLOWED:
         start, base = end, full.head
@@ -445,7 +429,7 @@ def _rightmost(engine: Engine, pages: Pages, root: int) -> int:
     return page
 
 
-def _compare(main: _Facts, full: _Facts, connection: Connection) -> None:
+def _compare(main: Facts, full: Facts, connection: Connection) -> None:
     if main.store_id != full.store_id:
         raise _Wrong("foreign", "its -wal belongs to another store", certain=True)
     there = wal.commit(connection, main.head.seq) if main.head.seq else None
@@ -464,14 +448,14 @@ def _compare(main: _Facts, full: _Facts, connection: Connection) -> None:
         raise _Wrong("stale", "its -wal closes the store at another record than the file ends with")
 
 
-def _compare_base(engine: Engine, scan: WalScan, main: _Facts, data: FileBytes) -> None:
+def _compare_base(engine: Engine, scan: WalScan, main: Facts, data: FileBytes) -> None:
     """Compare where the first transaction in the -wal begins with where the main file ends."""
     pages = Pages(scan.page_size, data, scan.first_pages, scan.first_size)
     try:
-        with _overlaid(engine, pages) as connection:
-            first = _facts(connection)
+        with file_facts.reading(engine, pages) as connection:
+            first = file_facts.read(connection)
             base = wal.base_of(connection) if first.lsn > main.lsn else 0
-            coherent = _is_coherent(connection, first)
+            coherent = file_facts.is_coherent(connection, first)
     except StoreError:
         return  # a checkpoint of later transactions was under way
     if coherent and base > main.lsn:
@@ -526,7 +510,7 @@ def _inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
         rot=scan.rot,
     )
     if scan.header != "valid" or scan.rot:
-        with suppress(StoreError), _overlaid(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
+        with suppress(StoreError), file_facts.reading(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
             facts = _prove(connection)  # it was not synced yet, so no page was written over
             found.before, found.after, found.store_id = facts.head, facts.head, facts.store_id
             found.audited = facts.audited
@@ -538,9 +522,9 @@ def _inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
         return
     pages = Pages(scan.page_size, data, scan.pages, scan.initial_pages)
     try:
-        with _overlaid(engine, pages) as connection:
-            facts = _facts(connection)
-            if not _is_coherent(connection, facts):
+        with file_facts.reading(engine, pages) as connection:
+            facts = file_facts.read(connection)
+            if not file_facts.is_coherent(connection, facts):
                 raise Damaged("the newest commit does not follow from the one before")
             found.after, found.marker, found.store_id = facts.head, facts.marker, facts.store_id
             found.audited = facts.audited
@@ -576,62 +560,21 @@ def _is_new(engine: Engine, scan: JournalScan) -> bool:
     return scan.initial_pages <= 1 or not any(engine.header)
 
 
-def _facts_of_main(engine: Engine, pages: Pages) -> _Facts | None:
+def _facts_of_main(engine: Engine, pages: Pages) -> Facts | None:
     """Return what the main file says by itself, None if it is in the middle of a checkpoint."""
     try:
-        with _overlaid(engine, pages) as connection:
-            facts = _facts(connection)
-            return facts if _is_coherent(connection, facts) else None
+        with file_facts.reading(engine, pages) as connection:
+            facts = file_facts.read(connection)
+            return facts if file_facts.is_coherent(connection, facts) else None
     except StoreError:
         return None
 
 
 def _identity_of_main(engine: Engine) -> tuple[bytes, Marker]:
     """Return store id and marker of the main file, also in the middle of a checkpoint; none if they are unreadable."""
-    with suppress(StoreError), _overlaid(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
-        return _meta(connection).store_id, metadata.read_marker(connection)
+    with suppress(StoreError), file_facts.reading(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
+        return file_facts.read_meta(connection).store_id, metadata.read_marker(connection)
     return b"", Marker()
-
-
-@contextmanager
-def _overlaid(engine: Engine, pages: Pages) -> Iterator[Connection]:
-    """Read the file with *pages*, in one transaction, so that SQLite keeps what it has read."""
-    with overlaid(engine.real_path, pages, engine.vfs) as connection, connection.one_state():
-        yield connection
-
-
-def _facts(connection: Connection) -> _Facts:
-    meta = _meta(connection)
-    audited = audit.last(connection) if _version(connection) >= _AUDITED_SINCE else (0, b"")
-    return _Facts(meta.store_id, metadata.read_marker(connection), *wal.last(connection, meta), *audited)
-
-
-def _meta(connection: Connection) -> Meta:
-    return metadata.read(connection, _version(connection))
-
-
-def _version(connection: Connection) -> int:
-    version: int = connection.value("PRAGMA user_version")
-    return version
-
-
-def _is_coherent(connection: Connection, facts: _Facts) -> bool:
-    """Tell whether the newest commit follows from the one before: a file in the middle of a checkpoint is mixed."""
-    meta = _meta(connection)
-    if not wal.ends_well(connection, _RECORDS_LOOKED_AT):
-        return False
-    if facts.audited and not audit.ends_well(connection, facts.store_id):
-        return False
-    if not facts.head.seq:
-        return True
-    end = wal.commit_lsn(connection, facts.head.seq)
-    base = wal.base_of(connection, end)
-    if end - base > _RECORDS_RELINKED:
-        return True
-    for said, follows, _ in wal.relink(connection, base, wal.head_at(connection, meta, base)):
-        if said.seq == facts.head.seq:
-            return said == follows
-    return False
 
 
 def _report_wal(scan: WalScan) -> JournalReport:
@@ -676,14 +619,14 @@ def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
             journal = scan_journal(undo)
             if journal.pages:
                 pages = Pages(journal.page_size, undo, journal.pages, journal.initial_pages)
-        facts = _prove(stack.enter_context(_overlaid(engine, pages)))
+        facts = _prove(stack.enter_context(file_facts.reading(engine, pages)))
         found.after, found.marker = facts.head, facts.marker
         found.checked = f"{facts.head.count} entries were hashed anew and have the newest commit's root"
 
 
-def _prove(connection: Connection) -> _Facts:
-    facts = _facts(connection)
-    if not _is_coherent(connection, facts):
+def _prove(connection: Connection) -> Facts:
+    facts = file_facts.read(connection)
+    if not file_facts.is_coherent(connection, facts):
         raise Damaged("the newest commit does not follow from the one before.")
     builder = RootBuilder()
     leaves = sha256()

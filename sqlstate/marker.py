@@ -121,7 +121,9 @@ class Marking:
             metadata.write_marker(connection, marker)
 
     def committed(self, seq: int = 0, chain: bytes = b"", lsn: int = 0) -> None:
-        """See to the marker after a commit; *seq*, *chain* and *lsn*, of its last record, are those of a numbered one.
+        """See to the marker after a commit; *seq* is that of a numbered one.
+
+        *chain* is that of the newest numbered commit, and *lsn* the number of the newest record, where they are known.
 
         Raises:
             StoreIOError: the commit is durable, the checkpoint after it failed; the handle refuses further work.
@@ -134,7 +136,7 @@ class Marking:
             return
         self._seen = engine.writer.data_version()
         if not engine.opener.wal_in_place():
-            self._rescue(seq, chain)
+            self._rescue(seq, chain if seq else b"")
         if not self._noted(lsn, chain):
             self._notes.spoil()
             self._forget()  # the next commit opens the marker anew
@@ -142,7 +144,7 @@ class Marking:
             self._carry(seq)
 
     def _noted(self, lsn: int, chain: bytes) -> bool:
-        """Note a commit that is about to be acknowledged; without an LSN, it made no numbered one."""
+        """Note a commit that is about to be acknowledged; without an LSN, it is not known where the log ends."""
         if not lsn and self._notes.kept:
             connection = self._engine.writer
             try:

@@ -210,9 +210,9 @@ _HEAD_OR_NOT: Final = {
     "chain": _or_null(_DIGEST),
 }
 RECORDS: Final[Mapping[Any, Table]] = {
-    "BEGIN": _record(at=_or_null(_AT), note=_TEXT),
-    "PUT": _record(collection=_COLLECTION, key=_KEY, value=_VALUE, before=_or_null(_VALUE)),
-    "DELETE": _record(collection=_COLLECTION, key=_KEY, before=_VALUE),
+    "BEGIN": _record(at=_or_null(_AT), note=_TEXT, chain=_or_null(_DIGEST)),
+    "PUT": _record(collection=_COLLECTION, key=_KEY, value=_VALUE, before=_or_null(_VALUE), chain=_or_null(_DIGEST)),
+    "DELETE": _record(collection=_COLLECTION, key=_KEY, before=_VALUE, chain=_or_null(_DIGEST)),
     "COMMIT": _record(seq=_POSITIVE, **_HEAD_OR_NOT),
     "ROLLBACK": _record(at=_AT),
 }

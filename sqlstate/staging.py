@@ -139,6 +139,7 @@ class WriteAheadLog:
 
         Raises:
             InvalidRecord: there is no such transaction, it has ended, or its session lives.
+            Damaged: a record of it is not what was written; nothing was changed.
             Busy, StoreFull, ReadOnly: as for a transaction.
             StoreIOError: it may have been done or not; the handle refuses further work.
         """
@@ -149,6 +150,7 @@ class WriteAheadLog:
             session = self._session_of(txn)
             if self._is_alive(session):
                 raise InvalidRecord(f"staged transaction {txn} belongs to a handle that is open; nothing was changed")
+            wal.check_staged(connection, _uncommitted(connection, txn).records)
             wal.set_session(connection, txn, self._session)
             detail = {"resumed": [txn], "session": session.hex(), "by": self._session.hex()}
             head = wal.last(connection, writer.meta)[1]
@@ -183,6 +185,7 @@ class WriteAheadLog:
             InvalidRecord: there is no such transaction, or it has ended.
             StoreUnusable: this thread has a transaction open.
             Conflict: an entry is not any more what it was when its record was written; nothing was changed.
+            Damaged: a record of it is not what was written; nothing was changed, and it stays open for rollback().
             Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
         """
         writer = self._writer
@@ -192,6 +195,7 @@ class WriteAheadLog:
                 commit = Commit(writer)
                 self._session_of(txn)
                 records = _uncommitted(self._engine.writer, txn).records
+                wal.check_staged(self._engine.writer, records)
                 values = self._net(records)
                 commit.apply_staged(records, values)
                 head = commit.finish()
@@ -204,8 +208,7 @@ class WriteAheadLog:
 
     def _append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
         writer = self._engine.writer
-        self._writer.marking.begin()
-        last = wal.last(writer, self._writer.meta)[0]
+        last, head = self._writer.begin()
         record = Record(last + 1, last + 1 if txn is None else txn, kind, self._session)
         if txn is None:
             record = record._replace(at=now(), note=note)
@@ -221,8 +224,10 @@ class WriteAheadLog:
         elif kind is Kind.ROLLBACK:
             record = record._replace(at=now())
             wal.clear_staged(writer, record.txn)
+        if kind is not Kind.ROLLBACK:
+            record = wal.sealed(writer, record)
         wal.write(writer, record)
-        self._writer.commit_other(f"WAL record {record.lsn}")
+        self._writer.commit_other(f"WAL record {record.lsn}", (record.lsn, head))
         return record
 
     def _before(self, txn: int, name: Name, connection: Connection | None = None) -> Stored | None:
@@ -311,6 +316,7 @@ class StagedTransaction:
         Raises:
             Conflict: an entry is not any more what it was when this transaction first touched it. Nothing was changed;
                 the transaction stays open.
+            Damaged: a record of it is not what was written; nothing was changed, and it stays open.
             InvalidRecord: the transaction has ended.
             Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
         """

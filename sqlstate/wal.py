@@ -72,6 +72,7 @@ class Record(NamedTuple):
 
 _KINDS = frozenset(Kind)
 ROWS_AT_ONCE = 256
+_LOOKED_AT = 10_000
 BYTES_AT_ONCE = 1 << 20
 _VALUE, _BEFORE = Record._fields.index("value"), Record._fields.index("before")
 
@@ -189,6 +190,63 @@ def chain_or_none(chain: Any, head: tuple[Any, Any, Any, Any], records_digest: b
     if is_digest(chain) and is_number(seq) and is_digest(root) and is_number(count) and is_text(at):
         return chain_next(chain, head, records_digest)
     return None
+
+
+def staged_digest(before: bytes, session: bytes | None, body: bytes) -> bytes:
+    """Return the digest of a staged BEGIN, PUT or DELETE record, from that of the one before and its bytes (I14)."""
+    return sha256(fmt.TAG_STAGED + before + (session or b"") + body).digest()
+
+
+def sealed(connection: Connection, record: Record) -> Record:
+    """Return a record that is about to be appended to its staged transaction, with its digest (I14).
+
+    Where the transaction was begun without digests, by an older version, it goes on without.
+    """
+    before: bytes | None = fmt.STAGED_ZERO
+    if record.kind is not Kind.BEGIN:
+        # From the end on: by the index, all its records would be looked at.
+        before = connection.value(
+            "SELECT chain FROM wal WHERE +txn = ? AND lsn >= ? AND session IS NOT NULL ORDER BY lsn DESC LIMIT 1",
+            (record.txn, record.txn),
+        )
+    return (
+        record if before is None else record._replace(chain=staged_digest(before, record.session, record_bytes(record)))
+    )
+
+
+def check_staged(connection: Connection, records: list[Record]) -> None:
+    """Check that the *records* of a staged transaction that has not ended are what was written (I14).
+
+    Raises:
+        Damaged: one is not, or is missing.
+    """
+    digest = fmt.STAGED_ZERO
+    for record in records:
+        if record.chain is None and records[0].chain is None:
+            continue
+        digest = staged_digest(digest, record.session, record_bytes(record))
+        if record.chain != digest:
+            raise _unlike_written(connection, records[0].txn, f"record {record.lsn}, or one before it,")
+    missing = missing_behind(connection, records[-1].lsn) if digest != fmt.STAGED_ZERO else 0
+    if missing:
+        raise _unlike_written(connection, records[0].txn, f"record {missing} is missing. If it is one of it, the end")
+
+
+def missing_behind(connection: Connection, lsn: int) -> int:
+    """Return the LSN of the first record that is missing behind the one with this LSN, 0 if none is.
+
+    All are numbered one after the other (I5). Of records at the end of a staged transaction, nothing else tells that
+    they were there. Of very many, the first ones are looked at.
+    """
+    rows = connection.rows("SELECT lsn FROM wal WHERE lsn > ? ORDER BY lsn LIMIT ?", (lsn, _LOOKED_AT))
+    return next((expected for expected, (each,) in enumerate(rows, lsn + 1) if each != expected), 0)
+
+
+def _unlike_written(connection: Connection, txn: int, what: str) -> Damaged:
+    return Damaged(
+        f"I14: {connection.path}: {what} of staged transaction {txn} is not what was written. Nothing of it was "
+        "committed. Look at it with store.wal.uncommitted(), and end it with rollback()"
+    )
 
 
 def write(connection: Connection, record: Record) -> None:

@@ -1,7 +1,7 @@
 """Fixtures. Every store that a test opens through them is judged whole when the test ends.
 
 The judge is tests/reference/plain.py, which shares no code with sqlstate: root, tree rows, chain and all
-invariants I1 to I13 of the file-format page, read through another SQLite library.
+invariants I1 to I14 of the file-format page, read through another SQLite library.
 """
 
 from __future__ import annotations

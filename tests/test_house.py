@@ -47,6 +47,7 @@ SPINE = (
     "recovery",
     "history",
     "inspection",
+    "file_facts",
     "staging",
     "batch",
     "group",

@@ -327,7 +327,7 @@ def test_the_page_states_the_constants() -> None:
     for name in (*audit.KINDS, *audit.TRIGGERS):
         assert f"`{name}`" in PAGE
     assert int.from_bytes(b"SqSt", "big") == plain.APPLICATION_ID
-    assert set(re.findall(r"\*\*(I[0-9]+)\*\*", section(9))) == {f"I{number}" for number in range(1, 14)}
+    assert set(re.findall(r"\*\*(I[0-9]+)\*\*", section(9))) == {f"I{number}" for number in range(1, 15)}
 
 
 # ---- The judge, on files made by hand from section 3 ----
@@ -595,6 +595,7 @@ EDITS = {
         SELECT 50, txn, kind, session, note, at FROM wal WHERE lsn = 35""",
         {"I7", "I5", "I11"},
     ),
+    "I14 a digest where there is none before": ("UPDATE wal SET chain = zeroblob(32) WHERE lsn = 36", {"I14"}),
     "I9 not listed": ("DELETE FROM staged", {"I9"}),
     "I9 listed and ended": ("INSERT INTO staged SELECT 5, session FROM wal WHERE lsn = 5", {"I9"}),
     "format 3.5 another session": ("UPDATE staged SET session = zeroblob(16)", {"format 3.5"}),

@@ -10,6 +10,7 @@ import shutil
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import pytest
 
 import sqlstate
@@ -554,3 +555,120 @@ def test_a_store_for_reading_has_no_session(path: Path, open_store: OpenStore) -
         with pytest.raises(sqlstate.ReadOnly, match="nothing was changed"):
             store.resume(txn.txn)
         assert session_files(path) == []
+
+
+# ---- What was written is what is committed (I14) ----
+
+
+def edit(path: Path, sql: str) -> None:
+    """Change a closed store in another program; its marker stays right."""
+    connection = apsw.Connection(str(path))
+    connection.execute(sql).fetchall()
+    connection.close()
+
+
+def pending_store(path: Path) -> int:
+    """Leave a draft of four records, and direct commits around them; return its number."""
+    with sqlstate.open(path, journal="delete") as store:
+        store["c"]["before"] = 1
+        draft = store.stage(note="draft")
+        draft.put("d", "a", 100)
+        draft.put("d", "b", {"text": "Dear"})
+        store["c"]["between"] = 2
+        draft.put("d", "a", 300)
+        store["c"]["after"] = 3
+        return draft.txn
+
+
+EDITS = {
+    "value": "UPDATE wal SET value = '9000' WHERE lsn = {txn} + 1",
+    "before": "UPDATE wal SET before = '9000' WHERE lsn = {txn} + 1",
+    "key": "UPDATE wal SET key = 'z' WHERE lsn = {txn} + 2",
+    "collection": "UPDATE wal SET collection = 'e' WHERE lsn = {txn} + 2",
+    "kind of value": "UPDATE wal SET value = CAST(value AS BLOB) WHERE lsn = {txn} + 1",
+    "note": "UPDATE wal SET note = 'Draft' WHERE lsn = {txn}",
+    "time": "UPDATE wal SET at = '2026-01-01T00:00:00.000000Z' WHERE lsn = {txn}",
+    "session": "UPDATE wal SET session = zeroblob(16) WHERE txn = {txn}",
+    "deleted in the middle": "DELETE FROM wal WHERE lsn = {txn} + 2",
+    "deleted at the end": "DELETE FROM wal WHERE lsn = {txn} + 6",
+    "swapped": "UPDATE wal SET lsn = CASE lsn WHEN {txn} + 1 THEN -2 ELSE -1 END WHERE lsn IN ({txn} + 1, {txn} + 2);"
+    "UPDATE wal SET lsn = {txn} - lsn WHERE lsn < 0",
+    "doubled": "DELETE FROM wal WHERE lsn = {txn} + 6; "
+    "INSERT INTO wal (lsn, txn, kind, session, collection, key, value, before, chain) "
+    "SELECT {txn} + 6, txn, kind, session, collection, key, value, before, chain FROM wal WHERE lsn = {txn} + 1",
+    "digest": "UPDATE wal SET chain = zeroblob(32) WHERE lsn = {txn} + 1",
+    "no digest": "UPDATE wal SET chain = NULL WHERE lsn = {txn} + 1",
+    "no digest at first": "UPDATE wal SET chain = NULL WHERE lsn = {txn}",
+}
+
+
+@pytest.mark.parametrize("how", EDITS)
+def test_a_draft_that_is_not_what_was_written_is_refused_and_named(path: Path, how: str) -> None:
+    txn = pending_store(path)
+    edit(path, EDITS[how].format(txn=txn))
+    with sqlstate.open(path, recover="resume") as store:
+        before = store.head()
+        for level in ("quick", "full"):
+            findings = [each.what for each in store.check(level=level).findings]
+            assert any(what.startswith("I14: ") and f"staged transaction {txn}" in what for what in findings), findings
+        with pytest.raises(sqlstate.Damaged, match=rf"I14: .*record \d+.* staged transaction {txn}"):
+            store.resume(txn)
+        with pytest.raises(sqlstate.Damaged, match=f"I14: .*staged transaction {txn}"):
+            store.wal.mark_committed(txn)
+        assert (store.head(), dict(store["d"])) == (before, {})
+        store.wal.append("ROLLBACK", txn=txn)
+        assert store.wal.uncommitted() == []
+
+
+def test_a_draft_that_an_older_version_began_is_resumed_goes_on_and_is_committed(path: Path) -> None:
+    txn = pending_store(path)
+    edit(path, f"UPDATE wal SET chain = NULL WHERE txn = {txn}")
+    with sqlstate.open(path, recover="resume") as store:
+        draft = store.resume(txn)
+        draft.put("d", "c", 4)
+        assert store.check().outcome == "sound"
+        assert [record.chain for record in store.wal.uncommitted()[0].records] == [None] * 5
+        draft.commit()
+        assert dict(store["d"]) == {"a": 300, "b": {"text": "Dear"}, "c": 4}
+        assert store.check().outcome == "sound"
+    assert plain.judge(path).sound
+
+
+def test_a_resumed_draft_goes_on_with_its_digests(path: Path) -> None:
+    txn = pending_store(path)
+    with sqlstate.open(path, recover="resume") as store:
+        draft = store.resume(txn)
+        store["c"]["later"] = 4
+        draft.put("d", "c", 4)
+        assert len({record.chain for record in store.wal.uncommitted()[0].records}) == 5
+        assert store.check().outcome == "sound"
+    with sqlstate.open(path, recover="resume") as store:
+        store.resume(txn).commit()
+        assert store.check().outcome == "sound"
+    assert plain.judge(path).sound
+
+
+def test_staged_puts_keep_the_wal_short_and_cost_the_same(path: Path) -> None:
+    """Its cost is counted in steps of SQLite's virtual machine, not in time."""
+    with sqlstate.open(path) as store:
+        draft = store.stage()
+        steps: list[int] = []
+        most = 0
+        for i in range(3000):
+            draft.put("d", i, "x" * 4000)
+            most = max(most, os.stat(f"{path}-wal").st_size)
+        assert most <= 32 << 20
+        connection = store._writer.engine.writer
+        for _ in range(2):
+            count = [0]
+
+            def step(count: list[int] = count) -> bool:
+                count[0] += 1
+                return False
+
+            connection._sqlite.set_progress_handler(step, 1)
+            draft.put("d", "one", len(steps))
+            connection._sqlite.set_progress_handler(None)
+            steps.append(count[0])
+        assert max(steps) < 1000, steps
+        draft.rollback()

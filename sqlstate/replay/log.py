@@ -70,7 +70,7 @@ class Replay:
         self._adrift = False  # whether the tree is not what the newest commit says
         self._named = 0  # findings about records of this commit
         self._open: list[int] | None = None  # the direct transaction that has not ended: txn, changes
-        self._staged: dict[int, list[Any]] = {}  # those staged: session, changes
+        self._staged: dict[int, list[Any]] = {}  # session, changes, digest, newest record
         self._number = 0  # of the newest commit, as its record says
         self._collection: tuple[str, bytes, bytes] = ("", b"", b"")  # the newest: starts of name_bytes() and of order()
         self._explained = False  # whether the damaged record of this commit is known
@@ -168,6 +168,8 @@ class Replay:
         is_closing = row[2] == "COMMIT" and row[9] is not None  # its head is judged as such
         each = (*row[:9], None, None, None, None, *row[13:]) if is_closing else row
         table = RECORDS[row[2]]
+        if row[3] is None and row[2] != "COMMIT" and row[12] is not None:
+            self._record(row[0], "I7: record {lsn} has a digest, and is of no staged transaction")
         if not table.fits(each):
             self._record(row[0], table.wrong(each), (row[4], row[5]) if row[4] is not None else None)
 
@@ -234,7 +236,8 @@ class Replay:
         if (session is None) != (row[11] is None):
             self._record(lsn, "I7: record {lsn} begins a staged transaction without a time, or a direct one with one")
         if session is not None:
-            self._staged[lsn] = [session, 0]
+            self._staged[lsn] = [session, 0, fmt.STAGED_ZERO if row[12] is not None else None, lsn]
+            self._digest(row, (None, None))
             return
         if self._open is not None:
             self._record(self._open[0], "I7: direct transaction {lsn} has no COMMIT record")
@@ -249,8 +252,22 @@ class Replay:
             self._record(lsn, f"I7: record {{lsn}} is of staged transaction {txn}, which is not open", name)
             return
         opened[1] += 1
+        opened[3] = lsn
         if session != opened[0]:
             self._record(lsn, "I7: record {lsn} has not the session of its BEGIN", name)
+        self._digest(row, name)
+
+    def _digest(self, row: Row, name: tuple[Any, Any]) -> None:
+        """Compare the digest of a staged record with what follows from it and the one before."""
+        lsn, txn, _, session = row[:4]
+        opened, body = self._staged.get(txn), canonical(row)
+        if opened is None or body is None or type(session) is not bytes or (row[12] is None and opened[2] is None):
+            return
+        if row[12] != wal.staged_digest(opened[2] or fmt.STAGED_ZERO, session, body):
+            self._record(
+                lsn, f"I14: record {{lsn}} of staged transaction {txn}, or one before it, is not what was written", name
+            )
+        opened[2] = row[12] if type(row[12]) is bytes else fmt.STAGED_ZERO
 
     def _commit(self, row: Row) -> None:
         """Take a COMMIT record; the last of a commit closes it."""
@@ -364,7 +381,11 @@ class Replay:
         for row in rows:
             if not STAGED.fits(row):
                 self._findings.add("staged", STAGED.wrong(row), lsn=row[0])
-        for txn, (session, _) in self._staged.items():
+        for txn, (session, _, digest, newest) in self._staged.items():
+            missing = 0 if digest is None else wal.missing_behind(self._connection, newest)
+            if missing:
+                what = f"I14: record {missing} is missing, and may be one of staged transaction {txn}"
+                self._findings.add("staged", what, lsn=txn)
             if txn not in there:
                 self._findings.add("staged", f"I9: staged transaction {txn} has not ended, and is not listed", lsn=txn)
             elif there[txn] != by.get(txn, session):

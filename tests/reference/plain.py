@@ -11,7 +11,7 @@ sqlstate: closing the second library's descriptor drops SQLite's locks.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import itemgetter
@@ -271,7 +271,7 @@ class Commit:
 class Judgement:
     """What a file is worth.
 
-    Each finding starts with what it is against: `I1` to `I13` (section 9), `format 3.4` and the like for
+    Each finding starts with what it is against: `I1` to `I14` (section 9), `format 3.4` and the like for
     a rule of the page outside the invariants, or `SQLite`. `seq` is that of the newest commit as the
     file has it; `root`, `count` and `chain` are recomputed, from the state and from all the records.
     """
@@ -524,7 +524,7 @@ def _judge_records(rows: list[_Row], findings: Findings) -> list[Record]:
     return records
 
 
-def _record_faults(record: Record) -> list[str]:
+def _record_faults(record: Record) -> list[str]:  # noqa: PLR0912, a branch for each column that may be filled
     if not (is_number(record.lsn) and is_number(record.txn) and record.kind in KINDS):
         return ["lsn, txn or kind is none of those there are"]
     filled: dict[str, bool] = {}
@@ -549,6 +549,8 @@ def _record_faults(record: Record) -> list[str]:
             filled["at"] = is_time(record.at)
     else:
         filled = {"at": is_time(record.at)}
+    if record.session is not None and record.kind in ("BEGIN", "PUT", "DELETE"):
+        filled["chain"] = record.chain is None or is_blob(record.chain, 32)
     faults += [f"{column} is {short(getattr(record, column))}" for column, good in filled.items() if not good]
     if record.session is not None and not is_blob(record.session, 16):
         faults.append(f"session is {short(record.session)}")
@@ -597,6 +599,18 @@ def _judge_staged(records: list[Record], file: _File, findings: Findings) -> Non
     for txn, session in file.staged:
         right = session == sessions.get(txn, session)
         findings.expect("format 3.5", f"staged has transaction {txn!r} with session {short(session)}", holds=right)
+    digests: dict[int, bytes | None] = {}
+    for record in records:
+        if record.session is None or record.kind not in ("BEGIN", "PUT", "DELETE"):
+            continue
+        before = digests.get(record.txn, None if record.chain is None else bytes(32))
+        if before is None and record.chain is None:
+            digests[record.txn] = None
+            continue
+        with suppress(ValueError):
+            follows = sha256(b"\x05" + (before or bytes(32)) + record.session + record_bytes(record))
+            findings.expect("I14", f"the digest of record {record.lsn} is another", holds=record.chain == follows)
+        digests[record.txn] = record.chain
 
 
 def _judge_lsn(records: list[Record], findings: Findings) -> None:
