@@ -13,7 +13,8 @@ from sqlstate import meta as metadata
 from sqlstate.commit import Writer, now
 from sqlstate.connection import page_size
 from sqlstate.engine import Engine
-from sqlstate.errors import CannotOpen, InvalidOption, ReadOnly, StoreFull
+from sqlstate.errors import CannotOpen, Damaged, InvalidOption, ReadOnly, StoreFull
+from sqlstate.file_facts import read_meta
 from sqlstate.group import GROUP_SIZE, GROUP_WAIT
 from sqlstate.inspection import inspect, read_header, undoes_making
 from sqlstate.overlay import Pages
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from sqlstate.recovery import Recover
 
 Mode = Literal["full", "group"]
+
+_RECORDS_LOOKED_AT: Final = 64
 
 
 def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
@@ -91,12 +94,13 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             raise migrate.empty_file(engine.path)
         found = inspect(engine, thoroughly=migrate.is_older(engine.header))
         evidence = recovery.admit(engine, found, recover)
-        meta = _connect(engine, journal, found)
+        meta = _connect(engine, journal, found, recover)
         if _is_suspect(engine, meta, found):
             engine.disconnect()
             found = inspect(engine, thoroughly=True)
             evidence = recovery.admit(engine, found, recover)
-            meta = _connect(engine, journal, found)
+            meta = _connect(engine, journal, found, recover)
+        _check_end(engine, meta)
         if engine.journal != meta.journal and not read_only:
             engine.writer.set_journal(meta.journal)
             engine.settle()
@@ -109,7 +113,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
     return Store(writer, report, (group_size if mode == "group" else 1, group_wait))
 
 
-def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
+def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recover) -> Meta:
     """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
     there = engine.has("-wal") or engine.has("-journal")
     # A -wal that this user makes, the file's owner might not be able to write; one that is there can be read.
@@ -126,7 +130,10 @@ def _connect(engine: Engine, journal: Journal, found: Inspection) -> Meta:
             engine.settle()
         except (CannotOpen, ReadOnly, StoreFull) as e:
             _freeze(engine, e)
-    if not migrate.check_header(engine.writer) or migrate.pending(engine.writer, migrate.shipped()):
+    is_store = migrate.check_header(engine.writer)
+    if is_store:
+        recovery.admit_connected(engine, found, read_meta(engine.writer).store_id, recover)
+    if not is_store or migrate.pending(engine.writer, migrate.shipped()):
         _migrate(engine, journal)
     schema.check_tables(engine.writer)
     meta = metadata.read(engine.writer)
@@ -207,6 +214,19 @@ def _is_suspect(engine: Engine, meta: Meta, found: Inspection) -> bool:
     if meta.journal != "wal" or found.shared or found.marker is not None or found.damage:
         return False
     return metadata.read_marker(engine.writer).open
+
+
+def _check_end(engine: Engine, meta: Meta) -> None:
+    """Raise if the log of a store that was closed ends with another record than when it was closed (I11)."""
+    with engine.writer.one_state():
+        marker, lsn = metadata.read_marker(engine.writer), wal.last(engine.writer, meta)[0]
+        ends_well = wal.ends_well(engine.writer, _RECORDS_LOOKED_AT)
+    if not marker.open and marker.lsn and (marker.lsn != lsn or not ends_well):
+        raise Damaged(
+            f"I11: {engine.path}: the store was closed with record {marker.lsn}, and its log ends with record {lsn}, "
+            "or with no record at all: part of the file was lost or changed. Nothing was changed. Mend it with "
+            "sqlstate repair, or restore a backup"
+        )
 
 
 def _check_options(mode: str, journal: str, timeout: float, recover: str) -> None:

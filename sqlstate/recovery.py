@@ -99,6 +99,19 @@ def admit(engine: Engine, found: Inspection, how: Recover) -> tuple[str, ...]:
     return ()
 
 
+def admit_connected(engine: Engine, found: Inspection, store_id: bytes, how: Recover) -> None:
+    """Decide, once SQLite has the file open and before anything is written, whether it may be.
+
+    Raises:
+        RecoveryDue: there is something to recover, and how is `"refuse"`.
+    """
+    if how != "refuse" or engine.read_only:
+        return
+    dead = _dead(engine)
+    if dead or files.orphans(engine.real_path, store_id):
+        raise _due(engine, replace(_report(engine, found), pending=tuple(dead)))
+
+
 def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str, ...]) -> RecoveryReport:
     """Finish recovery once SQLite has the file open, and return the report.
 
@@ -116,7 +129,7 @@ def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str
     engine = writer.engine
     report = replace(_report(engine, found), evidence=evidence)
     report = _compared(writer, found, report)
-    dead = _dead(writer)
+    dead = _dead(engine)
     orphans = files.orphans(engine.real_path, writer.meta.store_id)
     due = bool(not report.clean or dead or orphans) and not (report.shared and not dead and not orphans)
     if due and engine.read_only:
@@ -162,7 +175,7 @@ def _recovered(
         report = replace(
             report,
             rolled_back=rolled_back,
-            pending=tuple(_dead(writer)),
+            pending=tuple(_dead(engine)),
             removed=removed,
             after=wal.last(connection, writer.meta)[1],
         )
@@ -238,12 +251,12 @@ def _check_newest(engine: Engine, connection: Connection, writer: Writer, report
         raise _damaged(engine, replace(report, damage="rot"), f"its -journal did not restore the file: {e}") from e
 
 
-def _dead(writer: Writer) -> list[int]:
+def _dead(engine: Engine) -> list[int]:
     """Return the staged transactions whose session is dead."""
-    path = writer.engine.real_path
+    path = engine.real_path
     alive: dict[bytes, bool] = {}
     found = []
-    for txn, session in wal.sessions(writer.engine.writer):
+    for txn, session in wal.sessions(engine.writer):
         if session not in alive:
             alive[session] = files.session_alive(path, session)
         if not alive[session]:
@@ -255,7 +268,7 @@ def _roll_back(writer: Writer) -> tuple[int, ...]:
     """Write ROLLBACK for the staged transactions of dead sessions, inside the open transaction."""
     connection = writer.engine.writer
     lsn = wal.last(connection, writer.meta)[0]
-    dead = _dead(writer)
+    dead = _dead(writer.engine)
     for lsn_, txn in enumerate(dead, lsn + 1):
         session = wal.read_begin(connection, txn).session
         wal.write(connection, Record(lsn_, txn, Kind.ROLLBACK, session, at=now()))

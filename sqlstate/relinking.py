@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate import format as fmt
 from sqlstate.merkle import EMPTY_ROOT
 from sqlstate.raw_rows import HEAD, is_entry_name, is_number
-from sqlstate.wal import Head, Kind, Record, canonical, chain_or_none, chain_zero
+from sqlstate.wal import Head, Kind, Record, canonical, chain_or_none, chain_zero, staged_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,6 +124,7 @@ def mend(log: Log, backup: Log | None, store_id: bytes, end: int, entries: Entri
         changes |= _chains(changed(log, changes), store_id)
         changes |= _newest(changed(log, changes), found.newest, entries)
         found = _judge(changed(log, changes), store_id)
+    changes |= _digests(changed(log, changes), store_id)
     return Mended(changes, found.newest, tuple(found.broken), found.end, found.cut)
 
 
@@ -182,6 +183,8 @@ def _spare(log: Log, store_id: bytes) -> Changes:
     found: Changes = {}
     for row in log():
         columns = _EMPTY.get(row[2], ())
+        if isinstance(row[3], bytes) and isinstance(row[_CHAIN], bytes) and row[2] in _DIGESTED:
+            columns = tuple(column for column in columns if column != _CHAIN)
         if any(row[column] is not None for column in columns):
             found[row[0]] = tuple(None if number in columns else part for number, part in enumerate(row))
     if not found:
@@ -227,7 +230,8 @@ def _judge(log: Log, store_id: bytes) -> _Judgement:
     return _Judgement(broken, newest, last, odd > (newest.lsn if newest else 0))
 
 
-_STAGED: Final = (Kind.BEGIN, Kind.PUT, Kind.DELETE, Kind.ROLLBACK)
+_DIGESTED: Final = (Kind.BEGIN, Kind.PUT, Kind.DELETE)
+_STAGED: Final = (*_DIGESTED, Kind.ROLLBACK)
 
 
 # ---- From a backup ----
@@ -313,6 +317,23 @@ class _History:
         else:
             value = self._current(*name), False
         return [value] * (value[0] != row[6]), [before] * (before[0] != row[7])
+
+
+def _digests(log: Log, store_id: bytes) -> Changes:
+    """Return rows with their digests, of staged transactions in commits that hold: those say what the rows are."""
+    held = {txn for link in follow(log(), store_id) if link.holds for txn in link.txns}
+    found: Changes = {}
+    digests: dict[Any, bytes] = {}
+    for row in log():
+        if row[2] not in _DIGESTED or row[1] not in held or not isinstance(row[3], bytes):
+            continue
+        body = canonical(row)
+        if body is None or (row[1] not in digests and row[_CHAIN] is None):
+            continue
+        digests[row[1]] = digest = staged_digest(digests.get(row[1], fmt.STAGED_ZERO), row[3], body)
+        if row[_CHAIN] != digest:
+            found[row[0]] = (*row[:_CHAIN], digest, *row[_CHAIN + 1 :])
+    return found
 
 
 def _from_neighbours(log: Log, broken: list[Link], current: Current) -> Changes:

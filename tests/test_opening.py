@@ -246,6 +246,38 @@ def test_a_store_of_format_1_gets_its_audit_trail_when_it_is_opened_for_writing(
     assert plain.judge(path).findings == ()
 
 
+@pytest.mark.parametrize("journal", JOURNALS)
+def test_refuse_changes_nothing_of_a_store_of_format_1_with_a_draft(path: Path, journal: str) -> None:
+    with sqlstate.open(path, journal=journal) as store:  # type: ignore[arg-type]
+        store["c"]["k"] = 1
+        store.stage().put("c", "k", 2)
+    by_another_program(path, *FORMAT_1)
+    before = folder_image(path.parent)
+    with pytest.raises(sqlstate.RecoveryDue, match="nothing was changed"):
+        sqlstate.open(path, recover="refuse")
+    assert folder_image(path.parent) == before
+    with sqlstate.open(path) as store:
+        assert store.stats().format == 3
+
+
+def test_a_closed_store_that_lost_bytes_of_its_end_is_not_opened(path: Path) -> None:
+    refused = 0
+    for _ in range(12):  # of some of them, the log ends on the last page of the file
+        with sqlstate.open(path) as store:
+            store["a"].update({len(store["a"]): "x" * 200})
+            head = store.head()
+        data = path.read_bytes()
+        for cut in (1, 100, 2000, 4000):
+            path.write_bytes(data[:-cut])
+            try:
+                with sqlstate.open(path, read_only=True) as store:
+                    assert store.head().seq == head.seq
+            except sqlstate.Damaged as e:
+                refused += "I11" in str(e)
+        path.write_bytes(data)
+    assert refused > 3
+
+
 def test_a_store_of_an_older_version_is_migrated_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(path)
     sql = "CREATE TABLE extra (a);"

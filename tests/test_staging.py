@@ -620,6 +620,27 @@ def test_a_draft_that_is_not_what_was_written_is_refused_and_named(path: Path, h
         assert store.wal.uncommitted() == []
 
 
+def test_a_draft_that_is_not_what_was_written_is_no_damage_once_it_is_rolled_back(path: Path) -> None:
+    txn = pending_store(path)
+    edit(path, EDITS["value"].format(txn=txn))
+    with sqlstate.open(path) as store:
+        assert store.recovery.rolled_back == (txn,)
+        assert store.check().outcome == "sound"
+    assert plain.judge(path).sound
+
+
+def test_a_draft_that_was_changed_after_its_commit_is_found_and_its_digests_are_mended(path: Path) -> None:
+    txn = pending_store(path)
+    with sqlstate.open(path, recover="resume") as store:
+        store.resume(txn).commit()
+    edit(path, f"UPDATE wal SET chain = zeroblob(32) WHERE lsn = {txn} + 1")
+    with sqlstate.open(path) as store:
+        assert {each.lsn for each in store.check().findings} == {txn + 1, txn + 2}
+    assert sqlstate.repair(path).ok
+    with sqlstate.open(path) as store:
+        assert store.check().outcome == "sound"
+
+
 def test_a_draft_that_an_older_version_began_is_resumed_goes_on_and_is_committed(path: Path) -> None:
     txn = pending_store(path)
     edit(path, f"UPDATE wal SET chain = NULL WHERE txn = {txn}")

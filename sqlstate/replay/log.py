@@ -70,7 +70,7 @@ class Replay:
         self._adrift = False  # whether the tree is not what the newest commit says
         self._named = 0  # findings about records of this commit
         self._open: list[int] | None = None  # the direct transaction that has not ended: txn, changes
-        self._staged: dict[int, list[Any]] = {}  # session, changes, digest, newest record
+        self._staged: dict[int, list[Any]] = {}  # see _begin
         self._number = 0  # of the newest commit, as its record says
         self._collection: tuple[str, bytes, bytes] = ("", b"", b"")  # the newest: starts of name_bytes() and of order()
         self._explained = False  # whether the damaged record of this commit is known
@@ -236,7 +236,9 @@ class Replay:
         if (session is None) != (row[11] is None):
             self._record(lsn, "I7: record {lsn} begins a staged transaction without a time, or a direct one with one")
         if session is not None:
-            self._staged[lsn] = [session, 0, fmt.STAGED_ZERO if row[12] is not None else None, lsn]
+            # Session, changes, digest, newest record, and those that are not what was written: if it is rolled back,
+            # nothing depends on them.
+            self._staged[lsn] = [session, 0, fmt.STAGED_ZERO if row[12] is not None else None, lsn, []]
             self._digest(row, (None, None))
             return
         if self._open is not None:
@@ -264,9 +266,7 @@ class Replay:
         if opened is None or body is None or type(session) is not bytes or (row[12] is None and opened[2] is None):
             return
         if row[12] != wal.staged_digest(opened[2] or fmt.STAGED_ZERO, session, body):
-            self._record(
-                lsn, f"I14: record {{lsn}} of staged transaction {txn}, or one before it, is not what was written", name
-            )
+            opened[4].append((lsn, name))
         opened[2] = row[12] if type(row[12]) is bytes else fmt.STAGED_ZERO
 
     def _commit(self, row: Row) -> None:
@@ -298,6 +298,8 @@ class Replay:
             self._record(lsn, "I10: the transaction that record {lsn} ends has changed nothing")
         elif opened[0] != session:
             self._record(lsn, "I7: record {lsn} has not the session of its BEGIN")
+        if opened is not None:
+            self._unlike_written(txn, opened[4])
         for each in wal.staged_verbatim(self._connection, txn, lsn):
             if each[2] == "BEGIN":
                 self._parts.append(canonical(each) or b"")
@@ -373,6 +375,11 @@ class Replay:
         what = f"I6: the chain of commit {said.seq} does not follow from its records and the commit before"
         self._findings.add("commit", what, **where)
 
+    def _unlike_written(self, txn: int, records: list[tuple[int, tuple[Any, Any]]]) -> None:
+        for lsn, name in records:
+            what = f"I14: record {{lsn}} of staged transaction {txn}, or one before it, is not what was written"
+            self._record(lsn, what, name)
+
     def _check_staged(self) -> None:
         """Compare the table staged with the transactions that have not ended (I9)."""
         rows = wal.staged_rows(self._connection)
@@ -381,7 +388,8 @@ class Replay:
         for row in rows:
             if not STAGED.fits(row):
                 self._findings.add("staged", STAGED.wrong(row), lsn=row[0])
-        for txn, (session, _, digest, newest) in self._staged.items():
+        for txn, (session, _, digest, newest, unlike) in self._staged.items():
+            self._unlike_written(txn, unlike)
             missing = 0 if digest is None else wal.missing_behind(self._connection, newest)
             if missing:
                 what = f"I14: record {missing} is missing, and may be one of staged transaction {txn}"

@@ -600,8 +600,9 @@ def _judge_staged(records: list[Record], file: _File, findings: Findings) -> Non
         right = session == sessions.get(txn, session)
         findings.expect("format 3.5", f"staged has transaction {txn!r} with session {short(session)}", holds=right)
     digests: dict[int, bytes | None] = {}
+    rolled_back = {record.txn for record in records if record.kind == "ROLLBACK"}
     for record in records:
-        if record.session is None or record.kind not in ("BEGIN", "PUT", "DELETE"):
+        if record.txn in rolled_back or record.session is None or record.kind not in ("BEGIN", "PUT", "DELETE"):
             continue
         before = digests.get(record.txn, None if record.chain is None else bytes(32))
         if before is None and record.chain is None:
