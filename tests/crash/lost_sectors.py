@@ -4,8 +4,8 @@ Method: a process commits, is killed, and leaves a -wal; nothing is in flight, s
 Each run takes 1 to 64 sectors of it, at its start more often than not, and puts others in their place; the -shm and
 the notes of what was acknowledged are there or not. The open must refuse, and keep all as it was, with a copy of the
 -wal; or nothing may be missing. Where there is neither -shm nor notes, and no two commits behind the damage, nothing
-can tell it from a commit cut short by a power cut: then all before it must be there. Nor can it if all of the newest use
-of the -wal was exchanged for the start of another one.
+can tell it from a commit cut short by a power cut: then all before it must be there. Nor can anything if all of the
+newest use of the -wal was exchanged for the start of another one.
 
 Beside them, honest crashes must open without a word of damage: what the killed process left; and a -wal that SQLite
 began anew when the crash tore its header, over frames that the main file has.
