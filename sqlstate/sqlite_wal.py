@@ -255,7 +255,11 @@ class _Judged:
                 continue
             if self._is_former(salts) and (self.salts[0] - (salts >> 32)) & _WORD != 1:
                 break  # the first frames of this one hid all that the use before had
-            return i - 1, self.last_commit(i - 1, frames.run(salts, i))
+            # The frame before is not known to be whole: the next use may have begun to write there.
+            end = self.last_commit(i, frames.run(salts, i))
+            commits = sum(1 for each in range(i, end) if frames.size(each))
+            # In its first use, a -wal gets other salts over a transaction that was never acknowledged: one at most.
+            return (i, end) if self._is_former(salts) or commits > 1 else (0, 0)
         return 0, 0
 
     def last_commit(self, start: int, end: int) -> int:
