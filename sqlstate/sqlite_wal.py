@@ -255,11 +255,14 @@ class _Judged:
                 continue
             if self._is_former(salts) and (self.salts[0] - (salts >> 32)) & _WORD != 1:
                 break  # the first frames of this one hid all that the use before had
-            # The frame before is not known to be whole: the next use may have begun to write there.
-            end = self.last_commit(i, frames.run(salts, i))
-            commits = sum(1 for each in range(i, end) if frames.size(each))
+            # The next use may have begun to write over any of them: what is behind the last such place is newest.
+            end = max(each for each in range(i, frames.count) if frames.salts[each] == salts) + 1
+            whole = [frames.salts[k] == salts and frames.holds(k, ahead=_SUMMED) for k in range(i, end)]
+            start = next((k + 1 for k in reversed(range(i, end)) if not whole[k - i]), i)
+            end = self.last_commit(start, end)
+            commits = sum(1 for each in range(start, end) if frames.size(each))
             # In its first use, a -wal gets other salts over a transaction that was never acknowledged: one at most.
-            return (i, end) if self._is_former(salts) or commits > 1 else (0, 0)
+            return (start, end) if self._is_former(salts) or commits > 1 else (0, 0)
         return 0, 0
 
     def last_commit(self, start: int, end: int) -> int:
