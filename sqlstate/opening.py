@@ -131,9 +131,9 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
         except (CannotOpen, ReadOnly, StoreFull) as e:
             _freeze(engine, e)
     is_store = migrate.check_header(engine.writer)
-    if is_store:
-        recovery.admit_connected(engine, found, read_meta(engine.writer).store_id, recover)
     if not is_store or migrate.pending(engine.writer, migrate.shipped()):
+        if is_store:
+            recovery.admit_connected(engine, found, read_meta(engine.writer).store_id, recover)
         _migrate(engine, journal)
     schema.check_tables(engine.writer)
     meta = metadata.read(engine.writer)
