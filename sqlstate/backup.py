@@ -570,8 +570,6 @@ def _check_copy(connection: Connection, facts: tuple[Meta, int, Head], meter: Me
     """
     if _facts(connection) != facts:
         raise Damaged(f"{connection.path} does not hold the commit that was copied; nothing was kept of it")
-    if index := wal.wrong_index(connection):
-        raise Damaged(f"{connection.path}: the index {index} does not fit its table")
     found = check.examine(connection, facts[0], "full", None, check.Meter(meter.checked))
     if not found.ok:
         more = len(found.findings) + found.more - 1

@@ -302,6 +302,8 @@ class _Examination:
         for (said,) in self._connection.iterate(f"PRAGMA {name}"):
             if said != "ok":
                 self._findings.add("sqlite", f"SQLite's {name} says: {said}")
+        if self._level == "full" and (index := wal.wrong_index(self._connection)):
+            self._findings.add("sqlite", f"the index {index} does not fit its table")
 
     # ---- Of a full check ----
 

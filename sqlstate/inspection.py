@@ -19,7 +19,7 @@ from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.connection import HEADER_BYTES, page_size
 from sqlstate.encoding import Name, name_bytes, stored_name
-from sqlstate.errors import Damaged, StoreError
+from sqlstate.errors import Damaged, StoreError, StoreIOError
 from sqlstate.file_facts import RECORDS_RELINKED, Facts
 from sqlstate.merkle import RootBuilder, leaf, rank
 from sqlstate.meta import Marker
@@ -206,6 +206,8 @@ def _inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None
         with file_facts.reading(engine, Pages(_page_size(engine), b"", {}, 0)) as connection:
             head = _check_acknowledged(connection, main, noted)
             found.checked = _check_folded(connection, main, head)
+    except StoreIOError:  # it says nothing of what is there
+        raise
     except StoreError as e:
         found.reason += f"; {e}"
     else:
@@ -284,6 +286,8 @@ def _judge_acknowledged(engine: Engine, scan: WalScan, main: Facts | None, data:
     try:
         with file_facts.reading(engine, pages) as connection:
             _check_acknowledged(connection, file_facts.read(connection), noted)
+    except StoreIOError:  # it says nothing of what is there
+        raise
     except StoreError:
         return _Wrong("truncated", "its -wal lacks what was acknowledged last: it was cut off, or damaged")
     return None
@@ -365,6 +369,8 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
             if not _is_reached(engine, connection, pages, _last_pages(data, scan)):
                 raise _Wrong("stale", "what its -wal changed last is not to be found in the file: one of them is older")
             checked = _check_newest(connection, base, full)
+    except StoreIOError:  # it says nothing of what is there
+        raise
     except StoreError as e:
         raise _Wrong("foreign", f"the file and its -wal contradict each other ({e})") from e
     return full.head, full.marker, checked
@@ -456,6 +462,8 @@ def _compare_base(engine: Engine, scan: WalScan, main: Facts, data: FileBytes) -
             first = file_facts.read(connection)
             base = wal.base_of(connection) if first.lsn > main.lsn else 0
             coherent = file_facts.is_coherent(connection, first)
+    except StoreIOError:  # it says nothing of what is there
+        raise
     except StoreError:
         return  # a checkpoint of later transactions was under way
     if coherent and base > main.lsn:
@@ -528,6 +536,8 @@ def _inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
                 raise Damaged("the newest commit does not follow from the one before")
             found.after, found.marker, found.store_id = facts.head, facts.marker, facts.store_id
             found.audited = facts.audited
+    except StoreIOError:  # it says nothing of what is there
+        raise
     except StoreError as e:
         if not _is_new(engine, scan):
             found.damage, found.reason = "foreign", f"its -journal does not belong to the file ({e})"
@@ -566,6 +576,8 @@ def _facts_of_main(engine: Engine, pages: Pages) -> Facts | None:
         with file_facts.reading(engine, pages) as connection:
             facts = file_facts.read(connection)
             return facts if file_facts.is_coherent(connection, facts) else None
+    except StoreIOError:  # it says nothing of what is there
+        raise
     except StoreError:
         return None
 

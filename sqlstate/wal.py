@@ -567,7 +567,10 @@ def wrong_index(connection: Connection) -> str:
 
     SQLite's own check (3.54) does not count those of an index that is over a part of a table.
     """
+    there = {name for _, name, *_ in connection.rows("PRAGMA index_list(wal)")}
     for index, part in _PARTS.items():
+        if index not in there:  # the schema's comparison tells
+            continue
         through, without = (
             connection.value(f"SELECT count(*) FROM wal {how} WHERE {part}")
             for how in (f"INDEXED BY {index}", "NOT INDEXED")

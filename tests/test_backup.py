@@ -470,6 +470,8 @@ def test_an_index_with_records_that_are_not_its_own_takes_no_place(tmp_path: Pat
         (sql,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (index,)).fetchone()
         db.executescript(f"DROP INDEX {index}; {sql.split(' WHERE ')[0]}; PRAGMA writable_schema = 1")
         db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, index))
+    with sqlstate.open(path) as store:
+        assert not store.check().ok
     (tmp_path / "r").write_bytes(b"precious")
     with pytest.raises(RestoreRejected, match=f"the index {index} does not fit its table"):
         restore(path, tmp_path / "r", replace=True)
