@@ -548,7 +548,7 @@ def verify_consistency(proof: Proof | bytes, old: SignedHead, new: SignedHead) -
 
 def _check_head(head: SignedHead) -> None:
     if not isinstance(head, SignedHead):
-        raise InvalidOption(f"a signed head is what verify_head() returned, not {type(head).__name__}")
+        raise InvalidOption(f"a signed head to compare with is a SignedHead, not {type(head).__name__}")
 
 
 def _facts(head: SignedHead) -> tuple[bytes, int, str]:

@@ -135,7 +135,7 @@ def check(connection: Connection) -> None:
     if said:
         raise Damaged(
             f"{connection.path}: {'; '.join(said)}; nothing was written. What is in the store can be read; "
-            "'sqlstate repair', or sqlstate.repair(), makes its schema what it must be"
+            "sqlstate.repair() makes its schema what it must be"
         )
 
 

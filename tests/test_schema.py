@@ -143,7 +143,7 @@ def test_what_was_done_to_the_schema_is_told_and_refused_and_mended(made: Path, 
             lambda: store.stage().put("c", "k", 1),
             lambda: store.record("check", {}),
         ):
-            with pytest.raises(Damaged, match=r"nothing was written.*sqlstate repair") as raised:
+            with pytest.raises(Damaged, match=r"nothing was written.*sqlstate.repair") as raised:
                 write()
             assert said in str(raised.value)
         assert store.head() == head

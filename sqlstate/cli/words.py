@@ -32,6 +32,11 @@ _SENTENCES: Final = (
     ("its committed(error) says whether", "'sqlstate head' shows whether"),
     ("store.check_audit()", "'sqlstate audit --check'"),
     ("store.check()", "'sqlstate check'"),
+    ("sqlstate.repair()", "'sqlstate repair'"),
+    (
+        "Look at it with store.wal.uncommitted(), and end it with rollback()",
+        "'sqlstate recover' rolls it back once the process that made it is dead",
+    ),
     ("store.salvage(DEST)", "'sqlstate backup --salvage'"),
     ("; bytes.fromhex() makes them of digits", ", 64 hexadecimal digits"),
     ("open with a longer timeout", "give a longer --timeout"),
