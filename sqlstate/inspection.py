@@ -25,7 +25,7 @@ from sqlstate.merkle import RootBuilder, leaf, rank
 from sqlstate.meta import Marker
 from sqlstate.overlay import Pages
 from sqlstate.sqlite_journal import JournalScan, WalIndex, scan_journal, wal_index
-from sqlstate.sqlite_wal import WalScan, scan_wal
+from sqlstate.sqlite_wal import SALTS_APART, WalScan, scan_wal
 from sqlstate.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ _RECORDS_FOLLOWED: Final = 1_000
 # How long a -wal may take to appear when others open the store at the same moment.
 _APPEARS_SECONDS: Final = 1.0
 _MAGIC: Final = b"SQLite format 3\0"
-_SALTS_APART: Final = 2**16  # the first salt grows by one each time that SQLite begins a -wal anew
 _FRAME: Final = Struct(">2I")  # page; size of the database after a commit, or 0
 # Of a b-tree page: kinds that have pages below, and where the rightmost of them stands.
 _INTERIOR: Final = (2, 5)
@@ -310,8 +309,11 @@ def _judge_frames(engine: Engine, scan: WalScan, main: Facts | None, data: FileB
         return
     if scan.rot:
         raise _Wrong("rot", "a frame of its -wal was damaged after it had been synced; SQLite would drop all behind it")
-    if index is not None and index.frames and 0 < (index.salts[0] - scan.salts[0]) % 2**32 < _SALTS_APART:
+    if index is not None and index.frames and 0 < (index.salts[0] - scan.salts[0]) % 2**32 < SALTS_APART:
         raise _Wrong("stale", "SQLite had begun its -wal anew, and the one that is there is older")
+    uses = 0 if index is None else (scan.salts[0] - index.salts[0]) % 2**32
+    if index is not None and index.salts == scan.others and index.frames > index.backfilled and uses >= SALTS_APART:
+        raise _Wrong("header", "the header of its -wal is not the one of the commits behind it")
     if index is not None and index.salts == scan.salts and index.frames > scan.committed:
         whole = scan.bytes >= WAL_HEADER_BYTES + index.frames * (FRAME_HEADER_BYTES + size)
         raise _Wrong(
@@ -333,7 +335,7 @@ def _judge_headless(engine: Engine, scan: WalScan, main: Facts | None, index: Wa
     what = "the header of its -wal is damaged"
     if index is not None and index.frames > max(index.backfilled, scan.orphans if index.salts == scan.salts else 0):
         ahead = (index.salts[0] - scan.salts[0]) % 2**32
-        if not scan.orphans or ahead < 2**32 - _SALTS_APART:  # otherwise it is an older -shm
+        if not scan.orphans or ahead < 2**32 - SALTS_APART:  # otherwise it is an older -shm
             raise _Wrong("header", f"{what}, and it held commits that the file lacks")
     if scan.rot:
         raise _Wrong("rot", f"{what}, and so are frames behind it")

@@ -30,7 +30,7 @@ _HEADER: Final = Struct(">6I")
 _PAIR: Final = Struct(">2I")
 _ORDER: Final[dict[int, Order]] = {0x377F0682: "<", 0x377F0683: ">"}
 _CHECKSUM_AT: Final = 16  # in a frame's header
-_SALTS_APART: Final = 2**16  # the first salt grows by one each time that SQLite begins a -wal anew
+SALTS_APART: Final = 2**16  # the first salt grows by one each time that SQLite begins a -wal anew
 # So many frames behind those that hold are summed to count the stale ones; of more, the salts are believed.
 _SUMMED: Final = 64
 # In so many frames at the beginning, one is looked for that holds, and says whose the first ones were.
@@ -77,6 +77,8 @@ class WalScan:
     """The same as `pages`, of the first commit alone."""
     orphans: int = 0
     """Frames of commits that are not the header's, at the beginning of a -wal of which SQLite recovers nothing."""
+    others: Pair = (0, 0)
+    """Salts of the first frames that hold, if those of a header that is valid are others, and nothing was committed."""
     orphan_pages: dict[int, int] = field(default_factory=dict)
     """The same as `pages`, of the orphans.
 
@@ -123,7 +125,8 @@ def _scan_frames(judged: _Judged, total: int) -> WalScan:
     commits = [i + 1 for i, each in enumerate(frames.numbers[:valid]) if each & _WORD]
     first, committed = (commits[0], commits[-1]) if commits else (0, 0)
     stale = judged.stale(valid)
-    orphans = (0, 0) if committed else judged.left_by_others(valid)
+    behind = 0 if committed else judged.of_others(valid)
+    orphans = judged.left_by_others(behind) if behind else (0, 0)
     return WalScan(
         bytes=total,
         header="valid",
@@ -144,6 +147,7 @@ def _scan_frames(judged: _Judged, total: int) -> WalScan:
         first_size=frames.size(first - 1) if commits else 0,
         first_pages=frames.images(0, first),
         orphans=orphans[1] - orphans[0],
+        others=(frames.salts[behind] >> 32, frames.salts[behind] & _WORD) if behind else (0, 0),
         orphan_pages=frames.images(*orphans),
     )
 
@@ -237,33 +241,37 @@ class _Judged:
         frames = self.frames
         for i in self._commits(start):
             salts = frames.salts[i]
-            later = 0 < ((salts >> 32) - self.salts[0] & _WORD) < _SALTS_APART and salts & _WORD != self.salts[1]
+            later = 0 < ((salts >> 32) - self.salts[0] & _WORD) < SALTS_APART and salts & _WORD != self.salts[1]
             if later and (i == 0 or frames.salts[i - 1] == salts) and frames.holds(i):
                 return True
         return False
 
-    def left_by_others(self, start: int) -> tuple[int, int]:
-        """Return where the commits of the use before the header's begin and end, if nothing was committed in this one.
-
-        SQLite begins a -wal anew when the main file has all of that use. So it has none, if the header is not the one
-        that was written over it.
-        """
-        frames, own = self.frames, self.own
+    def of_others(self, start: int) -> int:
+        """Return the first frame that holds behind another with the same salts, if these are not the header's; or 0."""
+        frames = self.frames
         for i in range(start + 1, min(frames.count, start + _LOOKED_AT)):
-            salts = frames.salts[i]
-            if salts == own or salts != frames.salts[i - 1] or not frames.holds(i):
-                continue
-            if self._is_former(salts) and (self.salts[0] - (salts >> 32)) & _WORD != 1:
-                break  # the first frames of this one hid all that the use before had
-            # The next use may have begun to write over any of them: what is behind the last such place is newest.
-            end = max(each for each in range(i, frames.count) if frames.salts[each] == salts) + 1
-            whole = [frames.salts[k] == salts and frames.holds(k, ahead=_SUMMED) for k in range(i, end)]
-            start = next((k + 1 for k in reversed(range(i, end)) if not whole[k - i]), i)
-            end = self.last_commit(start, end)
-            commits = sum(1 for each in range(start, end) if frames.size(each))
-            # In its first use, a -wal gets other salts over a transaction that was never acknowledged: one at most.
-            return (start, end) if self._is_former(salts) or commits > 1 else (0, 0)
-        return 0, 0
+            if self.own != frames.salts[i] == frames.salts[i - 1] and frames.holds(i):
+                return i
+        return 0
+
+    def left_by_others(self, i: int) -> tuple[int, int]:
+        """Return where the newest commits of the use of a frame begin and end; nothing was committed in the header's.
+
+        SQLite begins a -wal anew when the main file has all that it held. So it has none of them, if the header is not
+        the one that was written over that use.
+        """
+        frames, salts = self.frames, self.frames.salts[i]
+        apart = self.salts[0] - (salts >> 32) & _WORD
+        if 1 < apart < SALTS_APART:
+            return 0, 0  # the first frames of this use hid all that the use before had
+        # This use may have begun to write over any of them: what is behind the last such place is newest.
+        end = max(each for each in range(i, frames.count) if frames.salts[each] == salts) + 1
+        whole = [frames.salts[k] == salts and frames.holds(k, ahead=_SUMMED) for k in range(i, end)]
+        start = next((k + 1 for k in reversed(range(i, end)) if not whole[k - i]), i)
+        end = self.last_commit(start, end)
+        commits = sum(1 for each in range(start, end) if frames.size(each))
+        # In its first use, a -wal gets other salts over a transaction that was never acknowledged: one at most.
+        return (start, end) if apart == 1 or commits > 1 else (0, 0)
 
     def last_commit(self, start: int, end: int) -> int:
         """Return where the last commit ends of the frames from *start* to *end*; *start* if there is none."""
