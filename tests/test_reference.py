@@ -108,7 +108,7 @@ def test_the_audit_vectors_reach_every_kind_of_detail() -> None:
     assert not trail[2].detail.isascii()
     assert set(section_members("recovery")) == set(json.loads(trail[2].detail))
     repair = json.loads(trail[6].detail)
-    assert set(section_members("repair")) == {*repair, *repair["mended"]}
+    assert set(section_members("repair")) - {"schema"} == {*repair, *repair["mended"]}  # it is of an earlier program
     assert audit.resumed([astuple(entry) for entry in trail]) == {5: make.SESSION_A}
 
 

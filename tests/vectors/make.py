@@ -461,7 +461,7 @@ def audit_trail() -> dict[str, Any]:
     markers = [
         (0, bytes(16), 0, 0),
         (0, bytes(range(16)), 36, 131),
-        (0, b"\xff" * 16, 2**63 - 1, 2**64 - 1),
+        (0, b"\xff" * 16, 2**62, 2**64 - 1),
         (1, bytes(range(16)), 0, 2**32 + 7),
     ]
     return {
