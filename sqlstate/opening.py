@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["full", "group"]
 
-_RECORDS_LOOKED_AT: Final = 64
-
 
 def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
     path: str | os.PathLike[str],
@@ -220,12 +218,11 @@ def _check_end(engine: Engine, meta: Meta) -> None:
     """Raise if the log of a store that was closed ends with another record than when it was closed (I11)."""
     with engine.writer.one_state():
         marker, lsn = metadata.read_marker(engine.writer), wal.last(engine.writer, meta)[0]
-        ends_well = wal.ends_well(engine.writer, _RECORDS_LOOKED_AT)
-    if not marker.open and marker.lsn and (marker.lsn != lsn or not ends_well):
+    if not marker.open and marker.lsn and marker.lsn != lsn:
         raise Damaged(
-            f"I11: {engine.path}: the store was closed with record {marker.lsn}, and its log ends with record {lsn}, "
-            "or with no record at all: part of the file was lost or changed. Nothing was changed. Mend it with "
-            "sqlstate repair, or restore a backup"
+            f"I11: {engine.path}: the store was closed with record {marker.lsn}, and its log ends with record {lsn}: "
+            "part of the file was lost or changed. Nothing was changed. sqlstate.repair() mends what can be proven; "
+            "or restore a backup"
         )
 
 

@@ -424,7 +424,7 @@ def test_what_is_no_head_is_no_question(head: Any) -> None:
         lambda: headlog.verify_consistency(Proof("consistency", b""), head, NOTE),
         lambda: headlog.verify_consistency(Proof("consistency", b""), NOTE, head),
     ):
-        with pytest.raises(InvalidOption, match="what verify_head"):
+        with pytest.raises(InvalidOption, match="is a SignedHead"):
             ask()
     numbers: list[Any] = [0, 8, -1, True, 1.0, "1", None, 10**5000]
     for seq in numbers:
