@@ -260,7 +260,7 @@ TEETH: Final = (
         (
             Edit(
                 "opener",
-                'fold=ours or (self.main_in_place() and not _size(self._real_path + "-wal"))',
+                "fold=ours or (self.main_in_place() and self._has_no_wal())",
                 "fold=True",
             ),
         ),
