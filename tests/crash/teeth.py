@@ -183,10 +183,10 @@ TEETH: Final = (
         (
             Edit(
                 "staging",
-                "        writer = self._engine.writer\n        self._writer.marking.begin()\n",
+                "        writer = self._engine.writer\n        last, head = self._writer.begin()\n",
                 "        writer = self._engine.writer\n"
                 '        writer.run(f"PRAGMA synchronous={int(kind is not Kind.PUT) * 2}")\n'
-                "        self._writer.marking.begin()\n",
+                "        last, head = self._writer.begin()\n",
             ),
             Edit(
                 "commit",
