@@ -380,7 +380,7 @@ class Engine:
         Only who is alone with the file knows that it stays so.
 
         Raises:
-            CannotOpen: it cannot be read.
+            CannotOpen, StoreIOError: it cannot be opened, or not be read.
         """
         with self.sidecar_bytes(suffix) as data:
             return data[:]

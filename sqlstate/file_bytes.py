@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Self
 
 from sqlstate import files
-from sqlstate.errors import CannotOpen
+from sqlstate.errors import CannotOpen, StoreIOError
 
 
 class FileBytes:
@@ -21,7 +21,8 @@ class FileBytes:
         path: of the file; one that is not there is empty.
 
     Raises:
-        CannotOpen: it cannot be read; so does each slice.
+        CannotOpen: it cannot be opened.
+        StoreIOError: by a slice: it cannot be read.
     """
 
     __slots__ = ("_file", "_lock", "_path", "_size")
@@ -37,7 +38,8 @@ class FileBytes:
         except FileNotFoundError:
             pass
         except OSError as e:
-            raise self._unreadable(e) from e
+            advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions"
+            raise CannotOpen(f"{path} cannot be read: {files.why(e)}{advice}") from e
 
     def __len__(self) -> int:
         return self._size
@@ -51,8 +53,8 @@ class FileBytes:
             found = self._read(start, amount)
             while len(found) < amount and (more := self._read(start + len(found), amount - len(found))):
                 found += more
-        except (OSError, ValueError) as e:
-            raise self._unreadable(e) from e
+        except OSError as e:
+            raise StoreIOError(f"{self._path} cannot be read: {files.why(e)}. Nothing was changed") from e
         return found if len(found) == amount else found.ljust(amount, b"\0")
 
     def _read(self, start: int, amount: int) -> bytes:
@@ -73,9 +75,3 @@ class FileBytes:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _unreadable(self, e: OSError | ValueError) -> CannotOpen:
-        if not isinstance(e, OSError):
-            return CannotOpen(f"{self._path} cannot be read any more: it was closed")
-        advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions"
-        return CannotOpen(f"{self._path} cannot be read: {files.why(e)}{advice}")

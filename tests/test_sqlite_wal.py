@@ -6,6 +6,9 @@ Method: stores of killed processes, whose -wal is damaged at its start; and scan
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +53,35 @@ def test_a_hot_wal_that_lost_its_start_is_kept_and_refused(path: Path, witnesses
         (evidence,) = caught.value.evidence
         assert path.with_name(evidence.rpartition("/")[2]).read_bytes() == damaged
         path.with_name(evidence.rpartition("/")[2]).unlink()
+
+
+def test_a_wal_that_cannot_be_read_is_not_called_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read of the -wal by us fails in turn; campaign 21 has the system fail, where it can be traced."""
+    killed(path, commits=12)
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    real, left = os.pread, 0
+
+    def failing(descriptor: int, amount: int, offset: int) -> bytes:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, amount, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+    for number in itertools.count(1):
+        left = number
+        try:
+            sqlstate.open(path, read_only=True).close()
+        except sqlstate.StoreIOError as e:
+            assert "nothing was changed" in str(e).lower()  # noqa: PT017, each read must end so
+        if left > 0:
+            break
+        assert {name: path.with_name(name).read_bytes() for name in before if "-shm" not in name} == {
+            name: data for name, data in before.items() if "-shm" not in name
+        }
+        assert not [file.name for file in path.parent.iterdir() if "evidence" in file.name]
+    assert number > 5
 
 
 def test_the_wal_of_another_use_under_a_header_that_is_whole_is_refused(path: Path, tmp_path: Path) -> None:

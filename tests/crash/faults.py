@@ -234,10 +234,8 @@ def finish(name: str, folder: Path) -> None:
     found = heads(folder)
     expected = {"store.db", "old.db", "b", "b.1", "b.2"} | {WORK[name][2]}
     there = {file.name for file in folder.iterdir()}
-    # What is kept as evidence stays. An open that cannot read all of a -wal takes it for damaged, and keeps a copy.
-    evidence = r"(old\.db\.damaged|store\.db-wal\.evidence)-[0-9a-f]{16}"
-    if name in ("repair", "open"):
-        there = {each for each in there if not re.fullmatch(evidence, each)}
+    if name == "repair":  # it keeps the damaged file
+        there = {each for each in there if not re.fullmatch(r"old\.db\.damaged-[0-9a-f]{16}", each)}
     expect(there == expected, f"left: {sorted(there - expected)}, missing: {sorted(expected - there)}")
     if name in ("restore", "replace"):
         expect(found[WORK[name][2]] == found["store.db"], "what was restored is not what was to be")
