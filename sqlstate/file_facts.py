@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from struct import error as StructError  # noqa: N812, a class with a small name
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlstate import audit, wal
 from sqlstate import meta as metadata
-from sqlstate.errors import Damaged
 from sqlstate.overlay import overlaid
 
 if TYPE_CHECKING:
@@ -40,13 +38,9 @@ class Facts(NamedTuple):
 
 @contextmanager
 def reading(engine: Engine, pages: Pages) -> Iterator[Connection]:
-    """Read the file with *pages*; what of it makes no sense is Damaged too."""
-    try:
-        # In one transaction, so that SQLite keeps what it has read.
-        with overlaid(engine.real_path, pages, engine.vfs) as connection, connection.one_state():
-            yield connection
-    except (AssertionError, OverflowError, TypeError, ValueError, StructError) as e:
-        raise Damaged(f"{engine.path}: a row is not what it must be ({e})") from e
+    """Read the file with *pages*, in one transaction, so that SQLite keeps what it has read."""
+    with overlaid(engine.real_path, pages, engine.vfs) as connection, connection.one_state():
+        yield connection
 
 
 def read(connection: Connection) -> Facts:
