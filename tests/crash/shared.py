@@ -27,15 +27,15 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlstate
 from sqlstate import aio
 from tests.crash.campaign import Plan, Result, campaign, expect, merged, scratch, spread, where
-from tests.crash.images import Point, digest, images, points
+from tests.crash.images import Point
 from tests.crash.injected import missing_strace
 from tests.crash.processes import Workload
-from tests.crash.traced import ROOT, told, traced
+from tests.crash.traced import ROOT, images_of, told, traced
 from tests.crash.workloads import STORE, fresh_folder, put_files
 from tests.reference import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from tests.crash.traced import Traced
 
@@ -243,7 +243,7 @@ def one(part: tuple[str, int, int, Point | None]) -> Result:
             recording = traced(
                 "tests.crash.shared", ["", str(folder / STORE), journal, name], folder, (), Path(beside, "trace")
             )
-            for point, files in chosen(recording, name, size, only):
+            for point, files in images_of(recording, name, size, only):
                 put_files(place, files)
                 result.runs += 1
                 case = f"{name}:{point.position}:{point.kind}:{point.draw}"
@@ -252,21 +252,6 @@ def one(part: tuple[str, int, int, Point | None]) -> Result:
         except Exception as e:  # noqa: BLE001, whatever it is, it is a finding
             result.miss(f"{name}:0:prefix:0", f"{name}: {type(e).__name__}: {e}{where(e)}")
     return result
-
-
-def chosen(recording: Traced, seed: str, size: int, only: Point | None) -> Iterator[tuple[Point, dict[str, bytes]]]:
-    """Yield images of a recording, all different."""
-    every = list(points(recording.ops))
-    random.Random(seed).shuffle(every)  # noqa: S311, no secret
-    picked: Sequence[Point] = sorted(every[: size * 2]) if only is None else [only]
-    seen: set[tuple[int, bytes]] = set()
-    for point, files in zip(picked, images(recording.ops, picked, seed), strict=True):
-        key = point.position, digest(files)
-        if key not in seen:
-            seen.add(key)
-            yield point, files
-        if len(seen) == size:
-            return
 
 
 def parts(plan: Plan) -> Iterator[tuple[str, int, int, Point | None]]:

@@ -7,6 +7,7 @@ Shared memory is not seen: a power cut leaves nothing of it.
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tests.crash.campaign import expect
+from tests.crash.images import digest, images, points
 from tests.crash.vfs import FOLDER, Create, Delete, Link, Rename, Sync, Truncate, Write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from tests.crash.images import Files, Point
     from tests.crash.vfs import Op
 
 ROOT: Final = Path(__file__).parents[2]
@@ -207,3 +210,29 @@ def _result(rest: str) -> int:
 def told(said: Iterable[Said], position: int) -> list[Any]:
     """Return the lines that were said by *position*."""
     return [each.line for each in said if each.position <= position]
+
+
+def images_of(
+    recording: Traced, seed: str, size: int, only: Point | None = None, there: Files | None = None
+) -> Iterator[tuple[Point, Files]]:
+    """Yield crashes of a recording and the files that each leaves, all different, none from before the first word.
+
+    Args:
+        recording: what was done.
+        seed: decides which.
+        size: how many at the most.
+        only: the one that is wanted.
+        there: the files before the first operation.
+    """
+    begin = recording.said[0].position
+    every = [point for point in points(recording.ops, there) if point.position >= begin]
+    random.Random(seed).shuffle(every)  # noqa: S311, no secret
+    picked = sorted(every[: size * 2]) if only is None else [only]
+    seen: set[tuple[int, bytes]] = set()
+    for point, files in zip(picked, images(recording.ops, picked, seed, there), strict=True):
+        key = point.position, digest(files)
+        if key not in seen:
+            seen.add(key)
+            yield point, files
+        if len(seen) == size:
+            return

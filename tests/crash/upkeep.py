@@ -23,17 +23,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlstate
 from tests.crash.campaign import Plan, Result, campaign, merged, scratch, spread, where
-from tests.crash.images import Point, digest, images, points
+from tests.crash.images import Point
 from tests.crash.injected import missing_strace
 from tests.crash.processes import Workload
-from tests.crash.traced import traced
+from tests.crash.traced import images_of, traced
 from tests.crash.workloads import BACKUP, STORE, fresh_folder, put_files
 from tests.reference import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from tests.crash.images import Files
     from tests.crash.traced import Traced
 
 IMAGES: Final = 120
@@ -228,7 +227,7 @@ def one(part: Part) -> Result:
             there = {entry.name: entry.read_bytes() for entry in sorted(folder.iterdir())}
             log = Path(beside, "trace")
             recording = traced("tests.crash.upkeep", [scene, str(folder), journal], folder, there, log)
-            for point, files in chosen(recording, there, name, size, only):
+            for point, files in images_of(recording, name, size, only, there):
                 put_files(place, files)
                 result.runs += 1
                 case = f"{name}:{point.position}:{point.kind}:{point.draw}"
@@ -237,24 +236,6 @@ def one(part: Part) -> Result:
         except Exception as e:  # noqa: BLE001, whatever it is, it is a finding
             result.miss(f"{name}:0:prefix:0", f"{name}: {type(e).__name__}: {e}{where(e)}")
     return result
-
-
-def chosen(
-    recording: Traced, there: Files, seed: str, size: int, only: Point | None = None
-) -> Iterator[tuple[Point, Files]]:
-    """Yield images of a recording, all different, none from before the first word."""
-    begin = recording.said[0].position
-    every = [point for point in points(recording.ops, there) if point.position >= begin]
-    random.Random(seed).shuffle(every)  # noqa: S311, no secret
-    picked: Sequence[Point] = sorted(every[: size * 2]) if only is None else [only]
-    seen: set[tuple[int, bytes]] = set()
-    for point, files in zip(picked, images(recording.ops, picked, seed, there), strict=True):
-        key = point.position, digest(files)
-        if key not in seen:
-            seen.add(key)
-            yield point, files
-        if len(seen) == size:
-            return
 
 
 def parts(plan: Plan) -> Iterator[Part]:
