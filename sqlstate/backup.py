@@ -11,7 +11,6 @@ import stat
 from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +34,7 @@ from sqlstate.errors import (
 )
 from sqlstate.files import belongs_to
 from sqlstate.overlay import Pages, overlaid
-from sqlstate.raw_file import alone, free_pages, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.raw_file import alone, digest, free_pages, outdating, read_at, set_journaling, unlocked_vfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +47,6 @@ Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all."""
 
 PAGES_AT_ONCE: Final = 256
-_BYTES_AT_ONCE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,23 +301,14 @@ def salvage(engine: Engine, meta: Meta, dest: str | os.PathLike[str], *, progres
         with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written, suppress(Damaged):
             _close_marker(written, wal.last(written, meta)[0])
         set_journaling(made.path, unlocked_vfs(engine.vfs), meta.journal)
-        digest = _digest(made.path)
-        made.target = f"{place}.salvage-{digest[:16]}"
+        name = digest(made.path, unlocked_vfs(engine.vfs))
+        made.target = f"{place}.salvage-{name[:16]}"
         try:
             made.replace(overwrite=False)
         except FileExistsError:
-            if not stat.S_ISREG(os.lstat(made.target).st_mode) or _digest(made.target) != digest:
+            if not stat.S_ISREG(os.lstat(made.target).st_mode) or digest(made.target, engine.vfs) != name:
                 raise InvalidOption(f"{made.target} is there already, and is something else; move it away") from None
     return Path(made.target)
-
-
-def _digest(path: str) -> str:
-    """Return the hexadecimal digits of the hash of a file that nobody has open."""
-    digest = sha256()
-    with open(path, "rb") as file:
-        while part := file.read(_BYTES_AT_ONCE):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 # ---- Restore ----

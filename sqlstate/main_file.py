@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final
 
 from sqlstate import files
 from sqlstate.errors import CannotOpen, NotAStore, StoreFull, StoreMissing
+from sqlstate.sqlite_journal import JOURNAL_MAGIC
 
 
 def has_foreign_journal(path: str) -> bool:
     """Tell whether there is a file named like the rollback journal of *path* that is none."""
     try:
         with open(path + "-journal", "rb") as journal:
-            start = journal.read(len(_JOURNAL_MAGIC))
+            start = journal.read(len(JOURNAL_MAGIC))
     except OSError as e:
         if e.errno in files.NO_DESCRIPTOR:
             raise CannotOpen(f"{path}-journal cannot be read: {files.why(e)}. Nothing was changed") from e
         return False
-    return start.rstrip(b"\0") != _JOURNAL_MAGIC[: len(start.rstrip(b"\0"))]
+    return start.rstrip(b"\0") != JOURNAL_MAGIC[: len(start.rstrip(b"\0"))]
 
 
 def is_nothing(sidecar: str) -> bool:
@@ -39,9 +39,6 @@ def is_nothing(sidecar: str) -> bool:
         return True
     except OSError:
         return False
-
-
-_JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

@@ -83,7 +83,7 @@ class Opener:
         """
         if self.frozen is None or self._life.failure or not self.frozen.changed():
             return
-        self._life.failure = "the file was changed while it was read without locks"
+        self._life.fail("the file was changed while it was read without locks")
         raise StoreIOError(f"{self._path}: {CHANGED}")
 
     @property

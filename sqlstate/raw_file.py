@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 import apsw
@@ -44,6 +45,25 @@ def read_at(path: str, vfs: str | None, offset: int, amount: int) -> bytes:
         # The system's VFS says that a file of one byte is empty.
         size = file.xFileSize() if vfs else files.size(path)
         return bytes(file.xRead(max(0, min(amount, size - offset)), offset))
+
+
+def parts(path: str, vfs: str | None) -> Iterator[bytes]:
+    """Yield all bytes of a main file, a part at a time."""
+    offset = 0
+    while part := read_at(path, vfs, offset, _BYTES_AT_ONCE):
+        yield part
+        offset += len(part)
+
+
+def digest(path: str, vfs: str | None) -> str:
+    """Return the hexadecimal digits of the SHA-256 hash of a main file."""
+    found = sha256()
+    for part in parts(path, vfs):
+        found.update(part)
+    return found.hexdigest()
+
+
+_BYTES_AT_ONCE: Final = 1 << 20
 
 
 def free_pages(path: str, vfs: str | None) -> str:

@@ -11,7 +11,6 @@ import re
 import stat
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -31,7 +30,7 @@ from sqlstate.errors import (
     StoreMissing,
 )
 from sqlstate.mending import Content, Lost, Mending
-from sqlstate.raw_file import alone, read_at, set_journaling, unlocked_vfs
+from sqlstate.raw_file import alone, digest, parts, set_journaling, unlocked_vfs
 from sqlstate.schema import Differences
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from sqlstate.wal import Head
 
 _NOTHING: Final = "Nothing was changed"
-_BYTES_AT_ONCE: Final = 1 << 20
 _LOST_NOTED: Final = 100
 # What SQLite's check says of an index that does not fit its table; both are made anew in the copy.
 _INDEX: Final = re.compile(
@@ -188,7 +186,7 @@ def repair(
             return report
         with files.temporary(target, meta.store_id) as made:
             backup.fill(made.path, target, connection, backup.Meter(None), None)
-            report = replace(report, evidence=Path(f"{target}.damaged-{_digest(target)[:16]}"))
+            report = replace(report, evidence=Path(f"{target}.damaged-{digest(target, None)[:16]}"))
             with backup.unshared(made.path, f"the copy of {target}", None) as copy:
                 _apply(copy, plan)
                 name = None if source is None else os.path.basename(os.fspath(source))
@@ -271,22 +269,6 @@ def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack:
     return _content(connection)
 
 
-def _digest(target: str) -> str:
-    """Return the hexadecimal digits of the hash of a file that this process has locked."""
-    digest = sha256()
-    for part in _read(target):
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _read(target: str) -> Iterator[bytes]:
-    # Through SQLite: closing a descriptor of our own would drop the lock.
-    offset = 0
-    while part := read_at(target, None, offset, _BYTES_AT_ONCE):
-        yield part
-        offset += len(part)
-
-
 def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
     """Keep the damaged file under the name of its evidence, durably; then give the copy its name."""
     target, evidence = made.target, str(report.evidence)
@@ -296,7 +278,7 @@ def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
     else:
         # A copy, not a second name: whoever still has the file open would write to it.
         with files.replacing(evidence, meta.store_id, like=target) as kept:
-            for part in _read(target):
+            for part in parts(target, None):
                 kept.write(part)
     backup.take_place(made, None)
 
@@ -305,7 +287,7 @@ def _has_content_of(evidence: str, target: str) -> bool:
     if not stat.S_ISREG(os.lstat(evidence).st_mode) or os.path.samefile(evidence, target):
         return False
     with open(evidence, "rb") as file:
-        return all(file.read(len(part)) == part for part in _read(target)) and not file.read(1)
+        return all(file.read(len(part)) == part for part in parts(target, None)) and not file.read(1)
 
 
 # ---- What is to be done ----

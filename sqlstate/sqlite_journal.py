@@ -29,7 +29,7 @@ WAL_VERSION: Final = 3_007_000
 _INDEX: Final = Struct("=3I2BH2I2I8s2I")
 _BACKFILLED: Final = Struct("=I")
 
-_JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 # Magic number, records, nonce, size of the database, sector size, page size.
 _JOURNAL_HEADER: Final = Struct(">8s5I")
 _NUMBER: Final = Struct(">I")
@@ -118,9 +118,9 @@ def scan_journal(data: Data) -> JournalScan:
         magic, count, nonce, initial_pages, sector_size, page_size = _JOURNAL_HEADER.unpack_from(view)
         sized = is_page_size(page_size) and 32 <= sector_size <= 65536 and not sector_size & sector_size - 1
         least = max(_SECTOR, sector_size if sized else 0)
-        if magic != _JOURNAL_MAGIC or not sized or total < least:
+        if magic != JOURNAL_MAGIC or not sized or total < least:
             # The count is written when the records are synced, with the magic before it: a crash can tear the two.
-            rot = count not in (0, _UNCOUNTED) and (magic == _JOURNAL_MAGIC or (sized and _resembles_magic(magic)))
+            rot = count not in (0, _UNCOUNTED) and (magic == JOURNAL_MAGIC or (sized and _resembles_magic(magic)))
             return JournalScan(total, "short" if total < least else "damaged", torn_bytes=total, rot=rot)
         return _scan_records(view, nonce, initial_pages, (sector_size, page_size))
 
@@ -133,7 +133,7 @@ def _scan_records(view: memoryview, nonce: int, initial_pages: int, sizes: Pair)
     good, rot = True, False
     while good and at + sector_size <= len(view):
         magic, count, own_nonce, _, *own_sizes = _JOURNAL_HEADER.unpack_from(view, at)
-        if magic != _JOURNAL_MAGIC:
+        if magic != JOURNAL_MAGIC:
             # SQLite crosses out a header that a longer journal left there, with a first byte of 0.
             was_one = view[at] != 0 and own_sizes == [sector_size, page_size] and _resembles_magic(magic)
             rot = rot or (was_one and count not in (0, _UNCOUNTED))
@@ -177,7 +177,7 @@ def _scan_records(view: memoryview, nonce: int, initial_pages: int, sizes: Pair)
 
 def _resembles_magic(found: bytes) -> bool:
     """Tell whether *found* is the magic with a few bytes changed, as rot does, and not something else written there."""
-    return sum(map(int.__eq__, found, _JOURNAL_MAGIC)) >= len(_JOURNAL_MAGIC) // 2
+    return sum(map(int.__eq__, found, JOURNAL_MAGIC)) >= len(JOURNAL_MAGIC) // 2
 
 
 def _played_back(record: memoryview, page_size: int, nonce: int, initial_pages: int) -> int:
@@ -197,8 +197,8 @@ def _played_back(record: memoryview, page_size: int, nonce: int, initial_pages: 
 
 def _super_journal(view: memoryview) -> str:
     """Return the name at the end of a journal of a transaction over several files, "" if there is none."""
-    end = len(view) - _PAIR.size - len(_JOURNAL_MAGIC)
-    if end < 0 or bytes(view[-len(_JOURNAL_MAGIC) :]) != _JOURNAL_MAGIC:
+    end = len(view) - _PAIR.size - len(JOURNAL_MAGIC)
+    if end < 0 or bytes(view[-len(JOURNAL_MAGIC) :]) != JOURNAL_MAGIC:
         return ""
     length, checksum = _PAIR.unpack_from(view, end)
     if length > end:

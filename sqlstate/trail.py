@@ -10,6 +10,7 @@ import msgspec
 from sqlstate import audit, migrate, wal
 from sqlstate import format as fmt
 from sqlstate.wal import Kind
+from sqlstate.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from sqlstate.wal import Head
 
 KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "prune")
-_WAL_HEADER: Final = 32
-_FRAME_HEADER: Final = 24
 _LOST_MAX: Final = 100
 
 
@@ -185,7 +184,7 @@ def _check_journal(said: _WalJournal) -> Iterator[str]:
     committed, valid, frames, size = said.committed, said.valid, said.frames, said.bytes
     if not (said.commits <= committed <= valid <= frames and committed + said.uncommitted == valid):
         yield "counts more frames committed than valid, or more valid than there are"
-    if frames and size < _WAL_HEADER + frames * (_FRAME_HEADER + said.page_size):
+    if frames and size < WAL_HEADER_BYTES + frames * (FRAME_HEADER_BYTES + said.page_size):
         yield f"counts {frames} frames in {size} bytes"
     if said.agrees is not None and said.agrees != (said.sqlite_frames == committed):
         yield f"says that {said.sqlite_frames} frames of SQLite's agree with {committed}, or the contrary"

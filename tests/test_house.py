@@ -99,20 +99,7 @@ SPINE = (
     "format",
     "errors",
 )
-PURE = (
-    "sqlite_journal",
-    "headlog",
-    "proof",
-    "raw_rows",
-    "merkle",
-    "encoding",
-    "typed",
-    "unknown_fields",
-    "exactness",
-    "documents",
-    "format",
-    "errors",
-)
+PURE = SPINE[SPINE.index("sqlite_journal") :]
 # All that the pure modules need of others. Nothing here reads a clock, a file or a random number.
 PURE_MAY_IMPORT = {
     "__future__",

@@ -65,9 +65,8 @@ class Threads:
             errand.future = self._pool.submit(errand)
         except RuntimeError:
             raise StoreClosed(f"{self._path}: the store is closed") from None
-        except (
-            BaseException
-        ):  # a thread of the pool may have been cut short while it was started, and counts all the same
+        except BaseException:
+            # A thread may have been cut short while it was started; the pool counts it, and would wait for it.
             self._pool = _pool()
             raise
         try:
