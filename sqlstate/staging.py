@@ -256,6 +256,7 @@ class WriteAheadLog:
         if self._file is None:
             self._session = secrets.token_bytes(fmt.SESSION_BYTES)  # a file of the last one, if it was cut short, stays
             self._file = SessionFile(self._engine.real_path, self._session, self._writer.meta.store_id)
+            self._engine.counters.syncs += 1
 
     def _is_alive(self, session: bytes) -> bool:
         return session == self._session or session_alive(self._engine.real_path, session)
