@@ -17,7 +17,7 @@ class Counters:
     group_sizes: dict[int, int]
     """How many commits carried how many transactions: 1, 2, up to 4, up to 8, …; by the upper bound."""
     syncs: int
-    """Times that data was put on the disk: by SQLite for commits and checkpoints, and once for the file of a session."""
+    """Times that data was put on the disk: by SQLite for commits and checkpoints, once for the file of a session."""
     frames: int
     """Pages that were written for commits: to SQLite's WAL, or to the file of a store without it."""
     checkpoints: int
