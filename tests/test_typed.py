@@ -76,6 +76,16 @@ class Rows(list[Any]):
 
 
 @dataclass
+class Unsigned:
+    """Its own code takes the sign of a zero away when it is made, and so when it is read."""
+
+    x: float
+
+    def __post_init__(self) -> None:
+        self.x += 0.0
+
+
+@dataclass
 class Point:
     x: float
     y: float = 0.0
@@ -330,7 +340,14 @@ def test_the_place_of_what_json_cannot_hold_is_named(type_: Any, make: Any, path
         assert caught.value.path.startswith(path.replace("$[7]", "$.7") if type_ is not Row else "$[1]")
 
 
+def negative_zero() -> Unsigned:
+    found = Unsigned(1.0)
+    found.x = -0.0
+    return found
+
+
 ALTERED: list[tuple[Any, Any, str, str]] = [
+    (Unsigned, negative_zero(), "$.x", "-0.0 would read back as 0.0"),
     (float, True, "$", ""),
     (int, 1.0, "$", ""),
     (int, True, "$", ""),
