@@ -68,7 +68,7 @@ class Notes:
         self._path = path
         self._file = path + SUFFIX
         self._store_id = store_id
-        self._closing: Iterator[None] = iter(())  # its next step closes the descriptor; there is one step alone
+        self._closing: Iterator[None] = iter(())  # advancing it closes the descriptor; it advances once
         self._descriptor = -1
         self._place = 0  # offset of the first of this handle's two places
         self._second = False  # the newest note is in the second

@@ -23,10 +23,9 @@ def has_foreign_journal(path: str) -> bool:
 
 
 def is_nothing(sidecar: str) -> bool:
-    """Tell whether a -wal or -journal holds nothing: it is not there, is empty, or a journal that SQLite ignores.
+    """Return whether a -wal or -journal holds nothing: it is missing, empty, or a journal that SQLite ignores.
 
-    SQLite writes the first bytes of a journal last: one with zeros there is of a process that died before a page of
-    the file was written over.
+    SQLite writes a journal's first byte last. If it is zero, the process died before it overwrote a page of the file.
     """
     try:
         if not os.stat(sidecar).st_size:

@@ -183,12 +183,10 @@ AUDIT: Final = Table(
     digest=_DIGEST,
 )  # fmt: skip
 AUDIT_END: Final = AUDIT.only("number", "digest")
-LOG_BLOCKS: Final = Table("I13", "block {0}", block=_NUMBER, digest=_DIGEST)
 MIGRATIONS: Final = Table(
     "", "migration {0} of schema_migrations", number=_POSITIVE, name=_TEXT, sha256=_DIGEST, at=_AT
 )
 HEAD: Final = Table("I4", "the record of commit {0}", seq=_POSITIVE, root=_DIGEST, count=_NUMBER, at=_AT, chain=_DIGEST)
-CHAIN: Final = HEAD.only("seq", "chain")
 
 
 def _record(**columns: _Must) -> Table:

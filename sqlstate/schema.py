@@ -134,8 +134,8 @@ def check(connection: Connection) -> None:
     said = compare(connection).sentences
     if said:
         raise Damaged(
-            f"{connection.path}: {'; '.join(said)}; nothing was written. What is in the store can be read; "
-            "sqlstate.repair() makes its schema what it must be"
+            f"{connection.path}: {'; '.join(said)}; nothing was written. The store can still be read; "
+            "sqlstate.repair() restores its schema"
         )
 
 

@@ -29,7 +29,6 @@ _SECTOR: Final = 512  # the least that a disk writes whole or not at all
 _HEADER: Final = Struct(">6I")
 _PAIR: Final = Struct(">2I")
 _ORDER: Final[dict[int, Order]] = {0x377F0682: "<", 0x377F0683: ">"}
-_CHECKSUM_AT: Final = 16  # in a frame's header
 SALTS_APART: Final = 2**16  # the first salt grows by one each time that SQLite begins a -wal anew
 # So many frames behind those that hold are summed to count the stale ones; of more, the salts are believed.
 _SUMMED: Final = 64

@@ -103,11 +103,6 @@ class Replay:
         """The newest commit, once run() has ended."""
         return self._head
 
-    @property
-    def adrift(self) -> bool:
-        """Whether the records do not make the newest commit's root, as was said of an earlier one."""
-        return self._adrift
-
     def _record(self, lsn: Any, what: str, name: tuple[Any, Any] | None = None) -> None:
         """Blame one record."""
         self._named += 1
