@@ -188,7 +188,7 @@ AUDIT_EDIT = (
             (sql("UPDATE state SET value = '{\"balance\":1}' WHERE key = 'account 03'"), "the accounts hold"),
             (sql("UPDATE state SET value = '{}' WHERE collection = 'writers'"), "is not what the log says"),
             (sql("INSERT INTO state VALUES ('other', 'x', '1')"), "['x'] is not what the log says"),
-            (sql("DELETE FROM wal WHERE lsn > 18"), "is not there"),
+            (sql("DELETE FROM wal WHERE lsn > 18"), "its log ends with record 18"),
             (sql("UPDATE wal SET value = '{}' WHERE collection = 'accounts'"), "does not follow from its records"),
             (sql("UPDATE wal SET before = '{}' WHERE collection = 'accounts'"), "an update is lost"),
             (sql(*AUDIT_EDIT), "audit: "),

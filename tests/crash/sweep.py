@@ -118,7 +118,7 @@ class Sweep:
                 except sqlstate.StoreError:
                     self._raised = True
             self._keep("closed")
-        told = self._raised or (self.work is not None and self.work.told)
+        told = self._raised or (self.work is not None and (self.work.told or self.work.unnoted))
         # A checkpoint that meets a full disk is tried again later: what it would move is durable where it is.
         loud = self.part.call in LOUD and not (self.part.call == "write" and self.part.full)
         if self.vfs.fired and loud and not told:

@@ -192,6 +192,8 @@ class Work:
         self.drafts: dict[int, list[tuple[Name, str | bytes]]] = {}
         self.told: list[BaseException] = []
         """Errors of single transactions in a group that others survived."""
+        self.unnoted = 0
+        """Backups whose report says that the store's audit trail has no entry of them."""
         self.intended: Entries = {}
         self._options = options
         self._rng = random.Random(seed)  # noqa: S311, no secret
@@ -455,7 +457,8 @@ class Work:
             self._backed_up = dict(self._entries)
             head = self.store.head()
             self._backup = Backup(head.seq, head.root)
-            self.store.backup(self.path.with_name(BACKUP))
+            report = self.store.backup(self.path.with_name(BACKUP))
+            self.unnoted += report.entry is None
 
     def abandon(self) -> None:
         """Close with staged work, and open: it is rolled back, if this version does that."""
