@@ -17,7 +17,7 @@ import pytest
 
 import sqlstate
 from sqlstate import wal_frames
-from sqlstate.errors import CannotOpen, JournalDamaged
+from sqlstate.errors import CannotOpen, JournalDamaged, StoreIOError
 from sqlstate.file_bytes import FileBytes
 from sqlstate.sqlite_wal import scan_wal
 from tests.crash.campaign import check
@@ -157,7 +157,7 @@ def test_a_file_is_read_as_long_as_it_was(tmp_path: Path) -> None:
         assert (len(data), data[2:4], data[8:99], data[20:30]) == (10, b"23", b"89", b"")
         file.write_bytes(b"abc")
         assert data[:] == b"abc" + bytes(7)
-    with pytest.raises(CannotOpen, match="closed"):
+    with pytest.raises(ValueError, match="closed"):  # a bug of ours looks like one
         data[:]
     with pytest.raises(CannotOpen):
         FileBytes(str(tmp_path))
@@ -175,7 +175,7 @@ def test_an_error_of_reading_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(
             FileBytes, "_read", lambda self, start, amount: header if not start else fails(self, amount)
         )
-        with pytest.raises(CannotOpen, match="Input/output error"):
+        with pytest.raises(StoreIOError, match="Input/output error"):
             scan_wal(data)
 
 
