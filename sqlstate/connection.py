@@ -48,6 +48,7 @@ Row = tuple[Any, ...]
 SQLITE_MIN: Final = (3, 51, 3)
 
 CACHE_KIB: Final = 32 * 1024
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
 HEADER_BYTES: Final = 100
 WAL_BYTES_MAX: Final = 64 << 20
 # A waiting writer sleeps a random time up to this, so that none of several is starved.

@@ -114,7 +114,7 @@ class Engine:
             self._refuse_strangers()
         main_file.prepare(self.path, create=create)
         self.opener = Opener(self.life, self.real_path, self.timeout, vfs=self.vfs)
-        self.header = self._read_header()
+        self.look()
 
     def connect(self) -> None:
         """Open the writing connection. `header` was looked at before: SQLite may change a file by reading it."""
@@ -430,9 +430,10 @@ class Engine:
                 "Nothing was changed"
             )
 
-    def _read_header(self) -> bytes:
+    def look(self) -> None:
+        """Take the header of the file as it is now."""
         try:
-            return read_at(self.real_path, self.vfs, 0, HEADER_BYTES)
+            self.header = read_at(self.real_path, self.vfs, 0, HEADER_BYTES)
         except CannotOpen as e:
             if files.out_of_descriptors():
                 raise

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlstate import acknowledged, audit, file_facts, schema, state, tree, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
-from sqlstate.connection import HEADER_BYTES, page_size
+from sqlstate.connection import HEADER_BYTES, SQLITE_MAGIC, page_size
 from sqlstate.encoding import Name, name_bytes, stored_name
 from sqlstate.errors import Damaged, StoreError, StoreIOError
 from sqlstate.file_facts import RECORDS_RELINKED, Facts
@@ -43,7 +43,6 @@ ENTRIES_CHECKED: Final = 250
 _RECORDS_FOLLOWED: Final = 1_000
 # How long a -wal may take to appear when others open the store at the same moment.
 _APPEARS_SECONDS: Final = 1.0
-_MAGIC: Final = b"SQLite format 3\0"
 _FRAME: Final = Struct(">2I")  # page; size of the database after a commit, or 0
 # Of a b-tree page: kinds that have pages below, and where the rightmost of them stands.
 _INTERIOR: Final = (2, 5)
@@ -551,7 +550,7 @@ def read_header(engine: Engine) -> None:
     Raises:
         CannotOpen: the journal is there and cannot be read.
     """
-    if engine.header[:16] == _MAGIC or not engine.header:
+    if engine.header[:16] == SQLITE_MAGIC or not engine.header:
         return
     if engine.size("-wal"):
         with engine.sidecar_bytes("-wal") as data:
@@ -563,7 +562,7 @@ def read_header(engine: Engine) -> None:
 
 
 def _take_header(engine: Engine, data: Bytes, at: int | None) -> None:
-    if at is not None and bytes(data[at : at + len(_MAGIC)]) == _MAGIC:
+    if at is not None and bytes(data[at : at + len(SQLITE_MAGIC)]) == SQLITE_MAGIC:
         engine.header = bytes(data[at : at + HEADER_BYTES])
 
 

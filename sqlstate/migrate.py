@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate import format as fmt
 from sqlstate import raw_rows
-from sqlstate.connection import HEADER_BYTES, Connection
+from sqlstate.connection import HEADER_BYTES, SQLITE_MAGIC, Connection
 from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def is_new(path: str, header: bytes, *, undone: bool) -> bool:
     """
     if not header or undone:
         return True
-    if header[:16] != b"SQLite format 3\0" or len(header) < HEADER_BYTES:
+    if not header.startswith(SQLITE_MAGIC) or len(header) < HEADER_BYTES:
         raise NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
     _check_numbers(path, int.from_bytes(header[68:72]), int.from_bytes(header[60:64]))
     return False

@@ -11,9 +11,9 @@ from sqlstate import audit, files, migrate, recovery, schema, wal
 from sqlstate import format as fmt
 from sqlstate import meta as metadata
 from sqlstate.commit import Writer, now
-from sqlstate.connection import page_size
+from sqlstate.connection import SQLITE_MAGIC, page_size
 from sqlstate.engine import Engine
-from sqlstate.errors import CannotOpen, Damaged, InvalidOption, ReadOnly, StoreFull
+from sqlstate.errors import Busy, CannotOpen, Damaged, InvalidOption, NotAStore, ReadOnly, StoreFull
 from sqlstate.file_facts import read_meta
 from sqlstate.group import GROUP_SIZE, GROUP_WAIT
 from sqlstate.inspection import inspect, read_header, undoes_making
@@ -86,9 +86,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
     migrate.shipped()  # before a file is made that could not be filled
     engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs)
     try:
-        read_header(engine)
-        new = migrate.is_new(engine.path, engine.header, undone=undoes_making(engine))
-        if new and (read_only or not create):
+        if _is_new(engine) and (read_only or not create):
             raise migrate.empty_file(engine.path)
         found = inspect(engine, thoroughly=migrate.is_older(engine.header))
         evidence = recovery.admit(engine, found, recover)
@@ -109,6 +107,29 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         engine.close()
         raise
     return Store(writer, report, (group_size if mode == "group" else 1, group_wait))
+
+
+def _is_new(engine: Engine) -> bool:
+    """Tell whether the file is still empty. What looks like no store is looked at once more with others kept away.
+
+    Where its cache spills, SQLite writes later pages of a file that it makes before the first one.
+    """
+    read_header(engine)
+    try:
+        return migrate.is_new(engine.path, engine.header, undone=undoes_making(engine))
+    except NotAStore:
+        if engine.header.startswith(SQLITE_MAGIC):
+            raise
+    with engine.alone() as alone:
+        engine.look()
+        read_header(engine)
+        undone = undoes_making(engine)
+        if alone is False and not any(engine.header) and not undone:
+            raise Busy(
+                f"{engine.path}: another process was making it for {engine.timeout:g} s; nothing was changed. Try "
+                "again, or open with a longer timeout"
+            )
+        return migrate.is_new(engine.path, engine.header, undone=undone)
 
 
 def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recover) -> Meta:

@@ -26,7 +26,8 @@ import apsw
 import pytest
 
 import sqlstate
-from sqlstate import migrate
+from sqlstate import migrate, opening
+from sqlstate.inspection import undoes_making
 from sqlstate.turn import Turn
 from tests.reference import plain
 from tests.support import calls
@@ -37,6 +38,7 @@ from tests.support.lines import line_of_turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sqlstate.engine import Engine
     from tests.conftest import OpenStore
 
 JOURNALS = ("wal", "delete")
@@ -625,6 +627,41 @@ def test_a_text_file_keeps_the_file_that_is_named_like_its_journal(path: Path) -
     path.with_name("test.db-journal").write_text("What I did today\n" * 50)
     path.with_name("test.db-wal").write_text("What else I did today\n" * 50)
     check_refusal(path, Refusal(lambda _: None, sqlstate.NotAStore, "is not an SQLite file"))
+
+
+@pytest.mark.parametrize("journal", JOURNALS)
+def test_a_store_that_another_process_is_making_is_waited_for(
+    path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first page may come after later ones: until then the file looks like no store, and like nothing new."""
+    looks = []
+    with Child("makes", path, journal) as child:
+
+        def looked(engine: Engine) -> bool:
+            looks.append(engine.header)
+            if len(looks) == 1:  # the other finishes between the looks at the file and at its journal
+                child.tell()
+                child.expects("made")
+                child.ends()
+            return undoes_making(engine)
+
+        monkeypatch.setattr(opening, "undoes_making", looked)
+        child.expects("makes")
+        with sqlstate.open(path) as store:
+            assert store.check().ok
+    assert not any(looks[0])
+
+
+@pytest.mark.parametrize("journal", JOURNALS)
+def test_a_store_whose_making_takes_too_long_is_busy(path: Path, journal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Child("makes", path, journal) as child:
+        child.expects("makes")
+        monkeypatch.setattr(opening, "undoes_making", lambda _: False)
+        with pytest.raises(sqlstate.Busy, match=r"another process was making it for 0\.1 s"):
+            sqlstate.open(path, timeout=0.1)
+        child.tell()
+        child.expects("made")
+        child.ends()
 
 
 @pytest.mark.parametrize("empty", [False, True], ids=["no file", "an empty file"])

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 import sqlstate
+from sqlstate import connection as connections
+from sqlstate.engine import Engine
 from tests.support.calls import CALLS, Handles, refusals
 
 if TYPE_CHECKING:
@@ -435,6 +437,21 @@ def locks(path: str) -> None:
     connection.close()
 
 
+def makes(path: str, journal: str) -> None:
+    """Make a store that SQLite's cache is too small for, and wait before its COMMIT, with later pages in the file."""
+    commit = Engine.commit_other
+
+    def later(self: Engine, what: str) -> None:
+        say("makes")
+        wait()
+        commit(self, what)
+
+    connections.CACHE_KIB = 32  # type: ignore[misc]
+    Engine.commit_other = later  # type: ignore[method-assign]
+    with sqlstate.open(path, journal=journal):  # type: ignore[arg-type]
+        say("made")
+
+
 def fork_uses(path: str, journal: str) -> None:
     """Use a store in the child of a fork, by every method, and then in the parent."""
     store = sqlstate.open(path, journal=journal)  # type: ignore[arg-type]
@@ -598,6 +615,7 @@ ROLES = {
         leaves,
         tampers,
         locks,
+        makes,
         fork_uses,
         fork_in_transaction,
         fork_beside_transaction,
