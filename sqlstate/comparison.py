@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate import format as fmt
 from sqlstate import state, tree, wal
-from sqlstate.encoding import name_bytes, stored_name
+from sqlstate.encoding import is_document, name_bytes, stored_name
 from sqlstate.errors import Damaged
 from sqlstate.merkle import EMPTY_ROOT, FIRST, RootBuilder, count_of, leaf, node_digest, rank
 from sqlstate.raw_rows import are_children, is_entry_name, is_level, is_node_name, is_stored
@@ -124,15 +124,30 @@ def compare(connection: Connection, head: Head, findings: Findings, advance: Cal
     slots = _Judge(levels, head, findings).judge()
     if slots is None and levels:
         _check_names(levels, findings)
-    rows = read_on(state.scan_all(connection), partial(state.scan_verbatim, connection))
+    no_documents: list[Row] = []
+    rows = _noting(read_on(state.scan_all(connection), partial(state.scan_verbatim, connection)), no_documents)
     if not levels:
-        return _without_tree(rows, head, findings, advance), nodes
-    entries = _Entries(rows, advance)
-    blocks = _Comparison(entries, findings, judged=slots is not None).run(
-        _slots(connection, levels.get(1) or _Level(), slots)
-    )
-    _blame(connection, blocks, findings)
-    return entries.count, nodes
+        count = _without_tree(rows, head, findings, advance)
+    else:
+        entries = _Entries(rows, advance)
+        blocks = _Comparison(entries, findings, judged=slots is not None).run(
+            _slots(connection, levels.get(1) or _Level(), slots)
+        )
+        _blame(connection, blocks, findings)
+        count = entries.count
+    blamed = {(each.collection, each.key) for each in findings.kept}
+    for name in no_documents:
+        if name not in blamed:
+            findings.add("entry", f"I1: {shown(*name)} is not a JSON document", **named(*name))
+    return count, nodes
+
+
+def _noting(rows: Iterator[Row], no_documents: list[Row]) -> Iterator[Row]:
+    """Yield *rows*, and note the names of those whose text is no document: no digest says anything of that."""
+    for row in rows:
+        if type(row[2]) is str and not is_document(row[2]) and len(no_documents) < FINDINGS_MAX:
+            no_documents.append(row[:2])
+        yield row
 
 
 # ---- The tree by itself ----

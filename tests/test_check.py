@@ -25,7 +25,7 @@ from sqlstate import meta as metadata
 from sqlstate.cli import main
 from sqlstate.comparison import Findings
 from sqlstate.connection import Connection
-from sqlstate.encoding import make_name, name_bytes
+from sqlstate.encoding import Codec, make_name, name_bytes
 from sqlstate.errors import InvalidOption
 from sqlstate.replay.apart import Apart
 from sqlstate.replay.logtree import LogTree, order
@@ -255,6 +255,24 @@ def test_a_changed_value_is_named_with_the_leaf_that_the_tree_proves(made: Path)
 def test_a_value_that_is_no_text_is_named(made: Path) -> None:
     change(made, ("UPDATE state SET value = CAST(? AS TEXT) WHERE key = 123", (b'{"n":\xff23}',)))
     assert said(checked(made)) == [("entry", "items", 123, None, None, None)]
+
+
+@pytest.mark.parametrize("text", ["[1", "1e999", '"\\ud800"', "1 2", "", '{"a":1,}'])
+@pytest.mark.parametrize("entries", [0, 400])
+def test_a_text_that_is_no_document_is_named_though_every_digest_is_right(
+    path: Path, monkeypatch: pytest.MonkeyPatch, text: str, entries: int
+) -> None:
+    with sqlstate.open(path) as store:
+        store["c"].update({n: n for n in range(entries)})
+        with monkeypatch.context() as patched:
+            patched.setattr(Codec, "encode", lambda *_: text)
+            store["c"]["k"] = 2
+        report = store.check()
+        assert [(each.kind, each.collection, each.key) for each in report.findings] == [("entry", "c", "k")]
+        assert "I1: 'c'['k'] is not a JSON document" in str(report.findings[0])
+        store["c"]["k"] = 2
+        assert store.check().ok
+    path.unlink()  # its history is what no judge accepts
 
 
 @pytest.mark.parametrize("value", [5, 1.5])
