@@ -40,7 +40,9 @@ COMMITS: Final = 270
 TABLES: Final = ("state", "merkle", "wal", "staged", "meta", "audit", "schema_migrations", "log_blocks")
 FREE: Final = (
     "merkle.id ",  # within its level; it means nothing
-    "meta.value ",  # the journal mode, and the marker's nonce and inode
+    "meta.value of journal ",
+    "meta.value of marker ",  # its nonce and inode
+    "meta.value of created ",  # another time
     "rows of log_blocks are gone",  # the newest may be missing
     "log_blocks is empty",
 )
@@ -214,7 +216,8 @@ def set_field(path: Path, rng: random.Random) -> str:
         if row is None:
             return f"{table} has no rows"
         db.execute(f"UPDATE {table} SET {column} = {expression} WHERE {_where(row)}", {**row, "value_": value})
-    return f"{table}.{column} = {said}"
+    of = f" of {row['name']}" if table == "meta" else ""
+    return f"{table}.{column}{of} = {said}"
 
 
 def set_column(path: Path, rng: random.Random) -> str:
@@ -504,8 +507,19 @@ def try_all(path: Path, what: str, base: Path, folder: Path) -> Result:
     _use(again, attempts, "use", lambda store: attempts.do("backup", lambda: store.backup(again.with_name("b.db"))))
     source = lay(path, folder / "source")
     dest = lay(base, folder / "dest")
-    attempts.do("restore", lambda: sqlstate.restore(source, source.with_name("new.db")))
-    attempts.do("restore over", lambda: sqlstate.restore(source, dest, replace=True))
+    for name, target in (("restore", source.with_name("new.db")), ("restore over", dest)):
+        before = content(target) if target.exists() else None
+        done = attempts.do(name, partial(sqlstate.restore, source, target, replace=target == dest))
+        if done is None:
+            expect(
+                (content(target) if target.exists() else None) == before, f"{what}: a {name} that failed left traces"
+            )
+        else:
+            result.counts["restored"] += 1
+            expect(
+                report is not None and report.outcome == "sound", f"{what}: a {name} took it, which is no sound store"
+            )
+            expect(rows_of(target, "state") == rows_of(path, "state"), f"{what}: a {name} gave other entries")
     _repair(path, attempts, base, folder, result)
     return result
 
@@ -595,5 +609,5 @@ def edits(plan: Plan) -> Result:
     seeds = [rng.randrange(10**12) for _ in range(plan.count)]
     size = min(EDITS_OF_A_WORKER, -(-plan.count // plan.jobs))
     result = merged(spread(plan, one, [seeds[at : at + size] for at in range(0, len(seeds), size)]))
-    result.found = figures(result, "failures", "damaged", "sound", "not opened", "repaired")
+    result.found = figures(result, "failures", "damaged", "sound", "not opened", "restored", "repaired")
     return result
