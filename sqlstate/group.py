@@ -23,7 +23,7 @@ import time
 import weakref
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlstate import own_thread, wal
 from sqlstate.blocks import Block
@@ -40,11 +40,11 @@ from sqlstate.requests import (
     Group,
     Put,
     Request,
+    Running,
     Waited,
     WaitedCall,
     failed,
 )
-from sqlstate.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from sqlstate.encoding import Name, Stored
 
 T = TypeVar("T")
+X = TypeVar("X", bound=Running)
 
 GROUP_SIZE: Final = 1000
 GROUP_WAIT: Final = 0.01
@@ -61,17 +62,21 @@ GROUP_WAIT: Final = 0.01
 YIELDS: Final = 4
 
 
-class GroupCommit:
+class GroupCommit(Generic[X]):
     """Runs the requests of one store.
 
     Args:
         writer: of the store.
+        transaction: makes a transaction of the store, of what is to commit it.
         size: the most transactions in one commit; 1 shares none.
         wait: seconds after which a commit takes no more transactions.
     """
 
-    def __init__(self, writer: Writer, size: int, wait: float) -> None:
+    def __init__(
+        self, writer: Writer, transaction: Callable[[Writer, str, Commit, Over], X], size: int, wait: float
+    ) -> None:
         self.writer = writer
+        self.transaction = transaction
         self.own = writer.own
         self._engine = writer.engine
         self._engine.before_turn = weakref.WeakMethod(self._settle)
@@ -105,12 +110,12 @@ class GroupCommit:
             self.writer.tell(e)
             raise
 
-    def run(self, work: Callable[[Transaction], T], note: str = "") -> T:
+    def run(self, work: Callable[[X], T], note: str = "") -> T:
         """Return what *work* returns of a transaction of its own, once it is durable. The writer calls it."""
         result: T = self._ask(WaitedCall(work, note))
         return result
 
-    def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
+    def submit(self, work: Callable[[X], T], note: str = "") -> Future[T]:
         """Have *work* called in its turn, and return at once."""
         future: Future[T] = Future(weakref.WeakMethod(self.look_after))
         self.enqueue(FutureCall(work, note, future))
@@ -179,7 +184,7 @@ class GroupCommit:
         elif request.head is not None:
             error.add_note(f"sqlstate: commit {request.head.seq} was made before this exception, and is durable")
 
-    def begin(self, note: str, over: Over) -> Transaction:
+    def begin(self, note: str, over: Over) -> X:
         """Begin a transaction in this thread, for a block; part of the open group, if there is one.
 
         Raises:
@@ -196,14 +201,14 @@ class GroupCommit:
             if group is None:
                 self._engine.tidy_writer()
                 group = self._open = Group(Commit(self.writer))
-            group.running = txn = Transaction(self.writer, note, group.commit, over)
+            group.running = txn = self.transaction(self.writer, note, group.commit, over)
             self.own.enter(txn, over)
         except BaseException:
             self._put_down(over)
             raise
         return txn
 
-    def end(self, over: Over, txn: Transaction, *, keep: bool) -> None:
+    def end(self, over: Over, txn: Running, *, keep: bool) -> None:
         """End the transaction of a block: make it durable, or undo it.
 
         Raises:
@@ -229,7 +234,7 @@ class GroupCommit:
         if waits is not None and waits.error is not None:
             raise waits.error
 
-    def _end(self, over: Over, txn: Transaction, *, keep: bool) -> Barrier | None:
+    def _end(self, over: Over, txn: Running, *, keep: bool) -> Barrier | None:
         """End the transaction; return what to wait for if others commit it, None if it has its outcome."""
         self.own.leave(over)
         group = self._open
@@ -252,7 +257,7 @@ class GroupCommit:
                     group.requests.remove(waits)
         return None
 
-    def _waiting_for(self, txn: Transaction) -> Barrier | None:
+    def _waiting_for(self, txn: Running) -> Barrier | None:
         """Return the request that stands for a transaction which ended in a group, if there is one."""
         group = self._open
         found = [*(group.requests if group is not None else ()), *self._done]
@@ -654,7 +659,7 @@ class _Serving(Block):
 
     __slots__ = ("_group", "_patience")
 
-    def __init__(self, group: GroupCommit, patience: float) -> None:
+    def __init__(self, group: GroupCommit[Any], patience: float) -> None:
         super().__init__()
         self._group = group
         self._patience = patience
@@ -671,16 +676,16 @@ class _Called(Block):
 
     __slots__ = ("_group", "_open", "_request", "_txn")
 
-    def __init__(self, group: GroupCommit, open_: Group, request: Call) -> None:
+    def __init__(self, group: GroupCommit[Any], open_: Group, request: Call) -> None:
         super().__init__()
         self._group = group
         self._open = open_
         self._request = request
 
-    def enter(self) -> Transaction:
+    def enter(self) -> Any:
         group = self._group
         group._begin_again(self._open)  # noqa: SLF001, one module
-        self._txn = Transaction(group.writer, self._request.note, self._open.commit, self.over)
+        self._txn = group.transaction(group.writer, self._request.note, self._open.commit, self.over)
         group.own.enter(self._txn, self.over)
         return self._txn
 

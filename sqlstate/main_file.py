@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Final
 
 from sqlstate import files
 from sqlstate.errors import CannotOpen, NotAStore, StoreFull, StoreMissing
-from sqlstate.sqlite_journal import JOURNAL_MAGIC
+
+# The first bytes of a rollback journal (https://sqlite.org/fileformat2.html, section 3).
+JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 
 def has_foreign_journal(path: str) -> bool:

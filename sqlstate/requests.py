@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent import futures
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import weakref
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from sqlstate.commit import Commit
     from sqlstate.encoding import Name, Stored
-    from sqlstate.transaction import Transaction
     from sqlstate.wal import Head
 
 T = TypeVar("T")
@@ -92,6 +91,23 @@ class Put(Waited, Request):
         self.stored = stored
 
 
+class Running(Protocol):
+    """What group commit asks of a transaction, whose class it does not know."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether finish(), end() or abandon() has ended it."""
+
+    def finish(self) -> Head | None:
+        """Commit it; return the new head, or None if it changed nothing."""
+
+    def end(self) -> bool:
+        """End it without a commit of its own; return whether it changed anything."""
+
+    def abandon(self) -> None:
+        """Undo it, and nothing else."""
+
+
 class Barrier(Waited, Request):
     """Nothing to be written: it waits for what came before."""
 
@@ -108,7 +124,7 @@ class Ended(Barrier):
 
     __slots__ = ("txn",)
 
-    def __init__(self, txn: Transaction) -> None:
+    def __init__(self, txn: Running) -> None:
         super().__init__()
         self.begin()
         self.txn = txn
@@ -130,7 +146,7 @@ class Call(Request):
 
     __slots__ = ("note", "work")
 
-    def __init__(self, work: Callable[[Transaction], Any], note: str = "") -> None:
+    def __init__(self, work: Callable[[Any], Any], note: str = "") -> None:
         super().__init__()
         self.work = work
         self.note = note
@@ -141,7 +157,7 @@ class WaitedCall(Waited, Call):
 
     __slots__ = ("_done", "_told")
 
-    def __init__(self, work: Callable[[Transaction], Any], note: str) -> None:
+    def __init__(self, work: Callable[[Any], Any], note: str) -> None:
         super().__init__(work, note)
         self._done = _locked()
         self._told = False
@@ -199,7 +215,7 @@ class FutureCall(Call):
 
     __slots__ = ("future",)
 
-    def __init__(self, work: Callable[[Transaction], Any], note: str, future: Future[Any]) -> None:
+    def __init__(self, work: Callable[[Any], Any], note: str, future: Future[Any]) -> None:
         super().__init__(work, note)
         self.future = future
 
@@ -235,7 +251,7 @@ class Group:
         """Those that have ended in it, in order."""
         self.taken: list[Request] = []
         """Those that the writer took from the queue for it."""
-        self.running: Transaction | None = None
+        self.running: Running | None = None
         """The transaction of a block, from its beginning to its end."""
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from struct import Struct, unpack
 from typing import Final, Literal
 
+from sqlstate.main_file import JOURNAL_MAGIC
+
 Data = bytes | bytearray | memoryview  # and whatever memoryview() takes, such as an mmap
 Pair = tuple[int, int]
 Order = Literal["<", ">", "="]  # of the bytes in a word, as struct has it
@@ -29,7 +31,6 @@ WAL_VERSION: Final = 3_007_000
 _INDEX: Final = Struct("=3I2BH2I2I8s2I")
 _BACKFILLED: Final = Struct("=I")
 
-JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 # Magic number, records, nonce, size of the database, sector size, page size.
 _JOURNAL_HEADER: Final = Struct(">8s5I")
 _NUMBER: Final = Struct(">I")

