@@ -15,7 +15,7 @@ import apsw
 from bench import machine
 from bench.entries import key
 from bench.measure import Side, Timing, compare
-from sqlstate import files
+from sqlstate.files import replace as files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

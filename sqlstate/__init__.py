@@ -16,15 +16,7 @@ if TYPE_CHECKING:
     from sqlstate import errors as errors
     from sqlstate import headlog as headlog
     from sqlstate import proof as proof
-    from sqlstate.audit import AuditEntry as AuditEntry
-    from sqlstate.backup import BackupReport as BackupReport
-    from sqlstate.backup import restore as restore
-    from sqlstate.batch import Batch as Batch
-    from sqlstate.check import CheckReport as CheckReport
-    from sqlstate.check import Finding as Finding
-    from sqlstate.collection import Collection as Collection
-    from sqlstate.collection import CollectionView as CollectionView
-    from sqlstate.counters import Counters as Counters
+    from sqlstate.commit.requests import Future as Future
     from sqlstate.errors import Busy as Busy
     from sqlstate.errors import CannotOpen as CannotOpen
     from sqlstate.errors import CommitOutcomeUnknown as CommitOutcomeUnknown
@@ -58,41 +50,49 @@ if TYPE_CHECKING:
     from sqlstate.errors import WalPinned as WalPinned
     from sqlstate.headlog import SignedHead as SignedHead
     from sqlstate.headlog import Signer as Signer
-    from sqlstate.inspection import JournalReport as JournalReport
-    from sqlstate.opening import open as open  # noqa: A004, the word every Python programmer looks for
+    from sqlstate.maintenance.backup.backup import BackupReport as BackupReport
+    from sqlstate.maintenance.backup.backup import restore as restore
+    from sqlstate.maintenance.check.check import CheckReport as CheckReport
+    from sqlstate.maintenance.check.check import Finding as Finding
+    from sqlstate.maintenance.repair.repair import RepairReport as RepairReport
+    from sqlstate.maintenance.repair.repair import repair as repair
     from sqlstate.proof import Proof as Proof
-    from sqlstate.recovery import RecoveryReport as RecoveryReport
-    from sqlstate.repairing import RepairReport as RepairReport
-    from sqlstate.repairing import repair as repair
-    from sqlstate.requests import Future as Future
-    from sqlstate.staging import StagedTransaction as StagedTransaction
-    from sqlstate.staging import Uncommitted as Uncommitted
-    from sqlstate.staging import WriteAheadLog as WriteAheadLog
-    from sqlstate.store import Stats as Stats
-    from sqlstate.store import Store as Store
-    from sqlstate.transaction import ABSENT as ABSENT
-    from sqlstate.transaction import Snapshot as Snapshot
-    from sqlstate.transaction import Transaction as Transaction
-    from sqlstate.wal import Head as Head
-    from sqlstate.wal import Kind as Kind
-    from sqlstate.wal import Record as Record
+    from sqlstate.recovery.inspect import JournalReport as JournalReport
+    from sqlstate.recovery.recover import RecoveryReport as RecoveryReport
+    from sqlstate.sqlite.counters import Counters as Counters
+    from sqlstate.store.batch import Batch as Batch
+    from sqlstate.store.collection import Collection as Collection
+    from sqlstate.store.collection import CollectionView as CollectionView
+    from sqlstate.store.opening import open as open  # noqa: A004, the word every Python programmer looks for
+    from sqlstate.store.staged import StagedTransaction as StagedTransaction
+    from sqlstate.store.staged import Uncommitted as Uncommitted
+    from sqlstate.store.staged import WriteAheadLog as WriteAheadLog
+    from sqlstate.store.store import Stats as Stats
+    from sqlstate.store.store import Store as Store
+    from sqlstate.store.transaction import ABSENT as ABSENT
+    from sqlstate.store.transaction import Snapshot as Snapshot
+    from sqlstate.store.transaction import Transaction as Transaction
+    from sqlstate.tables.audit import AuditEntry as AuditEntry
+    from sqlstate.tables.wal import Head as Head
+    from sqlstate.tables.wal import Kind as Kind
+    from sqlstate.tables.wal import Record as Record
 
 __version__ = "0.1.0"
 
 # Imported when first used: who verifies a proof needs no SQLite.
 _MODULES = {
-    "audit": ("AuditEntry",),
-    "backup": ("BackupReport", "restore"),
-    "batch": ("Batch",),
-    "check": (
+    "tables.audit": ("AuditEntry",),
+    "maintenance.backup.backup": ("BackupReport", "restore"),
+    "store.batch": ("Batch",),
+    "maintenance.check.check": (
         "CheckReport",
         "Finding",
     ),
-    "collection": (
+    "store.collection": (
         "Collection",
         "CollectionView",
     ),
-    "counters": ("Counters",),
+    "sqlite.counters": ("Counters",),
     "errors": (
         "Busy",
         "CannotOpen",
@@ -126,31 +126,31 @@ _MODULES = {
         "TransactionEnded",
         "WalPinned",
     ),
-    "requests": ("Future",),
+    "commit.requests": ("Future",),
     "headlog": (
         "SignedHead",
         "Signer",
     ),
-    "inspection": ("JournalReport",),
-    "opening": ("open",),
+    "recovery.inspect": ("JournalReport",),
+    "store.opening": ("open",),
     "proof": ("Proof",),
-    "recovery": ("RecoveryReport",),
-    "repairing": ("RepairReport", "repair"),
-    "staging": (
+    "recovery.recover": ("RecoveryReport",),
+    "maintenance.repair.repair": ("RepairReport", "repair"),
+    "store.staged": (
         "StagedTransaction",
         "Uncommitted",
         "WriteAheadLog",
     ),
-    "store": (
+    "store.store": (
         "Stats",
         "Store",
     ),
-    "transaction": (
+    "store.transaction": (
         "ABSENT",
         "Snapshot",
         "Transaction",
     ),
-    "wal": (
+    "tables.wal": (
         "Head",
         "Kind",
         "Record",

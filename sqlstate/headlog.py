@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
-from sqlstate import format as fmt
 from sqlstate.errors import Damaged, InvalidOption, ProofInvalid
+from sqlstate.format import constants as fmt
 from sqlstate.proof import EMPTY_ROOT, Proof
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from itertools import pairwise
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from sqlstate import format as fmt
 from sqlstate.errors import InvalidKey, InvalidName, InvalidOption, InvalidValue, ProofInvalid
+from sqlstate.format import constants as fmt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

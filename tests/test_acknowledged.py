@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate import acknowledged
+from sqlstate.commit import acknowledged
 from tests.crash.campaign import check
 from tests.reference import plain
 from tests.support.images import folder_image

@@ -25,7 +25,9 @@ import pytest
 
 import sqlstate
 from sqlstate import Conflict, aio
-from sqlstate.aio import loops, scan, store, threads
+from sqlstate.aio import event_loop as loops
+from sqlstate.aio import scan, store, threads
+from sqlstate.store import opening as store_opening
 from tests.reference import plain
 from tests.support.failing import FailingVFS
 from tests.support.tasks import BACKENDS, SOON, Gate, asyncio_only, content, lent, until
@@ -86,14 +88,14 @@ def test_the_options_are_those_of_the_other_open() -> None:
 
 
 async def test_what_was_cancelled_while_it_was_opened_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow, real, opened = threading.Event(), sqlstate.opening.open, []
+    slow, real, opened = threading.Event(), store_opening.open, []
 
     def open_(*args: Any, **options: Any) -> sqlstate.Store:
         opened.append(real(*args, **options))
         assert slow.wait(SOON)
         return opened[0]
 
-    monkeypatch.setattr(sqlstate.opening, "open", open_)
+    monkeypatch.setattr(store_opening, "open", open_)
     async with anyio.create_task_group() as group:
         group.start_soon(aio.open(path)._open)
         await until(lambda: opened)

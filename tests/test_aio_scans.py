@@ -18,7 +18,7 @@ import pytest
 import sqlstate
 from sqlstate import aio
 from sqlstate.aio import scan, threads
-from sqlstate.connection import Connection
+from sqlstate.sqlite.connection import Connection
 from tests.reference import plain
 from tests.support.tasks import SOON, Task, lent, until
 

@@ -27,9 +27,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqlstate
-from sqlstate import backup, files, merkle, migrate
-from sqlstate.connection import Connection, OutcomeUnknown
-from sqlstate.encoding import name_bytes
 from sqlstate.errors import (
     Busy,
     Damaged,
@@ -42,7 +39,13 @@ from sqlstate.errors import (
     StoreIOError,
     StoreMissing,
 )
-from sqlstate.raw_file import set_journaling
+from sqlstate.files import replace as files
+from sqlstate.format import merkle
+from sqlstate.format.names import name_bytes
+from sqlstate.maintenance.backup import backup
+from sqlstate.sqlite.connection import Connection, OutcomeUnknown
+from sqlstate.sqlite.raw_file import set_journaling
+from sqlstate.tables import migrations as migrate
 from tests.reference import plain
 from tests.support.child import Child
 from tests.support.failing import FailingVFS
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlstate import Store
-    from sqlstate.backup import BackupReport
+    from sqlstate.maintenance.backup.backup import BackupReport
     from tests.conftest import OpenStore
 
 Journal = Literal["wal", "delete"]
@@ -502,7 +505,7 @@ def spoiling(monkeypatch: pytest.MonkeyPatch) -> None:
         file = Path(path)
         file.write_bytes(file.read_bytes().replace(b"x" * 100, b"x" * 99 + b"y"))
 
-    monkeypatch.setattr("sqlstate.backup.set_journaling", spoil)
+    monkeypatch.setattr("sqlstate.maintenance.backup.backup.set_journaling", spoil)
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
@@ -536,7 +539,7 @@ def test_a_copy_that_is_another_commit_takes_nobodys_place(
             Path(path).write_bytes(older)
             set_journaling(path, vfs, to)
 
-        monkeypatch.setattr("sqlstate.backup.set_journaling", spoil)
+        monkeypatch.setattr("sqlstate.maintenance.backup.backup.set_journaling", spoil)
         with pytest.raises(Damaged, match=r"the copy of .*test\.db does not hold the commit"):
             copy(store, tmp_path / "b")
     with pytest.raises(RestoreRejected, match=r"the copy of .*test\.db does not hold the commit"):

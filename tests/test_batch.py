@@ -13,8 +13,8 @@ import pytest
 
 import sqlstate
 from sqlstate import Busy, Conflict, Damaged, InvalidValue, Store, StoreUnusable, TransactionEnded
-from sqlstate import batch as batch_module
-from sqlstate import commit as commit_module
+from sqlstate.commit import commit as commit_module
+from sqlstate.store import batch as batch_module
 from tests.support import calls
 from tests.support.child import Child
 from tests.support.lines import PATIENCE, Threads, line_of_turns, logged, sizes

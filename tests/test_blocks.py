@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sqlstate.blocks import Block
+from sqlstate.sqlite.blocks import Block
 
 
 class Kept(Block):

@@ -20,15 +20,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqlstate
-from sqlstate import check, headlog, merkle, wal
-from sqlstate import meta as metadata
+from sqlstate import headlog
 from sqlstate.cli import main
-from sqlstate.comparison import Findings
-from sqlstate.connection import Connection
-from sqlstate.encoding import Codec, make_name, name_bytes
 from sqlstate.errors import InvalidOption
-from sqlstate.replay.apart import Apart
-from sqlstate.replay.logtree import LogTree, order
+from sqlstate.format import merkle
+from sqlstate.format.names import Codec, make_name, name_bytes
+from sqlstate.maintenance.check import check
+from sqlstate.maintenance.check.entries import Findings
+from sqlstate.maintenance.check.log_tree import LogTree, order
+from sqlstate.maintenance.check.second_process import Apart
+from sqlstate.sqlite.connection import Connection
+from sqlstate.tables import meta as metadata
+from sqlstate.tables import wal
 from tests.crash.campaign import check as campaign
 
 if TYPE_CHECKING:
@@ -518,7 +521,7 @@ def test_the_report_as_a_dict_is_json(made: Path) -> None:
 
 
 def test_findings_beyond_the_limit_are_counted(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqlstate.comparison.FINDINGS_MAX", 10)
+    monkeypatch.setattr("sqlstate.maintenance.check.entries.FINDINGS_MAX", 10)
     change(made, "DELETE FROM state")
     report = checked(made)
     assert report.head is not None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sqlstate
-from sqlstate import connection, engine
+from sqlstate.sqlite import connection, engine
 from tests.support.failing import FailingVFS
 from tests.support.remote import Remote
 from tests.test_holders import needs_locks

@@ -640,7 +640,10 @@ print(*sorted(name for name in sys.modules if name.startswith("sqlstate.")), "cs
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "sqlstate.cli.program" in printed
     assert [
-        name for name in printed if name in ("sqlstate.transfer", "sqlstate.exchange", "sqlstate.cli.entries")
+        name
+        for name in printed
+        if name
+        in ("sqlstate.cli.transfer.import_export", "sqlstate.cli.transfer.forms", "sqlstate.cli.commands.entries")
     ] == []
     assert printed[-1] == "False"
 

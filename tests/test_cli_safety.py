@@ -20,7 +20,7 @@ import pytest
 
 import sqlstate
 from sqlstate import errors
-from sqlstate.cli import safety
+from sqlstate.cli.commands import recovery_and_backup as safety
 from sqlstate.cli.exits import MEANINGS, Exit, exit_code
 from tests.reference import plain
 from tests.test_cli import PROGRAM, bad, good, made, on_terminal, run

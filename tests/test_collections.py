@@ -9,19 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate import (
-    Collection,
-    Damaged,
-    EntryNotFound,
-    InvalidKey,
-    InvalidName,
-    InvalidOption,
-    InvalidValue,
-    Store,
-    state,
-)
-from sqlstate.connection import Connection
-from sqlstate.state import ROWS_AT_ONCE
+from sqlstate import Collection, Damaged, EntryNotFound, InvalidKey, InvalidName, InvalidOption, InvalidValue, Store
+from sqlstate.sqlite.connection import Connection
+from sqlstate.tables import state
+from sqlstate.tables.state import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

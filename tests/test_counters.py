@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import sqlstate
-from sqlstate import engine
-from sqlstate.counters import Counters, Counting
+from sqlstate.sqlite import engine
+from sqlstate.sqlite.counters import Counters, Counting
 
 if TYPE_CHECKING:
+    import sqlstate
     from tests.conftest import OpenStore
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ def test_checkpoints_are_counted_with_their_time(store: sqlstate.Store, monkeypa
 WORK = """
 import os, sys
 import sqlstate
-from sqlstate import engine
+from sqlstate.sqlite import engine
 
 def mark(name):
     try:

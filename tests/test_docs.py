@@ -16,10 +16,10 @@ import pytest
 
 import sqlstate
 from sqlstate import errors
-from sqlstate import format as fmt
 from sqlstate.cli.exits import exit_code
-from sqlstate.commit import BUFFER_BYTES, BUFFER_ENTRIES
-from sqlstate.engine import CHECKPOINT_PAGES
+from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES
+from sqlstate.format import constants as fmt
+from sqlstate.sqlite.engine import CHECKPOINT_PAGES
 from tests.support.pages import example_problems, link_problems, prose
 
 if TYPE_CHECKING:

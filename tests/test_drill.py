@@ -23,13 +23,13 @@ import pycountry
 import pytest
 
 import sqlstate
-from sqlstate.cli import drill as verb
+from sqlstate.cli.commands import drill as verb
+from sqlstate.cli.drill import run as course
+from sqlstate.cli.drill.ledger import Found, Ledger, Replay
+from sqlstate.cli.drill.report import DrillReport, Plan
+from sqlstate.cli.drill.run import FILE_NAME, IMAGES, Drill
+from sqlstate.cli.drill.writer import COLLECTIONS, Put, command_of
 from sqlstate.cli.exits import Exit
-from sqlstate.drill import run as course
-from sqlstate.drill.ledger import Found, Ledger, Replay
-from sqlstate.drill.report import DrillReport, Plan
-from sqlstate.drill.run import FILE_NAME, IMAGES, Drill
-from sqlstate.drill.writer import COLLECTIONS, Put, command_of
 from tests.reference import plain
 from tests.test_cli import DEADLINE, PROGRAM, bad, good, on_terminal, run
 

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlstate import InvalidKey, InvalidName, InvalidOption, InvalidValue
-from sqlstate import format as fmt
-from sqlstate.encoding import (
+from sqlstate.format import constants as fmt
+from sqlstate.format.names import (
     Codec,
     check_collection,
     first_name,
@@ -30,7 +30,7 @@ from sqlstate.encoding import (
     next_collection,
     prefix_bounds,
 )
-from sqlstate.transaction import JSON
+from sqlstate.store.transaction import JSON
 from tests.reference import plain
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -21,9 +21,10 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import pytest
 
-from sqlstate import StoreIOError, files
+from sqlstate import StoreIOError
 from sqlstate.errors import InvalidOption
-from sqlstate.files import (
+from sqlstate.files import replace as files
+from sqlstate.files.replace import (
     SessionFile,
     dead_sessions,
     orphans,

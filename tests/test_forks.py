@@ -131,7 +131,7 @@ def test_a_child_of_the_child_is_refused_too(path: Path, open_store: OpenStore) 
 
 def test_a_fork_while_other_threads_open_stores_leaves_the_child_able_to(path: Path) -> None:
     """What another thread held in the moment of the fork is nobody's in the child."""
-    from sqlstate import engine  # noqa: PLC0415
+    from sqlstate.sqlite import engine  # noqa: PLC0415
 
     def child() -> None:
         with sqlstate.open(path) as mine:

@@ -22,10 +22,12 @@ import apsw
 import pytest
 
 import sqlstate
-from sqlstate import audit, connection, merkle, meta, wal
-from sqlstate import format as fmt
-from sqlstate.encoding import make_name, name_bytes, stored_name
-from sqlstate.wal import Kind, Record
+from sqlstate.format import constants as fmt
+from sqlstate.format import merkle
+from sqlstate.format.names import make_name, name_bytes, stored_name
+from sqlstate.sqlite import connection
+from sqlstate.tables import audit, meta, wal
+from sqlstate.tables.wal import Kind, Record
 from tests.reference import audit as plain_audit
 from tests.reference import plain
 from tests.reference.notation import sha256

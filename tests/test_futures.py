@@ -17,18 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate import (
-    Busy,
-    Future,
-    Store,
-    StoreClosed,
-    StoreForked,
-    StoreUnusable,
-    Transaction,
-    TransactionEnded,
-    own_thread,
-    requests,
-)
+from sqlstate import Busy, Future, Store, StoreClosed, StoreForked, StoreUnusable, Transaction, TransactionEnded
+from sqlstate.commit import own_thread, requests
 from tests.reference import plain
 from tests.support.calls import Asked
 from tests.support.lines import PATIENCE, Threads, held, line_of_requests, line_of_turns, logged, sizes

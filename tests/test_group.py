@@ -14,9 +14,9 @@ import pytest
 
 import sqlstate
 from sqlstate import ABSENT, Busy, Conflict, Damaged, Future, InvalidOption, Store, StoreIOError, Transaction
-from sqlstate import commit as commit_module
-from sqlstate import group as group_module
-from sqlstate.commit import BUFFER_ENTRIES
+from sqlstate.commit import commit as commit_module
+from sqlstate.commit import group as group_module
+from sqlstate.commit.commit import BUFFER_ENTRIES
 from tests.reference import plain
 from tests.support.child import Child
 from tests.support.lines import PATIENCE, Threads, held, line_of_requests, line_of_turns, logged, sizes

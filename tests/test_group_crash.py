@@ -25,8 +25,8 @@ SECONDS_MAX: Final = 60
 WRITER: Final = """
 import os, signal, sys, threading
 import sqlstate
-from sqlstate.commit import Commit
-from sqlstate.engine import Engine
+from sqlstate.commit.commit import Commit
+from sqlstate.sqlite.engine import Engine
 
 path, point, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = sqlstate.open(path, mode="group", timeout=60)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sqlstate import headlog, proof
-from sqlstate.encoding import Codec
 from sqlstate.errors import InvalidOption, ProofInvalid
+from sqlstate.format.names import Codec
 from tests.reference import plain, proving
 from tests.reference.notation import json_faults, u8, u32, u64
 from tests.reference.proving import Question

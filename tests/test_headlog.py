@@ -18,7 +18,7 @@ from sqlstate import headlog
 from sqlstate.errors import Damaged, InvalidOption, ProofInvalid
 from sqlstate.headlog import SignedHead, Signer, verify_head
 from sqlstate.proof import EMPTY_ROOT, Proof
-from sqlstate.wal import Head
+from sqlstate.tables.wal import Head
 from tests.reference import log
 
 if TYPE_CHECKING:

@@ -18,9 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sqlstate
-from sqlstate import format as fmt
-from sqlstate import headlog, history, meta, migrate
-from sqlstate.connection import memory
+from sqlstate import headlog
+from sqlstate.format import constants as fmt
+from sqlstate.proving import commits as history
+from sqlstate.sqlite.connection import memory
+from sqlstate.tables import meta
+from sqlstate.tables import migrations as migrate
 from tests.reference import log as rfc6962
 from tests.reference import plain
 from tests.reference.notation import f, sha256, u64
@@ -31,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sqlstate.blocks import Over
-    from sqlstate.connection import Connection
+    from sqlstate.sqlite.blocks import Over
+    from sqlstate.sqlite.connection import Connection
     from tests.conftest import OpenStore
 
 VECTORS = json.loads((make.HERE / "log.json").read_text())

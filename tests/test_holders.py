@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sqlstate
-from sqlstate import holders
+from sqlstate.sqlite import lock_holders as holders
 from tests.support.child import Child
 from tests.support.remote import Remote
 

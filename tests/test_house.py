@@ -24,82 +24,28 @@ from sqlstate import errors
 
 ROOT = Path(__file__).parents[1]
 
-# Top to bottom: a module imports only from below its own line.
-SPINE = (
-    "__main__",
-    "cli",
-    "__init__",
-    "transfer",
-    "exchange",
-    "drill",
-    "aio",
-    "opening",
-    "repairing",
-    "mending",
-    "relinking",
-    "store",
-    "backup",
-    "check",
-    "replay",
-    "comparison",
-    "watching",
-    "trail",
-    "recovery",
-    "history",
-    "inspection",
-    "file_facts",
-    "staging",
-    "batch",
-    "group",
-    "requests",
-    "own_thread",
-    "transaction",
-    "collection",
-    "prover",
-    "commit",
-    "marker",
-    "acknowledged",
-    "tree",
-    "audit",
-    "wal",
-    "state",
-    "meta",
-    "verbatim",
-    "schema",
-    "migrate",
-    "engine",
-    "readers",
-    "opener",
-    "life",
-    "raw_file",
-    "frozen",
-    "overlay",
-    "turn",
-    "blocks",
-    "connection",
-    "sqlite_wal",
-    "wal_frames",
-    "sqlite_journal",
-    "file_bytes",
-    "main_file",
-    "files",
-    "forks",
-    "holders",
-    "counters",
+# Top to bottom: a folder imports only from below its own line. Those of one line do not know each other.
+FLOORS = (
+    ("__main__",),
+    ("cli",),
+    ("__init__",),
+    ("aio",),
+    ("store",),
+    ("maintenance",),
+    ("recovery",),
+    ("proving",),
+    ("commit",),
+    ("tables",),
+    ("sqlite",),
+    ("files",),
     # Below this line: no clock, files, threads or SQL.
-    "headlog",
-    "proof",
-    "raw_rows",
-    "merkle",
-    "encoding",
-    "typed",
-    "unknown_fields",
-    "exactness",
-    "documents",
-    "format",
-    "errors",
+    ("headlog",),
+    ("proof",),
+    ("format",),
+    ("errors",),
 )
-PURE = SPINE[SPINE.index("headlog") :]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+PURE = ("headlog", "proof", "format", "errors")
 # All that the pure modules need of others. Nothing here reads a clock, a file or a random number.
 PURE_MAY_IMPORT = {
     "__future__",
@@ -133,20 +79,20 @@ DYNAMIC = {
 }
 
 TABLES = {
-    "state": "state",
-    "merkle": "tree",
-    "wal": "wal",
-    "staged": "wal",
-    "meta": "meta",
-    "schema_migrations": "migrate",
-    "audit": "audit",
-    "log_blocks": "history",
+    "state": "tables.state",
+    "merkle": "tables.merkle",
+    "wal": "tables.wal",
+    "staged": "tables.wal",
+    "meta": "tables.meta",
+    "schema_migrations": "tables.migrations",
+    "audit": "tables.audit",
+    "log_blocks": "proving.commits",
 }
 
 FUNCTION_LINES_MAX = 60
 PARAMETERS_MAX = 6
 MODULE_LINES_MAX = 710
-LARGER = {"opening.open": "the one door of the package: each parameter is a choice that only opening can make"}
+LARGER = {"store.opening.open": "the one door of the package: each parameter is a choice that only opening can make"}
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "core", "base", "manager", "misc", "tools"}
 
 Sources = Mapping[str, str]
@@ -220,26 +166,26 @@ def _module(dotted: str, package: Sources) -> str:
     return rest if rest in package else f"{rest}.__init__"
 
 
-def line_of(module: str) -> str:
-    """The line of the spine that a module stands on: a folder is one line."""
+def room_of(module: str) -> str:
+    """The folder, or the module beside the folders, that a module is of."""
     return module.partition(".")[0]
 
 
-def every_module_is_on_the_spine(package: Sources) -> Iterator[Finding]:
-    lines = {line_of(module) for module in package}
-    yield from (f"{line} is not on the spine" for line in sorted(lines - set(SPINE)))
-    yield from (f"{line} is on the spine, and there is no such module" for line in SPINE if line not in lines)
+def every_folder_has_a_floor(package: Sources) -> Iterator[Finding]:
+    rooms = {room_of(module) for module in package}
+    yield from (f"{room} has no floor" for room in sorted(rooms - set(FLOOR)))
+    yield from (f"{room} has a floor, and there is no such folder" for room in FLOOR if room not in rooms)
 
 
-def imports_run_down_the_spine(package: Sources) -> Iterator[Finding]:
+def imports_run_down(package: Sources) -> Iterator[Finding]:
     for module, source in package.items():
-        own = line_of(module)
+        own = room_of(module)
         for each in imports(module, source, package):
-            line = line_of(each.of)
-            if each.of.startswith("/") or own == line or own not in SPINE or line not in SPINE:
+            room = room_of(each.of)
+            if each.of.startswith("/") or own == room or own not in FLOOR or room not in FLOOR:
                 continue
-            if SPINE.index(line) < SPINE.index(own):
-                yield f"{module}:{each.line} imports {each.of}, which stands above it"
+            if FLOOR[room] <= FLOOR[own]:
+                yield f"{module}:{each.line} imports {each.of}, which does not stand below it"
 
 
 def imports_have_no_cycle(package: Sources) -> Iterator[Finding]:
@@ -252,10 +198,10 @@ def imports_have_no_cycle(package: Sources) -> Iterator[Finding]:
         yield f"a cycle: {' -> '.join(e.args[1])}"
 
 
-def only_four_modules_import_apsw(package: Sources) -> Iterator[Finding]:
+def one_folder_imports_apsw(package: Sources) -> Iterator[Finding]:
     for module, source in package.items():
         for each in imports(module, source, package):
-            if each.of == "/apsw" and module not in ("connection", "overlay", "raw_file", "wal_frames"):
+            if each.of == "/apsw" and room_of(module) != "sqlite":
                 yield f"{module}:{each.line} imports apsw"
 
 
@@ -267,9 +213,7 @@ def nothing_imports_what_runs_code_from_data(package: Sources) -> Iterator[Findi
 
 
 def the_lower_half_is_pure(package: Sources) -> Iterator[Finding]:
-    if SPINE[-len(PURE) :] != PURE:
-        yield "the pure modules are not the lower end of the spine"
-    for module in PURE:
+    for module in (module for module in package if room_of(module) in PURE):
         for each in imports(module, package[module], package):
             if each.of.startswith("/") and each.of[1:] not in PURE_MAY_IMPORT:
                 yield f"{module}:{each.line} imports {each.of[1:]}"
@@ -401,10 +345,10 @@ def undocumented(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
 
 
 PACKAGE_RULES: tuple[Callable[[Sources], Iterator[Finding]], ...] = (
-    every_module_is_on_the_spine,
-    imports_run_down_the_spine,
+    every_folder_has_a_floor,
+    imports_run_down,
     imports_have_no_cycle,
-    only_four_modules_import_apsw,
+    one_folder_imports_apsw,
     nothing_imports_what_runs_code_from_data,
     the_lower_half_is_pure,
     each_table_has_one_module_that_knows_its_sql,
@@ -436,47 +380,76 @@ WIDE = "def wide(a, b, /, c, *d, e, **f): ...\ndef wider(a, b, /, c, *d, e, f, *
 METHOD = "class C:\n    '''A class.'''\n    def method(self): ...\n"
 
 SEEDS = (
-    Seed(every_module_is_on_the_spine, "extra", "", "extra is not on the spine"),
-    Seed(imports_run_down_the_spine, "errors", "from sqlstate.store import Store", "imports store"),
-    Seed(imports_run_down_the_spine, "errors", "from sqlstate import store", "imports store"),
-    Seed(imports_run_down_the_spine, "errors", "import sqlstate.store", "imports store"),
-    Seed(imports_run_down_the_spine, "errors", "import sqlstate", "imports __init__"),
-    Seed(imports_run_down_the_spine, "errors", "from sqlstate import Store", "imports __init__"),
-    Seed(imports_run_down_the_spine, "errors", "from . import store", "imports store"),
-    Seed(imports_run_down_the_spine, "errors", "from .store import Store", "imports store"),
-    Seed(imports_run_down_the_spine, "store", "from sqlstate.cli.program import main", "imports cli.program"),
-    Seed(imports_run_down_the_spine, "store", "from sqlstate.cli import main", "imports cli.__init__"),
-    Seed(imports_run_down_the_spine, "cli.program", "from .. import __main__", "imports __main__"),
-    Seed(imports_run_down_the_spine, "wal", "if TYPE_CHECKING:\n    from sqlstate.tree import Plan", "imports tree"),
-    Seed(imports_run_down_the_spine, "wal", "def f():\n    from sqlstate.tree import Plan", "imports tree"),
+    Seed(every_folder_has_a_floor, "extra", "", "extra has no floor"),
+    Seed(imports_run_down, "errors", "from sqlstate.store.store import Store", "imports store"),
+    Seed(imports_run_down, "errors", "from sqlstate import store", "imports store"),
+    Seed(imports_run_down, "errors", "import sqlstate.store.store", "imports store"),
+    Seed(imports_run_down, "errors", "import sqlstate", "imports __init__"),
+    Seed(imports_run_down, "errors", "from sqlstate import Store", "imports __init__"),
+    Seed(imports_run_down, "errors", "from . import store", "imports store"),
+    Seed(imports_run_down, "errors", "from .store import Store", "imports store"),
+    Seed(imports_run_down, "store.store", "from sqlstate.cli.program import main", "imports cli.program"),
+    Seed(imports_run_down, "store.store", "from sqlstate.cli import main", "imports cli.__init__"),
+    Seed(imports_run_down, "cli.program", "from .. import __main__", "imports __main__"),
+    Seed(
+        imports_run_down,
+        "tables.wal",
+        "if TYPE_CHECKING:\n    from sqlstate.commit.group import Group",
+        "imports commit.group",
+    ),
+    Seed(imports_run_down, "sqlite.life", "def f():\n    from sqlstate.tables.wal import Head", "imports tables.wal"),
     Seed(imports_have_no_cycle, "cli.output", "from sqlstate.cli.program import main", "a cycle"),
-    Seed(only_four_modules_import_apsw, "engine", "import apsw", "engine:"),
-    Seed(only_four_modules_import_apsw, "tree", "import apsw.ext", "imports apsw"),
-    Seed(only_four_modules_import_apsw, "cli.program", "def f():\n    from apsw import Connection", "imports apsw"),
-    Seed(nothing_imports_what_runs_code_from_data, "encoding", "import pickle", "imports pickle"),
-    Seed(nothing_imports_what_runs_code_from_data, "exchange", "from shelve import open", "imports shelve"),
+    Seed(one_folder_imports_apsw, "commit.commit", "import apsw", "commit.commit:"),
+    Seed(one_folder_imports_apsw, "tables.merkle", "import apsw.ext", "imports apsw"),
+    Seed(one_folder_imports_apsw, "cli.program", "def f():\n    from apsw import Connection", "imports apsw"),
+    Seed(nothing_imports_what_runs_code_from_data, "format.names", "import pickle", "imports pickle"),
+    Seed(nothing_imports_what_runs_code_from_data, "cli.transfer.forms", "from shelve import open", "imports shelve"),
     Seed(nothing_imports_what_runs_code_from_data, "cli.program", "import marshal as m", "imports marshal"),
-    Seed(nothing_imports_what_runs_code_from_data, "store", "__import__('pick' + 'le')", "a name made at run time"),
-    Seed(nothing_imports_what_runs_code_from_data, "store", "importlib.import_module(x)", "a name made at run time"),
-    Seed(nothing_imports_what_runs_code_from_data, "transfer", "import sqlite3", "imports sqlite3"),
+    Seed(
+        nothing_imports_what_runs_code_from_data, "store.store", "__import__('pick' + 'le')", "a name made at run time"
+    ),
+    Seed(
+        nothing_imports_what_runs_code_from_data, "store.store", "importlib.import_module(x)", "a name made at run time"
+    ),
+    Seed(nothing_imports_what_runs_code_from_data, "cli.transfer.import_export", "import sqlite3", "imports sqlite3"),
     *(
         Seed(the_lower_half_is_pure, module, f"import {impure}", f"{module}:")
         for module in PURE
         for impure in ("os", "os.path", "time", "threading", "apsw", "sqlite3", "random", "secrets", "pathlib")
     ),
-    Seed(the_lower_half_is_pure, "merkle", "open('x')", "calls open()"),
-    Seed(each_table_has_one_module_that_knows_its_sql, "store", "x = 'SELECT key FROM state'", "store:"),
-    Seed(each_table_has_one_module_that_knows_its_sql, "commit", "x = f'DELETE FROM wal WHERE {x}'", "which is wal's"),
-    Seed(each_table_has_one_module_that_knows_its_sql, "state", "x = f'{x} JOIN merkle'", "which is tree's"),
-    Seed(each_table_has_one_module_that_knows_its_sql, "wal", "x = 'UPDATE meta SET value = 1'", "which is meta's"),
-    Seed(each_table_has_one_module_that_knows_its_sql, "cli.entries", "x = 'SELECT 1 FROM entries'", "for people"),
-    Seed(functions_fit_a_screen, "store", LONG + "    pass\n", "long has 61 lines"),
-    Seed(functions_take_few_parameters, "store", WIDE, "wider has 7 parameters"),
-    Seed(modules_are_not_too_long, "format", "#\n" * 700, "format has"),
+    Seed(the_lower_half_is_pure, "format.merkle", "open('x')", "calls open()"),
+    Seed(each_table_has_one_module_that_knows_its_sql, "store.store", "x = 'SELECT key FROM state'", "store:"),
+    Seed(
+        each_table_has_one_module_that_knows_its_sql,
+        "commit.commit",
+        "x = f'DELETE FROM wal WHERE {x}'",
+        "which is tables.wal's",
+    ),
+    Seed(
+        each_table_has_one_module_that_knows_its_sql,
+        "tables.state",
+        "x = f'{x} JOIN merkle'",
+        "which is tables.merkle's",
+    ),
+    Seed(
+        each_table_has_one_module_that_knows_its_sql,
+        "tables.wal",
+        "x = 'UPDATE meta SET value = 1'",
+        "which is tables.meta's",
+    ),
+    Seed(
+        each_table_has_one_module_that_knows_its_sql,
+        "cli.commands.entries",
+        "x = 'SELECT 1 FROM entries'",
+        "for people",
+    ),
+    Seed(functions_fit_a_screen, "store.store", LONG + "    pass\n", "long has 61 lines"),
+    Seed(functions_take_few_parameters, "store.store", WIDE, "wider has 7 parameters"),
+    Seed(modules_are_not_too_long, "format.constants", "#\n" * 700, "format.constants has"),
     Seed(module_names_say_what_is_inside, "cli.utils", "", "utils says nothing"),
     Seed(module_names_say_what_is_inside, "store_base", "", "base says nothing"),
-    Seed(everything_public_has_a_docstring, "store", "def bare(): ...", "store.bare has no docstring"),
-    Seed(everything_public_has_a_docstring, "store", METHOD, "store.C.method has no docstring"),
+    Seed(everything_public_has_a_docstring, "store.store", "def bare(): ...", "store.bare has no docstring"),
+    Seed(everything_public_has_a_docstring, "store.store", METHOD, "store.C.method has no docstring"),
     Seed(everything_public_has_a_docstring, "cli.extra", "x = 1", "cli.extra has no docstring"),
 )
 
@@ -494,11 +467,11 @@ def test_a_rule_of_the_package_finds_a_violation(seed: Seed) -> None:
 
 
 def test_a_missing_module_and_a_missing_statement_are_found() -> None:
-    without = {module: source for module, source in PACKAGE.items() if module != "staging"}
-    assert "staging is on the spine, and there is no such module" in set(every_module_is_on_the_spine(without))
-    meta = re.sub(r"(INTO|FROM|UPDATE) meta", r"\1 x", PACKAGE["meta"])
-    silent = {**PACKAGE, "meta": meta}
-    assert list(each_module_with_a_table_uses_it(silent)) == ["meta has no statement about meta"]
+    without = {module: source for module, source in PACKAGE.items() if not module.startswith("proving.")}
+    assert "proving has a floor, and there is no such folder" in set(every_folder_has_a_floor(without))
+    meta = re.sub(r"(INTO|FROM|UPDATE) meta", r"\1 x", PACKAGE["tables.meta"])
+    silent = {**PACKAGE, "tables.meta": meta}
+    assert list(each_module_with_a_table_uses_it(silent)) == ["tables.meta has no statement about meta"]
 
 
 def test_a_function_of_sixty_lines_and_six_parameters_is_allowed() -> None:

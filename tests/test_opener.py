@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sqlstate.connection import Journal
+    from sqlstate.sqlite.connection import Journal
 
 
 class Failing:

@@ -26,9 +26,10 @@ import apsw
 import pytest
 
 import sqlstate
-from sqlstate import migrate, opening
-from sqlstate.inspection import undoes_making
-from sqlstate.turn import Turn
+from sqlstate.recovery.inspect import undoes_making
+from sqlstate.sqlite.writer_lock import Turn
+from sqlstate.store import opening
+from sqlstate.tables import migrations as migrate
 from tests.reference import plain
 from tests.support import calls
 from tests.support.child import Child
@@ -38,7 +39,7 @@ from tests.support.lines import line_of_turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlstate.engine import Engine
+    from sqlstate.sqlite.engine import Engine
     from tests.conftest import OpenStore
 
 JOURNALS = ("wal", "delete")

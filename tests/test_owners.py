@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sqlstate
-from sqlstate import files
+from sqlstate.files import replace as files
 from tests.support.mounts import NOBODY, as_user
 from tests.test_cli import good
 

@@ -157,7 +157,7 @@ def test_the_sdist_gives_the_same_wheel(dist: Path, wheel: Path, tmp_path: Path)
 
 
 OPEN = """
-import sqlstate.migrate
+import sqlstate.tables.migrations
 with sqlstate.open("test.db") as store:
     store["c"]["k"] = {"from": "the wheel"}
     said = store.head().seq

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sqlstate
-from sqlstate import engine
-from sqlstate import format as fmt
+from sqlstate.format import constants as fmt
+from sqlstate.sqlite import engine
 from tests.reference import plain
 from tests.support.child import Child
 

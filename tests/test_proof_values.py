@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import proof
-from sqlstate.encoding import Codec
 from sqlstate.errors import Damaged, InvalidValue, ProofInvalid
+from sqlstate.format.names import Codec
 from tests.reference import notation, proving
 from tests.reference.proving import Question
 

@@ -19,8 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sqlstate
-from sqlstate import Damaged, InvalidKey, InvalidName, InvalidOption, ProofInvalid, merkle, proof, tree
-from sqlstate.encoding import name_bytes, stored_name
+from sqlstate import Damaged, InvalidKey, InvalidName, InvalidOption, ProofInvalid, proof
+from sqlstate.format import merkle
+from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.tables import merkle as tree
 from tests.mutated_proofs import any_question, frequent_rank
 from tests.reference import plain, proving
 from tests.reference.proving import Question, Tree
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlstate import Store
-    from sqlstate.prover import Provable
+    from sqlstate.proving.entries import Provable
     from tests.conftest import OpenStore
     from tests.reference.plain import Name, Value
 

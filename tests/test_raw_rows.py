@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate import Damaged, comparison, raw_rows, state, trail, transfer, tree, wal
+from sqlstate import Damaged
+from sqlstate.cli.transfer import import_export as transfer
+from sqlstate.maintenance.check import audit as trail
+from sqlstate.maintenance.check import entries as comparison
+from sqlstate.tables import merkle as tree
+from sqlstate.tables import raw_rows, state, wal
 from tests.crash.edits import loose
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate import readers as module
-from sqlstate.readers import READERS_KEPT, Lease
+from sqlstate.sqlite import readers as module
+from sqlstate.sqlite.readers import READERS_KEPT, Lease
 from tests.support.lines import PATIENCE, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlstate.connection import Connection
+    from sqlstate.sqlite.connection import Connection
     from tests.conftest import OpenStore
 
 ROWS = 1000

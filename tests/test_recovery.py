@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate.inspection import inspect
-from sqlstate.recovery import WAYS
+from sqlstate.recovery.inspect import inspect
+from sqlstate.recovery.recover import WAYS
 from tests.reference import plain
 from tests.support.child import Child
 from tests.support.failing import FailingVFS
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlstate.engine import Engine
-    from sqlstate.inspection import Inspection
+    from sqlstate.recovery.inspect import Inspection
+    from sqlstate.sqlite.engine import Engine
     from tests.conftest import OpenStore
 
 JOURNALS = ("wal", "delete")
@@ -472,7 +472,7 @@ def test_who_was_slower_than_another_between_its_look_and_its_recovery_says_noth
 
     with ExitStack() as stack:
         with monkeypatch.context() as patch:
-            patch.setattr("sqlstate.opening.inspect", inspect_and_wait)
+            patch.setattr("sqlstate.store.opening.inspect", inspect_and_wait)
             store = open_store()
         assert faster, "nobody was faster"
         report = store.recovery

@@ -23,10 +23,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sqlstate
-from sqlstate import relinking
-from sqlstate.connection import Connection, OutcomeUnknown
 from sqlstate.errors import Busy, Damaged, InvalidOption, NotAStore, RestoreRejected, StoreIOError, StoreMissing
-from sqlstate.repairing import RepairReport, repair
+from sqlstate.maintenance.repair import log as relinking
+from sqlstate.maintenance.repair.repair import RepairReport, repair
+from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from tests.reference import plain
 from tests.support.images import folder_image, image
 from tests.test_backup import cleared, each_kill

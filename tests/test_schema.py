@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate import Damaged, schema, transfer
+from sqlstate import Damaged
+from sqlstate.cli.transfer import import_export as transfer
+from sqlstate.tables import schema
 from tests.support.child import Child
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqlstate.sqlite_journal import scan_journal, wal_index
-from sqlstate.sqlite_wal import WalScan, scan_wal
+from sqlstate.recovery.sqlite_journal import scan_journal, wal_index
+from sqlstate.recovery.sqlite_wal import WalScan, scan_wal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,10 +16,10 @@ import apsw
 import pytest
 
 import sqlstate
-from sqlstate import wal_frames
 from sqlstate.errors import CannotOpen, JournalDamaged, StoreIOError
-from sqlstate.file_bytes import FileBytes
-from sqlstate.sqlite_wal import scan_wal
+from sqlstate.files.file_bytes import FileBytes
+from sqlstate.recovery.sqlite_wal import scan_wal
+from sqlstate.sqlite import wal_frames
 from tests.crash.campaign import check
 from tests.test_recovery import killed
 from tests.test_sqlite_journal import flat, make, transactions

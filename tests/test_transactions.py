@@ -11,7 +11,7 @@ import pytest
 
 import sqlstate
 from sqlstate import ABSENT, Conflict, InvalidOption, InvalidValue, Kind, ReadOnly, Store, TransactionEnded
-from sqlstate.commit import BUFFER_ENTRIES
+from sqlstate.commit.commit import BUFFER_ENTRIES
 
 if TYPE_CHECKING:
     from tests.conftest import OpenStore

@@ -19,11 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqlstate
-from sqlstate import exchange, transfer
-from sqlstate.errors import Damaged, ImportRejected, InvalidName, InvalidOption, InvalidValue, ReadOnly, StoreMissing
-from sqlstate.exchange import Reading, Source, parse_document
-from sqlstate.files import belongs_to
-from sqlstate.transfer import (
+from sqlstate.cli.transfer import forms as exchange
+from sqlstate.cli.transfer import import_export as transfer
+from sqlstate.cli.transfer.forms import Reading, Source, parse_document
+from sqlstate.cli.transfer.import_export import (
     check_sources,
     encode_entry,
     export_file,
@@ -32,6 +31,8 @@ from sqlstate.transfer import (
     put_entry,
     stored_view,
 )
+from sqlstate.errors import Damaged, ImportRejected, InvalidName, InvalidOption, InvalidValue, ReadOnly, StoreMissing
+from sqlstate.files.replace import belongs_to
 from tests.reference import plain
 
 if TYPE_CHECKING:

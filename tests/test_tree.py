@@ -12,13 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqlstate import Damaged, Store, merkle, migrate, state, tree
-from sqlstate.connection import Connection, memory
-from sqlstate.encoding import first_name, make_name, name_bytes
+from sqlstate import Damaged, Store
+from sqlstate.format import merkle
+from sqlstate.format.names import first_name, make_name, name_bytes
+from sqlstate.sqlite.connection import Connection, memory
+from sqlstate.tables import merkle as tree
+from sqlstate.tables import migrations as migrate
+from sqlstate.tables import state
 from tests.reference import plain
 
 if TYPE_CHECKING:
-    from sqlstate.encoding import Name
+    from sqlstate.format.names import Name
     from tests.conftest import OpenStore
 
 KEYS: list[Any] = [key for i in range(60) for key in (i, f"k{i}", b"k%d" % i)]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sqlstate import turn as module
-from sqlstate.turn import Turn, thread_name
+from sqlstate.sqlite import writer_lock as module
+from sqlstate.sqlite.writer_lock import Turn, thread_name
 from tests.support.lines import PATIENCE, Claim, Line, Threads
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import InvalidOption, InvalidValue
-from sqlstate import format as fmt
-from sqlstate.encoding import Codec
-from sqlstate.transaction import JSON
+from sqlstate.format import constants as fmt
+from sqlstate.format.names import Codec
+from sqlstate.store.transaction import JSON
 from tests.support.typed_values import Shape, anything, identical, shapes
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from hypothesis import assume, given
 
 import sqlstate
 from sqlstate import InvalidOption, InvalidValue, aio
-from sqlstate.encoding import Codec
-from sqlstate.transaction import JSON
+from sqlstate.format.names import Codec
+from sqlstate.store.transaction import JSON
 from tests.support.typed_values import Shape, shapes
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate import wal, watching
+from sqlstate.store import watch as watching
+from sqlstate.tables import wal
 from tests.support.child import Child
 from tests.support.remote import Remote
 

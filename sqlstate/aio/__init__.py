@@ -18,9 +18,9 @@ from sqlstate.aio.collection import AsyncCollection, AsyncCollectionView, Buffer
 from sqlstate.aio.scan import AsyncScan
 from sqlstate.aio.snapshot import AsyncSnapshot
 from sqlstate.aio.store import AsyncStore, Opening, open  # noqa: A004, the word every Python programmer looks for
-from sqlstate.aio.tickets import Ticket
 from sqlstate.aio.transaction import AsyncTransaction
-from sqlstate.aio.watching import AsyncWatch
+from sqlstate.aio.watch import AsyncWatch
+from sqlstate.aio.writes import Ticket
 
 __all__ = [
     "AsyncCollection",

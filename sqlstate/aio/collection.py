@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, 
 import anyio.lowlevel
 
 from sqlstate.aio.scan import AsyncScan
-from sqlstate.collection import Collection
-from sqlstate.encoding import check_collection, first_name, make_name, next_collection, stored_name
-from sqlstate.transaction import JSON
+from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
+from sqlstate.store.collection import Collection
+from sqlstate.store.transaction import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlstate.aio.scan import Rows
-    from sqlstate.encoding import Codec, Key, Name, Stored
-    from sqlstate.state import Span
-    from sqlstate.transaction import Transaction
+    from sqlstate.format.names import Codec, Key, Name, Stored
+    from sqlstate.store.transaction import Transaction
+    from sqlstate.tables.state import Span
 
 T = TypeVar("T")
 D = TypeVar("D")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlstate.aio.threads import Threads
-    from sqlstate.encoding import Key, Stored
+    from sqlstate.format.names import Key, Stored
 
 R = TypeVar("R")
 Row = tuple["Key", "Stored"]

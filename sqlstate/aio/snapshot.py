@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from sqlstate.aio.collection import AsyncCollectionView, Entries
 from sqlstate.aio.scan import StoredRows
-from sqlstate.encoding import check_collection
 from sqlstate.errors import TransactionEnded
-from sqlstate.transaction import codec_for
+from sqlstate.format.names import check_collection
+from sqlstate.store.transaction import codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlstate.aio.threads import Threads
-    from sqlstate.encoding import Name, Stored
-    from sqlstate.state import Span
-    from sqlstate.store import Store
-    from sqlstate.transaction import Snapshot
-    from sqlstate.wal import Head
+    from sqlstate.format.names import Name, Stored
+    from sqlstate.store.store import Store
+    from sqlstate.store.transaction import Snapshot
+    from sqlstate.tables.state import Span
+    from sqlstate.tables.wal import Head
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -6,34 +6,34 @@ from functools import partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, overload
 
-import sqlstate.opening
 from sqlstate.aio.collection import AsyncCollection, Entries
-from sqlstate.aio.loops import running_loop
+from sqlstate.aio.event_loop import running_loop
 from sqlstate.aio.scan import StoredRows
 from sqlstate.aio.snapshot import AsyncSnapshot
 from sqlstate.aio.threads import Threads
-from sqlstate.aio.tickets import Ticket, Write
 from sqlstate.aio.transaction import AsyncTransaction
-from sqlstate.aio.watching import AsyncWatch
-from sqlstate.encoding import check_collection, check_number
+from sqlstate.aio.watch import AsyncWatch
+from sqlstate.aio.writes import Ticket, Write
 from sqlstate.errors import Busy, InvalidOption, TransactionEnded
-from sqlstate.store import check_timeout
-from sqlstate.transaction import check_note, codec_for
+from sqlstate.format.names import check_collection, check_number
+from sqlstate.store import opening
+from sqlstate.store.store import check_timeout
+from sqlstate.store.transaction import check_note, codec_for
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from sqlstate.aio.loops import Loop
-    from sqlstate.connection import Journal
-    from sqlstate.encoding import Key, Name, Stored
-    from sqlstate.opening import Mode
-    from sqlstate.recovery import Recover, RecoveryReport
-    from sqlstate.state import Span
-    from sqlstate.store import Stats, Store
-    from sqlstate.transaction import Transaction
-    from sqlstate.wal import Head
+    from sqlstate.aio.event_loop import Loop
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.recovery.recover import Recover, RecoveryReport
+    from sqlstate.sqlite.connection import Journal
+    from sqlstate.store.opening import Mode
+    from sqlstate.store.store import Stats, Store
+    from sqlstate.store.transaction import Transaction
+    from sqlstate.tables.state import Span
+    from sqlstate.tables.wal import Head
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Opening:
         threads = Threads(loop, str(path))
         opened: list[Store] = []
         try:
-            await threads.run(lambda: opened.append(sqlstate.opening.open(path, mode=mode, **options)), whole=True)
+            await threads.run(lambda: opened.append(opening.open(path, mode=mode, **options)), whole=True)
         except GeneratorExit:  # as for __aexit__
             raise
         except BaseException:

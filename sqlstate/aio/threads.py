@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from sqlstate.aio.loops import Loop
+    from sqlstate.aio.event_loop import Loop
 
 R = TypeVar("R")
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, overloa
 
 from sqlstate.aio.collection import BufferedCollection, Entries
 from sqlstate.aio.snapshot import Frozen
-from sqlstate.encoding import check_collection, first_name, make_name, same, stored_name
 from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
-from sqlstate.transaction import ABSENT, JSON, check_note, codec_for
+from sqlstate.format.names import check_collection, first_name, make_name, same, stored_name
+from sqlstate.store.transaction import ABSENT, JSON, check_note, codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.scan import AsyncScan, Row, StoredRows
     from sqlstate.aio.threads import Threads
-    from sqlstate.encoding import Key, Name, Stored
-    from sqlstate.state import Span
-    from sqlstate.store import Store
-    from sqlstate.transaction import Snapshot, Transaction
-    from sqlstate.wal import Head
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.store.store import Store
+    from sqlstate.store.transaction import Snapshot, Transaction
+    from sqlstate.tables.state import Span
+    from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
 

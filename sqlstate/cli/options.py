@@ -11,15 +11,15 @@ import click
 
 import sqlstate
 from sqlstate.cli.output import on_terminal, printable
+from sqlstate.cli.transfer.forms import int_key
 from sqlstate.cli.words import in_shell_words
 from sqlstate.errors import InvalidKey, ReadOnly, StoreFull
-from sqlstate.exchange import int_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlstate.cli.output import Form
-    from sqlstate.encoding import Key
+    from sqlstate.format.names import Key
 
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from sqlstate.encoding import Key, Stored
+    from sqlstate.format.names import Key, Stored
 
 T = TypeVar("T")
 Form = Literal["table", "json", "jsonl"]

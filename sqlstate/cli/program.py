@@ -30,11 +30,11 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "head": ("history", "head"),
     "log": ("history", "log"),
     "stats": ("history", "stats"),
-    "recover": ("safety", "recover"),
-    "audit": ("safety", "audit"),
+    "recover": ("recovery_and_backup", "recover"),
+    "audit": ("recovery_and_backup", "audit"),
     "check": ("checking", "check"),
-    "backup": ("safety", "backup"),
-    "restore": ("safety", "restore"),
+    "backup": ("recovery_and_backup", "backup"),
+    "restore": ("recovery_and_backup", "restore"),
     "repair": ("repair", "repair"),
     "prove": ("proving", "prove"),
     "verify": ("proving", "verify"),
@@ -66,7 +66,7 @@ class Program(click.Group):
         if cmd_name not in _VERBS:
             return None
         module, function = _VERBS[cmd_name]
-        command = cast("click.Command", getattr(import_module(f"sqlstate.cli.{module}"), function))
+        command = cast("click.Command", getattr(import_module(f"sqlstate.cli.commands.{module}"), function))
         for parameter in command.params:
             if isinstance(parameter.type, click.types.StringParamType):
                 parameter.type = TEXT

@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlstate
-from sqlstate import meta as metadata
-from sqlstate.check import examine
-from sqlstate.connection import Connection
 from sqlstate.errors import Damaged
+from sqlstate.maintenance.check.check import examine
+from sqlstate.sqlite.connection import Connection
+from sqlstate.tables import meta as metadata
 from tests.crash.campaign import Plan, Result, campaign, expect, merged, scratch, spread, where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlstate.check import CheckReport, Finding
+    from sqlstate.maintenance.check.check import CheckReport, Finding
 
 CHANGES_OF_A_STORE: Final = 125
 ENTRIES: Final = 700

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlstate
-from sqlstate import transfer
+from sqlstate.cli.transfer import import_export as transfer
 from tests.crash.campaign import Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 
 if TYPE_CHECKING:

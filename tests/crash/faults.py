@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlstate
 from sqlstate.errors import StoreError
-from sqlstate.files import Temporary
+from sqlstate.files.replace import Temporary
 from tests.crash.campaign import Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 from tests.crash.injected import missing_strace
 from tests.reference import plain

@@ -26,7 +26,7 @@ import apsw
 
 import sqlstate
 from sqlstate.errors import JournalDamaged
-from sqlstate.sqlite_wal import scan_wal
+from sqlstate.recovery.sqlite_wal import scan_wal
 from tests.crash.campaign import Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 from tests.crash.rot import PARTS, WAL_FRAME, WAL_HEADER, Files, Obedient, accepted, live, unchanged
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 import apsw
 
 import sqlstate
-from sqlstate import connection, engine
+from sqlstate.sqlite import connection, engine
 from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 from tests.reference import plain
 

@@ -112,24 +112,24 @@ TEETH: Final = (
     Tooth(
         "SQLite's WAL with synchronous=NORMAL",
         "1 puts:wal",
-        (Edit("connection", LEVELS, '{"wal": 1, "delete": 3}'),),
+        (Edit("sqlite/connection", LEVELS, '{"wal": 1, "delete": 3}'),),
     ),
     Tooth(
         "SQLite's WAL with synchronous=OFF",
         "1 puts:wal",
-        (Edit("connection", LEVELS, '{"wal": 0, "delete": 3}'),),
+        (Edit("sqlite/connection", LEVELS, '{"wal": 0, "delete": 3}'),),
     ),
     Tooth(
         "a rollback journal with synchronous=FULL",
         "2 puts:delete",
-        (Edit("connection", LEVELS, '{"wal": 2, "delete": 2}'),),
+        (Edit("sqlite/connection", LEVELS, '{"wal": 2, "delete": 2}'),),
     ),
     Tooth(
         "the tree is written in a transaction of its own",
         "12 many:wal",
         (
             Edit(
-                "commit",
+                "commit/commit",
                 "            self._root, left = known.rewrite(connection, changes, self._root)\n",
                 "            self._root, left = known.rewrite(connection, changes, self._root)\n"
                 '            connection.run("COMMIT; BEGIN IMMEDIATE")\n',
@@ -141,7 +141,7 @@ TEETH: Final = (
         "2 transactions:delete",
         (
             Edit(
-                "commit",
+                "commit/commit",
                 "            self._tail.write(self._connection, self.head)\n",
                 '            self._connection.run("COMMIT; BEGIN IMMEDIATE")\n'
                 "            self._tail.write(self._connection, self.head)\n",
@@ -153,7 +153,7 @@ TEETH: Final = (
         "12 put+put:wal",
         (
             Edit(
-                "engine",
+                "sqlite/engine",
                 "            self.writer.commit()\n        except StoreFull:\n            self.make_room()\n"
                 "            raise\n"
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
@@ -161,17 +161,17 @@ TEETH: Final = (
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
             ),
             Edit(
-                "engine",
+                "sqlite/engine",
                 "                writer.rollback()\n",
                 '                writer.run("COMMIT") if writer.in_transaction() else None\n',
             ),
             Edit(
-                "engine",
+                "sqlite/engine",
                 "        if self.writer.in_transaction() and self.usable:\n            self.writer.rollback()\n",
                 "        pass\n",
             ),
             Edit(
-                "connection",
+                "sqlite/connection",
                 '        self.run("BEGIN IMMEDIATE")',
                 '        self.run("COMMIT; BEGIN IMMEDIATE" if self._sqlite.in_transaction else "BEGIN IMMEDIATE")',
             ),
@@ -182,14 +182,14 @@ TEETH: Final = (
         "1 staged:wal",
         (
             Edit(
-                "staging",
+                "store/staged",
                 "        writer = self._engine.writer\n        last, head = self._writer.begin()\n",
                 "        writer = self._engine.writer\n"
                 '        writer.run(f"PRAGMA synchronous={int(kind is not Kind.PUT) * 2}")\n'
                 "        last, head = self._writer.begin()\n",
             ),
             Edit(
-                "commit",
+                "commit/commit",
                 "        self._lsn, self.base = writer.begin()",
                 '        self._connection.run("PRAGMA synchronous=2")\n        self._lsn, self.base = writer.begin()',
             ),
@@ -198,14 +198,14 @@ TEETH: Final = (
     Tooth(
         "the COMMIT of a staged transaction leaves it staged",
         "12 staged:wal",
-        (Edit("commit", "wal.clear_staged(self._connection, txn)", "pass"),),
+        (Edit("commit/commit", "wal.clear_staged(self._connection, txn)", "pass"),),
     ),
     Tooth(
         "a group whose COMMIT failed is told that it is durable",
         "5 groups:wal:sync:once",
         (
             Edit(
-                "group",
+                "commit/group",
                 "            if ours or not self._was_made(commit):\n",
                 "            if False:\n",
             ),
@@ -214,14 +214,14 @@ TEETH: Final = (
     Tooth(
         "the log keeps the records of a transaction of a group that failed",
         "1 groups:wal",
-        (Edit("commit", "        self._tail.reset(closing)\n", ""),),
+        (Edit("commit/commit", "        self._tail.reset(closing)\n", ""),),
     ),
     Tooth(
         "every transaction of a group closes the commit",
         "1 groups:wal",
         (
             Edit(
-                "wal",
+                "tables/wal",
                 "            self._add(sql, row + self._no_head)",
                 "            self._add(sql, row + (self._no_head[0], bytes(32), 0, '', bytes(32)))",
             ),
@@ -230,14 +230,14 @@ TEETH: Final = (
     Tooth(
         "a flush of a batch returns without its COMMIT",
         "1 batches:wal",
-        (Edit("batch", "commit is None else commit.finish()", "commit is None else commit.base"),),
+        (Edit("store/batch", "commit is None else commit.finish()", "commit is None else commit.base"),),
     ),
     Tooth(
         "CommitOutcomeUnknown is turned into silence",
         "5 puts:wal:sync:once",
         (
             Edit(
-                "engine",
+                "sqlite/engine",
                 "            raise CommitOutcomeUnknown(seq, str(e), chain) from e.__cause__\n",
                 '            self.life.failure = ""\n',
             ),
@@ -248,7 +248,7 @@ TEETH: Final = (
         "5 puts:wal:sync:once",
         (
             Edit(
-                "engine",
+                "sqlite/engine",
                 "        except StoreError as e:\n            what = f",
                 "        except StoreError as e:\n            return 0, 0\n            what = f",
             ),
@@ -259,7 +259,7 @@ TEETH: Final = (
         "5 puts:wal:sync:once",
         (
             Edit(
-                "opener",
+                "sqlite/opener",
                 "fold=ours or (self.main_in_place() and self._has_no_wal())",
                 "fold=True",
             ),
@@ -270,7 +270,7 @@ TEETH: Final = (
         "9 missing-1",
         (
             Edit(
-                "marker",
+                "commit/dirty_flag",
                 "        if not marker.open:\n            self.renew()",
                 "        if marker.open:\n            self.renew()",
             ),
@@ -279,32 +279,32 @@ TEETH: Final = (
     Tooth(
         "the open marker stays in SQLite's WAL when the commit is acknowledged",
         "9 missing-1",
-        (Edit("marker", "        if not self._carried:\n", "        if not seq:\n"),),
+        (Edit("commit/dirty_flag", "        if not self._carried:\n", "        if not seq:\n"),),
     ),
     Tooth(
         "a handle does not open the marker anew beside one that closed",
         "1 sessions:wal",
-        (Edit("marker", "if connection.data_version() == self._seen:", "if self._seen >= 0:"),),
+        (Edit("commit/dirty_flag", "if connection.data_version() == self._seen:", "if self._seen >= 0:"),),
     ),
     Tooth(
         "the marker is put to rest without a checkpoint",
         "1 sessions:wal:prefix",
         (
-            Edit("marker", "frames, carried = engine.checkpoint()", "frames, carried = 0, 0"),
-            Edit("opening", "        _check_end(engine, meta)\n", ""),  # it would notice, each by itself
+            Edit("commit/dirty_flag", "frames, carried = engine.checkpoint()", "frames, carried = 0, 0"),
+            Edit("store/opening", "        _check_end(engine, meta)\n", ""),  # it would notice, each by itself
         ),
     ),
     Tooth(
         "a -wal that was removed is not noticed",
         "9 unlinked-1",
-        (Edit("opener", "return inode != 0 and inode == self._wal_inode", "return True"),),
+        (Edit("sqlite/opener", "return inode != 0 and inode == self._wal_inode", "return True"),),
     ),
     Tooth(
         "rot is ignored",
         "8 8",
         (
             Edit(
-                "inspection",
+                "recovery/inspect",
                 '    if scan.rot:\n        raise _Wrong("rot", "a frame',
                 '    if False:\n        raise _Wrong("rot", "a frame',
             ),
@@ -313,29 +313,29 @@ TEETH: Final = (
     Tooth(
         "what was acknowledged is not noted",
         "14 lost-1+lost-2+lost-3",
-        (Edit("marker", "        if not self._noted(lsn, chain):\n", "        if False:\n"),),
+        (Edit("commit/dirty_flag", "        if not self._noted(lsn, chain):\n", "        if False:\n"),),
     ),
     Tooth(
         "a -wal that is gone is taken for one that was moved, whatever was noted",
         "14 lost-1+lost-2+lost-3",
-        (Edit("inspection", "    if not there or head.chain != noted.chain or", "    if"),),
+        (Edit("recovery/inspect", "    if not there or head.chain != noted.chain or", "    if"),),
     ),
     Tooth(
         "a copy is taken for the store itself",
         "14 backup-1+vacuum-1+cp-1",
-        (Edit("inspection", "marker.inode not in (0, ", "marker.inode in (0, "),),
+        (Edit("recovery/inspect", "marker.inode not in (0, ", "marker.inode in (0, "),),
     ),
     Tooth(
         "damage is accepted with what another store's -wal holds",
         "9 foreign_rotten-1+foreign_rotten-2+foreign_rotten-3+foreign_rotten-4+foreign_rotten-5",
-        (Edit("recovery", "    found.goes_on = found.goes_on and ours\n", "    found.goes_on = True\n"),),
+        (Edit("recovery/recover", "    found.goes_on = found.goes_on and ours\n", "    found.goes_on = True\n"),),
     ),
     Tooth(
         "a -wal of another file is merged",
         "9 foreign-1+older_main-1+older_wal-1",
         (
             Edit(
-                "inspection",
+                "recovery/inspect",
                 "        found.damage, found.reason = wrong.damage, str(wrong)\n",
                 '        if wrong.damage not in ("foreign", "stale"):\n'
                 "            found.damage, found.reason = wrong.damage, str(wrong)\n",
@@ -345,14 +345,18 @@ TEETH: Final = (
     Tooth(
         "a -wal is merged though what it changed last is not the file's",
         "9 live_copy-1+live_copy-2+live_copy-4+live_copy-6",
-        (Edit("inspection", "            if not _is_reached(", "            if not engine and not _is_reached("),),
+        (
+            Edit(
+                "recovery/inspect", "            if not _is_reached(", "            if not engine and not _is_reached("
+            ),
+        ),
     ),
     Tooth(
         "the audit entry of a recovery is written in a transaction of its own",
         "3 staged:wal:4",
         (
             Edit(
-                "recovery",
+                "recovery/recover",
                 "            report = replace(report, entry=_note(writer, report, how))\n",
                 '            connection.run("COMMIT; BEGIN IMMEDIATE")\n'
                 "            report = replace(report, entry=_note(writer, report, how))\n",
@@ -362,14 +366,14 @@ TEETH: Final = (
     Tooth(
         "recovery rolls back what living sessions staged",
         "12 draft+peek:wal",
-        (Edit("recovery", "        if not alive[session]:\n", "        if session in alive:\n"),),
+        (Edit("recovery/recover", "        if not alive[session]:\n", "        if session in alive:\n"),),
     ),
     Tooth(
         "a session file has no lock",
         "12 draft+peek:wal",
         (
             Edit(
-                "files",
+                "files/replace",
                 "        fcntl.flock(descriptor, fcntl.LOCK_EX)  #",
                 "        fcntl.flock(descriptor, fcntl.LOCK_UN)  #",
             ),
@@ -378,14 +382,14 @@ TEETH: Final = (
     Tooth(
         "nothing is said to be in doubt",
         "1 puts:wal",
-        (Edit("recovery", "in_doubt=found.after.seq or None if", "in_doubt=None if"),),
+        (Edit("recovery/recover", "in_doubt=found.after.seq or None if", "in_doubt=None if"),),
     ),
     Tooth(
         "orphans are removed before an entry names them",
         "3 backup:wal:8",
         (
             Edit(
-                "recovery",
+                "recovery/recover",
                 "    connection.begin()\n    try:\n",
                 "    for name in orphans:\n"
                 "        files.remove_orphan(engine.real_path, name, writer.meta.store_id)\n"
@@ -398,7 +402,7 @@ TEETH: Final = (
         "12 backup:wal",
         (
             Edit(
-                "files",
+                "files/replace",
                 "        self.place(overwrite=overwrite)\n        sync_folder(os.path.dirname(self.target))\n",
                 "        self.place(overwrite=overwrite)\n",
             ),
@@ -407,7 +411,7 @@ TEETH: Final = (
     Tooth(
         "a file is not synced before it takes another's place",
         "1 backup:wal",
-        (Edit("files", "        _sync(self.descriptor)\n", "        pass\n"),),
+        (Edit("files/replace", "        _sync(self.descriptor)\n", "        pass\n"),),
     ),
 )
 

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 from unittest import mock
 
 import sqlstate
-from sqlstate import batch as batch_module
-from sqlstate import commit as commit_module
-from sqlstate import connection as connection_module
-from sqlstate import engine as engine_module
-from sqlstate import transaction as transaction_module
+from sqlstate.commit import commit as commit_module
+from sqlstate.sqlite import connection as connection_module
+from sqlstate.sqlite import engine as engine_module
+from sqlstate.store import batch as batch_module
+from sqlstate.store import transaction as transaction_module
 from tests.crash.campaign import scratch
 from tests.crash.vfs import RecordingVFS, Trace, watching_os
 

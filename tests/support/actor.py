@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 import sqlstate
-from sqlstate import connection as connections
-from sqlstate.engine import Engine
+from sqlstate.sqlite import connection as connections
+from sqlstate.sqlite.engine import Engine
 from tests.support.calls import CALLS, Handles, refusals
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from types import FunctionType
 from typing import Any, Final, NamedTuple
 
 import sqlstate
-from sqlstate import requests
+from sqlstate.commit import requests
 from sqlstate.headlog import Signer
-from sqlstate.state import Span
+from sqlstate.tables.state import Span
 
 NAME: Final = ("c", 1, "k")
 NEXT: Final = ("c\0", 0, 0)

@@ -9,13 +9,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from sqlstate.drill.writer import WRITERS, Worker, work
+from sqlstate.cli.drill.writer import WRITERS, Worker, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sqlstate.drill.writer import Put
+    from sqlstate.cli.drill.writer import Put
 
 
 class Early(Worker):

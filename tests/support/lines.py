@@ -9,13 +9,13 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
-from sqlstate.blocks import Block
+from sqlstate.sqlite.blocks import Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import sqlstate
-    from sqlstate.turn import Turn
+    from sqlstate.sqlite.writer_lock import Turn
 
 T = TypeVar("T")
 

@@ -1,0 +1,79 @@
+"""Follows the commits of a store, for `async for`."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Self
+
+import anyio
+
+from sqlstate.errors import StoreClosed
+from sqlstate.store.watch import POLL_SECONDS
+from sqlstate.tables.wal import ROWS_AT_ONCE
+
+if TYPE_CHECKING:
+    from sqlstate.aio.event_loop import Loop
+    from sqlstate.aio.threads import Threads
+    from sqlstate.store.store import Store
+    from sqlstate.tables.wal import Head
+
+
+class AsyncWatch:
+    """The commits of a store, as they come. Made by `store.watch()`.
+
+    Nothing is held while it waits, neither a thread nor a commit.
+    """
+
+    __slots__ = ("_after", "_heads", "_loop", "_store", "_threads", "_timeout")
+
+    def __init__(self, store: Store, loop: Loop, threads: Threads, after: int | None, timeout: float | None) -> None:
+        self._store = store
+        self._loop = loop
+        self._threads = threads
+        self._after = after
+        self._timeout = timeout
+        self._heads: list[Head] = []
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Head:
+        """Return the next commit.
+
+        Raises:
+            StopAsyncIteration: the store was closed, or the timeout has passed.
+        """
+        if not self._heads:
+            self._heads = await self._wait()
+            self._heads.reverse()
+        if not self._heads:
+            raise StopAsyncIteration
+        return self._heads.pop()
+
+    async def _wait(self) -> list[Head]:
+        since = anyio.current_time()
+        while True:
+            committed = anyio.Event()
+            self._loop.watchers.add(committed)
+            try:
+                heads = await self._newer()
+                left = POLL_SECONDS if self._timeout is None else since + self._timeout - anyio.current_time()
+                if heads or left <= 0:
+                    return heads
+                with anyio.move_on_after(min(left, POLL_SECONDS)):
+                    await committed.wait()
+            except StoreClosed:
+                if self._threads.ending:
+                    return []
+                raise
+            finally:
+                self._loop.watchers.discard(committed)
+
+    async def _newer(self) -> list[Head]:
+        if self._after is None:
+            self._after = (await self._threads.run(self._store.head)).seq
+        after = self._after
+        heads = await self._threads.run(lambda: list(islice(self._store.watch(after, timeout=0), ROWS_AT_ONCE)))
+        if heads:
+            self._after = heads[-1].seq
+        return heads

@@ -1,0 +1,163 @@
+"""Writes of tasks: each is a request to the store's writer, and a job that the event loop hears of when it is done."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import anyio
+
+from sqlstate.commit.requests import Call
+from sqlstate.errors import CommitOutcomeUnknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from sqlstate.aio.event_loop import Loop
+    from sqlstate.store.transaction import Transaction
+    from sqlstate.tables.wal import Head
+
+T = TypeVar("T")
+Outcome = Literal["waiting", "durable", "failed", "withdrawn", "unknown"]
+
+
+class Write(Call):
+    """A function that the writer calls with a transaction, for a task that waits.
+
+    Args:
+        work: the function.
+        note: text for the log, checked by the caller.
+        loop: where the task runs.
+    """
+
+    __slots__ = ("loop", "settled", "waiter", "withdrawn")
+
+    def __init__(self, work: Callable[[Transaction], Any], note: str, loop: Loop) -> None:
+        super().__init__(work, note)
+        self.loop = loop
+        self.settled = False
+        self.waiter: Any = None
+        self.withdrawn = False
+
+    def withdraw(self) -> bool:
+        """Tell whether it had not begun, and now never will."""
+        if super().withdraw():
+            self.withdrawn = True
+        return self.withdrawn
+
+    def resolve(self) -> None:
+        """Deliver it to the loop. The writer calls this."""
+        self.loop.deliver(self)
+
+    def rung(self) -> None:
+        """Let the task go on."""
+        if self.loop.watchers:
+            self.loop.committed()
+        if self.waiter is not None:
+            self.loop.release(self.waiter)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it, as far as the loop knows."""
+        if self.withdrawn:
+            return "withdrawn"
+        if not self.settled:
+            return "waiting"
+        if self.error is None:
+            return "durable"
+        return "unknown" if isinstance(self.error, CommitOutcomeUnknown) else "failed"
+
+    def says(self) -> str:
+        """Return what became of it, for a task that was cancelled."""
+        outcome = self.outcome
+        if outcome == "withdrawn":
+            return "the write was withdrawn before it began; nothing was changed"
+        if outcome == "durable":
+            return f"the write was committed as commit {self.head.seq}" if self.head else "the write changed nothing"
+        if outcome == "failed":
+            return f"the write failed, and nothing was changed: {self.error!r}"
+        return f"whether the write is there is not known: {self.error!r}"
+
+
+class _Submitted(Write):
+    """A write that a ticket stands for: any number of tasks may wait for it, or none."""
+
+    __slots__ = ("event",)
+
+    event: anyio.Event | None
+
+    def rung(self) -> None:
+        super().rung()
+        if self.event is not None:
+            self.event.set()
+
+
+class Ticket(Generic[T]):
+    """What `submit()` returns: await it for the function's result, once that is durable.
+
+    Any number of tasks can await it, any number of times. Cancelling one of them changes nothing about the write:
+    withdraw() does, or the store's run() in place of submit().
+    """
+
+    __slots__ = ("_write",)
+
+    def __init__(self, work: Callable[[Transaction], T], note: str, loop: Loop) -> None:
+        self._write = _Submitted(work, note, loop)
+        self._write.event = None
+
+    @property
+    def request(self) -> Call:
+        """What the store's writer is given. For this package's own modules."""
+        return self._write
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it.
+
+        `"waiting"`: it has not ended. `"durable"`: it is on disk, or there was nothing to change. `"failed"`: it
+        raised, and nothing was changed. `"withdrawn"`: it never ran. `"unknown"`: an error at COMMIT; the store's
+        committed(), after it was opened again, can tell.
+        """
+        return self._write.outcome
+
+    @property
+    def head(self) -> Head | None:
+        """The commit that carries it, once it is durable; None before, and if it changed nothing."""
+        return self._write.head if self.outcome == "durable" else None
+
+    def withdraw(self) -> bool:
+        """Tell whether it had not begun, and now never will; who awaits it gets CancelledError.
+
+        Raises:
+            StoreUnusable, StoreForked: called outside of the store's event loop.
+        """
+        write = self._write
+        write.loop.check()
+        if write.withdraw() and write.event is not None:
+            write.event.set()
+        return write.withdrawn
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Wait for the result.
+
+        Raises:
+            concurrent.futures.CancelledError: it was withdrawn.
+            CommitOutcomeUnknown: an error at COMMIT.
+            StoreUnusable, StoreForked: awaited outside of the store's event loop.
+            Exception: what the function raised, or why it could not run; nothing was changed.
+        """
+        return self._result().__await__()
+
+    async def _result(self) -> T:
+        write = self._write
+        write.loop.check()
+        if write.outcome == "waiting":
+            if write.event is None:
+                write.event = anyio.Event()
+            await write.event.wait()
+        if write.withdrawn:
+            raise CancelledError("the write was withdrawn before it began; nothing was changed")
+        if write.error is not None:
+            raise write.error
+        result: T = write.result
+        return result

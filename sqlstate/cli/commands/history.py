@@ -1,0 +1,141 @@
+"""Verbs for what a store is and was: head, log, stats."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from sqlstate.cli.exits import Exit
+from sqlstate.cli.options import Settings, common, file_argument
+from sqlstate.cli.output import Column, key_cell, printable, value_cell, write_list, write_object
+from sqlstate.cli.transfer.forms import key_text, quoted, value_text
+from sqlstate.tables.wal import Head, Kind, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+@click.command(short_help="Print the newest commit.")
+@file_argument
+@common
+@click.pass_obj
+def head(settings: Settings, /, *, file: str) -> int:
+    """Print the newest commit: number, root, the chain's digest, count of entries, time."""
+    with settings.read(file) as store:
+        write_object(_head_facts(store.head()), settings.object_form)
+    return Exit.OK
+
+
+def _head_facts(head: Head) -> dict[str, Any]:
+    return {
+        "seq": head.seq,
+        "root": head.root.hex(),
+        "chain": head.chain.hex(),
+        "count": head.count,
+        "at": head.at,
+    }
+
+
+@click.command(short_help="Print the write-ahead log, or the commits.")
+@file_argument
+@click.option("--commits", is_flag=True, help="Print commits instead of records.")
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Only records with a greater LSN; with --commits, commits with a greater number.",
+)
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many.")
+@common
+@click.pass_obj
+def log(settings: Settings, /, *, file: str, commits: bool, after: int, limit: int | None) -> int:
+    """Print the records of the write-ahead log in their order.
+
+    A field that a record does not have is left out; what each means stands in the file format's section 3.4.
+    Values have the form of export.
+    """
+    with settings.read(file) as store:
+        if commits:
+            with closing(cast("Generator[Head]", store.commits(after + 1))) as heads:
+                count = write_list(
+                    islice(heads, limit), settings.list_form, _commit_line, _COMMIT_COLUMNS, _commit_cells
+                )
+        else:
+            with closing(cast("Generator[Record]", store.wal.read(after))) as records:
+                count = write_list(
+                    islice(records, limit), settings.list_form, _record_line, _RECORD_COLUMNS, _record_cells
+                )
+        if not count:
+            settings.say("no commits" if commits else "no records")
+    return Exit.OK
+
+
+_COMMIT_COLUMNS = [Column("SEQ", right=True), Column("AT"), Column("ENTRIES", right=True), Column("ROOT")]
+_RECORD_COLUMNS = [
+    Column("LSN", right=True),
+    Column("TXN", right=True),
+    Column("KIND"),
+    Column("COLLECTION", long=True),
+    Column("KEY", long=True),
+    Column("WHAT"),
+]
+
+
+def _commit_line(head: Head) -> str:
+    return (
+        f'{{"seq":{head.seq},"root":"{head.root.hex()}","chain":"{head.chain.hex()}",'
+        f'"count":{head.count},"at":{quoted(head.at)}}}'
+    )
+
+
+def _commit_cells(head: Head) -> tuple[str, ...]:
+    return str(head.seq), head.at, str(head.count), head.root.hex()
+
+
+def _record_line(record: Record) -> str:
+    parts = [f'"lsn":{record.lsn}', f'"txn":{record.txn}', f'"kind":"{record.kind}"']
+    for name in Record._fields[3:]:
+        value = getattr(record, name)
+        if value is None:
+            continue
+        if name in ("value", "before"):
+            text = value_text(value)
+        elif name in ("session", "root", "chain"):
+            text = f'"{value.hex()}"'
+        else:
+            text = key_text(value)
+        parts.append(f'"{name}":{text}')
+    return f"{{{','.join(parts)}}}"
+
+
+def _record_cells(record: Record) -> tuple[str, ...]:
+    place = (
+        str(record.lsn),
+        str(record.txn),
+        str(record.kind),
+        "" if record.collection is None else key_cell(record.collection),
+        "" if record.key is None else key_cell(record.key),
+    )
+    if record.kind is Kind.PUT and record.value is not None:
+        return *place, value_cell(record.value)
+    if record.kind is Kind.COMMIT:
+        return *place, f"seq {record.seq}" + (f", {record.count} entries, {record.at}" if record.at else "")
+    return *place, printable(" ".join(filter(None, (record.at, record.note))))
+
+
+@click.command(short_help="Print sizes and settings.")
+@file_argument
+@common
+@click.pass_obj
+def stats(settings: Settings, /, *, file: str) -> int:
+    """Print sizes and settings. Counts the records of the log and the nodes of the tree one by one."""
+    with settings.read(file) as store:
+        found = asdict(store.stats())
+    del found["counters"]  # of a handle that has just been opened
+    write_object(found, settings.object_form)
+    return Exit.OK

@@ -1,0 +1,289 @@
+"""Verbs for proofs: prove, which needs the store, and verify, which does not."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from sqlstate import headlog, proof
+from sqlstate.cli.commands.entries import raw_value, value_of
+from sqlstate.cli.exits import Exit
+from sqlstate.cli.options import Settings, common, file_argument, key_type_option, parse_key
+from sqlstate.cli.output import Column, key_cell, value_cell, write, write_list, write_object
+from sqlstate.cli.transfer.forms import entry_text
+from sqlstate.cli.transfer.import_export import encode_entry
+from sqlstate.errors import InvalidOption, ProofInvalid
+from sqlstate.proof import MAGIC, Document, Proof
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlstate.format.names import Key
+    from sqlstate.headlog import SignedHead
+
+PROOF_FILE_BYTES_MAX = 1 << 31
+
+
+class _Question(NamedTuple):
+    """What is asked about a store."""
+
+    kind: str
+    """`"entry"`, `"range"`, `"count"`, `"commit"` or `"consistency"`."""
+    collection: str = ""
+    key: Key | None = None
+    start: Key | None = None
+    stop: Key | None = None
+    limit: int | None = None
+    seq: int = 0
+
+
+_QUESTION = (
+    click.option("--range", "as_range", is_flag=True, help="About all that the collection holds between two keys."),
+    click.option("--count", "as_count", is_flag=True, help="About how many entries it has between two keys."),
+    click.option("--start", metavar="KEY", help="First key wanted, if it is there."),
+    click.option("--stop", metavar="KEY", help="First key no longer wanted."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many entries of a range."),
+    click.option("--commit", type=click.IntRange(min=1), metavar="N", help="About commit N."),
+    key_type_option,
+)
+
+
+def _question_options(function: Callable[..., int]) -> Callable[..., int]:
+    for option in reversed(_QUESTION):
+        function = option(function)
+    return function
+
+
+def _question(collection: str | None, key: str | None, given: dict[str, Any]) -> _Question:
+    """Return the one question that the arguments ask."""
+    flags = [
+        each for each in ("as_range", "as_count", "commit", "consistency", "against") if given.get(each) is not None
+    ]
+    kinds = [each for each in flags if given[each] is not False]
+    if len(kinds) + (key is not None) != 1:
+        raise click.UsageError(
+            "Ask one question: COLLECTION KEY, --range or --count with COLLECTION, or about commits."
+        )
+    about_commits = kinds and kinds[0] in ("commit", "consistency", "against")
+    if (collection is None) != bool(about_commits):
+        raise click.UsageError("A question about entries names a COLLECTION, one about commits does not.")
+    bounds = {
+        name: None if given[name] is None else parse_key(given[name], given["key_type"]) for name in ("start", "stop")
+    }
+    if given["limit"] is not None and kinds != ["as_range"]:
+        raise click.UsageError("--limit is for --range.")
+    if any(bound is not None for bound in bounds.values()) and kinds not in (["as_range"], ["as_count"]):
+        raise click.UsageError("--start and --stop are for --range and --count.")
+    if key is not None:
+        return _Question("entry", collection or "", parse_key(key, given["key_type"]))
+    if about_commits:
+        seq = given.get("commit") if given.get("commit") is not None else given.get("consistency")
+        return _Question("commit" if kinds == ["commit"] else "consistency", seq=seq or 0)
+    kind = "range" if kinds == ["as_range"] else "count"
+    return _Question(kind, collection or "", None, bounds["start"], bounds["stop"], given["limit"])
+
+
+@click.command(short_help="Make a proof about entries or commits.")
+@file_argument
+@click.argument("collection", required=False)
+@click.argument("key", required=False)
+@_question_options
+@click.option(
+    "--consistency", type=click.IntRange(min=0), metavar="N", help="That history up to commit N is unchanged."
+)
+@click.option("--size", type=click.IntRange(min=0), metavar="N", help="Up to commit N instead of the newest.")
+@click.option("--out", type=click.Path(readable=False), metavar="PATH", help="Write the proof to a new file.")
+@click.option("--binary", is_flag=True, help="Write it as bytes instead of JSON.")
+@common
+@click.pass_obj
+def prove(settings: Settings, /, *, file: str, collection: str | None, key: str | None, **given: Any) -> int:
+    """Make a proof that an entry is there, or is not, for somebody who has the root: COLLECTION KEY.
+
+    Or of all entries in a range, of their number, of a commit, or that history was only appended to: see the
+    options. The proof is printed as JSON; `sqlstate verify` checks it without the store.
+    """
+    question = _question(collection, key, given)
+    if given["size"] is not None and question.kind not in ("commit", "consistency"):
+        raise click.UsageError("--size is for --commit and --consistency.")
+    with settings.read(file) as store:
+        if question.kind in ("commit", "consistency"):
+            size = store.head().seq if given["size"] is None else given["size"]
+            make = store.prove_commit if question.kind == "commit" else store.prove_consistency
+            made, about = make(question.seq, size), f"for a signed head of commit {size}"
+        else:
+            with store.snapshot() as view:
+                made = _entries_proof(view, question)
+                about = f"of commit {view.head.seq}, root {view.head.root.hex()}"
+    data = made.to_bytes() if given["binary"] else made.to_json().encode() + b"\n"
+    if given["out"] is None:
+        write(data)
+    else:
+        with open(given["out"], "xb") as out:
+            out.write(data)
+    settings.say(f"proof of kind {made.kind!r}, {len(made.to_bytes()):,} bytes, {about}")
+    return Exit.OK
+
+
+def _entries_proof(view: Any, question: _Question) -> Proof:
+    if question.kind == "range":
+        made: Proof = view.prove_range(question.collection, question.start, question.stop, question.limit)
+    elif question.kind == "count":
+        made = view.prove_count(question.collection, question.start, question.stop)
+    else:
+        made = view.prove(question.collection, question.key)
+    return made
+
+
+@click.command(short_help="Verify a proof, without the store.")
+@click.argument("proof_file", metavar="PROOF", type=click.Path(readable=False))
+@click.argument("collection", required=False)
+@click.argument("key", required=False)
+@click.argument("value", required=False, type=click.UNPROCESSED)
+@_question_options
+@click.option("--absent", is_flag=True, help="Ask that there is no such entry.")
+@click.option("--text", "as_text", is_flag=True, help="VALUE is text, stored as a JSON string.")
+@click.option("--bytes", "as_bytes", is_flag=True, help="VALUE is bytes.")
+@click.option("--from", "path", type=click.Path(readable=False), metavar="PATH", help="Read the value from a file.")
+@click.option("--root", metavar="HEX", help="The root that you trust.")
+@click.option(
+    "--head", "note", type=click.Path(readable=False), metavar="HEAD", help="A signed head, instead of a root."
+)
+@click.option(
+    "--key",
+    "public",
+    type=click.Path(readable=False),
+    metavar="PUBLIC",
+    help="The public key that you trust, or a file with it.",
+)
+@click.option(
+    "--against",
+    type=click.Path(readable=False),
+    metavar="HEAD",
+    help="An earlier signed head: was it only appended to?",
+)
+@common
+@click.pass_obj
+def verify(settings: Settings, /, *, proof_file: str, collection: str | None, key: str | None, **given: Any) -> int:
+    """Check that a proof shows what is asked, under a root or signed head that you trust; exit code 1 if it does not.
+
+    Ask what the proof was made for: COLLECTION KEY VALUE, or COLLECTION KEY with --absent; --range or --count with the
+    same bounds; --commit N; or --against an earlier signed head. VALUE is a JSON document, read from standard input
+    if it is -. PROOF is a file, or - for standard input. No store is needed.
+    """
+    question = _question(collection, key, given)
+    if question.kind != "entry" and (given["absent"] or given["value"] is not None):
+        raise click.UsageError("VALUE and --absent are for a question about COLLECTION KEY.")
+    made = _read_proof(proof_file)
+    head = _head(given["note"], given["public"]) if given["note"] is not None else None
+    if question.kind in ("commit", "consistency"):
+        facts = _verify_commits(made, question, head, given)
+    else:
+        root = _root(given["root"], head)
+        if question.kind == "range":
+            return _print_range(settings, question, made, root)
+        facts = _verify_entries(made, question, root, given)
+    write_object({"proven": True, **facts}, settings.object_form)
+    return Exit.OK
+
+
+def _verify_entries(made: Proof, question: _Question, root: bytes, given: dict[str, Any]) -> dict[str, Any]:
+    if question.kind == "count":
+        return {"count": proof.verify_count(made, root, question.collection, question.start, question.stop)}
+    assert question.key is not None  # noqa: S101, for the type checker
+    if given["absent"]:
+        proof.verify_absent(made, root, question.collection, question.key)
+        return {"entry": "absent"}
+    raw = raw_value(given["value"], given["path"])
+    value = raw if given["as_bytes"] else value_of(raw, as_text=given["as_text"])
+    _, stored = encode_entry(question.collection, question.key, value)
+    known = stored if isinstance(stored, bytes) else Document(stored)
+    proof.verify_present(made, root, question.collection, question.key, known)
+    return {"entry": "present"}
+
+
+def _print_range(settings: Settings, question: _Question, made: Proof, root: bytes) -> int:
+    start, stop, limit = question.start, question.stop, question.limit
+    found = proof.verify_range(made, root, question.collection, start, stop, limit)
+    entries = [(key, encode_entry(question.collection, key, value)[1]) for key, value in found]
+    count = write_list(
+        entries,
+        settings.list_form,
+        lambda item: entry_text(question.collection, *item),
+        [Column("KEY", long=True), Column("VALUE")],
+        lambda item: (key_cell(item[0]), value_cell(item[1])),
+    )
+    settings.say(f"proven: these {count} and no others" + (" up to the last of them" if count == limit else ""))
+    return Exit.OK
+
+
+def _verify_commits(made: Proof, question: _Question, head: SignedHead | None, given: dict[str, Any]) -> dict[str, Any]:
+    if head is None:
+        raise click.UsageError("A question about commits needs --head HEAD and --key PUBLIC.")
+    if question.kind == "commit":
+        facts = headlog.verify_commit(made, head, question.seq)._asdict()
+        return {name: each.hex() if isinstance(each, bytes) else each for name, each in facts.items()}
+    old = _head(given["against"], given["public"])
+    headlog.verify_consistency(made, old, head)
+    return {"appended_only": True, "from": old.seq, "to": head.seq}
+
+
+def _root(digits: str | None, head: SignedHead | None) -> bytes:
+    if (digits is None) == (head is None):
+        raise click.UsageError("Give what you trust: --root HEX, or --head HEAD with --key PUBLIC.")
+    if head is not None:
+        return head.root
+    if re.fullmatch(r"[0-9a-fA-F]{64}", digits or "") is None:
+        raise InvalidOption(f"{digits!r} is no root: 64 hexadecimal digits")
+    return bytes.fromhex(digits or "")
+
+
+def _head(note: str, public: str | None) -> SignedHead:
+    """Return a signed head, verified by the key that the user trusts."""
+    if public is None:
+        raise click.UsageError("--key PUBLIC says whose signature you trust.")
+    return read_head(note, public)
+
+
+def read_head(note: str, public: str) -> SignedHead:
+    """Return what a file with a signed head says, verified.
+
+    Args:
+        note: path of the file.
+        public: the public key, or the path of a file with it.
+
+    Raises:
+        ProofInvalid: it is none, or not signed by that key.
+        InvalidOption: there is no such key.
+    """
+    text = _read(note, headlog.NOTE_BYTES_MAX)
+    written = "+" in public and not os.path.lexists(public)
+    key = public if written else _read(public, headlog.NOTE_BYTES_MAX).decode("utf-8", "replace")
+    try:
+        return headlog.verify_head(text.decode(), key)
+    except UnicodeDecodeError:
+        raise ProofInvalid(f"{note} is no signed head: it is not text in UTF-8") from None
+
+
+def _read_proof(path: str) -> Proof:
+    raw = _read(path, PROOF_FILE_BYTES_MAX)
+    if raw.startswith(MAGIC):
+        return Proof.from_bytes(raw)
+    try:
+        return Proof.from_json(raw.decode())
+    except UnicodeDecodeError:
+        raise ProofInvalid(f"{path} is no proof: neither JSON nor bytes of one") from None
+
+
+def _read(path: str, limit: int) -> bytes:
+    if path == "-":
+        raw = b"" if sys.stdin is None else sys.stdin.buffer.read(limit + 1)
+    else:
+        with open(path, "rb") as file:
+            raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise ProofInvalid(f"{path} has more than {limit:,} bytes, so it is not what it is taken for")
+    return raw

@@ -1,0 +1,1 @@
+"""Entries outside a store: import, export, and their forms. Start reading at `import_export`."""

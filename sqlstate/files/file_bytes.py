@@ -1,0 +1,77 @@
+"""The bytes of a file, read where they are asked for: a -wal can be larger than the memory."""
+
+from __future__ import annotations
+
+import os
+from io import FileIO
+from threading import Lock
+from typing import Self
+
+from sqlstate.errors import CannotOpen, StoreIOError
+from sqlstate.files import replace as files
+
+
+class FileBytes:
+    """What a file beside a store holds, as long as it was when it was opened. Use it in a `with` block.
+
+    It has a length and gives slices, as bytes do. What was cut off since reads as zeros. The file carries no locks of
+    SQLite, so a descriptor of our own does no harm.
+
+    Args:
+        path: of the file; one that is not there is empty.
+
+    Raises:
+        CannotOpen: it cannot be opened.
+        StoreIOError: by a slice: it cannot be read.
+    """
+
+    __slots__ = ("_file", "_lock", "_path", "_size")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = Lock()
+        self._file: FileIO | None = None
+        self._size = 0
+        try:
+            self._file = FileIO(path)
+            self._size = os.fstat(self._file.fileno()).st_size
+        except FileNotFoundError:
+            pass
+        except OSError as e:
+            advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions"
+            raise CannotOpen(f"{path} cannot be read: {files.why(e)}{advice}") from e
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        amount = max(0, stop - start)
+        if self._file is None or not amount:
+            return b""
+        try:
+            found = self._read(start, amount)
+            while len(found) < amount and (more := self._read(start + len(found), amount - len(found))):
+                found += more
+        except OSError as e:
+            raise StoreIOError(f"{self._path} cannot be read: {files.why(e)}. Nothing was changed") from e
+        return found if len(found) == amount else found.ljust(amount, b"\0")
+
+    def _read(self, start: int, amount: int) -> bytes:
+        assert self._file is not None  # noqa: S101, for the type checker
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), amount, start)
+        with self._lock:  # of one file, several threads may read
+            self._file.seek(start)
+            return self._file.read(amount)
+
+    def close(self) -> None:
+        """Let go of the file. Twice does nothing."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

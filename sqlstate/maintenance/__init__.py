@@ -1,0 +1,1 @@
+"""What keeps a store sound: check, repair, backup. Start reading at `check.check`."""

@@ -1,0 +1,425 @@
+"""Checks a store: every row is read again, hashed, and compared with what it must agree with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
+from sqlstate.format import constants as fmt
+from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
+from sqlstate.maintenance.check import audit as trail
+from sqlstate.maintenance.check import second_process as apart
+from sqlstate.maintenance.check.entries import Finding, Findings, compare
+from sqlstate.maintenance.check.log import Figures, Replay
+from sqlstate.maintenance.check.second_process import Apart
+from sqlstate.proving.commits import History
+from sqlstate.tables import audit, schema, state, wal
+from sqlstate.tables import merkle as tree
+from sqlstate.tables import meta as metadata
+from sqlstate.tables import migrations as migrate
+from sqlstate.tables.wal import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlstate.headlog import SignedHead
+    from sqlstate.sqlite.connection import Connection
+    from sqlstate.sqlite.engine import Engine
+    from sqlstate.tables.meta import Meta
+    from sqlstate.tables.wal import Head
+
+__all__ = ["CheckReport", "Finding", "Level", "Meter", "check", "examine"]
+
+Level = Literal["quick", "full"]
+
+# A second process costs a tenth of a second; with more rows it is worth that.
+APART_ROWS: Final = 50_000
+_TICK_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check found."""
+
+    path: Path
+    level: Level
+    head: Head | None
+    """The newest commit as it is recorded; None if that cannot be read."""
+    outcome: Literal["sound", "damaged", "unknown"]
+    """`"unknown"` if something could not be read, and nothing that was read is wrong."""
+    findings: tuple[Finding, ...] = ()
+    """What is wrong, and what could not be read; at most 10,000."""
+    more: int = 0
+    """How many findings there are beside those."""
+    foreign: tuple[str, ...] = ()
+    """Names of tables, indexes, triggers and views that are not ours. They are let be."""
+    entries: int = 0
+    """How many entries were read and hashed; so with the others. Of a quick check all are 0."""
+    nodes: int = 0
+    records: int = 0
+    commits: int = 0
+    events: int = 0
+    """Entries of the audit trail."""
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the store is sound, as far as the level looks."""
+        return self.outcome == "sound"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it: digests in hexadecimal digits, a key of bytes as `{"hex": ...}`."""
+        facts = asdict(self)
+        facts["path"] = str(self.path)
+        facts["head"] = None if self.head is None else _plain(self.head._asdict())
+        facts["findings"] = [_plain(asdict(each)) for each in self.findings]
+        facts["foreign"] = list(self.foreign)
+        return facts
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts that there are, without bytes."""
+    found: dict[str, Any] = {}
+    for name, value in facts.items():
+        if value is None:
+            continue
+        if name == "place":
+            found[name] = {"collection": value[0], "key": _plain_key(value[2])}
+        elif name == "key":
+            found[name] = _plain_key(value)
+        else:
+            found[name] = value.hex() if isinstance(value, bytes) else value
+    return found
+
+
+def _plain_key(key: Any) -> Any:
+    return {"hex": key.hex()} if isinstance(key, bytes) else key
+
+
+class Meter:
+    """Adds up the rows that were read, for the caller's *progress*.
+
+    Args:
+        progress: called with what is done and what there is in all.
+    """
+
+    def __init__(self, progress: Callable[[int, int], None] | None = None) -> None:
+        self._progress = progress
+        self._done = 0
+        self._apart = 0
+        self.total = 0
+
+    def advance(self, rows: int) -> None:
+        """So many more were read."""
+        self._done += rows
+        self._tell()
+
+    def apart(self, rows: int) -> None:
+        """So many were read by another process so far."""
+        if rows != self._apart:
+            self._apart = rows
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            done = self._done + self._apart
+            self._progress(done, max(done, self.total))
+
+
+def check(
+    engine: Engine,
+    meta: Meta,
+    level: Level = "full",
+    *,
+    against: SignedHead | bytes | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Check a store, and change nothing.
+
+    What is checked is the commit that is the newest at the beginning. Others go on writing meanwhile; in a store
+    without SQLite's WAL they wait.
+
+    Args:
+        engine: the store's connections.
+        meta: the store's facts.
+        level: `"full"` reads every row; `"quick"` looks at the file's structure, the newest commit and the root.
+        against: a signed head that was verified, or a root: it must be of this store's newest or an earlier commit.
+        progress: called with the rows read, and how many there are.
+
+    Raises:
+        InvalidOption: *level* or *against* is none.
+        Busy: a writer held the lock of a rollback-journal store for the whole timeout.
+        StoreClosed: the store was closed.
+    """
+    _check_options(level, against)
+    meter = Meter(progress)
+    with engine.reading() as connection:
+        reader = None
+        try:
+            if level == "full" and engine.journal == "wal" and engine.vfs is None:
+                reader = _begin_apart(engine, connection, meta)
+            return _Examination(connection, meta, level, meter, reader).run(against)
+        finally:
+            if reader is not None:
+                reader.stop()
+
+
+def examine(
+    connection: Connection,
+    meta: Meta,
+    level: Level = "full",
+    against: SignedHead | bytes | None = None,
+    meter: Meter | None = None,
+) -> CheckReport:
+    """Check a store through one connection, in this process alone; as check()."""
+    _check_options(level, against)
+    with connection.one_state():
+        return _Examination(connection, meta, level, meter or Meter(), None).run(against)
+
+
+def _check_options(level: Level, against: object) -> None:
+    if level not in ("quick", "full"):
+        raise InvalidOption(f"level={level!r} is not a level of checking; use 'quick' or 'full'")
+    if against is None or hasattr(against, "log_root"):
+        return
+    if type(against) is not bytes or len(against) != fmt.DIGEST_BYTES:
+        raise InvalidOption("against= takes a signed head, or a root of 32 bytes")
+
+
+def _begin_apart(engine: Engine, connection: Connection, meta: Meta) -> Apart | None:
+    """Let a second process read the log of a large store; None if there is no point in it, or no process."""
+    if engine.opener.frozen is not None:  # it would not see what this process sees
+        return None
+    try:
+        lsn, head = wal.last(connection, meta)
+        if lsn < APART_ROWS or not apart.possible():
+            return None
+        return Apart(engine.real_path, lsn, head)
+    except (OSError, StoreError):
+        return None
+
+
+class _Examination:
+    """One check, step by step; a step that cannot be done is a finding, and the next one is done all the same."""
+
+    def __init__(self, connection: Connection, meta: Meta, level: Level, meter: Meter, reader: Apart | None) -> None:
+        self._connection = connection
+        self._meta = meta
+        self._level: Level = level
+        self._meter = meter
+        self._reader = reader
+        self._findings = Findings()
+        self._lsn = 0
+        self._head: Head | None = None
+        self._foreign: list[str] = []
+        self._rows = (0, 0)
+        self._read = Figures(0, 0)
+        self._events = 0
+
+    def run(self, against: SignedHead | bytes | None) -> CheckReport:
+        """Take all steps, and return the report."""
+        began = time.monotonic()
+        full = self._level == "full"
+        self._step("schema", self._schema)
+        self._step("commit", self._newest)
+        self._step("meta", self._facts)
+        self._step("sqlite", self._sqlite)
+        if full:
+            self._step("node", self._count)
+            self._step("node", self._tree)
+            self._step("record", self._log)
+            self._step("audit", self._trail)
+            self._step("block", self._blocks)
+        else:
+            self._step("root", self._top)
+            self._step("commit", self._link)
+            self._step("staged", self._staged)
+            self._step("audit", self._trail_end)
+        if against is not None:
+            self._step("against", lambda: self._against(against))
+        findings = self._findings
+        if full:
+            self._judge_id()
+        wrong = findings.more or any(each.kind != "unreadable" for each in findings.kept)
+        return CheckReport(
+            Path(self._connection.path),
+            self._level,
+            self._head,
+            "damaged" if wrong else "unknown" if findings.kept else "sound",
+            tuple(findings.kept),
+            findings.more,
+            tuple(self._foreign),
+            *self._rows,
+            *self._read,
+            self._events,
+            time.monotonic() - began,
+        )
+
+    def _step(self, kind: str, step: Callable[[], None]) -> None:
+        """Take one step; what stops it is a finding."""
+        try:
+            step()
+        except Damaged as e:
+            # With a cause, SQLite or the bytes of a text stopped it; without, it is one of our own sentences.
+            stopped = e.__cause__ is not None and not isinstance(e.__cause__, UnicodeDecodeError)
+            self._findings.add("unreadable" if stopped else kind, _sentence(e, self._connection.path))
+        except StoreIOError as e:
+            self._findings.add("unreadable", _sentence(e, self._connection.path))
+
+    # ---- Of both levels ----
+
+    def _schema(self) -> None:
+        found = schema.compare(self._connection)
+        self._foreign = list(found.foreign)
+        for each in found.sentences:
+            self._findings.add("schema", each)
+        if self._connection.value("PRAGMA application_id") != fmt.APPLICATION_ID:
+            self._findings.add("schema", "the file does not say that it is a store: application_id is another")
+        if self._connection.value("PRAGMA user_version") != fmt.FORMAT_VERSION:
+            self._findings.add("schema", "the file says that it has another format: user_version is another")
+        if migrate.pending(self._connection, migrate.shipped()):
+            self._findings.add("schema", "a migration that this format has is not recorded in schema_migrations")
+
+    def _newest(self) -> None:
+        self._lsn, self._head = wal.last(self._connection, self._meta)
+
+    def _facts(self) -> None:
+        for name in metadata.others(self._connection):
+            self._findings.add("meta", f"the table meta has a row {name}, which no store has")
+        applied = migrate.applied(self._connection)
+        if applied and applied[0][-1] != self._meta.created:
+            what = f"the table meta says that the store was made at {self._meta.created}, and its first migration was "
+            self._findings.add("meta", f"{what}applied at {applied[0][-1]}")
+        if metadata.read(self._connection) != self._meta:
+            self._findings.add("meta", "the table meta says something else than when the store was opened")
+        marker = metadata.read_marker(self._connection)
+        if self._head is not None and not marker.open and marker.nonce and marker.lsn != self._lsn:
+            what = f"I11: the marker is at rest at record {marker.lsn}, and the log ends with {self._lsn}"
+            self._findings.add("meta", what)
+
+    def _sqlite(self) -> None:
+        name = "integrity_check" if self._level == "full" else "quick_check"
+        for (said,) in self._connection.iterate(f"PRAGMA {name}"):
+            if said != "ok":
+                self._findings.add("sqlite", f"SQLite's {name} says: {said}")
+        if self._level == "full" and (index := wal.wrong_index(self._connection)):
+            self._findings.add("sqlite", f"the index {index} does not fit its table")
+
+    # ---- Of a full check ----
+
+    def _count(self) -> None:
+        records, _ = wal.size(self._connection)
+        self._meter.total = state.size(self._connection) + tree.size(self._connection)[1] + records
+
+    def _tree(self) -> None:
+        if self._head is None:
+            return
+        self._rows = compare(self._connection, self._head, self._findings, self._meter.advance)
+
+    def _log(self) -> None:
+        found = None
+        if self._reader is not None:
+            while not self._reader.wait(_TICK_SECONDS):
+                self._meter.apart(self._reader.read)
+            self._meter.apart(self._reader.read)
+            found = self._reader.take(self._findings)
+        if found is None:
+            self._meter.apart(0)
+            found = Replay(self._connection, self._meta, self._findings, self._meter.advance).run()
+        self._read = found
+
+    def _trail(self) -> None:
+        said = trail.check(self._connection, self._meta)
+        self._events = audit.last(self._connection)[0]
+        for each in said:
+            self._findings.add("audit", f"I12: {each}")
+
+    def _blocks(self) -> None:
+        history = History(self._connection, self._meta)
+        for block in range(history.newest // fmt.LOG_BLOCK - history.missing(history.newest)):
+            try:
+                history.check_block(block * fmt.LOG_BLOCK + 1)
+            except Damaged as e:
+                self._findings.add("block", _sentence(e, self._connection.path), seq=block * fmt.LOG_BLOCK + 1)
+
+    def _judge_id(self) -> None:
+        """Say of the first commit and the first audit entry, if neither follows, what both follow from."""
+        first = any(each.kind == "commit" and each.seq == 1 for each in self._findings.kept)
+        if first and any(each.kind == "audit" and "entry 1 " in each.what for each in self._findings.kept):
+            what = "neither commit 1 nor audit entry 1 follows from the store's id: the table meta may hold another"
+            self._findings.add("meta", what)
+
+    # ---- Of a quick check ----
+
+    def _top(self) -> None:
+        if self._head is None:
+            return
+        rows = tree.top_rows(self._connection)
+        said = (self._head.root, self._head.count)
+        made = (EMPTY_ROOT, 0)
+        if len(rows) == 1:
+            level, children = rows[0]
+            made = node_digest(level, children), count_of(children)
+        if len(rows) > 1 or made != said:
+            what = f"I3: the topmost node is not the root of commit {self._head.seq}"
+            self._findings.add("root", what, seq=self._head.seq, expected=self._head.root)
+
+    def _link(self) -> None:
+        head = self._head
+        if head is None or not head.seq:
+            return
+        try:
+            History(self._connection, self._meta, stored=False).commit_body(head.seq)
+        except Damaged:
+            what = f"I6: the chain of commit {head.seq} does not follow from its records and the commit before"
+            self._findings.add("commit", what, seq=head.seq)
+
+    def _staged(self) -> None:
+        for txn, _ in wal.sessions(self._connection):
+            records = wal.read_staged(self._connection, txn)
+            kinds = [record.kind for record in records]
+            if not kinds or kinds[0] is not Kind.BEGIN or {Kind.COMMIT, Kind.ROLLBACK} & {*kinds}:
+                what = f"I9: transaction {txn} is listed as staged, and is not open"
+                self._findings.add("staged", what, lsn=txn)
+                continue
+            try:
+                wal.check_staged(self._connection, records)
+            except Damaged as e:
+                self._findings.add("staged", f"{e}", lsn=txn)
+
+    def _trail_end(self) -> None:
+        if not audit.ends_well(self._connection, self._meta.store_id):
+            self._findings.add(
+                "audit", "I12: the newest audit entry was changed, or does not follow from the one before"
+            )
+
+    # ---- Against what the caller trusts ----
+
+    def _against(self, against: SignedHead | bytes) -> None:
+        if isinstance(against, bytes):
+            if against != EMPTY_ROOT and wal.seq_of(self._connection, against) is None:
+                what = f"no commit of this store has the root {against.hex()}"
+                self._findings.add("against", what, expected=against)
+            return
+        seq = against.seq
+        if self._head is None or seq > self._head.seq:
+            newest = "unknown" if self._head is None else self._head.seq
+            what = f"the signed head is of commit {seq}, and the newest is {newest}: commits are missing"
+            self._findings.add("against", what, seq=seq)
+            return
+        made = History(self._connection, self._meta, stored=False).root(seq)
+        if made != against.log_root:
+            what = f"the commits up to {seq} are not those that were signed"
+            self._findings.add("against", what, seq=seq, expected=against.log_root)
+            return
+        commit = wal.commit(self._connection, seq) if seq else wal.head_zero(self._meta)
+        if commit is None or (seq and commit[:4] != (seq, against.root, against.count, against.at)):
+            what = f"commit {seq} has another root, count or time than the signed head says"
+            self._findings.add("against", what, seq=seq, expected=against.root)
+
+
+def _sentence(e: StoreError, path: str) -> str:
+    return str(e).replace(f"{path}: ", "", 1).removesuffix("; restore a backup")

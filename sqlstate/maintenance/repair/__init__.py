@@ -1,0 +1,1 @@
+"""Repairs a damaged store from what proves itself. Start reading at `repair`."""

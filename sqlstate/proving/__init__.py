@@ -1,0 +1,1 @@
+"""Proofs made from a store, of entries and of commits. Start reading at `entries`."""

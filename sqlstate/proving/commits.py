@@ -1,0 +1,249 @@
+"""The log over the commits, and the table log_blocks: proofs that a commit is in it, and that it only grew.
+
+The log is that of RFC 6962: leaf n-1 is made of the chain of commit n (docs/reference/file-format.md, section 7.1).
+Its formulas are `headlog`'s. Here is where its digests come from: the chains in the log, and of complete blocks
+of commits the table, which a commit never writes. Who asks for a proof and may write fills in what is missing.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Final, cast
+
+from sqlstate import headlog
+from sqlstate.errors import Damaged, InvalidOption
+from sqlstate.format import constants as fmt
+from sqlstate.proof import Proof
+from sqlstate.tables import wal
+from sqlstate.tables.raw_rows import is_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from sqlstate.commit.commit import Writer
+    from sqlstate.sqlite.connection import Connection
+    from sqlstate.tables.meta import Meta
+    from sqlstate.tables.wal import Head
+
+_STORED: Final = "SELECT block, digest FROM log_blocks ORDER BY block"
+_STORED_COUNT: Final = "SELECT count(*) FROM log_blocks"
+_STORE: Final = "INSERT INTO log_blocks (block, digest) VALUES (?, ?)"
+
+
+class History:
+    """The log over a store's commits, as one connection sees it.
+
+    Args:
+        connection: inside a transaction, so that all of it is of one committed state.
+        meta: the store's facts.
+        stored: take the digests of complete blocks from the table; False computes each from the chains.
+
+    Raises:
+        Damaged: the newest commit or a row of log_blocks is not what it must be.
+    """
+
+    __slots__ = ("_blocks", "_connection", "_meta", "_stored", "newest")
+
+    newest: int
+    """Number of the newest commit: how large the log can be."""
+
+    def __init__(self, connection: Connection, meta: Meta, *, stored: bool = True) -> None:
+        self._connection = connection
+        self._meta = meta
+        self.newest = wal.last(connection, meta)[1].seq
+        self._blocks: dict[int, bytes] = dict(enumerate(_read_blocks(connection, self.newest))) if stored else {}
+        self._stored = len(self._blocks)
+
+    def root(self, size: int) -> bytes:
+        """Return the root of the log of the first *size* commits.
+
+        Raises:
+            InvalidOption: there are not so many.
+            Damaged: a commit in the log is not what it must be.
+        """
+        _check_number("size", size, (0, self.newest))
+        return self.subtree(0, size)
+
+    def subtree(self, start: int, stop: int) -> bytes:
+        """Return the tree hash of the leaves [start, stop), of the commits with a number from start + 1 to stop.
+
+        Raises:
+            Damaged: a commit in the log is not what it must be.
+        """
+        leaves = stop - start
+        aligned = start % fmt.LOG_BLOCK == 0
+        if aligned and leaves == fmt.LOG_BLOCK:
+            return self._block(start // fmt.LOG_BLOCK)
+        if not aligned or leaves < fmt.LOG_BLOCK:
+            return headlog.tree_hash(list(self._leaves(start, stop)))
+        # Where RFC 6962 cuts it in two: both parts are aligned.
+        middle = start + (1 << (leaves - 1).bit_length() - 1)
+        return headlog.node_hash(self.subtree(start, middle), self.subtree(middle, stop))
+
+    def missing(self, size: int) -> int:
+        """Return how many complete blocks of the first *size* commits are not in the table yet."""
+        return max(0, size // fmt.LOG_BLOCK - self._stored)
+
+    def commit_body(self, seq: int) -> bytes:
+        """Return what a proof about commit *seq* says of it: the body of the proof, without the path.
+
+        Raises:
+            InvalidOption: there is no such commit.
+            Damaged: the commit is not what it must be, or does not follow from the one before.
+        """
+        _check_number("seq", seq, (1, self.newest))
+        before = wal.chain_zero(self._meta.store_id) if seq == 1 else self._commit(seq - 1).chain
+        said = self._commit(seq)
+        records = wal.records_digest(self._connection, seq)
+        if not records or wal.chain_next(before, said[:4], records) != said.chain:
+            raise _damaged(self._connection, f"I6: commit {seq} does not follow from the one before")
+        at = said.at.encode()
+        count = said.count.to_bytes(fmt.COUNT_BYTES)
+        return b"".join((before, said.root, count, len(at).to_bytes(4), at, records))
+
+    def check_block(self, seq: int) -> None:
+        """Compare the block that commit *seq* stands in, if it is in the table, with the chains.
+
+        Raises:
+            Damaged: it is another.
+        """
+        block = (seq - 1) // fmt.LOG_BLOCK
+        if block in self._blocks and self._blocks[block] != self._computed(block):
+            raise _damaged(self._connection, f"I13: block {block} of log_blocks is not that of its commits")
+
+    def computed(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, digest) of each complete block that is not in the table.
+
+        Raises:
+            Damaged: a commit in the log is not what it must be.
+        """
+        for block in range(self._stored, self.newest // fmt.LOG_BLOCK):
+            yield block, self._computed(block)
+
+    def _block(self, block: int) -> bytes:
+        digest = self._blocks.get(block)
+        if digest is None:
+            digest = self._blocks[block] = self._computed(block)
+        return digest
+
+    def _computed(self, block: int) -> bytes:
+        start = block * fmt.LOG_BLOCK
+        return headlog.tree_hash(list(self._leaves(start, start + fmt.LOG_BLOCK)))
+
+    def _leaves(self, start: int, stop: int) -> Iterator[bytes]:
+        # A statement that is left open would keep the transaction from ending.
+        chains = cast("Generator[bytes]", wal.chains(self._connection, start + 1, stop + 1))
+        with closing(chains):
+            yield from map(headlog.leaf_hash, chains)
+
+    def _commit(self, seq: int) -> Head:
+        head = wal.commit(self._connection, seq)
+        if head is None:
+            raise _damaged(self._connection, f"I4: commit {seq} is not in the log as it must be")
+        return head
+
+
+def prove_commit(connection: Connection, meta: Meta, seq: int, size: int) -> Proof:
+    """Return the proof of what commit *seq* is, against the root of the log of the first *size* commits.
+
+    Args:
+        connection: inside a transaction.
+        meta: the store's facts.
+        seq: from 1 to *size*.
+        size: at most the number of the newest commit.
+
+    Raises:
+        InvalidOption: *seq* or *size* is outside that.
+        Damaged: a commit in the log, or a row of log_blocks, is not what it must be.
+    """
+    history = History(connection, meta)
+    _check_number("size", size, (1, history.newest))
+    _check_number("seq", seq, (1, size))
+    body = history.commit_body(seq)
+    history.check_block(seq)
+    return Proof("commit", body + b"".join(headlog.inclusion_path(history.subtree, seq - 1, size)))
+
+
+def prove_consistency(connection: Connection, meta: Meta, old: int, new: int) -> Proof:
+    """Return the proof that the log of the first *new* commits begins with that of the first *old* ones.
+
+    Args:
+        connection: inside a transaction.
+        meta: the store's facts.
+        old: from 0 to *new*.
+        new: at most the number of the newest commit.
+
+    Raises:
+        InvalidOption: *old* or *new* is outside that.
+        Damaged: a commit in the log, or a row of log_blocks, is not what it must be.
+    """
+    history = History(connection, meta)
+    _check_number("new", new, (0, history.newest))
+    _check_number("old", old, (0, new))
+    if old in (0, new):
+        return Proof("consistency", b"")
+    for seq in (old, new):
+        history.check_block(seq)
+    return Proof("consistency", b"".join(headlog.consistency_path(history.subtree, old, new)))
+
+
+def extend(writer: Writer) -> int:
+    """Write the complete blocks that the table lacks, in one SQLite transaction, and return how many there were.
+
+    They are computed before, so that other writers wait for the writing alone; with nothing to write they do not
+    wait at all. No numbered commit is made.
+
+    Raises:
+        Busy, StoreFull: nothing was written.
+        StoreUnusable: this thread has a transaction open.
+        ReadOnly: the store was opened for reading.
+        Damaged: a commit in the log, or a row of log_blocks, is not what it must be.
+        StoreIOError: as Writer.commit_other().
+    """
+    engine = writer.engine
+    engine.life.check_writable()
+    with engine.reading() as reader:
+        rows = list(History(reader, writer.meta).computed())
+    if not rows:
+        return 0
+    with engine.writing():
+        connection = engine.writer
+        writer.marking.begin()
+        stored = connection.value(_STORED_COUNT)
+        rows = [row for row in rows if row[0] >= stored]  # others may have been faster; I13 has no holes
+        connection.run_many(_STORE, rows)
+        if rows:
+            writer.commit_other(f"log block {rows[-1][0]}")
+    return len(rows)
+
+
+def trim(connection: Connection, seq: int) -> None:
+    """Remove the blocks that commits behind *seq* are in, inside the caller's transaction, if any of them is lost.
+
+    For a file that was left in the middle of a checkpoint, with the newest blocks and without their commits; with 0,
+    for one whose blocks are wrong: they are made anew when they are asked for.
+    """
+    connection.run("DELETE FROM log_blocks WHERE block >= ?", (seq // fmt.LOG_BLOCK,))
+
+
+def _read_blocks(connection: Connection, seq: int) -> list[bytes]:
+    """Return the digests in the table, in order, of a store whose newest commit is *seq*."""
+    found: list[bytes] = []
+    for block, digest in connection.rows(_STORED):
+        if block != len(found) or not is_digest(digest):
+            raise _damaged(connection, f"I13: block {block} of log_blocks is not the digest of block {len(found)}")
+        found.append(digest)
+    if len(found) > seq // fmt.LOG_BLOCK:
+        raise _damaged(connection, f"I13: log_blocks has {len(found)} blocks, and {seq} commits have fewer")
+    return found
+
+
+def _damaged(connection: Connection, what: str) -> Damaged:
+    rule, _, rest = what.partition(": ")
+    return Damaged(f"{rule}: {connection.path}: {rest}; restore a backup")
+
+
+def _check_number(name: str, number: int, limits: tuple[int, int]) -> None:
+    low, high = limits
+    if type(number) is not int or not low <= number <= high:
+        raise InvalidOption(f"{name}={number!r} is not the number of a commit from {low} to {high}")

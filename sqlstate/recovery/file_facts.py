@@ -1,0 +1,79 @@
+"""What a store's file says of itself, by itself or with the pages of SQLite's journal, before SQLite touches it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlstate.sqlite.overlay import overlaid
+from sqlstate.tables import audit, wal
+from sqlstate.tables import meta as metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlstate.sqlite.connection import Connection
+    from sqlstate.sqlite.engine import Engine
+    from sqlstate.sqlite.overlay import Pages
+    from sqlstate.tables.meta import Marker, Meta
+    from sqlstate.tables.wal import Head
+
+# A commit with more records is taken as it is when the main file is looked at by itself.
+RECORDS_RELINKED: Final = 5_000
+# As many as a page can hold: in the middle of a checkpoint, one can be half old and half new.
+_RECORDS_LOOKED_AT: Final = 256
+_AUDITED_SINCE: Final = 2  # format version
+
+
+class Facts(NamedTuple):
+    """What a file says of itself."""
+
+    store_id: bytes
+    marker: Marker
+    lsn: int
+    head: Head
+    audited: int
+    audit_digest: bytes
+
+
+@contextmanager
+def reading(engine: Engine, pages: Pages) -> Iterator[Connection]:
+    """Read the file with *pages*, in one transaction, so that SQLite keeps what it has read."""
+    with overlaid(engine.real_path, pages, engine.vfs) as connection, connection.one_state():
+        yield connection
+
+
+def read(connection: Connection) -> Facts:
+    """Return the facts."""
+    meta = read_meta(connection)
+    audited = audit.last(connection) if _version(connection) >= _AUDITED_SINCE else (0, b"")
+    return Facts(meta.store_id, metadata.read_marker(connection), *wal.last(connection, meta), *audited)
+
+
+def read_meta(connection: Connection) -> Meta:
+    """Return what the table meta says, also in an older format."""
+    return metadata.read(connection, _version(connection))
+
+
+def _version(connection: Connection) -> int:
+    version: int = connection.value("PRAGMA user_version")
+    return version
+
+
+def is_coherent(connection: Connection, facts: Facts) -> bool:
+    """Tell whether the newest commit follows from the one before: a file in the middle of a checkpoint is mixed."""
+    meta = read_meta(connection)
+    if not wal.ends_well(connection, _RECORDS_LOOKED_AT):
+        return False
+    if facts.audited and not audit.ends_well(connection, facts.store_id):
+        return False
+    if not facts.head.seq:
+        return True
+    end = wal.commit_lsn(connection, facts.head.seq)
+    base = wal.base_of(connection, end)
+    if end - base > RECORDS_RELINKED:
+        return True
+    for said, follows, _ in wal.relink(connection, base, wal.head_at(connection, meta, base)):
+        if said.seq == facts.head.seq:
+            return said == follows
+    return False

@@ -1,0 +1,294 @@
+"""What SQLite's -wal holds.
+
+SQLite stops at the first byte that is wrong, and says nothing of what lies behind it. This module reads all of it:
+what SQLite will recover, what a crash can have left, and what rotted. It changes nothing.
+
+The format is that of https://sqlite.org/fileformat2.html, section 4. Rot is told from a crash by what the engine sees
+to: SQLite syncs the -wal of a commit before the next one begins, and a new header before the first frame
+(synchronous=FULL). What was synced, no crash can tear.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from sqlstate.recovery.sqlite_journal import WAL_VERSION, HeaderState, checksum, is_page_size
+from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES, Frames, Order, Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlstate.sqlite.wal_frames import Bytes
+
+_WORD: Final = 0xFFFFFFFF
+_SECTOR: Final = 512  # the least that a disk writes whole or not at all
+# Magic number, version, page size, checkpoint number, two salts; behind it the checksum of these 24 bytes.
+_HEADER: Final = Struct(">6I")
+_PAIR: Final = Struct(">2I")
+_ORDER: Final[dict[int, Order]] = {0x377F0682: "<", 0x377F0683: ">"}
+SALTS_APART: Final = 2**16  # the first salt grows by one each time that SQLite begins a -wal anew
+# So many frames behind those that hold are summed to count the stale ones; of more, the salts are believed.
+_SUMMED: Final = 64
+# In so many frames at the beginning, one is looked for that holds, and says whose the first ones were.
+_LOOKED_AT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WalScan:
+    """What a -wal holds. Pages are given as page number to the offset of the page's image in the file."""
+
+    bytes: int
+    """Size of the file."""
+    header: HeaderState
+    """With any but a valid one, SQLite takes the file for one without frames."""
+    page_size: int = 0
+    checkpoint_seq: int = 0
+    salts: Pair = (0, 0)
+    """The header's; if that is damaged, those of the first frame."""
+    frames: int = 0
+    """Whole frames in the file."""
+    valid: int = 0
+    """Frames whose salts and checksums hold, in a chain from the header on."""
+    committed: int = 0
+    """Valid frames up to and with the last commit frame: what SQLite recovers."""
+    commits: int = 0
+    """Commit frames among the committed."""
+    stale: int = 0
+    """Frames behind the valid ones that the file's former use left, as it does in every -wal that is used again."""
+    proved: int = 0
+    """Frames behind the first bad one, with the header's salts, that hold from the frame before them on."""
+    torn_bytes: int = 0
+    """Bytes behind the valid frames that are no stale frames."""
+    rot: bool = False
+    """Whether bytes are bad that had been synced: SQLite will drop commits that were acknowledged."""
+    checksum: Pair = (0, 0)
+    """Of the last committed frame."""
+    database_pages: int = 0
+    """Size of the database after the last commit."""
+    pages: dict[int, int] = field(default_factory=dict)
+    """The newest committed image of each page that the database then has."""
+    first_size: int = 0
+    """Size of the database after the first commit."""
+    first_pages: dict[int, int] = field(default_factory=dict)
+    """The same as `pages`, of the first commit alone."""
+    orphans: int = 0
+    """Frames of commits that are not the header's, at the beginning of a -wal of which SQLite recovers nothing."""
+    others: Pair = (0, 0)
+    """Salts of the first frames that hold, if those of a header that is valid are others, and nothing was committed."""
+    orphan_pages: dict[int, int] = field(default_factory=dict)
+    """The same as `pages`, of the orphans.
+
+    SQLite begins a -wal anew only when the main file has all that it held: if a crash came just then, the main file
+    has each of these images. If the header rotted, or is that of another -wal, it need not.
+    """
+
+    @property
+    def uncommitted(self) -> int:
+        """Return the number of valid frames behind the last commit frame."""
+        return self.valid - self.committed
+
+
+def scan_wal(data: Bytes, page_size: int = 0) -> WalScan:
+    """Return what a -wal holds.
+
+    Args:
+        data: the file's bytes, whatever they are; a part of them at a time is read.
+        page_size: that of the main file, for a -wal whose own header is damaged.
+    """
+    if isinstance(data, bytearray | memoryview):
+        data = memoryview(data).cast("B")
+    total = len(data)
+    if total < WAL_HEADER_BYTES:
+        return WalScan(total, "short" if total else "empty", torn_bytes=total)
+    header = memoryview(data[:WAL_HEADER_BYTES])
+    magic, version, own_page_size, checkpoint_seq, *salts = _HEADER.unpack_from(header)
+    said: Pair = _PAIR.unpack_from(header, _HEADER.size)
+    order = _ORDER.get(magic)
+    if (
+        order is None
+        or version != WAL_VERSION
+        or not is_page_size(own_page_size)
+        or checksum(header[: _HEADER.size], order) != said
+    ):
+        return _scan_orphans(data, page_size or own_page_size, said)
+    frames = Frames(data, own_page_size, order, [said])
+    return _scan_frames(_Judged(frames, (salts[0], salts[1]), checkpoint_seq), total)
+
+
+def _scan_frames(judged: _Judged, total: int) -> WalScan:
+    frames, salts = judged.frames, judged.salts
+    valid = frames.recovered()
+    commits = [i + 1 for i, each in enumerate(frames.numbers[:valid]) if each & _WORD]
+    first, committed = (commits[0], commits[-1]) if commits else (0, 0)
+    stale = judged.stale(valid)
+    behind = 0 if committed else judged.of_others(valid)
+    orphans = judged.left_by_others(behind) if behind else (0, 0)
+    return WalScan(
+        bytes=total,
+        header="valid",
+        page_size=frames.page_size,
+        checkpoint_seq=judged.checkpoint_seq,
+        salts=salts,
+        frames=frames.count,
+        valid=valid,
+        committed=committed,
+        commits=len(commits),
+        stale=stale,
+        proved=judged.proved(valid),
+        torn_bytes=total - WAL_HEADER_BYTES - (valid + stale) * frames.stride,
+        rot=judged.is_followed(valid) or judged.is_newer(valid),
+        checksum=frames.sum(committed - 1) if commits else (0, 0),
+        database_pages=frames.size(committed - 1) if commits else 0,
+        pages=frames.images(0, committed),
+        first_size=frames.size(first - 1) if commits else 0,
+        first_pages=frames.images(0, first),
+        orphans=orphans[1] - orphans[0],
+        others=(frames.salts[behind] >> 32, frames.salts[behind] & _WORD) if behind else (0, 0),
+        orphan_pages=frames.images(*orphans),
+    )
+
+
+def _scan_orphans(data: Bytes, page_size: int, said: Pair) -> WalScan:
+    total = len(data)
+    if not is_page_size(page_size):
+        return WalScan(total, "damaged", torn_bytes=total - WAL_HEADER_BYTES)
+    for order in _ORDER.values():
+        # Bad is either the header's checksum or what it sums: the first frame holds from the other.
+        frames = Frames(data, page_size, order, [said, checksum(memoryview(data[: _HEADER.size]), order)])
+        frames.read()
+        if any(frames.holds(i) for i in range(min(_SUMMED, frames.count))):
+            break
+    if not frames.count:
+        return WalScan(total, "damaged", page_size=page_size, torn_bytes=total - WAL_HEADER_BYTES)
+    # Behind a gap, frames may be those of a former use: only the first ones, and what follows with the same salts, are
+    # known to be the newest. The first need not hold: without the header, it has nothing to hold from.
+    own = frames.salts[0]
+    judged = _Judged(frames, (own >> 32, own & _WORD), 0)
+    end = frames.run(own, 1)
+    committed = judged.last_commit(0, end)
+    images = frames.images(0, committed)
+    return WalScan(
+        bytes=total,
+        header="damaged",
+        page_size=page_size,
+        salts=judged.salts if images else (0, 0),
+        frames=frames.count,
+        proved=judged.proved(0),
+        torn_bytes=total - WAL_HEADER_BYTES,
+        rot=judged.is_followed(end),
+        orphans=committed if images else 0,
+        orphan_pages=images,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Frames, and what the header says of them."""
+
+    frames: Frames
+    salts: Pair
+    checkpoint_seq: int
+
+    @property
+    def own(self) -> int:
+        """The salts as one number, as the frames have them."""
+        return self.salts[0] << 32 | self.salts[1]
+
+    def proved(self, start: int) -> int:
+        """Return how many frames from *start* on hold, with the header's salts."""
+        frames, own = self.frames, self.own
+        if own not in frames.salts[start:]:
+            return 0
+        return sum(frames.salts[i] == own and frames.holds(i, ahead=_SUMMED) for i in range(start, frames.count))
+
+    def stale(self, start: int) -> int:
+        """Return how many frames from *start* on are left of the file's former uses."""
+        frames, own, found, before = self.frames, self.own, 0, self.own
+        end = min(frames.count, start + _SUMMED)
+        for i in range(start, end):
+            salts = frames.salts[i]
+            if salts not in (own, before):
+                # The frame that it held from was written over.
+                found += self._is_former(salts) and not frames.holds(i, ahead=end - i)
+            elif salts == before != own:
+                found += frames.holds(i, ahead=end - i)
+            before = salts
+        return found + sum(times for salts, times in Counter(frames.salts[end:]).items() if self._is_former(salts))
+
+    def is_followed(self, start: int) -> bool:
+        """Return whether a commit frame from *start* on has a frame behind it that was written after that commit."""
+        frames, own = self.frames, self.own
+        for i in self._commits(start):
+            if not (i + 1 < frames.count and frames.salts[i + 1] == own and frames.holds(i + 1)):
+                continue
+            # Of a frame that does not hold, the header does if one sector has all of it. A crash may have kept the one
+            # part or the other from an older frame: an old size before a new checksum, that the next frame holds from,
+            # or a new size before the old checksum.
+            whole = frames.salts[i] == own and frames.at(i) % _SECTOR <= _SECTOR - FRAME_HEADER_BYTES
+            if (frames.holds(i) or whole) and not self._is_repeated(i):
+                return True
+        return False
+
+    def is_newer(self, start: int) -> bool:
+        """Return whether there is a commit of a later use of the file: its header was synced before, and is not there.
+
+        Only a frame behind another of the same use can be told from noise at no cost.
+        """
+        frames = self.frames
+        for i in self._commits(start):
+            salts = frames.salts[i]
+            later = 0 < ((salts >> 32) - self.salts[0] & _WORD) < SALTS_APART and salts & _WORD != self.salts[1]
+            if later and (i == 0 or frames.salts[i - 1] == salts) and frames.holds(i):
+                return True
+        return False
+
+    def of_others(self, start: int) -> int:
+        """Return the first frame that holds behind another with the same salts, if these are not the header's; or 0."""
+        frames = self.frames
+        for i in range(start + 1, min(frames.count, start + _LOOKED_AT)):
+            if self.own != frames.salts[i] == frames.salts[i - 1] and frames.holds(i):
+                return i
+        return 0
+
+    def left_by_others(self, i: int) -> tuple[int, int]:
+        """Return where the newest commits of the use of a frame begin and end; nothing was committed in the header's.
+
+        SQLite begins a -wal anew when the main file has all that it held. So it has none of them, if the header is not
+        the one that was written over that use.
+        """
+        frames, salts = self.frames, self.frames.salts[i]
+        apart = self.salts[0] - (salts >> 32) & _WORD
+        if 1 < apart < SALTS_APART:
+            return 0, 0  # the first frames of this use hid all that the use before had
+        # This use may have begun to write over any of them: what is behind the last such place is newest.
+        end = max(each for each in range(i, frames.count) if frames.salts[each] == salts) + 1
+        whole = [frames.salts[k] == salts and frames.holds(k, ahead=_SUMMED) for k in range(i, end)]
+        start = next((k + 1 for k in reversed(range(i, end)) if not whole[k - i]), i)
+        end = self.last_commit(start, end)
+        commits = sum(1 for each in range(start, end) if frames.size(each))
+        # In its first use, a -wal gets other salts over a transaction that was never acknowledged: one at most.
+        return (start, end) if apart == 1 or commits > 1 else (0, 0)
+
+    def last_commit(self, start: int, end: int) -> int:
+        """Return where the last commit ends of the frames from *start* to *end*; *start* if there is none."""
+        return next((i + 1 for i in reversed(range(start, end)) if self.frames.size(i)), start)
+
+    def _commits(self, start: int) -> Iterator[int]:
+        return (i for i, each in enumerate(self.frames.numbers[start:], start) if each & _WORD)
+
+    def _is_former(self, salts: int) -> bool:
+        """Return whether a former use can have had these salts: the first counts the uses, as the header does."""
+        return salts != self.own and 0 < self.salts[0] - (salts >> 32) & _WORD <= self.checkpoint_seq
+
+    def _is_repeated(self, i: int) -> bool:
+        """Return whether the next frame may be this one again.
+
+        SQLite fills up a sector so, before it syncs, on devices that may spoil the rest of it with the next write.
+        """
+        frames = self.frames
+        if frames.numbers[i] != frames.numbers[i + 1]:
+            return False
+        return not frames.holds(i) or frames.image(i) == frames.image(i + 1)

@@ -1,0 +1,76 @@
+"""Whether an open store can be used: it may have been closed, have failed, or be a parent's."""
+
+from __future__ import annotations
+
+from sqlstate.errors import ReadOnly, StoreClosed, StoreError
+from sqlstate.sqlite.forks import refusal
+
+
+class Life:
+    """The life of one handle, from open() to close(), as all its parts see it.
+
+    Args:
+        path: the file, for messages.
+        read_only: writes are refused.
+    """
+
+    __slots__ = ("closed", "failure", "forked", "path", "read_only")
+
+    closed: bool
+    """Whether close() was called."""
+    failure: str
+    """Why the handle refuses further work, "" if it does not."""
+    forked: bool
+    """Whether this is the child of a fork, and the store its parent's."""
+
+    def __init__(self, path: str, *, read_only: bool) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.closed = False
+        self.failure = ""
+        self.forked = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether check() would pass."""
+        return not (self.forked or self.closed or self.failure)
+
+    def fail(self, failure: str) -> None:
+        """Refuse all further work: *failure* says why."""
+        self.failure = failure
+
+    def check(self) -> None:
+        """Raise if the store was closed, opened before a fork, or failed.
+
+        Raises:
+            StoreForked, StoreClosed: it was.
+        """
+        if self.forked or self.closed or self.failure:
+            raise self.refusal()
+
+    def check_forked(self) -> None:
+        """Raise if this is the child of a fork.
+
+        Raises:
+            StoreForked: it is.
+        """
+        if self.forked:
+            raise self.refusal()
+
+    def refusal(self) -> StoreError:
+        """Return what to raise for it."""
+        if self.forked:
+            return refusal(self.path)
+        if self.closed:
+            return StoreClosed(f"{self.path}: the store is closed")
+        return StoreClosed(f"{self.path}: {self.failure}; this handle refuses further work. Open the store again")
+
+    def check_writable(self) -> None:
+        """Raise if the store cannot be used, or was opened for reading.
+
+        Raises:
+            StoreForked, StoreClosed, ReadOnly: it cannot.
+        """
+        self.check()
+        if self.read_only:
+            raise ReadOnly(f"{self.path} was opened with read_only=True; nothing was changed")

@@ -1,0 +1,134 @@
+"""Opens SQLite connections to one file, and tells whether its name still leads to it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sqlstate.errors import StoreIOError
+from sqlstate.files import replace as files
+from sqlstate.sqlite.connection import Connection
+from sqlstate.sqlite.forks import identity
+from sqlstate.sqlite.frozen import CHANGED
+
+if TYPE_CHECKING:
+    from sqlstate.sqlite.frozen import Frozen
+    from sqlstate.sqlite.life import Life
+
+
+class Opener:
+    """Opens connections to the file that *path* leads to now, and to no other that gets its name later.
+
+    Args:
+        life: of the handle.
+        real_path: of the file, without links; SQLite names the files beside it after that.
+        timeout: seconds that a connection waits for a lock.
+        vfs: name of the SQLite VFS that does the input and output; None is the system's.
+
+    Raises:
+        StoreIOError: the file cannot be looked at.
+    """
+
+    def __init__(self, life: Life, real_path: str, timeout: float, *, vfs: str | None) -> None:
+        self._life = life
+        self._path = life.path
+        self._real_path = real_path
+        self._timeout = timeout
+        self._vfs = vfs
+        files.size(real_path)  # raises if it cannot be looked at
+        self._identity = identity(real_path)
+        self._main = files.Named(real_path)
+        self._wal = files.Named(real_path + "-wal")
+        self._wal_inode = 0
+        self.frozen: Frozen | None = None
+        """How the file is read where SQLite can make nothing beside it."""
+        self.foldable = False
+        """Whether all that is in SQLite's WAL may be moved into the main file by the last connection that closes."""
+
+    def open(self) -> Connection:
+        """Open a connection.
+
+        Raises:
+            StoreIOError: the file was moved, or another has its name.
+        """
+        if not self.main_in_place():
+            raise StoreIOError(f"{self._path}: {self.moved()}. Close the store, and open it where it is now")
+        if self.frozen is not None:
+            return self.frozen.connect(self._timeout)
+        # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
+        # be rolled back must wait longer if this store is opened for reading.
+        waits = self._life.read_only and files.size(self._real_path + "-journal") > 0
+        connection = Connection(self._path, self._timeout, read_only=waits, vfs=self._vfs)
+        # Who forgets close() leaves its connections to the garbage collector, or to the end of the process.
+        connection.fold_at_close(fold=False)
+        connection.stuck = self._life.fail
+        return connection
+
+    def close(self, connection: Connection) -> None:
+        """Close a connection. A -wal that may be needed is never removed, whatever closes last."""
+        if self.frozen is not None:
+            connection.close()
+            self.frozen.close()
+            return
+        ours = self.foldable and self.wal_in_place()
+        connection.fold_at_close(fold=ours or (self.main_in_place() and self._has_no_wal()))
+        connection.close()
+
+    def check_unchanged(self) -> None:
+        """Raise if the file is read without locks, and somebody has changed it: what was read may be mixed.
+
+        Raises:
+            StoreIOError: that is so; the handle refuses further work.
+        """
+        if self.frozen is None or self._life.failure or not self.frozen.changed():
+            return
+        self._life.fail("the file was changed while it was read without locks")
+        raise StoreIOError(f"{self._path}: {CHANGED}")
+
+    @property
+    def inode(self) -> int:
+        """Number of the file in its file system."""
+        return 0 if self._identity is None else self._identity[1]
+
+    def main_in_place(self) -> bool:
+        """Tell whether the path still leads to the file."""
+        return self._identity is not None and self._main.inode() == self._identity[1]
+
+    def wal_in_place(self) -> bool:
+        """Tell whether SQLite's -wal still is where it was; what is written to an unlinked one dies with us."""
+        inode = self._wal.inode()
+        if not self._wal_inode:
+            self._wal_inode = inode
+        return inode != 0 and inode == self._wal_inode
+
+    def _has_no_wal(self) -> bool:
+        with suppress(StoreIOError):  # then there may be one
+            return not files.size(self._real_path + "-wal")
+        return False
+
+    def begin_anew(self) -> None:
+        """Forget which -wal there was: SQLite closed the file."""
+        self._wal_inode = 0
+
+    def moved(self) -> str:
+        """Return in words that the file is not where it was, and where it is, as far as the system tells."""
+        where = _name_of(self._identity)
+        found = f"; it is {where} now" if where else ""
+        return f"the file was renamed, removed or replaced while the store was open{found}"
+
+
+def _name_of(file: tuple[int, int] | None) -> str:
+    """Return the name that a file which this process has open has now; "" if it has none, or that cannot be known."""
+    folder = "/proc/self/fd"
+    try:
+        for number in os.listdir(folder):
+            try:
+                status = os.stat(f"{folder}/{number}")
+                if (status.st_dev, status.st_ino) == file:
+                    return os.readlink(f"{folder}/{number}") if status.st_nlink else "without a name"
+            except OSError:
+                continue
+    except OSError:
+        pass
+    return ""

@@ -1,0 +1,1 @@
+"""An open store: collections, transactions, snapshots, batches. Start reading at `opening`."""

@@ -1,0 +1,315 @@
+"""Batches: many transactions with one durability point."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from sqlstate.commit.commit import BUFFER_BYTES, Commit
+from sqlstate.errors import StoreUnusable, TransactionEnded
+from sqlstate.format.names import check_collection, make_name, stored_name
+from sqlstate.sqlite.blocks import Block
+from sqlstate.store.collection import Collection
+from sqlstate.store.transaction import JSON, Transaction, check_note, codec_for, encode
+from sqlstate.tables import merkle as tree
+from sqlstate.tables import state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from sqlstate.commit.commit import Writer
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.sqlite.blocks import Over
+    from sqlstate.tables.state import Span
+    from sqlstate.tables.wal import Head
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Puts are kept in memory up to this and made transactions together.
+PUTS_AT_ONCE: Final = 4096
+
+
+class Batch:
+    """Many transactions that become durable together, at the end of the block or at flush(). Made by `store.batch()`.
+
+    Each writing call is a transaction of its own, and transaction() begins one of several. They see what came
+    before them; nobody else sees any of it before it is durable, and a crash loses what was not, as a whole.
+    A batch belongs to the thread that began it.
+    """
+
+    __slots__ = ("_bytes", "_commit", "_ended", "_engine", "_inner", "_over", "_own", "_puts", "_thread", "_writer")
+
+    def __init__(self, writer: Writer, over: Over) -> None:
+        self._writer = writer
+        self._engine = writer.engine
+        self._own = writer.own
+        self._over = over  # dead once the block is over, which then need not have ended it
+        self._commit: Commit | None = None
+        self._puts: dict[Name, Stored] = {}  # transactions of one put each, in order
+        self._bytes = 0
+        self._thread = threading.get_ident()
+        self._inner: tuple[Transaction, Over] | None = None  # a transaction whose block is open
+        self._ended = False
+
+    def put(self, collection: str, key: Key, value: Any) -> None:
+        """Put an entry, in a transaction of its own; arguments, limits and errors are those of Transaction.put()."""
+        name = make_name(check_collection(collection), key)
+        self.put_stored(name, encode(name, value))
+
+    @overload
+    def get(self, collection: str, key: Key) -> Any: ...
+    @overload
+    def get(self, collection: str, key: Key, default: Any) -> Any: ...
+    def get(self, collection: str, key: Key, default: Any = None) -> Any:
+        """Return the value of an entry as the batch left it, or *default* if there is none."""
+        return self[collection].get(key, default)
+
+    def delete(self, collection: str, key: Key) -> bool:
+        """Delete an entry, in a transaction of its own, and tell whether there was one."""
+        with self.transaction() as txn:
+            return txn.delete(collection, key)
+
+    def __getitem__(self, collection: str) -> Collection[Any]:
+        """Return a collection as the batch left it; each of its writing methods is a transaction."""
+        return Collection(self, check_collection(collection), JSON)
+
+    @overload
+    def collection(self, name: str) -> Collection[Any]: ...
+    @overload
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*, as the batch left it."""
+        return Collection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections that have entries, as the batch left them."""
+        self._carry()
+        return state.collections(self._engine.writer)
+
+    def transaction(self, note: str = "") -> AbstractContextManager[Transaction]:
+        """Begin a transaction; an exception undoes it alone. It is durable when the batch is.
+
+        Inside its block the batch itself cannot be used; `store.transaction()` gives a nested one.
+
+        Args:
+            note: text of at most 4,096 bytes for the log.
+
+        Raises:
+            StoreUnusable: another transaction of the batch is open.
+            Busy: another process held the writer's lock for the whole timeout.
+            Conflict: expect() found something else.
+            StoreFull: the disk is full.
+        """
+        return _Inner(self, check_note(note))
+
+    def flush(self) -> Head | None:
+        """Make what was done so far durable, in one commit; return it, or None if nothing was changed.
+
+        Raises:
+            Damaged, StoreFull, Busy: nothing of it was changed, and it is forgotten.
+            CommitOutcomeUnknown: it may be there or not, as a whole; the handle refuses further work.
+        """
+        self._check()
+        self._writer.nothing_made()
+        try:
+            try:
+                self._drain()
+                commit = self._current()
+                return None if commit is None else commit.finish()
+            finally:
+                self._forget()
+        except BaseException as e:
+            self._writer.tell(e)
+            raise
+
+    # What collections ask of it.
+
+    def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+        self._check()
+        if name in self._puts:
+            return self._puts[name]
+        commit = self._current()
+        if commit is None:
+            return state.get(self._engine.writer, name[0], name[2])
+        return commit.get(name)
+
+    def put_stored(self, name: Name, stored: Stored) -> None:
+        """Put an entry, in a transaction of its own."""
+        self._check()
+        if name in self._puts or len(self._puts) >= PUTS_AT_ONCE or self._bytes > BUFFER_BYTES:
+            self._drain()
+        self._puts[name] = stored
+        self._bytes += len(stored)
+
+    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
+        """Yield (key, stored value) in order, each as it is when its turn comes."""
+        while True:
+            self._carry()
+            keys = state.next_keys(self._engine.writer, span)
+            for key in keys:
+                stored = self.get_stored(stored_name(span.collection, key))
+                if stored is not None:
+                    yield key, stored if values else ""
+            if len(keys) < state.KEYS_AT_ONCE:
+                self._check()
+                return
+            span = span.after(keys[-1])
+
+    def count(self, start: Name, stop: Name) -> int:
+        """Return the number of entries in [start, stop)."""
+        self._carry()
+        connection = self._engine.writer
+        return tree.count(connection, start, stop)
+
+    def run(self, work: Callable[[Transaction], R]) -> R:
+        """Return what *work* returns of a transaction of its own."""
+        with self.transaction() as txn:
+            return work(txn)
+
+    def writing(self) -> AbstractContextManager[Transaction]:
+        """Return a block that is a transaction."""
+        return self.transaction()
+
+    # What the store asks of it.
+
+    def begin_inside(self, note: str, over: Over) -> Transaction:
+        """Begin a transaction, for a block."""
+        self._drain()
+        txn = Transaction(self._writer, note, self._begun(), over)
+        self._inner = txn, over
+        self._own.enter(txn, over)
+        return txn
+
+    def end_inside(self, over: Over, txn: Transaction, *, keep: bool) -> None:
+        """End a transaction: keep what it wrote for the batch, or undo it."""
+        self._own.leave(over)
+        if keep:
+            txn.end()
+        else:
+            txn.abandon()
+        self._inner = None
+
+    def end(self, *, keep: bool) -> None:
+        """End it: make durable what is not yet, or undo that."""
+        try:
+            if keep:
+                self.flush()
+        finally:
+            self._ended = True
+            self._forget()
+
+    def _drain(self) -> None:
+        """Make transactions of the puts that were kept."""
+        self._check()
+        if self._puts:
+            self._begun().add_puts(self._puts)  # if it fails they stay: what is durable in the end must not lack them
+            self._puts, self._bytes = {}, 0
+
+    def _carry(self) -> None:
+        """Write all to the tables, inside the open SQLite transaction."""
+        self._drain()
+        commit = self._current()
+        if commit is not None:
+            commit.carry()
+
+    def _begun(self) -> Commit:
+        """Return the commit in the making; it is begun with the first write, and again if that failed."""
+        commit = self._current()
+        if commit is None:
+            commit = self._commit = Commit(self._writer)
+        return commit
+
+    def _current(self) -> Commit | None:
+        """Return the commit in the making, if something was begun, and did not fail as a whole."""
+        commit = self._commit
+        if commit is None or not (commit.transactions or self._engine.writer.in_transaction()):
+            return None
+        return commit
+
+    def _forget(self) -> None:
+        """Undo what is not durable."""
+        commit, self._commit = self._commit, None
+        self._puts.clear()
+        self._bytes = 0
+        if commit is not None:
+            commit.roll_back()
+
+    def _check(self) -> None:
+        if self._ended or self._over() is None or self._thread != threading.get_ident():
+            self._engine.life.check_forked()
+            raise TransactionEnded("the batch has ended, or belongs to another thread; begin one with store.batch()")
+        self._engine.life.check()
+        if self._inner is not None:
+            txn, over = self._inner
+            if over() is not None and not txn.ended:
+                raise StoreUnusable(
+                    f"{self._engine.path}: a transaction of the batch is open; use that, or leave its block first"
+                )
+            txn.abandon()  # unless it has ended: an exception kept its block from doing so
+            self._inner = None
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.Batch of {self._engine.path!r}>"
+
+
+class _Inner(Block):
+    """A block that is a transaction of a batch."""
+
+    __slots__ = ("_batch", "_note", "_txn")
+
+    def __init__(self, batch: Batch, note: str) -> None:
+        super().__init__()
+        self._batch = batch
+        self._note = note
+
+    def enter(self) -> Transaction:
+        """Begin it."""
+        self._txn = self._batch.begin_inside(self._note, self.over)
+        return self._txn
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Keep what it wrote for the batch, or undo it."""
+        self._batch.end_inside(self.over, self._txn, keep=kind is None)
+
+
+class BatchBlock(Block):
+    """A block that is a batch."""
+
+    __slots__ = ("_batch", "_writer")
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def enter(self) -> Batch:
+        """Wait for the writing connection."""
+        writer = self._writer
+        writer.nothing_made()
+        writer.engine.lock_writer(self.over)
+        try:
+            self._batch = Batch(writer, self.over)
+            writer.own.enter(self._batch, self.over)
+        except BaseException:
+            writer.engine.turn.give(self.over)
+            raise
+        return self._batch
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Make durable what is not yet, or undo that."""
+        writer = self._writer
+        try:
+            try:
+                writer.nothing_made()  # what flush() made, its caller knows
+                writer.own.leave(self.over)
+                self._batch.end(keep=kind is None)
+            finally:
+                try:
+                    writer.engine.tidy_writer()
+                finally:
+                    writer.engine.turn.give(self.over)
+        except BaseException as e:
+            writer.tell(e)
+            raise

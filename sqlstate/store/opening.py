@@ -1,0 +1,295 @@
+"""Opening a store."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from typing import TYPE_CHECKING, Final, Literal
+
+from sqlstate.commit.commit import Writer, now
+from sqlstate.commit.group import GROUP_SIZE, GROUP_WAIT
+from sqlstate.errors import Busy, CannotOpen, Damaged, InvalidOption, NotAStore, ReadOnly, StoreFull
+from sqlstate.files import replace as files
+from sqlstate.format import constants as fmt
+from sqlstate.recovery import recover as recovery
+from sqlstate.recovery.file_facts import read_meta
+from sqlstate.recovery.inspect import inspect, read_header, undoes_making
+from sqlstate.recovery.sqlite_wal import scan_wal
+from sqlstate.sqlite.connection import SQLITE_MAGIC, page_size
+from sqlstate.sqlite.engine import Engine
+from sqlstate.sqlite.overlay import Pages
+from sqlstate.store.store import Store, check_timeout
+from sqlstate.tables import audit, schema, wal
+from sqlstate.tables import meta as metadata
+from sqlstate.tables import migrations as migrate
+
+if TYPE_CHECKING:
+    from sqlstate.errors import StoreError
+    from sqlstate.recovery.inspect import Inspection
+    from sqlstate.recovery.recover import Recover
+    from sqlstate.sqlite.connection import Journal
+    from sqlstate.tables.meta import Meta
+
+Mode = Literal["full", "group"]
+
+
+def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode = "full",
+    group_size: int = GROUP_SIZE,
+    group_wait: float = GROUP_WAIT,
+    journal: Journal = "wal",
+    read_only: bool = False,
+    create: bool = True,
+    timeout: float = 5.0,
+    recover: Recover = "rollback",
+    vfs: str | None = None,
+) -> Store:
+    """Open the store at *path*, making it if there is none, and return it. Use it in a `with` block.
+
+    Args:
+        path: a file in an existing folder. A new one gets mode 0600, its owner's alone.
+        mode: `"full"`: when a write returns, it survives a power cut. `"group"`: the same, and transactions of
+            many threads share one COMMIT; each fails or holds alone. One thread by itself pays nothing for it.
+        group_size: with `mode="group"`, the most transactions in one commit.
+        group_wait: with `mode="group"`, seconds after which a commit takes no more transactions. It does not make
+            any write wait: a commit is made as soon as nothing else is to be run.
+        journal: how SQLite keeps transactions of a new store atomic; a store that is there keeps its own.
+            `"wal"` with synchronous=FULL: one sync a commit, readers never wait. `"delete"` with
+            synchronous=EXTRA: a rollback journal, for file systems without shared memory; five syncs a
+            commit, and readers and writers wait for each other.
+        read_only: refuse every write, and change nothing about the file. On read-only media, and where this user may
+            not write, a store that was closed is read as it is; that somebody changes it all the same is noticed.
+        create: make the file if there is none.
+        timeout: seconds that a write waits before Busy: for other threads, and then again for other processes.
+        recover: what to do if the last close was not clean; `store.recovery` says what was found and done.
+            `"rollback"`: recover, and roll back staged transactions that a dead process left. `"resume"`: the
+            same, but leave those for store.pending() and store.resume(). `"refuse"`: raise, and touch nothing.
+            `"accept"`: go on even if SQLite's journal is damaged, with what can be proven.
+        vfs: name of a registered SQLite VFS that does the input and output; None is the system's.
+
+    Raises:
+        JournalDamaged: SQLite's -wal or -journal is lost, damaged, or of another file. Nothing was merged.
+        RecoveryDue: the last close was not clean, and *recover* is `"refuse"`.
+        StoreMissing: no such folder; or no such file, and *create* is False or *read_only* True.
+        NotAStore: a folder, or a file of another program.
+        FormatTooNew, MigrationMismatch: the file belongs to another version of sqlstate.
+        SQLiteTooOld: the SQLite library could lose committed data.
+        InvalidOption: an argument is outside what it may be.
+        CannotOpen: the system does not let us look at the file, or make it.
+        ReadOnly: nothing can be written there, and *read_only* is False; or it must be migrated first.
+        StoreFull: the disk is full, and has no room for the files that SQLite keeps beside it.
+        Damaged: the file contradicts itself.
+        Busy: others had the file locked for the whole timeout.
+    """
+    _check_options(mode, journal, timeout, recover)
+    _check_limits(group_size, group_wait)
+    migrate.shipped()  # before a file is made that could not be filled
+    engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs)
+    try:
+        if _is_new(engine) and (read_only or not create):
+            raise migrate.empty_file(engine.path)
+        found = inspect(engine, thoroughly=migrate.is_older(engine.header))
+        evidence = recovery.admit(engine, found, recover)
+        meta = _connect(engine, journal, found, recover)
+        if _is_suspect(engine, meta, found):
+            engine.disconnect()
+            found = inspect(engine, thoroughly=True)
+            evidence = recovery.admit(engine, found, recover)
+            meta = _connect(engine, journal, found, recover)
+        _check_end(engine, meta)
+        if engine.journal != meta.journal and not read_only:
+            engine.writer.set_journal(meta.journal)
+            engine.settle()
+        writer = Writer(engine, meta)
+        report = recovery.recover(writer, found, recover, evidence)
+        engine.opener.check_unchanged()
+    except BaseException:
+        engine.close()
+        raise
+    return Store(writer, report, (group_size if mode == "group" else 1, group_wait))
+
+
+def _is_new(engine: Engine) -> bool:
+    """Tell whether the file is still empty. What looks like no store is looked at once more with others kept away.
+
+    Where its cache spills, SQLite writes later pages of a file that it makes before the first one.
+    """
+    read_header(engine)
+    try:
+        return migrate.is_new(engine.path, engine.header, undone=undoes_making(engine))
+    except NotAStore:
+        if engine.header.startswith(SQLITE_MAGIC):
+            raise
+    with engine.alone() as alone:
+        engine.look()
+        read_header(engine)
+        undone = undoes_making(engine)
+        if alone is False and not any(engine.header) and not undone:
+            raise Busy(
+                f"{engine.path}: another process was making it for {engine.timeout:g} s; nothing was changed. Try "
+                "again, or open with a longer timeout"
+            )
+        return migrate.is_new(engine.path, engine.header, undone=undone)
+
+
+def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recover) -> Meta:
+    """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
+    there = engine.has("-wal") or engine.has("-journal")
+    # A -wal that this user makes, the file's owner might not be able to write; one that is there can be read.
+    if engine.header[18:19] == b"\2" and not (engine.read_only and there) and files.may_not_write(engine.real_path):
+        _freeze(engine, None)
+    else:
+        try:
+            if _lacks_shared_memory(engine, found):
+                raise StoreFull(
+                    f"{engine.path}: the disk is full: SQLite's shared memory has no room beside this file. Nothing "
+                    "was changed, and nothing is lost. Free space on its file system, and open it again"
+                )
+            engine.connect()
+            engine.settle()
+        except (CannotOpen, ReadOnly, StoreFull) as e:
+            _freeze(engine, e)
+    is_store = migrate.check_header(engine.writer)
+    if not is_store or migrate.pending(engine.writer, migrate.shipped()):
+        if is_store:
+            recovery.admit_connected(engine, found, read_meta(engine.writer).store_id, recover)
+        _migrate(engine, journal)
+    schema.check_tables(engine.writer)
+    meta = metadata.read(engine.writer)
+    if (
+        engine.opener.frozen is not None
+        and not engine.opener.frozen.has_wal
+        and metadata.read_marker(engine.writer).open
+    ):
+        found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
+        recovery.admit(engine, found, "refuse")
+    return meta
+
+
+def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
+    """Tell whether SQLite could run out of room in the midst of its shared memory: a signal ends the process then.
+
+    SQLite asks the system for a byte in each 4,096. Where blocks are smaller, that does not make sure of the others.
+    """
+    if engine.header[18:19] != b"\2" or found.shared or not hasattr(os, "statvfs"):
+        return False
+    try:
+        system = os.statvfs(engine.folder)
+    except OSError:
+        return False
+    if system.f_frsize >= _SHM_STEP:
+        return False
+    frames = engine.size("-wal") // page_size(engine.header)
+    free = system.f_bavail * system.f_frsize + engine.blocks("-shm")
+    return free < _SHM_BYTES * (2 + frames // _SHM_FRAMES)
+
+
+_SHM_STEP: Final = 4096
+_SHM_BYTES: Final = 32768  # for so many frames each
+_SHM_FRAMES: Final = 4096
+
+
+def _freeze(engine: Engine, cause: StoreError | None) -> None:
+    """Read the file as it is where SQLite can, or shall, make nothing beside it; *cause* is what kept it from that.
+
+    Raises:
+        ReadOnly, StoreFull: the store was to be opened for writing.
+        CannotOpen: it was not closed, and cannot be read like that; or *cause*, if it was something else.
+    """
+    engine.disconnect()
+    full = isinstance(cause, StoreFull)
+    if cause is not None and (engine.header[18:19] != b"\2" or not (full or files.may_not_write(engine.folder))):
+        raise cause
+    if not engine.read_only:
+        if full:
+            raise StoreFull(f"{cause}. To read it now, open it with read_only=True") from cause
+        raise ReadOnly(
+            f"{engine.path}: it cannot be written: it is on read-only media, or this user may not write it, or not its "
+            "folder. Nothing was changed. To read it, open it with read_only=True"
+        ) from cause
+    if engine.size("-journal") or (engine.size("-wal") and not full):
+        raise CannotOpen(
+            f"{engine.path}: it was not closed, and what SQLite keeps beside it cannot be read where nothing can be "
+            "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
+            "the copy"
+        ) from cause
+    with engine.alone() as alone:
+        if cause is not None and (alone is False or (alone is None and full)):
+            raise cause
+        engine.freeze(_pages(engine))
+    engine.connect()
+    engine.settle()
+
+
+def _pages(engine: Engine) -> Pages | None:
+    """Return the pages that SQLite would take from the -wal, None if there are none."""
+    data = engine.sidecar("-wal")
+    scan = scan_wal(data, page_size(engine.header))
+    return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None
+
+
+def _is_suspect(engine: Engine, meta: Meta, found: Inspection) -> bool:
+    """Tell whether the marker is open where there was no -wal to look at: it is lost, or somebody just came."""
+    if meta.journal != "wal" or found.shared or found.marker is not None or found.damage:
+        return False
+    return metadata.read_marker(engine.writer).open
+
+
+def _check_end(engine: Engine, meta: Meta) -> None:
+    """Raise if the log of a store that was closed ends with another record than when it was closed (I11)."""
+    with engine.writer.one_state():
+        marker, lsn = metadata.read_marker(engine.writer), wal.last(engine.writer, meta)[0]
+    if not marker.open and marker.lsn and marker.lsn != lsn:
+        raise Damaged(
+            f"I11: {engine.path}: the store was closed with record {marker.lsn}, and its log ends with record {lsn}: "
+            "part of the file was lost or changed. Nothing was changed. sqlstate.repair() mends what can be proven; "
+            "or restore a backup"
+        )
+
+
+def _check_options(mode: str, journal: str, timeout: float, recover: str) -> None:
+    if mode not in ("full", "group"):
+        raise InvalidOption(f"mode={mode!r} is not 'full' or 'group'")
+    if journal not in ("wal", "delete"):
+        raise InvalidOption(f"journal={journal!r} is not 'wal' or 'delete'")
+    if recover not in recovery.WAYS:
+        raise InvalidOption(f"recover={recover!r} is not {', '.join(map(repr, recovery.WAYS[:-1]))} or 'accept'")
+    check_timeout(timeout)
+
+
+def _check_limits(group_size: int, group_wait: float) -> None:
+    if type(group_size) is not int or group_size < 1:
+        raise InvalidOption(f"group_size={group_size!r} is not a number of transactions, 1 or more")
+    if not isinstance(group_wait, int | float) or not 0 <= group_wait < threading.TIMEOUT_MAX:
+        raise InvalidOption(f"group_wait={group_wait!r} is not a number of seconds, 0 or more")
+
+
+def _migrate(engine: Engine, journal: Journal) -> None:
+    """Bring the file to this version's format; of several processes that try at once, one does.
+
+    A new file gets its tables through a rollback journal, so that its first page says from the beginning what
+    it is. The journal mode that was asked for comes after, and is made good by the next open if not.
+    """
+    if engine.read_only:
+        raise ReadOnly(f"{engine.path} must be migrated before this version can read it; open it for writing once")
+    at = now()
+    writer = engine.writer
+    writer.begin()
+    try:
+        is_store = migrate.check_header(writer)
+        pending = migrate.pending(writer, migrate.shipped()) if is_store else migrate.shipped()
+        if pending:
+            migrate.apply(writer, pending, at)
+        if not is_store:
+            metadata.write(writer, metadata.Meta(secrets.token_bytes(fmt.STORE_ID_BYTES), journal, at))
+        meta = metadata.read(writer)
+        for migration in pending:
+            detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}
+            audit.append(writer, meta.store_id, wal.last(writer, meta)[1], at, ("migration", detail))
+        engine.commit_other("bringing the file to this version's format")
+    except BaseException:
+        writer.rollback()
+        raise

@@ -1,0 +1,360 @@
+"""The write-ahead log as its users see it: read it, and write staged transactions record by record."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from sqlstate.commit.commit import Commit, now
+from sqlstate.errors import Conflict, Damaged, InvalidRecord, StoreError
+from sqlstate.files.replace import SessionFile, session_alive
+from sqlstate.format import constants as fmt
+from sqlstate.format.names import check_collection, check_number, make_name, same, stored_name
+from sqlstate.store.transaction import ABSENT, JSON, check_note, encode
+from sqlstate.tables import audit, state, wal
+from sqlstate.tables.wal import Kind, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlstate.commit.commit import Writer
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.sqlite.connection import Connection
+    from sqlstate.tables.wal import Head
+
+
+_ARGUMENTS: Final = {
+    Kind.BEGIN: (),
+    Kind.PUT: ("txn", "collection", "key", "value"),
+    Kind.DELETE: ("txn", "collection", "key"),
+    Kind.ROLLBACK: ("txn",),
+}
+
+
+class Uncommitted(NamedTuple):
+    """A staged transaction that has not ended."""
+
+    txn: int
+    """Its number: the LSN of its BEGIN record."""
+    note: str
+    at: str
+    """When it began."""
+    records: list[Record]
+    """All its records, in order."""
+
+
+class WriteAheadLog:
+    """The log of a store, `store.wal`.
+
+    Every transaction is in it. A direct one writes its records when it commits. A staged one writes each
+    record durably before append() returns, and changes the state only at mark_committed():
+
+        txn = store.wal.append("BEGIN", note="draft").txn
+        store.wal.append("PUT", txn=txn, collection="drafts", key="letter", value={"text": "Dear"})
+        store.wal.mark_committed(txn)
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._engine = writer.engine
+        self._session = secrets.token_bytes(fmt.SESSION_BYTES)
+        self._file: SessionFile | None = None
+
+    def append(
+        self,
+        kind: str,
+        *,
+        txn: int | None = None,
+        collection: str | None = None,
+        key: Key | None = None,
+        value: Any = ABSENT,
+        note: str | None = None,
+    ) -> Record:
+        """Append one record of a staged transaction, durably, and return it.
+
+        Args:
+            kind: `"BEGIN"` starts a staged transaction, whose number is the record's `txn`; `"PUT"` and
+                `"DELETE"` add to it; `"ROLLBACK"` ends it. COMMIT is written by mark_committed().
+            txn: number of the transaction; not with BEGIN.
+            collection: name of the entry's collection, with PUT and DELETE.
+            key: key of the entry, with PUT and DELETE. The record keeps the value before.
+            value: the value, with PUT.
+            note: text of at most 4,096 bytes, with BEGIN.
+
+        Raises:
+            InvalidRecord: the protocol does not allow this record here.
+            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly.
+            StoreUnusable: this thread has a transaction open.
+            Busy, StoreFull: as for a transaction.
+            StoreIOError: the record may be there or not; the handle refuses further work.
+        """
+        try:
+            what = Kind(kind)
+        except ValueError:
+            raise InvalidRecord(f"{kind!r} is not a kind of record; use BEGIN, PUT, DELETE or ROLLBACK") from None
+        if what is Kind.COMMIT:
+            raise InvalidRecord("COMMIT is written together with the state change: call mark_committed(txn)")
+        given = {"txn": txn, "collection": collection, "key": key, "value": None if value is ABSENT else True}
+        for argument, content in given.items():
+            if (content is not None) != (argument in _ARGUMENTS[what]):
+                raise InvalidRecord(f"a {what} record {'needs a' if content is None else 'has no'} {argument}")
+        if note is not None and what is not Kind.BEGIN:
+            raise InvalidRecord(f"a {what} record has no note; BEGIN has")
+        name = None if collection is None or key is None else make_name(check_collection(collection), key)
+        stored = None if name is None or value is ABSENT else encode(name, value)
+        note = check_note(note or "")
+        with self._engine.writing():
+            if txn is None:
+                self._live()
+            return self._append(what, txn, name, stored, note)
+
+    def read(self, after: int = 0) -> Iterator[Record]:
+        """Yield the records with an LSN greater than *after*, in order.
+
+        Values are as they are stored: str for a JSON document, bytes for bytes, None for none.
+
+        Raises:
+            InvalidOption: *after* is not a number from 0 to 2^63-1.
+        """
+        check_number("after", after)
+        return self._engine.readers.scan(wal.read, after)
+
+    def uncommitted(self) -> list[Uncommitted]:
+        """Return the staged transactions that have not ended, in the order of their beginning."""
+        with self._engine.reading() as connection:
+            return [_uncommitted(connection, txn) for txn in wal.open_staged(connection)]
+
+    def pending(self) -> list[Uncommitted]:
+        """Return those among uncommitted() whose session is dead."""
+        with self._engine.reading() as connection:
+            return [
+                _uncommitted(connection, txn)
+                for txn, session in wal.sessions(connection)
+                if not self._is_alive(session)
+            ]
+
+    def adopt(self, txn: int) -> None:
+        """Make the staged transaction *txn* of a dead session this handle's, durably; an audit entry says so.
+
+        Raises:
+            InvalidRecord: there is no such transaction, it has ended, or its session lives.
+            Damaged: a record of it is not what was written; nothing was changed.
+            Busy, StoreFull, ReadOnly: as for a transaction.
+            StoreIOError: it may have been done or not; the handle refuses further work.
+        """
+        with self._engine.writing():
+            self._live()
+            connection, writer = self._engine.writer, self._writer
+            writer.marking.begin()
+            session = self._session_of(txn)
+            if self._is_alive(session):
+                raise InvalidRecord(f"staged transaction {txn} belongs to a handle that is open; nothing was changed")
+            wal.check_staged(connection, _uncommitted(connection, txn).records)
+            wal.set_session(connection, txn, self._session)
+            detail = {"resumed": [txn], "session": session.hex(), "by": self._session.hex()}
+            head = wal.last(connection, writer.meta)[1]
+            audit.append(connection, writer.meta.store_id, head, now(), ("recovery", detail))
+            writer.commit_other(f"resuming staged transaction {txn}")
+
+    def staged(self, txn: int, collection: str, key: Key) -> Any:
+        """Return the value of an entry as the staged transaction *txn* sees it, ABSENT if there is none.
+
+        Raises:
+            InvalidRecord: there is no such transaction, or it has ended.
+            InvalidName, InvalidKey: no entry can have that name.
+        """
+        name = make_name(check_collection(collection), key)
+        with self._engine.reading() as connection:
+            self._session_of(txn, connection)
+            return _shown(self._before(txn, name, connection))
+
+    def release(self) -> None:
+        """Let go of the session: what it staged and did not end is a dead session's from now on."""
+        if self._file is not None:
+            self._file.release()
+            self._file = None
+
+    def mark_committed(self, txn: int) -> Head:
+        """Apply the staged transaction *txn* to state and tree and write its COMMIT, in one SQLite transaction.
+
+        Returns the new head. If the transaction changes nothing, it is ended with ROLLBACK and the head that
+        was there is returned.
+
+        Raises:
+            InvalidRecord: there is no such transaction, or it has ended.
+            StoreUnusable: this thread has a transaction open.
+            Conflict: an entry is not any more what it was when its record was written; nothing was changed.
+            Damaged: a record of it is not what was written; nothing was changed, and it stays open for rollback().
+            Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
+        """
+        writer = self._writer
+        writer.nothing_made()
+        try:
+            with self._engine.writing():
+                commit = Commit(writer)
+                self._session_of(txn)
+                records = _uncommitted(self._engine.writer, txn).records
+                wal.check_staged(self._engine.writer, records)
+                values = self._net(records)
+                commit.apply_staged(records, values)
+                head = commit.finish()
+                if head is None:
+                    self._append(Kind.ROLLBACK, txn, None, None, "")
+                return head or commit.base
+        except BaseException as e:
+            writer.tell(e)
+            raise
+
+    def _append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
+        writer = self._engine.writer
+        last, head = self._writer.begin()
+        record = Record(last + 1, last + 1 if txn is None else txn, kind, self._session)
+        if txn is None:
+            record = record._replace(at=now(), note=note)
+            wal.set_staged(writer, record.txn, self._session)
+        else:
+            self._session_of(txn)
+            record = record._replace(session=wal.read_begin(writer, txn).session)
+        if name is not None:
+            before = self._before(record.txn, name)
+            if kind is Kind.DELETE and before is None:
+                raise InvalidRecord(f"{name[0]!r} has no entry {name[2]!r} to delete")
+            record = record._replace(collection=name[0], key=name[2], value=stored, before=before)
+        elif kind is Kind.ROLLBACK:
+            record = record._replace(at=now())
+            wal.clear_staged(writer, record.txn)
+        if kind is not Kind.ROLLBACK:
+            record = wal.sealed(writer, record)
+        wal.write(writer, record)
+        self._writer.commit_other(f"WAL record {record.lsn}", (record.lsn, head))
+        return record
+
+    def _before(self, txn: int, name: Name, connection: Connection | None = None) -> Stored | None:
+        """Return the entry's value as the staged transaction sees it (I8)."""
+        connection = connection or self._engine.writer
+        staged = wal.staged_value(connection, txn, name[0], name[2])
+        return state.get(connection, name[0], name[2]) if staged is None else staged[0]
+
+    def _net(self, records: list[Record]) -> dict[Name, Stored | None]:
+        """Return what *records* come to, if each entry still is what the first of them found."""
+        values: dict[Name, Stored | None] = {}
+        for record in records:
+            if record.kind not in (Kind.PUT, Kind.DELETE):
+                continue
+            assert record.collection is not None and record.key is not None  # noqa: S101, PT018
+            name = stored_name(record.collection, record.key)
+            if name not in values:
+                actual = state.get(self._engine.writer, name[0], name[2])
+                if not same(actual, record.before):
+                    raise Conflict(name[0], name[2], _shown(record.before), _shown(actual))
+            values[name] = record.value
+        return values
+
+    def _live(self) -> None:
+        """Hold the lock that says that this session lives, from its first staged transaction on."""
+        if self._file is None:
+            self._session = secrets.token_bytes(fmt.SESSION_BYTES)  # a file of the last one, if it was cut short, stays
+            self._file = SessionFile(self._engine.real_path, self._session, self._writer.meta.store_id)
+            self._engine.counters.syncs += 1
+
+    def _is_alive(self, session: bytes) -> bool:
+        return session == self._session or session_alive(self._engine.real_path, session)
+
+    def _session_of(self, txn: int, connection: Connection | None = None) -> bytes:
+        """Return the session that has a staged transaction that has not ended (I7)."""
+        session = wal.staged_session(connection or self._engine.writer, txn) if type(txn) is int else None
+        if session is None:
+            raise InvalidRecord(f"{txn!r} is not a staged transaction, or it has ended; uncommitted() lists them")
+        return session
+
+
+class StagedTransaction:
+    """A transaction whose puts and deletes are durable before they return. Made by `store.stage()` or `store.resume()`.
+
+    Nobody sees its writes but itself, until commit() applies them all. In a `with` block, the end commits it, and
+    an exception rolls it back. Outside, it may stay open for as long as its handle: after a crash it is rolled
+    back, or resumed.
+    """
+
+    __slots__ = ("_log", "txn")
+
+    txn: int
+    """Its number, for store.resume()."""
+
+    def __init__(self, log: WriteAheadLog, txn: int) -> None:
+        self._log = log
+        self.txn = txn
+
+    def put(self, collection: str, key: Key, value: Any) -> None:
+        """Put an entry, durably, in this transaction; arguments and limits are those of Transaction.put().
+
+        Raises:
+            InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
+            InvalidRecord: the transaction has ended.
+            Busy, StoreFull: as for a transaction; this put is not there.
+            StoreIOError: it may be there or not; the handle refuses further work.
+        """
+        self._log.append("PUT", txn=self.txn, collection=collection, key=key, value=value)
+
+    def delete(self, collection: str, key: Key) -> bool:
+        """Delete an entry, durably, in this transaction, and tell whether there was one. Raises as put()."""
+        if self._log.staged(self.txn, collection, key) is ABSENT:
+            return False
+        self._log.append("DELETE", txn=self.txn, collection=collection, key=key)
+        return True
+
+    def get(self, collection: str, key: Key, default: Any = None) -> Any:
+        """Return the value of an entry as this transaction sees it, or *default* if there is none."""
+        value = self._log.staged(self.txn, collection, key)
+        return default if value is ABSENT else value
+
+    def commit(self) -> Head:
+        """Apply all of it to state and tree, durably, and return the new head.
+
+        If it changes nothing, it is rolled back, and the head that was there is returned.
+
+        Raises:
+            Conflict: an entry is not any more what it was when this transaction first touched it. Nothing was changed;
+                the transaction stays open.
+            Damaged: a record of it is not what was written; nothing was changed, and it stays open.
+            InvalidRecord: the transaction has ended.
+            Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
+        """
+        return self._log.mark_committed(self.txn)
+
+    def rollback(self) -> None:
+        """End it without any effect, durably.
+
+        Raises:
+            InvalidRecord: the transaction has ended.
+        """
+        self._log.append("ROLLBACK", txn=self.txn)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self.commit()
+            except Conflict:
+                self.rollback()
+                raise
+        else:
+            with suppress(StoreError):  # what happened in the block is what the caller must see
+                self.rollback()
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.StagedTransaction {self.txn}>"
+
+
+def _uncommitted(connection: Connection, txn: int) -> Uncommitted:
+    records = wal.read_staged(connection, txn)
+    if not records:
+        raise Damaged(f"I9: {connection.path}: staged transaction {txn} has no records; restore a backup")
+    return Uncommitted(txn, records[0].note or "", records[0].at or "", records)
+
+
+def _shown(stored: Stored | None) -> object:
+    return ABSENT if stored is None else JSON.decode(stored)

@@ -1,0 +1,60 @@
+"""Follows the commits of a store, this process's and others', without keeping anybody waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from sqlstate.errors import StoreClosed
+from sqlstate.tables import wal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlstate.sqlite.engine import Engine
+    from sqlstate.tables.meta import Meta
+    from sqlstate.tables.wal import Head
+
+# Commits of other processes are seen so late at most; one look costs some 20 µs.
+POLL_SECONDS: Final = 0.02
+
+
+def follow(engine: Engine, meta: Meta, after: int, timeout: float | None) -> Iterator[Head]:
+    """Yield the commits after number *after*, in order, as they come.
+
+    It ends when the store is closed, or *timeout* seconds after the newest commit that it saw. Nothing is read while
+    it waits, or while the caller works: a read transaction would pin SQLite's WAL.
+    """
+    committed = threading.Event()
+    engine.watchers.add(committed)
+    try:
+        since = time.monotonic()
+        while True:
+            committed.clear()
+            try:
+                heads = _newer(engine, meta, after)
+            except StoreClosed:
+                if engine.life.closed:
+                    return
+                raise
+            if heads:
+                for head in heads:
+                    if engine.life.closed:
+                        return
+                    yield head
+                after, since = heads[-1].seq, time.monotonic()
+                continue
+            left = POLL_SECONDS if timeout is None else since + timeout - time.monotonic()
+            if left <= 0:
+                return
+            committed.wait(min(left, POLL_SECONDS))
+    finally:
+        engine.watchers.discard(committed)
+
+
+def _newer(engine: Engine, meta: Meta, after: int) -> list[Head]:
+    with engine.reading() as connection:
+        if wal.last(connection, meta)[1].seq <= after:
+            return []
+        return wal.commits(connection, after + 1)[0]

@@ -1,0 +1,185 @@
+"""Applies the numbered SQL files of `migrations/`, each once, and records the digest of what it applied.
+
+The files travel inside the wheel as `sqlstate/_migrations`; in a source tree they lie beside the package.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
+from sqlstate.format import constants as fmt
+from sqlstate.sqlite.connection import HEADER_BYTES, SQLITE_MAGIC, Connection
+from sqlstate.tables import raw_rows
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from sqlstate.sqlite.connection import Row
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+  number INTEGER PRIMARY KEY,
+  name   TEXT NOT NULL,
+  sha256 BLOB NOT NULL,
+  at     TEXT NOT NULL
+)
+"""
+
+
+class Migration(NamedTuple):
+    """One file of `migrations/`."""
+
+    number: int
+    name: str
+    sql: str
+    sha256: bytes
+
+
+@lru_cache(maxsize=1)
+def shipped() -> tuple[Migration, ...]:
+    """Return the migrations that this version ships, by number.
+
+    Raises:
+        MigrationMismatch: the files are missing from the installation, or their numbers have a hole.
+    """
+    files = sorted((entry for entry in _folder().iterdir() if entry.name.endswith(".sql")), key=lambda f: f.name)
+    migrations = []
+    for number, file in enumerate(files, 1):
+        raw = file.read_bytes()
+        if not file.name.startswith(f"{number:04d}_"):
+            raise MigrationMismatch(
+                f"the installation's migrations have a hole: expected {number:04d}, found {file.name}"
+            )
+        migrations.append(Migration(number, file.name, raw.decode(), sha256(raw).digest()))
+    return tuple(migrations)
+
+
+def is_new(path: str, header: bytes, *, undone: bool) -> bool:
+    """Tell from its first 100 bytes whether a file is still empty, before SQLite touches it.
+
+    Args:
+        path: the file, for messages.
+        header: its first bytes, as many as there are.
+        undone: SQLite will undo a making that was cut short.
+
+    Raises:
+        NotAStore: it belongs to another program.
+        FormatTooNew: a newer version of sqlstate made it.
+        Damaged: it says that it is a store of no format.
+    """
+    if not header or undone:
+        return True
+    if not header.startswith(SQLITE_MAGIC) or len(header) < HEADER_BYTES:
+        raise NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
+    _check_numbers(path, int.from_bytes(header[68:72]), int.from_bytes(header[60:64]))
+    return False
+
+
+def is_older(header: bytes) -> bool:
+    """Tell from its first 100 bytes whether a store has an older format than this version's."""
+    return len(header) == HEADER_BYTES and int.from_bytes(header[60:64]) < fmt.FORMAT_VERSION
+
+
+def check_header(connection: Connection) -> bool:
+    """Tell whether the file is a store, as SQLite sees it; False if it is an empty database.
+
+    Raises:
+        NotAStore, FormatTooNew, Damaged: as is_new().
+    """
+    # In one transaction, or another process that makes the store could come between.
+    with connection.one_state():
+        application_id = connection.value("PRAGMA application_id")
+        version = connection.value("PRAGMA user_version")
+        empty = not connection.value("SELECT count(*) FROM sqlite_schema")
+    if empty and not application_id and not version:
+        return False
+    _check_numbers(connection.path, application_id, version)
+    return True
+
+
+def _check_numbers(path: str, application_id: int, version: int) -> None:
+    if application_id != fmt.APPLICATION_ID:
+        raise NotAStore(
+            f"{path} is an SQLite file of another program; nothing was changed. Choose another path for the store"
+        )
+    if version > fmt.FORMAT_VERSION:
+        raise FormatTooNew(
+            f"{path} has format {version}, and this version of sqlstate knows up to {fmt.FORMAT_VERSION}; "
+            "install a newer one. Nothing was changed"
+        )
+    if version < 1:
+        raise Damaged(f"{path} says that it is a store of format {version}, which never was; restore a backup")
+
+
+def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[Migration, ...]:
+    """Return those of *migrations* that the file does not have yet.
+
+    Raises:
+        MigrationMismatch: the file has one that is unknown, or was changed since.
+        Damaged: what is recorded of them cannot be.
+    """
+    there = applied(connection)
+    version = connection.value("PRAGMA user_version")
+    if len(there) < version:  # each format was made by a migration
+        raise Damaged(
+            f"{connection.path}: schema_migrations has {len(there)} migrations, and the file says that its format is "
+            f"{version}; restore a backup"
+        )
+    for (_, name, digest, _), ours in zip(there, migrations, strict=False):
+        if (name, digest) != (ours.name, ours.sha256):
+            raise MigrationMismatch(
+                f"{connection.path}: migration {name} in the file is not the {ours.name} of this installation; "
+                "reinstall the version of sqlstate that made the file. Nothing was changed"
+            )
+    if len(there) > len(migrations):
+        raise MigrationMismatch(
+            f"{connection.path} has migration {there[-1][1]}, which this version of sqlstate does not know; "
+            "install a newer one. Nothing was changed"
+        )
+    return migrations[len(there) :]
+
+
+def applied(connection: Connection) -> list[Row]:
+    """Return (number, name, sha256, at) of the migrations that the file has, in order.
+
+    Raises:
+        Damaged: a row is not what it must be, or one is missing between others.
+    """
+    rows = connection.rows("SELECT number, name, sha256, at FROM schema_migrations ORDER BY number")
+    for expected, row in enumerate(rows, 1):
+        raw_rows.MIGRATIONS.check(row, connection.path)
+        if row[0] != expected:
+            raise Damaged(f"{connection.path}: schema_migrations has no row of migration {expected}; restore a backup")
+    return rows
+
+
+def empty_file(path: str) -> NotAStore:
+    """Return the error for an empty file where a store must already be."""
+    return NotAStore(f"{path} is an empty file; open it for writing with create=True to make a store of it")
+
+
+def apply(connection: Connection, migrations: tuple[Migration, ...], at: str) -> None:
+    """Apply *migrations* and record them, inside the caller's transaction."""
+    connection.run(_CREATE)
+    for migration in migrations:
+        connection.run(migration.sql)
+        connection.run(
+            "INSERT INTO schema_migrations (number, name, sha256, at) VALUES (?, ?, ?, ?)",
+            (migration.number, migration.name, migration.sha256, at),
+        )
+    connection.run(f"PRAGMA application_id={fmt.APPLICATION_ID}; PRAGMA user_version={fmt.FORMAT_VERSION}")
+
+
+def _folder() -> Traversable:
+    packaged = importlib.resources.files("sqlstate") / "_migrations"
+    if packaged.is_dir():
+        return packaged
+    source = Path(__file__).resolve().parents[2] / "migrations"
+    if source.is_dir():
+        return source
+    raise MigrationMismatch("the installation has no migrations; install sqlstate-store again")

@@ -1,0 +1,314 @@
+"""The table state: the entries themselves."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlstate.errors import Damaged
+from sqlstate.format.names import stored_name
+from sqlstate.tables import raw_rows, verbatim
+from sqlstate.tables.raw_rows import is_collection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.sqlite.connection import Connection, Row
+
+KEYS_AT_ONCE = 256
+# A scan reads so many rows by one statement, and a row beyond so many characters or bytes of values.
+ROWS_AT_ONCE = 256
+BYTES_AT_ONCE = 1 << 20
+_STORED = {str, bytes}
+_KEYS = {int, str, bytes}
+# Asking first whether a span is empty pays for itself from this many names on.
+_SPAN_NAMES = 8
+# Up to so many names are placed by counting; for more it is cheaper to read what is there.
+_COUNTED_NAMES = 3
+
+_GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
+VALUE = "(SELECT ifnull(value, 0) FROM state WHERE collection = ?1 AND key = ?2)"
+"""The value of entry (?1, ?2), NULL if there is no such entry, 0 if it has none, as a part of a statement."""
+_GET_OR_NULL = f"SELECT {VALUE}"
+_PUT = (
+    "INSERT INTO state (collection, key, value) VALUES (?, ?, ?) "
+    "ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value"
+)
+_REPLACE = "UPDATE state SET value = ? WHERE collection = ? AND key = ?"
+_DELETE = "DELETE FROM state WHERE collection = ? AND key = ?"
+_SPAN = "SELECT 1 FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) LIMIT 1"
+_NAMES = (
+    "SELECT collection, key FROM state "
+    "WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) ORDER BY collection, key"
+)
+_COUNT = "SELECT count(*) FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) < (?, ?)"
+_ROW = "SELECT collection, key, value FROM state WHERE"
+_LAST_BEFORE = f"{_ROW} (collection, key) < (?, ?) ORDER BY collection DESC, key DESC LIMIT 1"
+_FIRST_FROM = f"{_ROW} (collection, key) >= (?, ?) ORDER BY collection, key LIMIT 1"
+_COLLECTIONS = """
+WITH RECURSIVE found (name) AS (
+  SELECT min(collection) FROM state
+  UNION ALL
+  SELECT (SELECT min(collection) FROM state WHERE collection > found.name) FROM found WHERE found.name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL
+"""
+
+
+class Span(NamedTuple):
+    """The keys of a collection in [start, stop); None is no bound."""
+
+    collection: str
+    start: Key | None = None
+    stop: Key | None = None
+    reverse: bool = False
+    passed: Key | None = None
+    """Only keys beyond this one, in the direction of the scan."""
+    limit: int | None = None
+    """At most so many; chunk() sees to it."""
+
+    def after(self, key: Key) -> Span:
+        """Return what is left of the span behind *key*."""
+        return self._replace(passed=key)
+
+
+def get(connection: Connection, collection: str, key: Key) -> Stored | None:
+    """Return the stored value of an entry, or None if there is none.
+
+    Raises:
+        Damaged: what is stored is no value.
+    """
+    row = connection.row(_GET, (collection, key))
+    if row is None:
+        return None
+    value: Stored = row[0]
+    if type(value) not in _STORED:
+        raw_rows.STATE.check((collection, key, value), connection.path)
+    return value
+
+
+def get_many(connection: Connection, names: Sequence[Name]) -> list[Stored | None]:
+    """Return the stored values of *names*, which are sorted; None where there is no entry.
+
+    Raises:
+        Damaged: what is stored is no value.
+    """
+    if len(names) > _SPAN_NAMES:
+        (first_collection, _, first_key), (last_collection, _, last_key) = names[0], names[-1]
+        if connection.row(_SPAN, (first_collection, first_key, last_collection, last_key)) is None:
+            return [None] * len(names)
+    values = [value for (value,) in connection.rows_many(_GET_OR_NULL, [(name[0], name[2]) for name in names])]
+    if not {*map(type, values)} <= _STORED_OR_NONE:
+        for collection, _, key in names:
+            get(connection, collection, key)  # says what is wrong
+    return values
+
+
+def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[int]:
+    """Return, for each of *names*, which are sorted, how many entries there are from *start* up to it."""
+    if len(names) <= _COUNTED_NAMES:
+        return [count(connection, start, name) for name in names]
+    last = names[-1]
+    there = [_name(connection, *row) for row in connection.rows(_NAMES, (start[0], start[2], last[0], last[2]))]
+    return [bisect_left(there, name) for name in names]
+
+
+def put(connection: Connection, name: Name, value: Stored) -> None:
+    """Put one entry."""
+    connection.run(_PUT, (name[0], name[2], value))
+
+
+def replace(connection: Connection, name: Name, value: Stored) -> None:
+    """Put a new value for an entry that is there."""
+    connection.run(_REPLACE, (value, name[0], name[2]))
+
+
+def write(connection: Connection, changes: Sequence[tuple[Name, Stored | None]]) -> None:
+    """Put each value, or delete the entry where it is None."""
+    puts = [(name[0], name[2], value) for name, value in changes if value is not None]
+    if puts:
+        connection.run_many(_PUT, puts)
+    if len(puts) < len(changes):
+        connection.run_many(_DELETE, [(name[0], name[2]) for name, value in changes if value is None])
+
+
+def count(connection: Connection, start: Name, stop: Name) -> int:
+    """Return the number of entries from *start* up to but not including *stop*, by counting them."""
+    return int(connection.value(_COUNT, (start[0], start[2], stop[0], stop[2])))
+
+
+def neighbours(connection: Connection, name: Name) -> list[tuple[str, Key, Stored] | None]:
+    """Return the last row before *name* and the first that is not, each (collection, key, value) or None."""
+    rows = [connection.row(sql, (name[0], name[2])) for sql in (_LAST_BEFORE, _FIRST_FROM)]
+    _check_rows(connection, [row for row in rows if row is not None])
+    return rows
+
+
+def size(connection: Connection) -> int:
+    """Return the number of rows, counted."""
+    return int(connection.value("SELECT count(*) FROM state"))
+
+
+def collections(connection: Connection) -> list[str]:
+    """Return the names of all collections that have entries, in order.
+
+    Raises:
+        Damaged: one of them is none.
+    """
+    names = [name for (name,) in connection.rows(_COLLECTIONS)]
+    for name in names:
+        if not is_collection(name):
+            raise Damaged(f"I1: {connection.path}: {raw_rows.shown(name)} is no collection; restore a backup")
+    return names
+
+
+def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tuple[Key, Stored]], Span | None]:
+    """Return (key, stored value) of the first entries in *span*, in order, and what is left of it, None for nothing.
+
+    Without *values*, the second part of each pair is `''`.
+
+    Raises:
+        Damaged: a row is no entry, or the rows are not in order.
+    """
+    sql, bound = _scan_sql(span, "value" if values else "''")
+    most = ROWS_AT_ONCE if span.limit is None else min(ROWS_AT_ONCE, span.limit)
+    rows, cut = connection.chunk(f"{sql} LIMIT ?", [*bound, most], BYTES_AT_ONCE)
+    _check_entries(connection, span.collection, rows)
+    left = None if span.limit is None else span.limit - len(rows)
+    if (not cut and len(rows) < ROWS_AT_ONCE) or left == 0:
+        return rows, None
+    last: Key = rows[-1][0]
+    passed = None if span.passed is None else (span.collection, span.passed)
+    _check_order(connection, passed, (span.collection, last), reverse=span.reverse)
+    return rows, span._replace(passed=last, limit=left)
+
+
+def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
+    """Yield what chunk() returns, up to the end of the span, for a caller in one transaction."""
+    rest: Span | None = span
+    while rest is not None:
+        rows, rest = chunk(connection, rest, values=values)
+        yield from rows
+
+
+def _check_order(
+    connection: Connection, passed: tuple[str, Key] | None, reached: tuple[str, Key], *, reverse: bool = False
+) -> None:
+    """Raise unless *reached* lies beyond *passed*: a scan of a damaged table would never end.
+
+    What does not fit here is only what would mislead the scan itself: a full check finds the rest.
+    """
+    if passed is None:
+        return
+    first, second = (reached, passed) if reverse else (passed, reached)
+    if stored_name(*first) < stored_name(*second):
+        return
+    raise Damaged(f"I1: {connection.path}: the entries are not in order near {reached[0]!r}; restore a backup")
+
+
+def next_keys(connection: Connection, span: Span) -> list[Key]:
+    """Return the first KEYS_AT_ONCE keys in *span*, in order."""
+    sql, bound = _scan_sql(span, "''")
+    rows = connection.rows(f"{sql} LIMIT {KEYS_AT_ONCE}", bound)
+    _check_entries(connection, span.collection, rows)
+    return [key for key, _ in rows]
+
+
+def scan_all(connection: Connection) -> Iterator[Row]:
+    """Yield (collection, key, value) of every row, in order, as one statement sees them, whatever is in it.
+
+    Raises:
+        Damaged: a text is no UTF-8.
+    """
+    return connection.iterate("SELECT collection, key, value FROM state ORDER BY collection, key")
+
+
+def chunk_of_all(
+    connection: Connection, passed: tuple[str, Key]
+) -> tuple[list[tuple[str, Key, Stored]], tuple[str, Key] | None]:
+    """Return (collection, key, stored value) of the first entries behind *passed*, in order.
+
+    Also returns the last of them, None if there are no more behind it. `("", "")` comes before all.
+
+    Raises:
+        Damaged: a row is no entry, or the rows are not in order.
+    """
+    rows, cut = connection.chunk(_ALL, passed, BYTES_AT_ONCE)
+    _check_rows(connection, rows)
+    if not cut and len(rows) < ROWS_AT_ONCE:
+        return rows, None
+    last = rows[-1][0], rows[-1][1]
+    _check_order(connection, passed if passed[0] else None, last)
+    return rows, last
+
+
+def _check_entries(connection: Connection, collection: str, rows: Sequence[Row]) -> None:
+    """Raise unless each of *rows*, (key, value), is an entry of the collection."""
+    if rows and not _are_entries(*zip(*rows, strict=True)):
+        for key, value in rows:
+            raw_rows.STATE.check((collection, key, value), connection.path)
+
+
+def _check_rows(connection: Connection, rows: Sequence[Row]) -> None:
+    """Raise unless each of *rows*, (collection, key, value), is an entry."""
+    if not rows:
+        return
+    collections, *columns = zip(*rows, strict=True)
+    if not (all(map(is_collection, {*collections})) and _are_entries(*columns)):
+        for row in rows:
+            raw_rows.STATE.check(row, connection.path)
+
+
+def _are_entries(keys: Sequence[object], values: Sequence[object]) -> bool:
+    """Tell of many rows at once whether they have keys and values: a scan has no time for a call for each."""
+    right = {*map(type, values)} <= _STORED and {*map(type, keys)} <= _KEYS
+    return right and (all(keys) or ("" not in keys and b"" not in keys))  # 0 is a key
+
+
+def _name(connection: Connection, collection: Any, key: Any) -> Name:
+    """Return the name in a row that has no value.
+
+    Raises:
+        Damaged: it is none.
+    """
+    raw_rows.ENTRY_NAME.check((collection, key), connection.path)
+    return stored_name(collection, key)
+
+
+_STORED_OR_NONE = {*_STORED, type(None)}
+_ALL = f"{_ROW} (collection, key) > (?, ?) ORDER BY collection, key LIMIT {ROWS_AT_ONCE}"
+
+
+def _scan_sql(span: Span, column: str) -> tuple[str, list[Key]]:
+    where: list[str] = ["collection = ?"]
+    bound: list[Key] = [span.collection]
+    # Where the scan has passed is a narrower bound than where it began, and SQLite uses one of them only.
+    start = None if span.passed is not None and not span.reverse else span.start
+    stop = None if span.passed is not None and span.reverse else span.stop
+    for condition, key in ((">=", start), ("<", stop), ("<" if span.reverse else ">", span.passed)):
+        if key is not None:
+            where.append(f"key {condition} ?")
+            bound.append(key)
+    order = "DESC" if span.reverse else "ASC"
+    return f"SELECT key, {column} FROM state WHERE {' AND '.join(where)} ORDER BY key {order}", bound
+
+
+_VERBATIM = f"SELECT {verbatim.columns('collection', 'key', 'value')} FROM state ORDER BY collection, key"
+
+
+def scan_verbatim(connection: Connection) -> Iterator[Row]:
+    """Yield (collection, key, value) of every row in order, whatever is in it, as verbatim.decoded() does."""
+    return map(verbatim.decoded, connection.iterate(_VERBATIM))
+
+
+def delete_verbatim(connection: Connection, collection: object, key: object) -> None:
+    """Delete the row with this collection and key, whatever they are, inside the caller's transaction."""
+    left, right = verbatim.parameters((collection, key))
+    connection.run(f"DELETE FROM state WHERE collection = {left} AND key = {right}", verbatim.bound((collection, key)))
+
+
+def rebuild(connection: Connection) -> None:
+    """Put every row where its collection and key belong, whatever order the rows are in."""
+    connection.run("CREATE TEMP TABLE sorted AS SELECT * FROM state; DELETE FROM state")
+    connection.run("INSERT INTO state SELECT * FROM sorted ORDER BY collection, key; DROP TABLE sorted")
