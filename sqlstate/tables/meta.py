@@ -68,16 +68,16 @@ def others(connection: Connection) -> list[str]:
 
 
 def read_marker(connection: Connection) -> Marker:
-    """Return the marker; one that was never opened if the file has none yet.
+    """Return the marker; one that was never opened if the file's format has none yet.
 
     Raises:
         Damaged: it is not what it must be.
     """
     stored = connection.value("SELECT value FROM meta WHERE name = 'marker'")
-    if stored is None or stored == b"":
+    if stored == b"" or (stored is None and connection.value("PRAGMA user_version") < _MARKED_SINCE):
         return Marker()
     if not isinstance(stored, bytes) or len(stored) not in _MARKER_SIZES or stored[0] > 1:
-        raise Damaged(f"{connection.path}: the marker in the table meta is not one; restore a backup")
+        raise Damaged(f"{connection.path}: the marker in the table meta is missing or invalid; restore a backup")
     is_open, nonce, lsn, inode = _MARKER.unpack(stored.ljust(fmt.MARKER_BYTES, b"\0"))
     if not is_number(lsn):
         raise Damaged(f"{connection.path}: the marker in the table meta is of record {lsn}, and 2^62 is the last")
@@ -105,3 +105,4 @@ def _facts(connection: Connection) -> dict[Any, Any]:
 _NAMES: Final = ("store_id", "format", "journal", "created", "marker")
 _MARKER: Final = Struct(f">B{fmt.NONCE_BYTES}sQQ")
 _MARKER_SIZES: Final = (fmt.MARKER_BYTES_WITHOUT_INODE, fmt.MARKER_BYTES)
+_MARKED_SINCE: Final = 2  # format version

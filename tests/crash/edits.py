@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 EDITS_OF_A_WORKER: Final = 50
 SECONDS_HUNG: Final = 60
+LENGTH_OF_MANY: Final = 1_000
+"""A megabyte in each row makes a file that only takes long."""
 COMMITS: Final = 270
 TABLES: Final = ("state", "merkle", "wal", "staged", "meta", "audit", "schema_migrations", "log_blocks")
 FREE: Final = (
@@ -225,7 +227,7 @@ def set_column(path: Path, rng: random.Random) -> str:
     table = rng.choice(TABLES)
     with loose(path, table) as db:
         column = rng.choice(_columns(db, table)[1:])
-        value = rng.choice(VALUES[:-1])
+        value = rng.choice([each for each in VALUES if len(repr(each)) < LENGTH_OF_MANY])
         some = f"length({column})" if "WITHOUT ROWID" in _sql(db, table) else "rowid"
         db.execute(f"UPDATE {table} SET {column} = ? WHERE {some} % ? = 0", (value, rng.choice((1, 2, 5))))
     return f"{table}.{column} of many = {value!r:.40}"
