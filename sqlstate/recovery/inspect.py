@@ -110,7 +110,7 @@ class Inspection:
     store_id: bytes = bytes(fmt.STORE_ID_BYTES)
     """Zeros if it is not known."""
     audited: int = 0
-    """Number of the newest audit entry, where there is no marker to look at."""
+    """Number of the newest audit entry."""
     goes_on: bool = False
     """What SQLite would take from its -wal was proven to go on where the main file ends."""
     checked: str = "nothing to check"
@@ -187,6 +187,7 @@ def _inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None
     main = _facts_of_main(engine, Pages(_page_size(engine), b"", {}, 0))
     if main is not None:
         found.before, found.marker, found.store_id = main.head, main.marker, main.store_id
+        found.audited = main.audited
     marker = _identity_of_main(engine)[1] if main is None else main.marker
     if not marker.open and (main is not None or not is_wal):
         return  # no -wal can be missing; what else may be wrong with the file is told by others
@@ -252,7 +253,7 @@ def _inspect_wal(engine: Engine, data: FileBytes, found: Inspection) -> None:
     main = _facts_of_main(engine, Pages(size, b"", {}, 0))
     if main is not None:
         found.before, found.after, found.marker = main.head, main.head, main.marker
-        found.store_id = main.store_id
+        found.store_id, found.audited = main.store_id, main.audited
     wrong: _Wrong | None = None
     judged = None
     if scan.committed and scan.page_size == size:  # whose it is comes before what became of it
@@ -271,7 +272,8 @@ def _inspect_wal(engine: Engine, data: FileBytes, found: Inspection) -> None:
     if wrong is not None:
         found.damage, found.reason = wrong.damage, str(wrong)
     elif judged is not None:
-        found.after, found.marker, found.checked = judged
+        facts, found.checked = judged
+        found.after, found.marker, found.audited = facts.head, facts.marker, facts.audited
 
 
 def _judge_acknowledged(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> _Wrong | None:
@@ -351,7 +353,7 @@ def _judge_headless(engine: Engine, scan: WalScan, main: Facts | None, index: Wa
     # That the file has what was noted is judged with the notes.
 
 
-def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> tuple[Head, Marker, str]:
+def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> tuple[Facts, str]:
     """Judge by our tables, as they will be with the -wal: do they go on where the main file ends?"""
     pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
     try:
@@ -377,7 +379,7 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
         raise
     except StoreError as e:
         raise _Wrong("foreign", f"the file and its -wal contradict each other ({e})") from e
-    return full.head, full.marker, checked
+    return full, checked
 
 
 def _check_newest(connection: Connection, base: Head, full: Facts) -> str:
@@ -636,7 +638,7 @@ def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
             if journal.pages:
                 pages = Pages(journal.page_size, undo, journal.pages, journal.initial_pages)
         facts = _prove(stack.enter_context(file_facts.reading(engine, pages)))
-        found.after, found.marker = facts.head, facts.marker
+        found.after, found.marker, found.audited = facts.head, facts.marker, facts.audited
         found.checked = f"{facts.head.count} entries were hashed anew and have the newest commit's root"
 
 

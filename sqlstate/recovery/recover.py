@@ -167,7 +167,7 @@ def _recovered(
     engine, connection = writer.engine, writer.engine.writer
     connection.begin()
     try:
-        if not report.clean and _has_changed(connection, found):
+        if not report.clean and _is_told(connection, found):
             report = replace(report, shared=True)  # somebody else was faster, and has recovered
         writer.marking.ensure_open()
         if report.damage:  # the main file may hold blocks of commits that are lost
@@ -208,9 +208,13 @@ def _begin_anew(writer: Writer) -> None:
             writer.engine.writer.empty_wal()
 
 
-def _has_changed(connection: Connection, found: Inspection) -> bool:
-    if found.journal.kind == "rollback":
-        newer = audit.read(connection, found.audited)[0] if found.audited else []
+def _is_told(connection: Connection, found: Inspection) -> bool:
+    """Return True if somebody else has told of this crash since we looked.
+
+    Who came when we had the file open sees no crash: it rolls back what the dead left, and opens the marker as its own.
+    """
+    if found.audited:
+        newer = audit.read(connection, found.audited)[0]
         return any(entry.kind == "recovery" and not entry.detail.get("clean", True) for entry in newer)
     return found.marker is not None and metadata.read_marker(connection) != found.marker
 
