@@ -18,6 +18,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import tempfile
@@ -78,7 +79,9 @@ def prepare(folder: Path, journal: Any) -> None:
 
 
 def restore(folder: Path) -> None:
-    sqlstate.restore(folder / "store.db", folder / "new.db", replace=(folder / "new.db").exists())
+    sqlstate.restore(
+        folder / "store.db", folder / "new.db", replace=os.path.exists(folder / "new.db")
+    )  # Path raises what is injected
 
 
 def replace(folder: Path) -> None:
@@ -138,7 +141,7 @@ WORK: Final[dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]
 
 def in_child(work: Callable[[], object], strace: list[str] | None = None, limit: int = 0) -> str:
     """Do *work* in the child of a fork, traced if asked; return what became of it: an error as `KIND: text`."""
-    go, told = os.pipe(), os.pipe()
+    go, told = os.pipe(), socket.socketpair()  # an answer by write() would meet the fault of write()
     pid = os.fork()
     if pid == 0:
         with suppress(BaseException):
@@ -153,21 +156,21 @@ def in_child(work: Callable[[], object], strace: list[str] | None = None, limit:
                 said = f"{type(e).__name__}: {e}"
             except BaseException as e:  # noqa: BLE001, it must be one of ours
                 said = f"FOREIGN {type(e).__name__}: {e}"
-            os.write(told[1], json.dumps(said).encode())
+            told[1].sendall(json.dumps(said).encode())
         os._exit(0)
     tracer = None
     try:
-        for end in (go[0], told[1]):
-            os.close(end)
+        os.close(go[0])
+        told[1].close()
         if strace is not None:
             tracer = subprocess.Popen([*strace, "-p", str(pid)], stderr=subprocess.DEVNULL)
             _wait_until_traced(pid)
         os.write(go[1], b"g")
         os.close(go[1])
         answer = b""
-        while more := os.read(told[0], 65536):
+        while more := told[0].recv(65536):
             answer += more
-        os.close(told[0])
+        told[0].close()
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:
         if tracer is not None:
