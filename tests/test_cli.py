@@ -844,6 +844,7 @@ def on_terminal(*arguments: str, columns: int = 80, stdout: bool = True, **envir
     return Terminal(process.wait(timeout=DEADLINE), shown.decode().replace("\r\n", "\n"))
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_tables_that_fit_it(db: str) -> None:
     with sqlstate.open(db) as store:
         store["c"].update(

@@ -20,7 +20,7 @@ from sqlstate.cli.exits import exit_code
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.engine import CHECKPOINT_PAGES
-from tests.support.pages import example_problems, link_problems, prose
+from tests.support.pages import blocks, commands, example_problems, link_problems, prose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,18 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [page for page in PAGES if page.name != "file-format.md"]  # its program is run by test_format.py
+
+
+def example_pages() -> list[Any]:
+    """Return the pages to run; one that starts many programs is slow."""
+    found = []
+    for page in RUN:
+        programs = sum(
+            len(list(commands(each.text))) for each in blocks(page.read_text("utf-8")) if each.info == "console"
+        )
+        marks = [pytest.mark.slow] if programs > 4 else []
+        found.append(pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks))
+    return found
 
 
 def section(page: str, title: str) -> str:
@@ -131,7 +143,7 @@ def read(name: str) -> str:
     return (REFERENCE / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", example_pages())
 def test_the_examples_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) -> None:
     problems = example_problems(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)), tmp_path)
     assert not problems, "\n\n".join(problems)

@@ -203,6 +203,7 @@ def reads(store: sqlstate.Store, go_on: threading.Event, errors: list[BaseExcept
         errors.append(e)
 
 
+@pytest.mark.slow
 def test_close_beside_readers_leaves_one_file(tmp_path: Path) -> None:
     left: dict[int, list[str]] = {}
     errors: list[BaseException] = []

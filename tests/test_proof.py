@@ -97,6 +97,7 @@ def test_of_all_subsets_of_eight_leaves_only_the_honest_one_is_accepted(name: st
 
 
 @pytest.mark.parametrize("name", ["three levels", "collections and kinds of keys"])
+@pytest.mark.slow
 def test_of_all_subsets_of_eight_leaves_only_the_honest_range_is_accepted(name: str) -> None:
     of = universe(name)
     for question in ranges(of, (2,)):

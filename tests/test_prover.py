@@ -160,6 +160,7 @@ def test_random_proofs_of_random_stores_are_the_plain_ones(changes: list[dict[Na
 
 
 @pytest.mark.usefixtures("deep_trees")
+@pytest.mark.slow
 def test_a_store_of_some_hundred_entries_gives_the_plain_proofs_of_every_span() -> None:
     values: dict[Name, Value] = {}
     with new_store() as store:
