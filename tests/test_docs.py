@@ -162,6 +162,36 @@ def test_the_api_page_names_all_that_callers_can_use() -> None:
     assert api_problems(read("api.md")) == []
 
 
+def promises_problems(page: str) -> list[str]:
+    """Look for the tests that the table of promises names."""
+    named = set(re.findall(r"`(\w+\.py)`", page))
+    found = [f"there is no tests/{name}" for name in sorted(named) if not (ROOT / "tests" / name).is_file()]
+    rows = [row for row in re.findall(r"^\| (.*) \|$", page, re.MULTILINE)[1:] if "`" not in row.split(" | ")[-1]]
+    return found + [f"{row} names no test" for row in rows if "](" not in row.split(" | ")[-1]]
+
+
+def test_each_promise_names_tests_that_are_there() -> None:
+    assert promises_problems(read("promises.md")) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        ("`test_tree.py`", "`test_trees.py`", "there is no tests/test_trees.py"),
+        ("| `test_encoding.py` |", "| none |", "What you read is what you wrote"),
+    ],
+)
+def test_a_promise_without_its_test_is_found_out(right: str, wrong: str, problem: str) -> None:
+    page = read("promises.md")
+    assert right in page
+    assert any(each.startswith(problem) for each in promises_problems(page.replace(right, wrong)))
+
+
+def test_the_readme_has_no_links_that_need_a_clone() -> None:
+    """It is shown by package indexes too, where there is no folder beside it."""
+    assert re.findall(r"\]\((?!https://)", prose((ROOT / "README.md").read_text(encoding="utf-8"))) == []
+
+
 def test_the_api_page_states_the_limits_of_the_code() -> None:
     limits = (fmt.NAME_BYTES_MAX, fmt.KEY_BYTES_MAX, fmt.VALUE_BYTES_MAX, fmt.NOTE_BYTES_MAX, fmt.JSON_DEPTH_MAX)
     for number in (*limits, BUFFER_ENTRIES, CHECKPOINT_PAGES):
