@@ -192,6 +192,11 @@ def test_the_readme_has_no_links_that_need_a_clone() -> None:
     assert re.findall(r"\]\((?!https://)", prose((ROOT / "README.md").read_text(encoding="utf-8"))) == []
 
 
+def test_the_site_has_each_page_once() -> None:
+    shown = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(shown) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
+
+
 def test_the_api_page_states_the_limits_of_the_code() -> None:
     limits = (fmt.NAME_BYTES_MAX, fmt.KEY_BYTES_MAX, fmt.VALUE_BYTES_MAX, fmt.NOTE_BYTES_MAX, fmt.JSON_DEPTH_MAX)
     for number in (*limits, BUFFER_ENTRIES, CHECKPOINT_PAGES):
