@@ -395,7 +395,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("sql", WRONG.values(), ids=WRONG)
-@pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.parametrize("journal", ["wal", pytest.param("delete", marks=pytest.mark.slow)])
 def test_a_store_that_is_damaged_is_neither_backed_up_nor_restored(tmp_path: Path, journal: Journal, sql: str) -> None:
     path = made(tmp_path / "test.db", journal)
     with sqlstate.open(path) as store:
@@ -426,6 +426,7 @@ def test_a_store_that_is_damaged_is_neither_backed_up_nor_restored(tmp_path: Pat
     assert names(tmp_path) == ["b", "test.db"]
 
 
+@pytest.mark.slow
 def test_a_damaged_page_takes_no_place(tmp_path: Path) -> None:
     path = made(tmp_path / "test.db")
     with sqlstate.open(path) as store:

@@ -328,6 +328,7 @@ def test_a_recovery_that_reports_something_else_is_found_out(
 
 
 @pytest.mark.parametrize("reported", [True, False])
+@pytest.mark.slow
 def test_drafts_rolled_back_in_silence_are_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: bool
 ) -> None:
@@ -425,6 +426,7 @@ def test_a_replay_stops_at_the_head_that_it_is_given(store: sqlstate.Store) -> N
 # ---- The verb ----
 
 
+@pytest.mark.slow
 def test_the_verb_prints_its_facts_and_removes_what_it_made(here: Path) -> None:
     result = run("drill", "--kills", "3", "--seed", "4")
     assert (result.exit_code, result.exception) == (0, None), result.stderr

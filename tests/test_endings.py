@@ -85,7 +85,12 @@ def kept(path: Path, collection: str = "log") -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("way", "mode"), [*[(way, "group") for way in WAYS_OUT], ("by its last line", "full"), ("by an exception", "full")]
+    ("way", "mode"),
+    [
+        *[(way, "group") for way in WAYS_OUT],
+        pytest.param("by its last line", "full", marks=pytest.mark.slow),
+        pytest.param("by an exception", "full", marks=pytest.mark.slow),
+    ],
 )
 def test_what_was_submitted_is_waited_for_at_the_end(path: Path, way: str, mode: str) -> None:
     ending, status = WAYS_OUT[way]
@@ -159,7 +164,13 @@ CALLS = {
 
 
 @pytest.mark.parametrize(
-    ("held", "mode"), [("plain", "full"), ("plain", "group"), ("cycle-begun", "group"), ("module-begun", "full")]
+    ("held", "mode"),
+    [
+        ("plain", "full"),
+        ("cycle-begun", "group"),
+        pytest.param("plain", "group", marks=pytest.mark.slow),
+        pytest.param("module-begun", "full", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_in_a_finaliser_at_the_end_neither_hangs_nor_leaks(path: Path, call: str, held: str, mode: str) -> None:

@@ -76,6 +76,7 @@ def test_a_number_of_each_exponent_is_written_as_the_store_writes_it(digits: str
 
 @given(value=documents)
 @settings(max_examples=150, deadline=None)
+@pytest.mark.slow
 def test_what_a_range_returns_is_what_the_store_reads(value: Any) -> None:
     stored: Any = CODEC.encode(value)
     of = proving.tree([("c", 1, stored)])
