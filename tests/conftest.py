@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import hypothesis
 import pytest
 
 import sqlstate
@@ -18,6 +19,10 @@ from tests.reference import plain
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
     from pathlib import Path
+
+# An example may take as long as it takes: no test depends on the machine's speed. A failure prints how to replay it.
+hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("here")
 
 DEFAULT_TIER: Final = "not slow and not crash and not browser"
 UNDONE: Final = 50_000
