@@ -429,6 +429,7 @@ def test_export_refuses_what_would_do_harm(letters: str, tmp_path: Path) -> None
     assert Path(letters).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_imported_export_has_the_same_root(geo: str, tmp_path: Path) -> None:
     copy, out = str(tmp_path / "copy.db"), str(tmp_path / "out.jsonl")
     good("export", geo, "-o", out)

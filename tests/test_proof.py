@@ -90,6 +90,7 @@ def test_of_all_pruned_trees_in_all_forms_only_the_honest_one_is_accepted(name: 
 
 @pytest.mark.parametrize("name", ["three levels", "collections and kinds of keys"])
 @pytest.mark.parametrize(("kind", "form"), [("present", ASKED), ("absent", BESIDE), ("count", BESIDE)])
+@pytest.mark.slow
 def test_of_all_subsets_of_eight_leaves_only_the_honest_one_is_accepted(name: str, kind: str, form: int) -> None:
     of = universe(name)
     for question in questions(of, kind):
@@ -115,6 +116,7 @@ def bodies_of_range(name: str, first: int, end: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["three levels", "collections and kinds of keys"])
+@pytest.mark.slow
 def test_of_all_subsets_of_eight_leaves_only_the_honest_proof_of_many_is_accepted(name: str) -> None:
     of = universe(name)
     entries, free = of.entries, gaps(of)

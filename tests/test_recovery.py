@@ -546,6 +546,7 @@ def orphan(path: Path, store_id: bytes, nonce: int = 1) -> Path:
 
 @pytest.mark.parametrize("recover", ["rollback", "resume"])
 @pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.slow
 def test_a_crash_at_any_step_of_recovery_ends_in_the_same_state_and_nothing_is_done_twice(
     tmp_path: Path, journal: Any, recover: str
 ) -> None:

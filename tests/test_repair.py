@@ -637,6 +637,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_verb_repairs_and_says_what_it_did(made: Made) -> None:
     damaged = made.damage(*DAMAGE["several at once"])
     code, out, _ = run("repair", made.path, "--dry-run", "--json")
