@@ -1,13 +1,15 @@
-"""Fixtures. Every store that a test opens through them is judged whole when the test ends.
+"""Fixtures, and the tiers. Every store that a test opens through a fixture is judged when the test ends.
 
 The judge is tests/reference/plain.py, which shares no code with sqlstate: root, tree rows, chain and all
-invariants I1 to I14 of the file-format page, read through another SQLite library.
+invariants I1 to I14 of the file-format page, read through another SQLite library. tests/README.md tells of the tiers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import hypothesis
 import pytest
 
 import sqlstate
@@ -17,6 +19,46 @@ from tests.reference import plain
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
     from pathlib import Path
+
+# An example may take as long as it takes: no test depends on the machine's speed. A failure prints how to replay it.
+hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("here")
+
+DEFAULT_TIER: Final = "not slow and not crash and not browser"
+UNDONE: Final = 50_000
+"""How many entries the judge hashes to recompute earlier roots: those of 50 commits, or of fewer in a big store."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests of every tier, not the default tier alone")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Run the default tier, unless the command line asks for others: by `-m`, by `--all`, or by naming a file.
+
+    The workers of pytest-xdist are given the controller's choice.
+    """
+    named = any(not (config.invocation_params.dir / part).is_dir() for part in config.args)
+    if not (config.option.all or config.option.markexpr or named):
+        config.option.markexpr = DEFAULT_TIER
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    default = config.option.markexpr == DEFAULT_TIER
+    return "tier: the default; `--all` or `-m` runs others" if default else "tier: as the command line says"
+
+
+def judge(path: Path, item: pytest.Item) -> tuple[str, ...]:
+    """Return what the judge finds in the closed file at *path*, after the test *item*.
+
+    Entries, tree, records and chain are judged whole. Of earlier roots it recomputes fewer in big stores, at least the
+    newest, unless the test is marked slow.
+    """
+    with closing(plain.connect(path)) as connection:
+        [entries] = connection.execute("SELECT count(*) FROM state").fetchone()
+    history = 50 if item.get_closest_marker("slow") else min(50, UNDONE // max(1, entries) + 1)
+    return plain.judge(path, history=history).findings
 
 
 class OpenStore(Protocol):
@@ -40,7 +82,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def open_store(path: Path) -> Iterator[OpenStore]:
+def open_store(path: Path, request: pytest.FixtureRequest) -> Iterator[OpenStore]:
     stores: list[sqlstate.Store] = []
 
     def open_(at: Path | None = None, /, **options: Any) -> sqlstate.Store:
@@ -52,8 +94,7 @@ def open_store(path: Path) -> Iterator[OpenStore]:
     for store in stores:
         store.close()
     for file in {store.path for store in stores}:
-        judgement = plain.judge(file)
-        assert judgement.findings == (), f"{file.name} is not sound"
+        assert judge(file, request.node) == (), f"{file.name} is not sound"
 
 
 @pytest.fixture
@@ -63,7 +104,7 @@ def store(open_store: OpenStore) -> sqlstate.Store:
 
 
 @pytest.fixture
-async def opens(path: Path) -> AsyncIterator[OpenAsyncStore]:
+async def opens(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[OpenAsyncStore]:
     """Opens stores that are closed and judged when the test ends."""
     stores: list[aio.AsyncStore] = []
 
@@ -76,7 +117,7 @@ async def opens(path: Path) -> AsyncIterator[OpenAsyncStore]:
     for each in stores:
         await each.close()
     for file in {each.path for each in stores}:
-        assert plain.judge(file).findings == ()
+        assert judge(file, request.node) == ()
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ def check_refused(path: Path, damage: str = "missing") -> sqlstate.JournalDamage
 # ---- Looks ----
 
 
+@pytest.mark.slow
 def test_other_programs_beside_a_store() -> None:
     result = check(14)
     assert result.counts["looked at"] >= 20
@@ -353,6 +354,7 @@ def test_notes_of_an_earlier_boot_are_replaced(path: Path, open_store: OpenStore
     assert open_store().recovery.journal.kind == "folded"
 
 
+@pytest.mark.slow
 def test_many_handles_that_die_do_not_let_them_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acknowledged, "_BYTES_MAX", 64 + 3 * 128)
     with sqlstate.open(path) as store:

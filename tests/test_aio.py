@@ -407,7 +407,7 @@ async def test_run_returns_the_result_and_undoes_what_failed(aiostore: aio.Async
     assert await content(aiostore) == {"k": 1}
 
 
-@pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.parametrize("journal", [pytest.param("wal", marks=pytest.mark.slow), "delete"])
 @pytest.mark.parametrize("mode", ["group", "full"])
 async def test_increments_of_many_tasks_add_up(opens: OpenAsyncStore, mode: str, journal: str) -> None:
     opened = await opens(mode=mode, journal=journal, timeout=30)

@@ -62,6 +62,7 @@ async def test_a_scan_sees_one_state_over_all_its_chunks(aiostore: aio.AsyncStor
     assert seen == {0: 5000}
 
 
+@pytest.mark.slow
 async def test_a_scan_takes_one_hop_for_each_chunk_and_chunks_grow(
     aiostore: aio.AsyncStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +228,7 @@ async def test_two_tasks_at_one_scan_are_refused(aiostore: aio.AsyncStore) -> No
     assert await anext(rows) == (1, 1)
 
 
+@pytest.mark.slow
 async def test_a_scan_goes_from_thread_to_thread(aiostore: aio.AsyncStore) -> None:
     """A statement is stepped by one thread at a time, each time perhaps by another one: all of them at once."""
     await aiostore["c"].update({i: i for i in range(12_000)})

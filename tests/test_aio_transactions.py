@@ -381,6 +381,7 @@ def replay(model: dict[int, str], script: list[Any], number: int) -> tuple[list[
     data=st.dictionaries(st.sampled_from(KEYS), st.just("old")),
 )
 @example(scripts=[[("get", 0), ("put", 1)], [("get", 1), ("put", 0)]], order=[0, 1, 0, 1], data={})  # write skew
+@pytest.mark.slow
 def test_transactions_are_serializable_and_fail_only_if_they_must(
     backend: str, scripts: list[Any], order: list[int], data: dict[int, str]
 ) -> None:

@@ -248,6 +248,7 @@ def test_commits_between_any_two_steps_of_a_copy_are_not_in_it(
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.slow
 def test_backups_beside_writers_in_other_processes_are_commits(tmp_path: Path, journal: Journal) -> None:
     with sqlstate.open(tmp_path / "test.db", journal=journal, timeout=60) as store:
         with store.transaction() as txn:
@@ -307,6 +308,7 @@ def test_a_store_that_is_closed_meanwhile_ends_the_copy(tmp_path: Path, monkeypa
 @needs_fork
 @pytest.mark.parametrize("what", ["a backup", "a restore"])
 @pytest.mark.parametrize("then", ["goes on", "raises"])
+@pytest.mark.slow
 def test_the_child_of_a_fork_is_refused_and_its_parents_file_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, then: str
 ) -> None:
@@ -393,7 +395,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("sql", WRONG.values(), ids=WRONG)
-@pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.parametrize("journal", ["wal", pytest.param("delete", marks=pytest.mark.slow)])
 def test_a_store_that_is_damaged_is_neither_backed_up_nor_restored(tmp_path: Path, journal: Journal, sql: str) -> None:
     path = made(tmp_path / "test.db", journal)
     with sqlstate.open(path) as store:
@@ -424,6 +426,7 @@ def test_a_store_that_is_damaged_is_neither_backed_up_nor_restored(tmp_path: Pat
     assert names(tmp_path) == ["b", "test.db"]
 
 
+@pytest.mark.slow
 def test_a_damaged_page_takes_no_place(tmp_path: Path) -> None:
     path = made(tmp_path / "test.db")
     with sqlstate.open(path) as store:
@@ -953,6 +956,7 @@ def cleared(folder: Path, store_id: bytes) -> None:
 
 @needs_fork
 @pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.slow
 def test_a_backup_that_is_killed_at_any_step_leaves_no_fewer_backups_and_the_newest_in_its_place(
     tmp_path: Path, journal: Journal
 ) -> None:

@@ -59,6 +59,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     return done.stdout, json.loads((folder / "figures.json").read_text()), page
 
 
+@pytest.mark.slow
 def test_every_row_is_printed_and_in_the_json(trial: tuple[str, dict[str, Any], Path]) -> None:
     printed, figures, _ = trial
     assert [row["name"] for row in figures["rows"]] == ROWS
@@ -69,6 +70,7 @@ def test_every_row_is_printed_and_in_the_json(trial: tuple[str, dict[str, Any], 
         assert row["ours"] > 0
 
 
+@pytest.mark.slow
 def test_every_kind_of_store_has_a_line_also_one_that_is_missing(trial: tuple[str, dict[str, Any], Path]) -> None:
     _, figures, _ = trial
     lines = {sheet["name"]: sheet["lines"] for sheet in figures["sheets"]}["original"]
@@ -78,6 +80,7 @@ def test_every_kind_of_store_has_a_line_also_one_that_is_missing(trial: tuple[st
         assert first == "missing" if kind.missing else first > 0
 
 
+@pytest.mark.slow
 def test_figures_of_an_earlier_run_are_shown_from_its_json(
     trial: tuple[str, dict[str, Any], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,11 +90,13 @@ def test_figures_of_an_earlier_run_are_shown_from_its_json(
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.slow
 def test_a_trial_is_not_held_to_the_goals(trial: tuple[str, dict[str, Any], Path]) -> None:
     _, figures, _ = trial
     assert {row["goal"] for row in figures["rows"]} == {None}
 
 
+@pytest.mark.slow
 def test_header_says_where_and_with_what(trial: tuple[str, dict[str, Any], Path]) -> None:
     printed, figures, _ = trial
     assert list(figures["facts"]) == [
@@ -104,6 +109,7 @@ def test_header_says_where_and_with_what(trial: tuple[str, dict[str, Any], Path]
     assert apsw.sqlite_lib_version() in figures["facts"]["versions"]
 
 
+@pytest.mark.slow
 def test_page_is_rewritten_between_its_markers(trial: tuple[str, dict[str, Any], Path]) -> None:
     _, figures, page = trial
     result = report.Result.from_dict(figures)

@@ -562,5 +562,6 @@ def test_the_verb_writes_a_finding_a_line_on_a_terminal(made: Path, monkeypatch:
     assert "theirs" in out
 
 
+@pytest.mark.slow
 def test_single_bytes_changed_from_outside_are_all_found_and_named() -> None:
     campaign(13)

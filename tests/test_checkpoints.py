@@ -189,6 +189,7 @@ def overlap(store: sqlstate.Store, stop: threading.Event) -> None:
             before.close()
 
 
+@pytest.mark.slow
 def test_short_readers_that_overlap_do_not_let_the_wal_grow(path: Path, open_store: OpenStore) -> None:
     store, read = open_store(), open_store(read_only=True)
     store["c"]["k"] = 1

@@ -429,6 +429,7 @@ def test_export_refuses_what_would_do_harm(letters: str, tmp_path: Path) -> None
     assert Path(letters).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_imported_export_has_the_same_root(geo: str, tmp_path: Path) -> None:
     copy, out = str(tmp_path / "copy.db"), str(tmp_path / "out.jsonl")
     good("export", geo, "-o", out)
@@ -844,6 +845,7 @@ def on_terminal(*arguments: str, columns: int = 80, stdout: bool = True, **envir
     return Terminal(process.wait(timeout=DEADLINE), shown.decode().replace("\r\n", "\n"))
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_tables_that_fit_it(db: str) -> None:
     with sqlstate.open(db) as store:
         store["c"].update(

@@ -165,6 +165,7 @@ def test_recover_makes_no_store_and_knows_its_ways(tmp_path: Path, db: str) -> N
     bad(Exit.CANNOT_OPEN, "recover", str(tmp_path / "text"))
 
 
+@pytest.mark.slow
 def test_recover_prints_a_table_on_a_terminal(tmp_path: Path) -> None:
     file = crashed(tmp_path / "app.db")
     code, shown = on_terminal("recover", file, "--how", "refuse", columns=200)
@@ -377,6 +378,7 @@ def test_restore_refuses_what_would_do_harm(db: str, tmp_path: Path) -> None:
     assert not (tmp_path / "back.db").exists()
 
 
+@pytest.mark.slow
 def test_backup_and_restore_show_a_bar_on_a_terminal(db: str, tmp_path: Path) -> None:
     copy = str(tmp_path / "copy.db")
     for command in (["backup", db, copy], ["restore", copy, str(tmp_path / "back.db"), "--replace"]):

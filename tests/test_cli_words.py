@@ -95,6 +95,7 @@ def test_messages_of_real_commands_say_what_the_user_of_the_shell_can_do(tmp_pat
 # ---- The locale ----
 
 
+@pytest.mark.slow
 def test_with_an_ascii_locale_text_is_utf8_all_the_same(tmp_path: Path) -> None:
     file = tmp_path / "Zürich.db"
     key, name = "clé €", "réglages"

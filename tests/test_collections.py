@@ -358,7 +358,13 @@ def test_a_stored_text_that_is_no_json_is_reported_as_damage(store: Store) -> No
 
 
 @pytest.mark.parametrize(
-    "value", [b"x" * 100_000_000, "é" * 1_000_000, b"", list(range(100_000))], ids=["100MB", "text", "empty", "list"]
+    "value",
+    [
+        pytest.param(b"x" * 100_000_000, id="100MB", marks=pytest.mark.slow),
+        pytest.param("é" * 1_000_000, id="text"),
+        pytest.param(b"", id="empty"),
+        pytest.param(list(range(100_000)), id="list"),
+    ],
 )
 def test_a_large_or_an_empty_value_is_stored_exactly(store: Store, value: Any) -> None:
     store["c"]["k"] = value

@@ -157,6 +157,7 @@ def test_a_store_of_version_0_1_0_that_was_copied_open_can_be_taken_too(path: Pa
     assert sqlstate.restore(copy, path.with_name("dest.db"), accept_copy=True).head.seq == COMMITS
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_a_copy_is_and_takes_it(path: Path) -> None:
     copy, _ = copy_of_open(path, "shell .backup")
     dest = path.with_name("dest.db")

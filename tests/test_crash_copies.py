@@ -5,7 +5,11 @@ Method: as each campaign says of itself, at the counts for every change. `python
 
 from __future__ import annotations
 
+import pytest
+
 from tests.crash.campaign import check
+
+pytestmark = pytest.mark.crash
 
 
 def test_of_a_damaged_source_nothing_takes_the_place_of_a_good_one() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.crash.campaign import check
 
+pytestmark = pytest.mark.crash
+
 
 def test_a_scan_that_a_thread_leaves_holds_nothing() -> None:
     result = check(15)

@@ -5,7 +5,11 @@ The campaigns stand in tests/crash; `python -m tests.crash` runs them with any c
 
 from __future__ import annotations
 
+import pytest
+
 from tests.crash.campaign import check
+
+pytestmark = pytest.mark.crash
 
 
 def test_every_crash_of_a_store_with_sqlites_wal_is_recovered_from() -> None:

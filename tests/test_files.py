@@ -57,7 +57,7 @@ class Process:
     """A Python process that runs *code*, says one line and waits. Use it in a `with` block, which kills it."""
 
     def __init__(self, code: str, *arguments: object) -> None:
-        before = f"import os, sys\nfrom sqlstate import files\nOURS, SESSION = {OURS!r}, {SESSION!r}\n"
+        before = f"import os, sys\nfrom sqlstate.files import replace as files\nOURS, SESSION = {OURS!r}, {SESSION!r}\n"
         self.process = subprocess.Popen(
             [sys.executable, "-c", before + code, *map(str, arguments)],
             env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -666,6 +666,7 @@ def die_at_each_change(folder: str) -> None:
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 @pytest.mark.parametrize("log", [CLOSED_UP, ENDED], ids=["numbers without holes", "with a hole"])
+@pytest.mark.slow
 def test_a_death_on_the_way_to_the_newest_format_leaves_one_of_the_two_whole(
     tmp_path: Path, journal: str, log: list[plain.Record], version: int
 ) -> None:

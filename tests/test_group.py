@@ -291,7 +291,11 @@ NOTHINGS: list[Callable[[Transaction], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=["at once", "buffered", "applied", "large"])
+@pytest.mark.parametrize(
+    "failure",
+    [*FAILURES[:3], pytest.param(FAILURES[3], marks=pytest.mark.slow)],
+    ids=["at once", "buffered", "applied", "large"],
+)
 def test_what_comes_after_a_failing_first_is_done(store: Store, failure: Callable[[Transaction], Any]) -> None:
     """The first of a group takes the beginning of SQLite's transaction with it when it fails."""
     line = line_of_requests(store)
@@ -453,6 +457,7 @@ def test_expect_looks_at_what_those_before_it_left(store: Store) -> None:
 # ---- Large ones ----
 
 
+@pytest.mark.slow
 def test_a_transaction_beyond_the_buffers_shares_a_commit(store: Store) -> None:
     many = {i: i for i in range(BUFFER_ENTRIES + 100)}
     futures = submit(

@@ -164,6 +164,7 @@ def test_a_kill_at_an_exact_point_of_a_group(path: Path, point: str, at: int) ->
         assert durable == [seq], "a commit that was made is not there"
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_while_another_process_looks_on(path: Path) -> None:
     rng = random.Random(4)  # noqa: S311, no secret
     for _ in range(4):

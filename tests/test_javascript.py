@@ -116,6 +116,7 @@ def python(paper: bytes, one: mutated_proofs.Case) -> Said:
     return verdicts.said_of(lambda: ask(paper, one.root, one.question))
 
 
+@pytest.mark.slow
 def test_each_verdict_on_mutated_proofs_is_that_of_python() -> None:
     pool = mutated_proofs.stores(7)
     cases = [mutated_proofs.case(pool, 7, number) for number in range(4_000)]
@@ -468,6 +469,7 @@ def test_sha256_is_that_of_hashlib() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_proof_that_promises_much_takes_no_memory_for_it() -> None:
     child = u8(OPAQUE) + u64(1) + bytes(32)
     named = plain.name_bytes("c", 1)
@@ -500,6 +502,7 @@ def test_a_proof_that_promises_much_takes_no_memory_for_it() -> None:
         assert {each.kind for each in said} == {"ProofInvalid"}
 
 
+@pytest.mark.slow
 def test_many_questions_to_one_proof_take_no_square_of_their_number() -> None:
     """Absent keys in one gap: comparing each with all others would not end."""
     of = mutated_proofs.deep_tree([("c", -1, b""), ("c", 10**9, b"")])
@@ -587,6 +590,7 @@ def some_of(kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["present", "absent", "range", "count"])
+@pytest.mark.browser
 def test_the_page_says_what_a_pasted_proof_proves(page: browser.Browser, kind: str) -> None:
     for case in some_of(kind):
         question = question_of(case)
@@ -610,6 +614,7 @@ def test_the_page_says_what_a_pasted_proof_proves(page: browser.Browser, kind: s
             assert levels == list(range(levels[0], 0, -1))
 
 
+@pytest.mark.browser
 def test_the_page_says_why_a_proof_is_refused(page: browser.Browser) -> None:
     case = next(each for each in some_of("present") if each["universe"] == "three levels")
     question, root = question_of(case), ROOTS[case["universe"]].hex()
@@ -636,6 +641,7 @@ def test_the_page_says_why_a_proof_is_refused(page: browser.Browser) -> None:
         assert page.rows() == {}
 
 
+@pytest.mark.browser
 def test_the_page_takes_the_keyboard_alone(page: browser.Browser) -> None:
     case = some_of("absent")[-1]
     fill_in(page, f"\n {case['json']}\n", f" {ROOTS[case['universe']].hex()} ", question_of(case))
@@ -644,6 +650,7 @@ def test_the_page_takes_the_keyboard_alone(page: browser.Browser) -> None:
     assert page.text("#verdict") == "Proven"
 
 
+@pytest.mark.browser
 def test_the_page_lets_go_of_spaces_around_numbers_and_digits_but_not_around_text(page: browser.Browser) -> None:
     of = mutated_proofs.deep_tree([("c", 5, b"\xab"), ("c", " k ", b"\xab"), ("c", b"\xcd", b"\xab")])
     for key, spelt in ((5, " 5 "), (b"\xcd", " CD "), (" k ", " k ")):
@@ -657,6 +664,7 @@ def test_the_page_lets_go_of_spaces_around_numbers_and_digits_but_not_around_tex
         assert page.text("#verdict") == "Proven", (key, page.text("#reason"))
 
 
+@pytest.mark.browser
 def test_the_page_takes_keys_with_line_ends_in_quotes(page: browser.Browser) -> None:
     of = mutated_proofs.deep_tree([("c", 'a\n"b', "1")])
     paper = proving.honest_body(of, Question("present", "c", 'a\n"b', "1"))
@@ -670,6 +678,7 @@ def test_the_page_takes_keys_with_line_ends_in_quotes(page: browser.Browser) -> 
     assert page.text("#verdict") == "No question"
 
 
+@pytest.mark.browser
 def test_what_a_proof_holds_is_shown_as_text_and_never_run(page: browser.Browser) -> None:
     script = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
     of = mutated_proofs.deep_tree([(script, script, json.dumps(script))])
@@ -682,6 +691,7 @@ def test_what_a_proof_holds_is_shown_as_text_and_never_run(page: browser.Browser
     assert page.evaluate("document.querySelectorAll('img, #tables script').length") == 0
 
 
+@pytest.mark.browser
 def test_a_long_range_is_cut_for_the_eye_and_says_so(page: browser.Browser) -> None:
     of = mutated_proofs.deep_tree([("c", number, str(number)) for number in range(1_500)])
     body = proving.honest_body(of, Question("range", "c"))
@@ -692,6 +702,7 @@ def test_a_long_range_is_cut_for_the_eye_and_says_so(page: browser.Browser) -> N
     assert len(page.rows()["Entries, the first 1000 of 1500"]) == 1_000
 
 
+@pytest.mark.browser
 def test_each_field_of_the_page_has_a_name(page: browser.Browser) -> None:
     for kind in ("present", "absent", "range", "count"):
         page.choose("kind", kind)
@@ -701,6 +712,7 @@ def test_each_field_of_the_page_has_a_name(page: browser.Browser) -> None:
         assert all(names)
 
 
+@pytest.mark.browser
 def test_the_page_says_what_a_proof_does_not_show(page: browser.Browser) -> None:
     said = page.text("main")
     for words in ("same file", "newest", "elsewhere", "has a proof of its own", "kept the order"):

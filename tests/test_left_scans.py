@@ -60,6 +60,7 @@ def test_tracebacks_that_are_kept_lose_no_update(store: sqlstate.Store) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.slow
 def test_scans_that_transactions_leave_do_not_freeze_the_process(path: Path, backend: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FREEZES, str(path), backend],

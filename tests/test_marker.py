@@ -152,6 +152,7 @@ def test_close_puts_it_to_rest_with_the_greatest_lsn(path: Path) -> None:
     assert len(set(nonces)) == 3, "two sessions had one nonce"
 
 
+@pytest.mark.slow
 def test_a_handle_that_stays_while_another_closes_opens_it_anew(path: Path, open_store: OpenStore) -> None:
     store = open_store()
     with Remote.opened(path) as other:
@@ -209,6 +210,7 @@ def test_a_reader_of_an_older_commit_only_delays_it(path: Path, open_store: Open
     assert (seen.open, seen.seq) == (True, 4)
 
 
+@pytest.mark.slow
 def test_who_finds_it_opened_by_another_whom_a_reader_delayed_carries_it_over(
     path: Path, open_store: OpenStore
 ) -> None:

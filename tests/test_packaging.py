@@ -161,7 +161,7 @@ import sqlstate.tables.migrations
 with sqlstate.open("test.db") as store:
     store["c"]["k"] = {"from": "the wheel"}
     said = store.head().seq
-print(json.dumps([sqlstate.__file__, sqlstate.__version__, str(sqlstate.migrate._folder()), said]))
+print(json.dumps([sqlstate.__file__, sqlstate.__version__, str(sqlstate.tables.migrations._folder()), said]))
 """
 
 

@@ -275,6 +275,7 @@ def test_a_kill_loses_no_acknowledged_commit_and_leaves_no_half_of_one(
 
 @needs_fork
 @pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.slow
 def test_a_death_at_any_write_of_a_stores_life_leaves_a_sound_store(tmp_path: Path, journal: str) -> None:
     """From the making of the file to its closing, every write, sync, truncation and deletion is the last one once."""
     lives = []

@@ -90,6 +90,7 @@ def test_of_all_pruned_trees_in_all_forms_only_the_honest_one_is_accepted(name: 
 
 @pytest.mark.parametrize("name", ["three levels", "collections and kinds of keys"])
 @pytest.mark.parametrize(("kind", "form"), [("present", ASKED), ("absent", BESIDE), ("count", BESIDE)])
+@pytest.mark.slow
 def test_of_all_subsets_of_eight_leaves_only_the_honest_one_is_accepted(name: str, kind: str, form: int) -> None:
     of = universe(name)
     for question in questions(of, kind):
@@ -97,6 +98,7 @@ def test_of_all_subsets_of_eight_leaves_only_the_honest_one_is_accepted(name: st
 
 
 @pytest.mark.parametrize("name", ["three levels", "collections and kinds of keys"])
+@pytest.mark.slow
 def test_of_all_subsets_of_eight_leaves_only_the_honest_range_is_accepted(name: str) -> None:
     of = universe(name)
     for question in ranges(of, (2,)):
@@ -114,6 +116,7 @@ def bodies_of_range(name: str, first: int, end: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["three levels", "collections and kinds of keys"])
+@pytest.mark.slow
 def test_of_all_subsets_of_eight_leaves_only_the_honest_proof_of_many_is_accepted(name: str) -> None:
     of = universe(name)
     entries, free = of.entries, gaps(of)
@@ -636,13 +639,8 @@ print(*loaded)
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert set(ran.stdout.split()) <= {
-        "sqlstate",
-        "sqlstate.proof",
-        "sqlstate.errors",
-        "sqlstate.format",
-        "sqlstate.format.constants",
-    }
+    allowed = {"sqlstate", "sqlstate.proof", "sqlstate.errors", "sqlstate.format", "sqlstate.format.constants"}
+    assert set(ran.stdout.split()) <= allowed
 
 
 def test_bounds_of_these_tests_reach_every_gap() -> None:

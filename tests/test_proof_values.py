@@ -56,6 +56,7 @@ def accepts(stored: Any, value: Any) -> bool:
 @example(value=[1e15, 1e16, 1.5e16, 123456789012345680.0, 1e17, 1e20, 1e21, 1e22, 1e23, 1e100, 1.5e300, 5e-324])
 @example(value=[2.0**53, 2.0**63, 2.0**64, 1.7976931348623157e308, 0.1, 100000.0, 1e5, -1e16])
 @example(value={"\U0001f511": 1, "\uffff": 2, "\u00e9": 3, "": 4, "a\0": 5, "a": 6})
+@pytest.mark.slow
 def test_a_value_is_written_as_the_store_writes_it(value: Any) -> None:
     assert accepts(CODEC.encode(value), value)
 
@@ -75,6 +76,7 @@ def test_a_number_of_each_exponent_is_written_as_the_store_writes_it(digits: str
 
 @given(value=documents)
 @settings(max_examples=150, deadline=None)
+@pytest.mark.slow
 def test_what_a_range_returns_is_what_the_store_reads(value: Any) -> None:
     stored: Any = CODEC.encode(value)
     of = proving.tree([("c", 1, stored)])

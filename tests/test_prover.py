@@ -138,6 +138,7 @@ def change(store: Store, values: dict[Name, Value], batch: dict[Name, Value | No
 @pytest.mark.usefixtures("deep_trees")
 @given(changes=batches, seed=st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_random_proofs_of_random_stores_are_the_plain_ones(changes: list[dict[Name, Value | None]], seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311, no secret
     values: dict[Name, Value] = {}
@@ -160,6 +161,7 @@ def test_random_proofs_of_random_stores_are_the_plain_ones(changes: list[dict[Na
 
 
 @pytest.mark.usefixtures("deep_trees")
+@pytest.mark.slow
 def test_a_store_of_some_hundred_entries_gives_the_plain_proofs_of_every_span() -> None:
     values: dict[Name, Value] = {}
     with new_store() as store:

@@ -408,6 +408,7 @@ def race(path: Path, racers: int = 3) -> list[Remote | str]:
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.slow
 def test_of_processes_that_race_to_open_an_unclean_store_one_recovers_it(tmp_path: Path, journal: str) -> None:
     folder = tmp_path / "left"
     folder.mkdir()
@@ -515,6 +516,7 @@ def test_a_crash_is_told_though_another_has_ended_the_work_of_the_dead_meanwhile
         assert store.check_audit() == []
 
 
+@pytest.mark.slow
 def test_of_processes_that_race_to_open_a_store_with_a_damaged_wal_none_gets_in(tmp_path: Path) -> None:
     """None may take another's look at the file for a handle that lives, and has judged it."""
     folder = tmp_path / "left"
@@ -544,6 +546,7 @@ def orphan(path: Path, store_id: bytes, nonce: int = 1) -> Path:
 
 @pytest.mark.parametrize("recover", ["rollback", "resume"])
 @pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.slow
 def test_a_crash_at_any_step_of_recovery_ends_in_the_same_state_and_nothing_is_done_twice(
     tmp_path: Path, journal: Any, recover: str
 ) -> None:

@@ -347,6 +347,7 @@ damages = st.lists(
 
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(damage=damages, with_backup=st.booleans())
+@pytest.mark.slow
 def test_after_any_damage_each_entry_is_the_original_or_as_damaged_and_named(
     tmp_path_factory: pytest.TempPathFactory, damage: list[str], with_backup: bool
 ) -> None:
@@ -467,6 +468,7 @@ def test_progress_ends_with_all_of_it(made: Made) -> None:
 
 @needs_fork
 @pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.slow
 def test_one_that_is_killed_at_any_step_leaves_a_whole_file_at_the_name(tmp_path: Path, journal: Journal) -> None:
     folder = tmp_path / "f"
     folder.mkdir()
@@ -635,6 +637,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_verb_repairs_and_says_what_it_did(made: Made) -> None:
     damaged = made.damage(*DAMAGE["several at once"])
     code, out, _ = run("repair", made.path, "--dry-run", "--json")

@@ -495,6 +495,7 @@ def under(draw: st.DataObject, length: int, use: int, header: bytes) -> bytes:
 
 @settings(max_examples=400, deadline=None)
 @given(lengths, st.integers(2, 5), st.booleans(), st.data())
+@pytest.mark.slow
 def test_a_crash_in_the_last_transaction_is_never_rot(
     shapes: list[int], last: int, repeat: bool, draw: st.DataObject
 ) -> None:

@@ -398,6 +398,7 @@ def test_work_of_a_process_that_died_since_is_pending_for_who_lives(path: Path, 
     assert store.pending() == []
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_resume_one_transaction_one_wins(path: Path, tmp_path: Path) -> None:
     with sqlstate.open(path) as store:
         txn = store.stage()

@@ -319,6 +319,7 @@ def test_iterating_while_changing_sees_each_entry_as_it_is_when_its_turn_comes(s
     assert seen == [*((i, i) for i in range(0, 1000, 2)), (999, "changed")]
 
 
+@pytest.mark.slow
 def test_a_large_transaction_is_one_commit_and_keeps_the_tree_exact(store: Store) -> None:
     entries = {f"key{i:06d}": i for i in range(100_000)}
     with store.transaction() as txn:

@@ -95,6 +95,7 @@ stores = st.dictionaries(
 
 @given(entries=stores)
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_an_export_imported_into_an_empty_store_gives_the_same_root(
     entries: dict[str, dict[Any, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -793,6 +794,7 @@ class Endless(io.RawIOBase):
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "csv"])
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_source(store: Store, format_: str) -> None:
     value = "x" * 4000
     lines = {

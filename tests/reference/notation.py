@@ -112,6 +112,8 @@ def json_faults(value: object) -> list[str]:
             return ["value is no document: half of a surrogate pair"]
         members = [member for each in objects for member in each.values()]
         level = members + [member for each in level if isinstance(each, list) for member in each]
+        if not level:
+            break
     return []
 
 
