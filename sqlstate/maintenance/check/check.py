@@ -11,10 +11,8 @@ from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
 from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check import second_process as apart
 from sqlstate.maintenance.check.entries import Finding, Findings, compare
-from sqlstate.maintenance.check.log import Figures, Replay
-from sqlstate.maintenance.check.second_process import Apart
+from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
 from sqlstate.tables import audit, schema, state, wal
 from sqlstate.tables import merkle as tree
@@ -33,11 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckReport", "Finding", "Level", "Meter", "check", "examine"]
 
-Level = Literal["quick", "full"]
-
-# A second process costs a tenth of a second; with more rows it is worth that.
-APART_ROWS: Final = 50_000
-_TICK_SECONDS: Final = 0.1
+Level = Literal["quick", "full", "replay"]
+_LEVELS: Final = ("quick", "full", "replay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +104,13 @@ class Meter:
     def __init__(self, progress: Callable[[int, int], None] | None = None) -> None:
         self._progress = progress
         self._done = 0
-        self._apart = 0
         self.total = 0
 
     def advance(self, rows: int) -> None:
         """So many more were read."""
         self._done += rows
-        self._tell()
-
-    def apart(self, rows: int) -> None:
-        """So many were read by another process so far."""
-        if rows != self._apart:
-            self._apart = rows
-            self._tell()
-
-    def _tell(self) -> None:
         if self._progress is not None:
-            done = self._done + self._apart
-            self._progress(done, max(done, self.total))
+            self._progress(self._done, max(self._done, self.total))
 
 
 def check(
@@ -145,26 +129,20 @@ def check(
     Args:
         engine: the store's connections.
         meta: the store's facts.
-        level: `"full"` reads every row; `"quick"` looks at the file's structure, the newest commit and the root.
+        level: `"full"` reads every row; `"replay"` also compares each commit's root with that of the entries which
+            the log makes, in a time of commits times entries; `"quick"` looks at the file's structure, the newest
+            commit and the root.
         against: a signed head that was verified, or a root: it must be of this store's newest or an earlier commit.
         progress: called with the rows read, and how many there are.
 
     Raises:
-        InvalidOption: *level* or *against* is none.
+        InvalidOption: *level* or *against* is invalid.
         Busy: a writer held the lock of a rollback-journal store for the whole timeout.
         StoreClosed: the store was closed.
     """
     _check_options(level, against)
-    meter = Meter(progress)
     with engine.reading() as connection:
-        reader = None
-        try:
-            if level == "full" and engine.journal == "wal" and engine.vfs is None:
-                reader = _begin_apart(engine, connection, meta)
-            return _Examination(connection, meta, level, meter, reader).run(against)
-        finally:
-            if reader is not None:
-                reader.stop()
+        return _Examination(connection, meta, level, Meter(progress)).run(against)
 
 
 def examine(
@@ -174,43 +152,29 @@ def examine(
     against: SignedHead | bytes | None = None,
     meter: Meter | None = None,
 ) -> CheckReport:
-    """Check a store through one connection, in this process alone; as check()."""
+    """Check a store through one connection; as check()."""
     _check_options(level, against)
     with connection.one_state():
-        return _Examination(connection, meta, level, meter or Meter(), None).run(against)
+        return _Examination(connection, meta, level, meter or Meter()).run(against)
 
 
 def _check_options(level: Level, against: object) -> None:
-    if level not in ("quick", "full"):
-        raise InvalidOption(f"level={level!r} is not a level of checking; use 'quick' or 'full'")
+    if level not in _LEVELS:
+        raise InvalidOption(f"level={level!r} is not a level of checking; use 'quick', 'full' or 'replay'")
     if against is None or hasattr(against, "log_root"):
         return
     if type(against) is not bytes or len(against) != fmt.DIGEST_BYTES:
         raise InvalidOption("against= takes a signed head, or a root of 32 bytes")
 
 
-def _begin_apart(engine: Engine, connection: Connection, meta: Meta) -> Apart | None:
-    """Let a second process read the log of a large store; None if there is no point in it, or no process."""
-    if engine.opener.frozen is not None:  # it would not see what this process sees
-        return None
-    try:
-        lsn, head = wal.last(connection, meta)
-        if lsn < APART_ROWS or not apart.possible():
-            return None
-        return Apart(engine.real_path, lsn, head)
-    except (OSError, StoreError):
-        return None
-
-
 class _Examination:
     """One check, step by step; a step that cannot be done is a finding, and the next one is done all the same."""
 
-    def __init__(self, connection: Connection, meta: Meta, level: Level, meter: Meter, reader: Apart | None) -> None:
+    def __init__(self, connection: Connection, meta: Meta, level: Level, meter: Meter) -> None:
         self._connection = connection
         self._meta = meta
         self._level: Level = level
         self._meter = meter
-        self._reader = reader
         self._findings = Findings()
         self._lsn = 0
         self._head: Head | None = None
@@ -222,7 +186,7 @@ class _Examination:
     def run(self, against: SignedHead | bytes | None) -> CheckReport:
         """Take all steps, and return the report."""
         began = time.monotonic()
-        full = self._level == "full"
+        full = self._level != "quick"
         self._step("schema", self._schema)
         self._step("commit", self._newest)
         self._step("meta", self._facts)
@@ -301,11 +265,11 @@ class _Examination:
             self._findings.add("meta", what)
 
     def _sqlite(self) -> None:
-        name = "integrity_check" if self._level == "full" else "quick_check"
+        name = "quick_check" if self._level == "quick" else "integrity_check"
         for (said,) in self._connection.iterate(f"PRAGMA {name}"):
             if said != "ok":
                 self._findings.add("sqlite", f"SQLite's {name} says: {said}")
-        if self._level == "full" and (index := wal.wrong_index(self._connection)):
+        if self._level != "quick" and (index := wal.wrong_index(self._connection)):
             self._findings.add("sqlite", f"the index {index} does not fit its table")
 
     # ---- Of a full check ----
@@ -320,16 +284,9 @@ class _Examination:
         self._rows = compare(self._connection, self._head, self._findings, self._meter.advance)
 
     def _log(self) -> None:
-        found = None
-        if self._reader is not None:
-            while not self._reader.wait(_TICK_SECONDS):
-                self._meter.apart(self._reader.read)
-            self._meter.apart(self._reader.read)
-            found = self._reader.take(self._findings)
-        if found is None:
-            self._meter.apart(0)
-            found = Replay(self._connection, self._meta, self._findings, self._meter.advance).run()
-        self._read = found
+        replay = self._level == "replay"
+        log = LogCheck(self._connection, self._meta, self._findings, self._meter.advance, replay=replay)
+        self._read = log.run()
 
     def _trail(self) -> None:
         said = trail.check(self._connection, self._meta)
