@@ -510,7 +510,7 @@ def test_the_report_as_a_dict_is_json(made: Path) -> None:
 
 
 def test_findings_beyond_the_limit_are_counted(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqlstate.maintenance.check.entries.FINDINGS_MAX", 10)
+    monkeypatch.setattr("sqlstate.maintenance.check.findings.FINDINGS_MAX", 10)
     change(made, "DELETE FROM state")
     report = checked(made)
     assert report.head is not None

@@ -11,7 +11,8 @@ from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
 from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check.entries import Finding, Findings, compare
+from sqlstate.maintenance.check.entries import compare
+from sqlstate.maintenance.check.findings import Finding, Findings
 from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
 from sqlstate.tables import audit, schema, state, wal

@@ -15,8 +15,8 @@ from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check.entries import ROWS_AT_ONCE, Findings, named, read_on
-from sqlstate.maintenance.check.entries import shown as shown_name
+from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, Findings, named, read_on
+from sqlstate.maintenance.check.findings import shown as shown_name
 from sqlstate.maintenance.check.replay import LogRoots
 from sqlstate.tables import wal
 from sqlstate.tables.raw_rows import HEAD, RECORDS, STAGED, is_digest, is_number, is_text, shown
