@@ -42,7 +42,9 @@ from sqlstate.errors import (
 from sqlstate.files import replace as files
 from sqlstate.format import merkle
 from sqlstate.format.names import name_bytes
+from sqlstate.maintenance import closed_file
 from sqlstate.maintenance.backup import backup
+from sqlstate.maintenance.backup.restore import restore
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from sqlstate.sqlite.raw_file import set_journaling
 from sqlstate.tables import migrations as migrate
@@ -66,9 +68,6 @@ JOURNALS: tuple[Journal, ...] = ("wal", "delete")
 
 def copy(store: Store, dest: Path | str, **options: Any) -> BackupReport:
     return backup.copy(store._engine, store._meta, dest, **options)
-
-
-restore = backup.restore
 
 
 def fill(store: Store, entries: int = 500) -> None:
@@ -505,7 +504,7 @@ def spoiling(monkeypatch: pytest.MonkeyPatch) -> None:
         file = Path(path)
         file.write_bytes(file.read_bytes().replace(b"x" * 100, b"x" * 99 + b"y"))
 
-    monkeypatch.setattr("sqlstate.maintenance.backup.backup.set_journaling", spoil)
+    monkeypatch.setattr("sqlstate.maintenance.closed_file.set_journaling", spoil)
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
@@ -539,7 +538,7 @@ def test_a_copy_that_is_another_commit_takes_nobodys_place(
             Path(path).write_bytes(older)
             set_journaling(path, vfs, to)
 
-        monkeypatch.setattr("sqlstate.maintenance.backup.backup.set_journaling", spoil)
+        monkeypatch.setattr("sqlstate.maintenance.closed_file.set_journaling", spoil)
         with pytest.raises(Damaged, match=r"the copy of .*test\.db does not hold the commit"):
             copy(store, tmp_path / "b")
     with pytest.raises(RestoreRejected, match=r"the copy of .*test\.db does not hold the commit"):
@@ -906,7 +905,7 @@ class Killed:
         self.steps = int.from_bytes(said)
 
     def _watch(self) -> None:
-        backup.PAGES_AT_ONCE = 10  # type: ignore[misc]
+        closed_file.PAGES_AT_ONCE = 10  # type: ignore[misc]
         for name in ("replace", "rename", "link", "unlink", "fsync"):
             self._wrap(os, name)
         self._wrap(backup, "set_journaling")

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from sqlstate.commit.requests import Future, Request
     from sqlstate.errors import CommitOutcomeUnknown
     from sqlstate.headlog import SignedHead, Signer
-    from sqlstate.maintenance.backup.backup import BackupReport, Progress
+    from sqlstate.maintenance.backup.backup import BackupReport
     from sqlstate.maintenance.check.check import CheckReport, Level
+    from sqlstate.maintenance.closed_file import Progress
     from sqlstate.proof import Proof
     from sqlstate.recovery.recover import RecoveryReport
     from sqlstate.sqlite.connection import Connection

@@ -27,7 +27,7 @@ from sqlstate.errors import (
     StoreMissing,
 )
 from sqlstate.files import replace as files
-from sqlstate.maintenance.backup import backup
+from sqlstate.maintenance import closed_file
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.repair import entries as mending
 from sqlstate.maintenance.repair import log as relinking
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sqlstate.format.names import Stored
-    from sqlstate.maintenance.backup.backup import Progress
     from sqlstate.maintenance.check.check import CheckReport
+    from sqlstate.maintenance.closed_file import Progress
     from sqlstate.maintenance.repair.log import Changes
     from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import Marker, Meta
@@ -174,8 +174,8 @@ def repair(
         StoreFull, StoreIOError: the copy cannot be written; the file is as it was.
     """
     check_sqlite()
-    target = backup.absolute(path)
-    with backup.on_disk(target), ExitStack() as stack:
+    target = closed_file.absolute(path)
+    with closed_file.on_disk(target), ExitStack() as stack:
         connection = _hold(target, stack, dry_run=dry_run)
         meta, marker = _facts(connection)
         if not dry_run:
@@ -193,9 +193,9 @@ def repair(
         if dry_run or plan.empty:
             return report
         with files.temporary(target, meta.store_id) as made:
-            backup.fill(made.path, target, connection, backup.Meter(None), None)
+            closed_file.fill(made.path, target, connection, closed_file.Meter(None), None)
             report = replace(report, evidence=Path(f"{target}.damaged-{digest(target, None)[:16]}"))
-            with backup.unshared(made.path, f"the copy of {target}", None) as copy:
+            with closed_file.unshared(made.path, f"the copy of {target}", None) as copy:
                 _apply(copy, plan)
                 name = None if source is None else os.path.basename(os.fspath(source))
                 report = replace(report, entry=_note(copy, meta, plan, report, name))
@@ -233,14 +233,14 @@ def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
     free = stack.enter_context(alone(target, None, 0.0))
     if free is False:
         raise Busy(f"somebody has {target} open; close it there. {_NOTHING}")
-    for sidecar in backup.beside(target):
+    for sidecar in closed_file.beside(target):
         raise Busy(
             f"{target} is in use, or was not closed: {sidecar} lies beside it, and may hold commits. Open and "
             f"close the store first; 'sqlstate recover' does so. {_NOTHING}"
         )
     if free is None and not dry_run:
         raise ReadOnly(f"{target} may not be written, so whether it is in use cannot be known. {_NOTHING}")
-    return stack.enter_context(backup.reading(target, None))
+    return stack.enter_context(closed_file.reading(target, None))
 
 
 def _facts(connection: Connection) -> tuple[Meta, Marker]:
@@ -260,18 +260,18 @@ def _facts(connection: Connection) -> tuple[Meta, Marker]:
 
 
 def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack: ExitStack) -> Content:
-    origin = backup.absolute(source)
+    origin = closed_file.absolute(source)
     if files.belongs_to(origin, target):
         raise InvalidOption(f"{origin} belongs to the store itself; name a backup of it. {_NOTHING}")
     try:
-        connection = backup.open_source(origin, None, stack)
+        connection = closed_file.open_source(origin, None, stack)
         if not migrate.check_header(connection):
             raise NotAStore("it is an empty database")
         theirs = metadata.read(connection, connection.value("PRAGMA user_version"))
     except StoreMissing:
         raise
     except (StoreError, OSError) as e:
-        raise RestoreRejected(origin, f"{backup.reason_of(e, origin)}. {_NOTHING}") from e
+        raise RestoreRejected(origin, f"{closed_file.reason_of(e, origin)}. {_NOTHING}") from e
     if theirs.store_id != meta.store_id:
         raise RestoreRejected(origin, f"it is a backup of another store. {_NOTHING}")
     return _content(connection)
@@ -288,7 +288,7 @@ def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
         with files.replacing(evidence, meta.store_id, like=target) as kept:
             for part in parts(target, None):
                 kept.write(part)
-    backup.take_place(made, None)
+    closed_file.take_place(made, None)
 
 
 def _has_content_of(evidence: str, target: str) -> bool:
