@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import InvalidInput
@@ -19,7 +18,6 @@ from sqlstate.format.merkle import EMPTY_ROOT, FIRST, RootBuilder, count_of, lea
 from sqlstate.format.names import Name, Stored, make_name, name_bytes
 from sqlstate.maintenance.repair.log import committed
 from sqlstate.tables.verbatim import Torn
-from sqlstate.tables.wal import Kind
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Row
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 Rows = Callable[[], Iterable["Row"]]
 Tell = Callable[[], None]
 
-# Names times values that are tried together at the end, when a name has lost its value and the log has lost both.
-_PAIRS: Final = 1_000_000
 _LEAF_COUNT: Final = (1).to_bytes(fmt.COUNT_BYTES)
 _NO_LEAF: Final = bytes(fmt.DIGEST_BYTES)
 
@@ -302,30 +298,6 @@ class _Finding:
         if self._backup is not None:
             yield from ((_name(collection, key), value) for collection, key, value in self._backup.entries())
             yield from _recorded(self._backup.newest())
-        yield from self._mixed()
-
-    def _mixed(self) -> Iterator[tuple[Name | None, Any]]:
-        """Yield names and values that no row has together: one column of a row was damaged, or changed its type."""
-        strays = {(collection, key) for collection, key, _ in self._strays}
-        names: dict[Name, None] = {}
-        values: dict[Any, None] = {}
-        for collection, key, value in self._ours.entries():
-            if (collection, key) in strays:
-                for form in _forms(key):
-                    name = _name(collection, form)
-                    if name is not None:
-                        names[name] = None
-                for form in _forms(value):
-                    values[form] = None
-        settled = set(self._names.values())
-        for row in self._ours.newest():
-            if row[2] in (Kind.PUT, Kind.DELETE):
-                name = _name(row[4], row[5])
-                if name is not None and name not in settled and not self._in_clean(name):
-                    names[name] = None
-                    values |= dict.fromkeys(each for each in row[6:8] if _is_stored(each))
-        pairs = ((name, value) for value in values for name in names)
-        yield from islice(pairs, _PAIRS)
 
     def _in_clean(self, name: Name) -> bool:
         if self._spans is None:
@@ -536,32 +508,6 @@ def _recorded(records: Iterable[Row]) -> Iterator[tuple[Name | None, Any]]:
             name = _name(row[4], row[5])
             yield name, row[6]
             yield name, row[7]
-
-
-def _forms(value: Any) -> Iterator[Any]:
-    """Yield a value as it is, and the same bytes as text or as bytes."""
-    if isinstance(value, Torn):
-        yield value.raw
-    elif isinstance(value, str):
-        yield value
-        yield value.encode()
-        if value.isascii() and value.lstrip("-").isdigit() and len(value) <= _DIGITS:
-            yield int(value)
-    elif isinstance(value, bytes):
-        yield value
-        try:
-            yield value.decode()
-        except UnicodeDecodeError:
-            return
-    elif isinstance(value, int | float):
-        yield value
-        yield str(value)
-        if isinstance(value, float) and value.is_integer():
-            yield int(value)
-            yield str(int(value))
-
-
-_DIGITS: Final = 20
 
 
 def _name(collection: Any, key: Any) -> Name | None:
