@@ -362,12 +362,8 @@ def _solved(link: Link, rows: list[Row], history: _History) -> list[Row]:
         if row[2] not in (Kind.PUT, Kind.DELETE):
             continue
         values, befores = history.others(row)
-        forms = [
-            (*row[:6], value, before, *row[8:])
-            for value, before in product(
-                [row[6], *(each for each, _ in values)], [row[7], *(each for each, _ in befores)]
-            )
-        ]
+        pairs = product([row[6], *(each for each, _ in values)], [row[7], *(each for each, _ in befores)])
+        forms = [(*row[:6], value, before, *row[8:]) for value, before in pairs]
         single += [(number, form) for form in forms[1:]]
         told[number] = forms[-1]
         held = [

@@ -31,7 +31,9 @@ from sqlstate.maintenance import closed_file
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.repair import entries as mending
 from sqlstate.maintenance.repair import log as relinking
-from sqlstate.maintenance.repair.entries import Content, Lost, Mending
+from sqlstate.maintenance.repair import proven_tree
+from sqlstate.maintenance.repair.entries import Lost, Mending
+from sqlstate.maintenance.repair.proven_tree import Content
 from sqlstate.proving import commits as history
 from sqlstate.sqlite.connection import check_sqlite
 from sqlstate.sqlite.raw_file import alone, digest, parts, set_journaling, unlocked_vfs
@@ -200,7 +202,7 @@ def repair(
                 name = None if source is None else os.path.basename(os.fspath(source))
                 report = replace(report, entry=_note(copy, meta, plan, report, name))
                 after = check.examine(copy, meta, "full", None, _half(progress, 1))
-                whole = plan.mending.lost or mending.is_whole(_content(copy), plan.head)
+                whole = plan.mending.lost or proven_tree.is_whole(_content(copy), plan.head)
                 if not whole or _has_new_kinds(before, after):
                     raise Damaged(f"{target}: it could not be repaired. {_NOTHING}; restore a backup")
                 report = replace(report, after=after.outcome, lost=_lost(plan) + _others(after, plan, ()))
@@ -341,7 +343,7 @@ def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Ma
 
     end = marker.lsn if marker.nonce else 0
     theirs_log = None if theirs is None else theirs.records
-    entries = relinking.Entries(current, lambda: mending.heads_of(_content(connection)))
+    entries = relinking.Entries(current, lambda: proven_tree.heads_of(_content(connection)))
     log = relinking.mend(lambda: wal.scan_verbatim(connection), theirs_log, meta.store_id, end, entries)
     if end > log.end:
         raise Damaged(
@@ -351,7 +353,7 @@ def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Ma
     head = relinking.head_of(log.newest, meta.store_id, meta.created)
     if head is None or log.cut:
         raise Damaged(f"{path}: the newest commit in the log is none. {_NOTHING}; restore a backup")
-    found = mending.mend(_content(connection, log.changes), theirs, head, lambda: None)
+    found = mending.mend(_content(connection, log.changes), theirs, head)
     if found.hopeless:
         raise Damaged(f"{path}: nothing in it has the root of commit {head.seq} any more. {_NOTHING}; restore a backup")
     if found.another:
