@@ -199,6 +199,17 @@ def test_a_store_id_that_was_changed_is_named(made: Path) -> None:
     assert ("meta", None, None, None, None, None) in said(report)
 
 
+def test_a_store_id_is_not_blamed_for_a_commit_and_an_audit_entry_that_names_the_first_one(made: Path) -> None:
+    change(
+        made,
+        "UPDATE wal SET note = 'x' WHERE lsn = 1",
+        "DELETE FROM audit WHERE number = 1",  # entry 2 stands where entry 1 must be
+    )
+    report = checked(made)
+    assert "entry 1 " in " ".join(each.what for each in report.findings)
+    assert {each.kind for each in report.findings} == {"commit", "audit"}
+
+
 # ---- Entries and nodes ----
 
 

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
-from sqlstate.maintenance.check import audit as trail
+from sqlstate.maintenance.check import audit as audit_trail
 from sqlstate.maintenance.check.entries import compare
 from sqlstate.maintenance.check.findings import Finding, Findings
 from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
-from sqlstate.tables import audit, schema, state, wal
-from sqlstate.tables import merkle as tree
+from sqlstate.tables import audit, merkle, migrations, schema, state, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import migrations as migrate
 from sqlstate.tables.wal import Kind
 
 if TYPE_CHECKING:
@@ -183,6 +181,7 @@ class _Examination:
         self._rows = (0, 0)
         self._read = Figures(0, 0)
         self._events = 0
+        self._wrong_events: set[int] = set()
 
     def run(self, against: SignedHead | bytes | None) -> CheckReport:
         """Take all steps, and return the report."""
@@ -245,7 +244,7 @@ class _Examination:
             self._findings.add("schema", "the file does not say that it is a store: application_id is another")
         if self._connection.value("PRAGMA user_version") != fmt.FORMAT_VERSION:
             self._findings.add("schema", "the file says that it has another format: user_version is another")
-        if migrate.pending(self._connection, migrate.shipped()):
+        if migrations.pending(self._connection, migrations.shipped()):
             self._findings.add("schema", "a migration that this format has is not recorded in schema_migrations")
 
     def _newest(self) -> None:
@@ -254,7 +253,7 @@ class _Examination:
     def _facts(self) -> None:
         for name in metadata.others(self._connection):
             self._findings.add("meta", f"the table meta has a row {name}, which no store has")
-        applied = migrate.applied(self._connection)
+        applied = migrations.applied(self._connection)
         if applied and applied[0][-1] != self._meta.created:
             what = f"the table meta says that the store was made at {self._meta.created}, and its first migration was "
             self._findings.add("meta", f"{what}applied at {applied[0][-1]}")
@@ -277,7 +276,7 @@ class _Examination:
 
     def _count(self) -> None:
         records, _ = wal.size(self._connection)
-        self._meter.total = state.size(self._connection) + tree.size(self._connection)[1] + records
+        self._meter.total = state.size(self._connection) + merkle.size(self._connection)[1] + records
 
     def _tree(self) -> None:
         if self._head is None:
@@ -290,10 +289,11 @@ class _Examination:
         self._read = log.run()
 
     def _trail(self) -> None:
-        said = trail.check(self._connection, self._meta)
+        wrong = audit_trail.wrong_entries(self._connection, self._meta)
         self._events = audit.last(self._connection)[0]
-        for each in said:
-            self._findings.add("audit", f"I12: {each}")
+        self._wrong_events = {number for number, _ in wrong}
+        for _, what in wrong:
+            self._findings.add("audit", f"I12: {what}")
 
     def _blocks(self) -> None:
         history = History(self._connection, self._meta)
@@ -305,8 +305,7 @@ class _Examination:
 
     def _judge_id(self) -> None:
         """Say of the first commit and the first audit entry, if neither follows, what both follow from."""
-        first = any(each.kind == "commit" and each.seq == 1 for each in self._findings.kept)
-        if first and any(each.kind == "audit" and "entry 1 " in each.what for each in self._findings.kept):
+        if 1 in self._wrong_events and any(each.kind == "commit" and each.seq == 1 for each in self._findings.kept):
             what = "neither commit 1 nor audit entry 1 follows from the store's id: the table meta may hold another"
             self._findings.add("meta", what)
 
@@ -315,7 +314,7 @@ class _Examination:
     def _top(self) -> None:
         if self._head is None:
             return
-        rows = tree.top_rows(self._connection)
+        rows = merkle.top_rows(self._connection)
         said = (self._head.root, self._head.count)
         made = (EMPTY_ROOT, 0)
         if len(rows) == 1:
