@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from sqlstate.headlog import SignedHead as SignedHead
     from sqlstate.headlog import Signer as Signer
     from sqlstate.maintenance.backup.backup import BackupReport as BackupReport
-    from sqlstate.maintenance.backup.backup import restore as restore
+    from sqlstate.maintenance.backup.restore import restore as restore
     from sqlstate.maintenance.check.check import CheckReport as CheckReport
     from sqlstate.maintenance.check.check import Finding as Finding
     from sqlstate.maintenance.repair.repair import RepairReport as RepairReport
@@ -82,7 +82,8 @@ __version__ = "0.1.0"
 # Imported when first used: who verifies a proof needs no SQLite.
 _MODULES = {
     "tables.audit": ("AuditEntry",),
-    "maintenance.backup.backup": ("BackupReport", "restore"),
+    "maintenance.backup.backup": ("BackupReport",),
+    "maintenance.backup.restore": ("restore",),
     "store.batch": ("Batch",),
     "maintenance.check.check": (
         "CheckReport",

@@ -42,7 +42,9 @@ from sqlstate.errors import (
 from sqlstate.files import replace as files
 from sqlstate.format import merkle
 from sqlstate.format.names import name_bytes
-from sqlstate.maintenance.backup import backup
+from sqlstate.maintenance import closed_file
+from sqlstate.maintenance.backup import backup, verify_copy
+from sqlstate.maintenance.backup.restore import restore
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from sqlstate.sqlite.raw_file import set_journaling
 from sqlstate.tables import migrations as migrate
@@ -66,9 +68,6 @@ JOURNALS: tuple[Journal, ...] = ("wal", "delete")
 
 def copy(store: Store, dest: Path | str, **options: Any) -> BackupReport:
     return backup.copy(store._engine, store._meta, dest, **options)
-
-
-restore = backup.restore
 
 
 def fill(store: Store, entries: int = 500) -> None:
@@ -225,7 +224,7 @@ def test_a_staged_transaction_is_in_the_backup_as_far_as_it_was_recorded(store: 
 def test_commits_between_any_two_steps_of_a_copy_are_not_in_it(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backup, "PAGES_AT_ONCE", 3)
+    monkeypatch.setattr(closed_file, "PAGES_AT_ONCE", 3)
     fill(store, 3000)
     before = store.head()
     seen: list[tuple[int, int]] = []
@@ -296,7 +295,7 @@ def test_an_interrupted_copy_leaves_what_was_there(store: Store, tmp_path: Path)
 
 
 def test_a_store_that_is_closed_meanwhile_ends_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backup, "PAGES_AT_ONCE", 3)
+    monkeypatch.setattr(closed_file, "PAGES_AT_ONCE", 3)
     store = sqlstate.open(tmp_path / "test.db")
     fill(store)
     with pytest.raises(StoreClosed):
@@ -312,7 +311,7 @@ def test_a_store_that_is_closed_meanwhile_ends_the_copy(tmp_path: Path, monkeypa
 def test_the_child_of_a_fork_is_refused_and_its_parents_file_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, then: str
 ) -> None:
-    monkeypatch.setattr(backup, "PAGES_AT_ONCE", 20)
+    monkeypatch.setattr(closed_file, "PAGES_AT_ONCE", 20)
     made(tmp_path / "test.db", entries=12_000)  # more than SQLite keeps in memory before it writes
     parent = os.getpid()
     forked: list[int] = []
@@ -508,7 +507,7 @@ def spoiling(monkeypatch: pytest.MonkeyPatch) -> None:
         file = Path(path)
         file.write_bytes(file.read_bytes().replace(b"x" * 100, b"x" * 99 + b"y"))
 
-    monkeypatch.setattr("sqlstate.maintenance.backup.backup.set_journaling", spoil)
+    monkeypatch.setattr("sqlstate.maintenance.closed_file.set_journaling", spoil)
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
@@ -542,7 +541,7 @@ def test_a_copy_that_is_another_commit_takes_nobodys_place(
             Path(path).write_bytes(older)
             set_journaling(path, vfs, to)
 
-        monkeypatch.setattr("sqlstate.maintenance.backup.backup.set_journaling", spoil)
+        monkeypatch.setattr("sqlstate.maintenance.closed_file.set_journaling", spoil)
         with pytest.raises(Damaged, match=r"the copy of .*test\.db does not hold the commit"):
             copy(store, tmp_path / "b")
     with pytest.raises(RestoreRejected, match=r"the copy of .*test\.db does not hold the commit"):
@@ -909,10 +908,11 @@ class Killed:
         self.steps = int.from_bytes(said)
 
     def _watch(self) -> None:
-        backup.PAGES_AT_ONCE = 10  # type: ignore[misc]
+        closed_file.PAGES_AT_ONCE = 10  # type: ignore[misc]
         for name in ("replace", "rename", "link", "unlink", "fsync"):
             self._wrap(os, name)
-        self._wrap(backup, "set_journaling")
+        for module in (closed_file, verify_copy, backup):
+            self._wrap(module, "set_journaling")
 
     def _wrap(self, module: Any, name: str) -> None:
         real = getattr(module, name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from contextlib import closing
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,7 @@ from sqlstate.errors import InvalidOption
 from sqlstate.format import merkle
 from sqlstate.format.names import Codec, make_name, name_bytes
 from sqlstate.maintenance.check import check
-from sqlstate.maintenance.check.entries import Findings
-from sqlstate.maintenance.check.log_tree import LogTree, order
-from sqlstate.maintenance.check.second_process import Apart
+from sqlstate.maintenance.check.replay import LogRoots
 from sqlstate.sqlite.connection import Connection
 from sqlstate.tables import meta as metadata
 from sqlstate.tables import wal
@@ -40,7 +37,7 @@ if TYPE_CHECKING:
     from tests.conftest import OpenStore
 
 ENTRIES = 700
-LEVELS: tuple[check.Level, ...] = ("quick", "full")
+LEVELS: tuple[check.Level, ...] = ("quick", "full", "replay")
 
 
 def change(path: Path, *statements: str | tuple[str, tuple[Any, ...]]) -> None:
@@ -152,30 +149,24 @@ def test_every_sound_store_is_called_sound(
 
 
 @settings(deadline=None, max_examples=60)
-@given(commits=st.lists(st.dictionaries(st.integers(0, 90), st.one_of(st.none(), st.integers(0, 9)), max_size=30)))
-def test_the_logs_tree_has_the_root_that_the_entries_have(commits: list[dict[int, int | None]]) -> None:
-    tree = LogTree()
-    now: dict[int, int | None] = {}
+@given(commits=st.lists(st.dictionaries(NAMES, st.one_of(st.none(), st.integers(0, 9)), max_size=30)))
+def test_the_logs_root_is_the_root_that_the_entries_have(commits: list[dict[tuple[str, Any], int | None]]) -> None:
+    roots = LogRoots()
+    now: dict[Any, int] = {}
     for commit in commits:
-        changes = {}
         for key, value in commit.items():
-            raw = name_bytes(make_name("c", key))
-            before = None if now.get(key) is None else merkle.leaf(raw, str(now[key]))
-            changes[order("c", key)] = before, None if value is None else merkle.leaf(raw, str(value)), raw
-            now[key] = value
-        assert tree.put({name: each for name, each in changes.items() if each[:2] != (None, None)}) == []
+            name = make_name(*key)
+            raw = name_bytes(name)
+            if value is None:
+                now.pop(name, None)
+            else:
+                now[name] = value
+            roots.put(name, raw, None if value is None else merkle.leaf(raw, str(value)))
         builder = merkle.RootBuilder()
-        for key in sorted(now):
-            if now[key] is not None:
-                raw = name_bytes(make_name("c", key))
-                builder.add(merkle.leaf(raw, str(now[key])), merkle.rank(raw))
-        assert tree.settle() == builder.finish()
-
-
-@given(names=st.lists(NAMES, min_size=2, max_size=2))
-def test_order_is_the_order_of_the_entries(names: list[tuple[str, Any]]) -> None:
-    first, second = (make_name(*name) for name in names)
-    assert (order(*names[0]) < order(*names[1])) == (first < second)
+        for name in sorted(now):
+            raw = name_bytes(name)
+            builder.add(merkle.leaf(raw, str(now[name])), merkle.rank(raw))
+        assert roots.root() == builder.finish()
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
@@ -201,46 +192,22 @@ def test_foreign_tables_are_named_and_let_be(made: Path) -> None:
     assert (report.outcome, report.foreign) == ("sound", ("_litestream_seq", "theirs"))
 
 
-def test_two_processes_find_what_one_finds(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    change(made, ("UPDATE wal SET value = ? WHERE lsn = 8", ("0",)), "UPDATE state SET value = '0' WHERE key = 50")
-    one = checked(made)
-    started = []
-    monkeypatch.setattr(check, "APART_ROWS", 0)
-    monkeypatch.setattr(check, "Apart", lambda *a: started.append(Apart(*a)) or started[-1])
-    two = checked(made)
-    assert len(started) == 1
-    assert started[0].take(Findings()) is not None
-    assert (two.findings, two.records) == (one.findings, one.records)
-    assert said(one)[0][:3] == ("entry", "items", 50)
-    assert said(one)[1][:5] == ("record", "items", 6, 1, 8)
-
-
-@pytest.mark.parametrize("answer", ["exit 1", "echo s5; exit 0", "echo nonsense"])
-def test_a_second_process_that_fails_is_done_without(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
-) -> None:
-    fake = tmp_path / "python-that-fails"
-    fake.write_text(f"#!/bin/sh\n{answer}\n")
-    fake.chmod(0o755)
-    monkeypatch.setattr(check, "APART_ROWS", 0)
-    monkeypatch.setattr(sys, "executable", str(fake))
-    report = checked(made)
-    assert report.ok
-    assert report.records > ENTRIES
-
-
-def test_a_program_that_embeds_python_is_not_started_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "APART_ROWS", 0)
-    monkeypatch.setattr(check, "Apart", None)
-    monkeypatch.setattr(sys, "executable", "/usr/bin/some-server")
-    assert checked(made).ok
-
-
 def test_a_store_id_that_was_changed_is_named(made: Path) -> None:
     change(made, ("UPDATE meta SET value = ? WHERE name = 'store_id'", (bytes(16),)))
     with closing(Connection(str(made), 1.0, read_only=True)) as connection:
         report = check.examine(connection, metadata.read(connection))
     assert ("meta", None, None, None, None, None) in said(report)
+
+
+def test_a_store_id_is_not_blamed_for_a_commit_and_an_audit_entry_that_names_the_first_one(made: Path) -> None:
+    change(
+        made,
+        "UPDATE wal SET note = 'x' WHERE lsn = 1",
+        "DELETE FROM audit WHERE number = 1",  # entry 2 stands where entry 1 must be
+    )
+    report = checked(made)
+    assert "entry 1 " in " ".join(each.what for each in report.findings)
+    assert {each.kind for each in report.findings} == {"commit", "audit"}
 
 
 # ---- Entries and nodes ----
@@ -359,9 +326,9 @@ def test_a_node_of_another_name_is_found(made: Path) -> None:
     ("sql", "finding"),
     [
         # Key 4 was put in commit 1, and put again in commit 6.
-        ("UPDATE wal SET value = '{\"n\":5}' WHERE lsn = 6", ("record", "items", 4, 1, 6)),
+        ("UPDATE wal SET value = '{\"n\":5}' WHERE lsn = 6", ("commit", None, None, 1, 702)),
         ("UPDATE wal SET before = '{\"n\":5}' WHERE seq IS NULL AND key = 4 AND before IS NOT NULL", "record 4"),
-        ("UPDATE wal SET key = 100000 WHERE lsn = 300", ("record", "items", 298, 1, 300)),
+        ("UPDATE wal SET key = 100000 WHERE lsn = 300", ("commit", None, None, 1, 702)),
         ("UPDATE wal SET note = 'x' WHERE lsn = 1", ("commit", None, None, 1, 702)),
         ("UPDATE wal SET root = zeroblob(32) WHERE seq = 3", ("commit", None, None, 3, 708)),
         ("UPDATE wal SET count = 12 WHERE seq = 3", ("commit", None, None, 3, 708)),
@@ -386,11 +353,24 @@ def test_a_changed_record_is_named_and_no_other(made: Path, sql: str, finding: A
 
 def test_a_name_with_braces_is_told_as_it_is(path: Path) -> None:
     with sqlstate.open(path) as store:
-        store["a"]["{x}"] = 1
-    change(path, "UPDATE wal SET key = '{' WHERE lsn = 2")
+        store["a"]["{lsn}"] = 1
+        store["a"]["{lsn}"] = 2
+    change(path, "UPDATE wal SET before = '7' WHERE lsn = 5")
     [finding] = checked(path).findings
-    assert (finding.kind, finding.key, finding.lsn) == ("record", "{x}", 2)
-    assert "'{'" in finding.what
+    assert (finding.kind, finding.key, finding.lsn) == ("record", "{lsn}", 5)
+    assert "'{lsn}'" in finding.what
+
+
+def test_a_changed_record_is_named_though_others_of_the_log_are_damaged_too(made: Path) -> None:
+    change(
+        made,
+        "UPDATE wal SET note = 'x' WHERE lsn = 1",  # of what stands before commit 2, nothing is known then
+        "UPDATE wal SET before = '0' WHERE lsn = 716",
+        "UPDATE wal SET before = '0' WHERE lsn = 722",
+    )
+    with closing(sqlite3.connect(made)) as db:
+        seqs = [db.execute("SELECT seq FROM wal WHERE lsn = ?", (lsn,)).fetchone()[0] for lsn in (717, 723)]
+    assert [each[:4] for each in said(checked(made))] == [("commit", None, None, seq) for seq in (1, *seqs)]
 
 
 def test_a_commit_that_is_gone_is_found(made: Path) -> None:
@@ -407,28 +387,48 @@ def test_the_root_that_the_newest_commit_records_is_compared_with_the_tree(made:
     assert not checked(made, "quick").ok
 
 
-def test_an_old_state_with_a_recomputed_chain_is_found_by_its_roots(path: Path) -> None:
-    """A record is changed together with the chain of its commit and of all after it."""
+def rewritten(path: Path, value: str, before: str) -> None:
+    """Put an entry twice, then change the first value and the second's `before`, and recompute both chains."""
     with sqlstate.open(path) as store:
         store["a"]["x"] = 1
-        store["a"]["y"] = 2
+        store["a"]["x"] = 2
         meta = store._meta
-    one = leaf("a", "x", "7")
-    records = wal.short_bytes(1, None, one)
     with closing(sqlite3.connect(path)) as db:
         heads = db.execute("SELECT seq, root, count, at FROM wal WHERE root IS NOT NULL ORDER BY lsn").fetchall()
+    records = wal.short_bytes(1, None, leaf("a", "x", value))
     chain = wal.chain_next(wal.chain_zero(meta.store_id), heads[0], sha256(records).digest())
-    records = wal.short_bytes(4, None, leaf("a", "y", "2"))
+    records = wal.short_bytes(4, leaf("a", "x", before), leaf("a", "x", "2"))
     after = wal.chain_next(chain, heads[1], sha256(records).digest())
     change(
         path,
-        ("UPDATE wal SET value = '7' WHERE lsn = ?", (2,)),
+        ("UPDATE wal SET value = ? WHERE lsn = ?", (value, 2)),
         ("UPDATE wal SET chain = ? WHERE lsn = ?", (chain, 3)),
+        ("UPDATE wal SET before = ? WHERE lsn = ?", (before, 5)),
         ("UPDATE wal SET chain = ? WHERE lsn = ?", (after, 6)),
     )
+
+
+def test_a_record_that_does_not_go_on_from_the_one_before_is_named_though_every_chain_follows(path: Path) -> None:
+    rewritten(path, "7", "1")
     [finding] = checked(path).findings
+    assert said(checked(path)) == [("record", "a", "x", 2, 5, None)]
+    assert finding.what.startswith("I8: ")
+
+
+def test_an_old_state_with_a_recomputed_chain_is_found_by_a_replay(path: Path) -> None:
+    rewritten(path, "7", "7")
+    assert checked(path).ok
+    [finding] = checked(path, "replay").findings
     assert (finding.kind, finding.seq) == ("commit", 1)
     assert finding.what.startswith("I8: ")
+
+
+def test_a_replay_says_which_root_a_commit_was_made_with(made: Path) -> None:
+    with closing(sqlite3.connect(made)) as db:
+        [(root,)] = db.execute("SELECT root FROM wal WHERE root IS NOT NULL AND seq = 3").fetchall()
+    change(made, "UPDATE wal SET root = zeroblob(32) WHERE seq = 3")
+    [finding] = checked(made, "replay").findings
+    assert (finding.kind, finding.seq, finding.expected) == ("commit", 3, root)
 
 
 def test_the_staged_table_is_compared_with_the_log(path: Path) -> None:
@@ -521,7 +521,7 @@ def test_the_report_as_a_dict_is_json(made: Path) -> None:
 
 
 def test_findings_beyond_the_limit_are_counted(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqlstate.maintenance.check.entries.FINDINGS_MAX", 10)
+    monkeypatch.setattr("sqlstate.maintenance.check.findings.FINDINGS_MAX", 10)
     change(made, "DELETE FROM state")
     report = checked(made)
     assert report.head is not None

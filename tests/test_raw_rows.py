@@ -17,7 +17,7 @@ import sqlstate
 from sqlstate import Damaged
 from sqlstate.cli.transfer import import_export as transfer
 from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check import entries as comparison
+from sqlstate.maintenance.check import findings, nodes
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import raw_rows, state, wal
 from tests.crash.edits import loose
@@ -305,7 +305,7 @@ BUGS = [AttributeError("oops"), TypeError("oops"), KeyError("oops"), IndexError(
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(comparison, "leaf"), (wal, "record_bytes"), (trail, "_check_migration"), (comparison, "node_digest"),
+    [(findings, "leaf"), (wal, "record_bytes"), (trail, "_check_migration"), (nodes, "node_digest"),
      (tree, "top_rows"), (state, "size")],
     ids=lambda each: each if isinstance(each, str) else each.__name__,
 )  # fmt: skip

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from sqlstate.commit.requests import Future, Request
     from sqlstate.errors import CommitOutcomeUnknown
     from sqlstate.headlog import SignedHead, Signer
-    from sqlstate.maintenance.backup.backup import BackupReport, Progress
+    from sqlstate.maintenance.backup.backup import BackupReport
     from sqlstate.maintenance.check.check import CheckReport, Level
+    from sqlstate.maintenance.closed_file import Progress
     from sqlstate.proof import Proof
     from sqlstate.recovery.recover import RecoveryReport
     from sqlstate.sqlite.connection import Connection
@@ -340,11 +341,11 @@ class Store(Provable):
     ) -> CheckReport:
         """Read the newest commit's state again and compare all of it: nothing is changed, and writers go on.
 
-        A large store is checked by two processes at once.
-
         Args:
             level: `"quick"` looks at SQLite's own check, the schema, the newest commit and audit entry, and the top of
-                the tree; `"full"` reads and hashes every row, follows both chains, and replays the log in memory.
+                the tree; `"full"` reads and hashes every row, follows both chains, and compares each record with the
+                one before of the same entry; `"replay"` also compares each commit's root with that of the entries which
+                the log makes, which takes the number of commits times that of entries.
             against: what the history must agree with: a signed head that `sqlstate.headlog.verify_head()` returned,
                 or the root of a commit, 32 bytes.
             progress: called with rows read, and how many there are.

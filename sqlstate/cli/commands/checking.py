@@ -84,7 +84,7 @@ def _print(report: CheckReport) -> None:
     cells = {"outcome": _OUTCOMES[report.outcome]}
     if report.head is not None:
         cells["head"] = f"commit {report.head.seq}, {counted(report.head.count)}, root {report.head.root.hex()}"
-    if report.level == "full":
+    if report.level != "quick":
         cells["read"] = (
             f"{counted(report.entries)}, {report.nodes:,} nodes, {report.records:,} records of {report.commits:,} "
             f"commits, {report.events:,} audit entries, in {report.seconds:.1f} s"

@@ -26,25 +26,30 @@ _LOST_MAX: Final = 100
 
 
 def check(connection: Connection, meta: Meta) -> list[str]:
-    """Return what is wrong with the audit trail, a sentence each; an empty list if nothing is.
+    """Return what is wrong with the audit trail, a sentence each; an empty list if nothing is."""
+    return [what for _, what in wrong_entries(connection, meta)]
+
+
+def wrong_entries(connection: Connection, meta: Meta) -> list[tuple[int, str]]:
+    """Return number and fault of each audit entry that is wrong.
 
     Each entry must follow from the one before (I12), stand at a commit that is in the log, and say nothing that
     the log, the applied migrations or its own figures contradict.
     """
-    findings: list[str] = []
+    found: list[tuple[int, str]] = []
     seq = 0
     with connection.one_state():
         head = wal.last(connection, meta)[1]
-        for entry, finding in audit.check_chain(connection, meta.store_id):
-            if finding:
-                findings.append(finding)
+        for entry, fault in audit.check_chain(connection, meta.store_id):
+            if fault:
+                found.append((entry.number, fault))
                 continue
             said = list(_check_entry(connection, meta, entry))
             if entry.seq < seq or entry.seq > head.seq:
                 said.append(f"stands at commit {entry.seq}, out of order")
-            findings += [f"entry {entry.number} ({entry.kind}) {what}" for what in said]
+            found += [(entry.number, f"entry {entry.number} ({entry.kind}) {what}") for what in said]
             seq = max(seq, entry.seq)
-    return findings
+    return found
 
 
 # ---- What an entry says, by its kind ----

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
-from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check import second_process as apart
-from sqlstate.maintenance.check.entries import Finding, Findings, compare
-from sqlstate.maintenance.check.log import Figures, Replay
-from sqlstate.maintenance.check.second_process import Apart
+from sqlstate.maintenance.check import audit as audit_trail
+from sqlstate.maintenance.check.entries import compare
+from sqlstate.maintenance.check.findings import Finding, Findings
+from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
-from sqlstate.tables import audit, schema, state, wal
-from sqlstate.tables import merkle as tree
+from sqlstate.tables import audit, merkle, migrations, schema, state, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import migrations as migrate
 from sqlstate.tables.wal import Kind
 
 if TYPE_CHECKING:
@@ -33,11 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckReport", "Finding", "Level", "Meter", "check", "examine"]
 
-Level = Literal["quick", "full"]
-
-# A second process costs a tenth of a second; with more rows it is worth that.
-APART_ROWS: Final = 50_000
-_TICK_SECONDS: Final = 0.1
+Level = Literal["quick", "full", "replay"]
+_LEVELS: Final = ("quick", "full", "replay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +103,13 @@ class Meter:
     def __init__(self, progress: Callable[[int, int], None] | None = None) -> None:
         self._progress = progress
         self._done = 0
-        self._apart = 0
         self.total = 0
 
     def advance(self, rows: int) -> None:
         """So many more were read."""
         self._done += rows
-        self._tell()
-
-    def apart(self, rows: int) -> None:
-        """So many were read by another process so far."""
-        if rows != self._apart:
-            self._apart = rows
-            self._tell()
-
-    def _tell(self) -> None:
         if self._progress is not None:
-            done = self._done + self._apart
-            self._progress(done, max(done, self.total))
+            self._progress(self._done, max(self._done, self.total))
 
 
 def check(
@@ -145,26 +128,20 @@ def check(
     Args:
         engine: the store's connections.
         meta: the store's facts.
-        level: `"full"` reads every row; `"quick"` looks at the file's structure, the newest commit and the root.
+        level: `"full"` reads every row; `"replay"` also compares each commit's root with that of the entries which
+            the log makes, in a time of commits times entries; `"quick"` looks at the file's structure, the newest
+            commit and the root.
         against: a signed head that was verified, or a root: it must be of this store's newest or an earlier commit.
         progress: called with the rows read, and how many there are.
 
     Raises:
-        InvalidOption: *level* or *against* is none.
+        InvalidOption: *level* or *against* is invalid.
         Busy: a writer held the lock of a rollback-journal store for the whole timeout.
         StoreClosed: the store was closed.
     """
     _check_options(level, against)
-    meter = Meter(progress)
     with engine.reading() as connection:
-        reader = None
-        try:
-            if level == "full" and engine.journal == "wal" and engine.vfs is None:
-                reader = _begin_apart(engine, connection, meta)
-            return _Examination(connection, meta, level, meter, reader).run(against)
-        finally:
-            if reader is not None:
-                reader.stop()
+        return _Examination(connection, meta, level, Meter(progress)).run(against)
 
 
 def examine(
@@ -174,43 +151,29 @@ def examine(
     against: SignedHead | bytes | None = None,
     meter: Meter | None = None,
 ) -> CheckReport:
-    """Check a store through one connection, in this process alone; as check()."""
+    """Check a store through one connection; as check()."""
     _check_options(level, against)
     with connection.one_state():
-        return _Examination(connection, meta, level, meter or Meter(), None).run(against)
+        return _Examination(connection, meta, level, meter or Meter()).run(against)
 
 
 def _check_options(level: Level, against: object) -> None:
-    if level not in ("quick", "full"):
-        raise InvalidOption(f"level={level!r} is not a level of checking; use 'quick' or 'full'")
+    if level not in _LEVELS:
+        raise InvalidOption(f"level={level!r} is not a level of checking; use 'quick', 'full' or 'replay'")
     if against is None or hasattr(against, "log_root"):
         return
     if type(against) is not bytes or len(against) != fmt.DIGEST_BYTES:
         raise InvalidOption("against= takes a signed head, or a root of 32 bytes")
 
 
-def _begin_apart(engine: Engine, connection: Connection, meta: Meta) -> Apart | None:
-    """Let a second process read the log of a large store; None if there is no point in it, or no process."""
-    if engine.opener.frozen is not None:  # it would not see what this process sees
-        return None
-    try:
-        lsn, head = wal.last(connection, meta)
-        if lsn < APART_ROWS or not apart.possible():
-            return None
-        return Apart(engine.real_path, lsn, head)
-    except (OSError, StoreError):
-        return None
-
-
 class _Examination:
     """One check, step by step; a step that cannot be done is a finding, and the next one is done all the same."""
 
-    def __init__(self, connection: Connection, meta: Meta, level: Level, meter: Meter, reader: Apart | None) -> None:
+    def __init__(self, connection: Connection, meta: Meta, level: Level, meter: Meter) -> None:
         self._connection = connection
         self._meta = meta
         self._level: Level = level
         self._meter = meter
-        self._reader = reader
         self._findings = Findings()
         self._lsn = 0
         self._head: Head | None = None
@@ -218,11 +181,12 @@ class _Examination:
         self._rows = (0, 0)
         self._read = Figures(0, 0)
         self._events = 0
+        self._wrong_events: set[int] = set()
 
     def run(self, against: SignedHead | bytes | None) -> CheckReport:
         """Take all steps, and return the report."""
         began = time.monotonic()
-        full = self._level == "full"
+        full = self._level != "quick"
         self._step("schema", self._schema)
         self._step("commit", self._newest)
         self._step("meta", self._facts)
@@ -280,7 +244,7 @@ class _Examination:
             self._findings.add("schema", "the file does not say that it is a store: application_id is another")
         if self._connection.value("PRAGMA user_version") != fmt.FORMAT_VERSION:
             self._findings.add("schema", "the file says that it has another format: user_version is another")
-        if migrate.pending(self._connection, migrate.shipped()):
+        if migrations.pending(self._connection, migrations.shipped()):
             self._findings.add("schema", "a migration that this format has is not recorded in schema_migrations")
 
     def _newest(self) -> None:
@@ -289,7 +253,7 @@ class _Examination:
     def _facts(self) -> None:
         for name in metadata.others(self._connection):
             self._findings.add("meta", f"the table meta has a row {name}, which no store has")
-        applied = migrate.applied(self._connection)
+        applied = migrations.applied(self._connection)
         if applied and applied[0][-1] != self._meta.created:
             what = f"the table meta says that the store was made at {self._meta.created}, and its first migration was "
             self._findings.add("meta", f"{what}applied at {applied[0][-1]}")
@@ -301,18 +265,18 @@ class _Examination:
             self._findings.add("meta", what)
 
     def _sqlite(self) -> None:
-        name = "integrity_check" if self._level == "full" else "quick_check"
+        name = "quick_check" if self._level == "quick" else "integrity_check"
         for (said,) in self._connection.iterate(f"PRAGMA {name}"):
             if said != "ok":
                 self._findings.add("sqlite", f"SQLite's {name} says: {said}")
-        if self._level == "full" and (index := wal.wrong_index(self._connection)):
+        if self._level != "quick" and (index := wal.wrong_index(self._connection)):
             self._findings.add("sqlite", f"the index {index} does not fit its table")
 
     # ---- Of a full check ----
 
     def _count(self) -> None:
         records, _ = wal.size(self._connection)
-        self._meter.total = state.size(self._connection) + tree.size(self._connection)[1] + records
+        self._meter.total = state.size(self._connection) + merkle.size(self._connection)[1] + records
 
     def _tree(self) -> None:
         if self._head is None:
@@ -320,22 +284,16 @@ class _Examination:
         self._rows = compare(self._connection, self._head, self._findings, self._meter.advance)
 
     def _log(self) -> None:
-        found = None
-        if self._reader is not None:
-            while not self._reader.wait(_TICK_SECONDS):
-                self._meter.apart(self._reader.read)
-            self._meter.apart(self._reader.read)
-            found = self._reader.take(self._findings)
-        if found is None:
-            self._meter.apart(0)
-            found = Replay(self._connection, self._meta, self._findings, self._meter.advance).run()
-        self._read = found
+        replay = self._level == "replay"
+        log = LogCheck(self._connection, self._meta, self._findings, self._meter.advance, replay=replay)
+        self._read = log.run()
 
     def _trail(self) -> None:
-        said = trail.check(self._connection, self._meta)
+        wrong = audit_trail.wrong_entries(self._connection, self._meta)
         self._events = audit.last(self._connection)[0]
-        for each in said:
-            self._findings.add("audit", f"I12: {each}")
+        self._wrong_events = {number for number, _ in wrong}
+        for _, what in wrong:
+            self._findings.add("audit", f"I12: {what}")
 
     def _blocks(self) -> None:
         history = History(self._connection, self._meta)
@@ -347,8 +305,7 @@ class _Examination:
 
     def _judge_id(self) -> None:
         """Say of the first commit and the first audit entry, if neither follows, what both follow from."""
-        first = any(each.kind == "commit" and each.seq == 1 for each in self._findings.kept)
-        if first and any(each.kind == "audit" and "entry 1 " in each.what for each in self._findings.kept):
+        if 1 in self._wrong_events and any(each.kind == "commit" and each.seq == 1 for each in self._findings.kept):
             what = "neither commit 1 nor audit entry 1 follows from the store's id: the table meta may hold another"
             self._findings.add("meta", what)
 
@@ -357,7 +314,7 @@ class _Examination:
     def _top(self) -> None:
         if self._head is None:
             return
-        rows = tree.top_rows(self._connection)
+        rows = merkle.top_rows(self._connection)
         said = (self._head.root, self._head.count)
         made = (EMPTY_ROOT, 0)
         if len(rows) == 1:

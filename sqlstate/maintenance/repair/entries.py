@@ -9,39 +9,30 @@ backup. A name is part of the leaf, so what has the right digest is the right en
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlstate.errors import InvalidInput
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import EMPTY_ROOT, FIRST, RootBuilder, count_of, leaf, node_digest, rank
-from sqlstate.format.names import Name, Stored, make_name, name_bytes
+from sqlstate.format.merkle import FIRST, leaf, node_digest, rank
+from sqlstate.format.names import Name, Stored, name_bytes
 from sqlstate.maintenance.repair.log import committed
-from sqlstate.tables.verbatim import Torn
-from sqlstate.tables.wal import Kind
+from sqlstate.maintenance.repair.proven_tree import (
+    NO_LEAF,
+    Content,
+    ProvenNode,
+    ProvenTree,
+    TreeShape,
+    entry_name,
+    is_node,
+    leaves_of,
+    pairs_of,
+)
+from sqlstate.tables.raw_rows import is_stored
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from sqlstate.sqlite.connection import Row
     from sqlstate.tables.wal import Head
-
-Rows = Callable[[], Iterable["Row"]]
-Tell = Callable[[], None]
-
-# Names times values that are tried together at the end, when a name has lost its value and the log has lost both.
-_PAIRS: Final = 1_000_000
-_LEAF_COUNT: Final = (1).to_bytes(fmt.COUNT_BYTES)
-_NO_LEAF: Final = bytes(fmt.DIGEST_BYTES)
-
-
-class Content(NamedTuple):
-    """A store's tables, as functions that read them: rows as verbatim.decoded() gives them."""
-
-    entries: Rows
-    nodes: Rows
-    records: Rows
-    newest: Rows
-    """The records as well, about the newest first."""
 
 
 class Lost(NamedTuple):
@@ -68,20 +59,6 @@ class Mending(NamedTuple):
     """Nothing that was found has the root."""
 
 
-class _Node(NamedTuple):
-    level: int
-    children: bytes
-
-
-class _Part(NamedTuple):
-    """A node of the proven tree, in pre-order; a hole if nothing known has its digest."""
-
-    level: int
-    digest: bytes
-    count: int  # type: ignore[assignment]  # as in wal.Head
-    hole: bool
-
-
 class _Slot(NamedTuple):
     """A place in the order of the entries: one entry, or *count* that nobody can name."""
 
@@ -89,144 +66,34 @@ class _Slot(NamedTuple):
     count: int = 1  # type: ignore[assignment]
 
 
-class _Shape:
-    """Cuts entries, given in their order, into the nodes of the tree over them, and calls *found* with each.
-
-    Args:
-        found: called with level, digest and children of each node, as it is complete.
-        top: the highest level that is cut.
-    """
-
-    def __init__(self, found: Callable[[int, bytes, bytes], None], top: int = fmt.LEVEL_MAX) -> None:
-        self._found = found
-        self._top = top
-        self._open: list[bytearray] = [bytearray() for _ in range(top + 1)]
-        self._complete = [0] * (top + 1)
-
-    def add(self, digest: bytes, rank_: int) -> None:
-        """Add the next entry, by its leaf and rank."""
-        for level in range(1, min(rank_, self._top) + 1):
-            self._close(level)
-        self._open[1] += _LEAF_COUNT + digest
-
-    def finish(self) -> None:
-        """Complete what is open."""
-        for level in range(1, self._top + 1):
-            self._close(level)
-            if self._complete[level] <= 1:
-                return
-
-    def _close(self, level: int) -> None:
-        children = bytes(self._open[level])
-        if not children:
-            return
-        self._open[level].clear()
-        self._complete[level] += 1
-        digest = node_digest(level, children)
-        self._found(level, digest, children)
-        if level < self._top:
-            self._open[level + 1] += count_of(children).to_bytes(fmt.COUNT_BYTES) + digest
-
-
-class _Proven:
-    """The tree below a root, as far as it is known.
-
-    Args:
-        root: its digest.
-        count: of its entries.
-    """
-
-    def __init__(self, root: bytes, count: int) -> None:
-        self._root = root
-        self._count = count
-        self._known: dict[bytes, _Node] = {}
-        self.parts: list[_Part] = []
-
-    def learn(self, level: int, digest: bytes, children: bytes) -> None:
-        """Take a node for later, in case that something proven has its digest."""
-        self._known.setdefault(digest, _Node(level, children))
-
-    def learn_rows(self, rows: Iterable[Row]) -> None:
-        """Take the nodes of a table."""
-        for _, level, _, _, children in rows:
-            if _is_node(level, children):
-                self.learn(level, node_digest(level, children), children)
-
-    def learn_entries(self, entries: Iterable[tuple[Name, bytes, bytes]]) -> bool:
-        """Take the nodes over entries, given as (name, `name_bytes()`, leaf) in their order.
-
-        Returns whether all of these nodes were known before, and have another root.
-        """
-        another = False
-
-        def found(level: int, digest: bytes, children: bytes) -> None:
-            nonlocal another
-            another = digest in self._known and digest != self._root
-            self.learn(level, digest, children)
-
-        shape = _Shape(found)
-        for _, raw, digest in entries:
-            shape.add(digest, rank(raw))
-        shape.finish()
-        return another
-
-    def walk(self) -> bool:
-        """Go down from the root; tell whether all nodes are known."""
-        self.parts = list(self._below(None, self._root, self._count)) if self._root != EMPTY_ROOT else []
-        return not any(part.hole for part in self.parts)
-
-    def children(self, digest: bytes) -> bytes:
-        """Return the children of a known node."""
-        return self._known[digest].children
-
-    @property
-    def nothing(self) -> bool:
-        """Whether not even the root's node is known."""
-        return bool(self.parts) and self.parts[0].hole
-
-    def _below(self, level: int | None, digest: bytes, count: int) -> Iterator[_Part]:
-        node = self._known.get(digest)
-        if node is None or node.level != (level or node.level):
-            yield _Part(level or 0, digest, count, hole=True)
-            return
-        yield _Part(node.level, digest, count, hole=False)
-        if node.level > 1:
-            for below, child in _pairs(node.children):
-                yield from self._below(node.level - 1, child, below)
-
-
-def mend(ours: Content, backup: Content | None, head: Head, tell: Tell) -> Mending:
+def mend(ours: Content, backup: Content | None, head: Head) -> Mending:
     """Return what is to be done so that the entries have the root of *head*.
 
     Args:
         ours: the damaged store's tables; records already as mended.
         backup: those of a backup, which are not trusted.
         head: the newest commit.
-        tell: called now and then, so that progress can be shown.
     """
-    tree = _Proven(head.root, head.count)
+    tree = ProvenTree(head.root, head.count)
     tree.learn_rows(ours.nodes())
-    another = tree.learn_entries(_leaves(ours.entries()))
+    another = tree.learn_entries(leaves_of(ours.entries()))
     if backup is not None:
         tree.learn_rows(backup.nodes())
-    tell()
     if not tree.walk():
         tree.learn_entries(_replayed(ours.records()))
         if backup is not None and not tree.walk():
-            tree.learn_entries(_leaves(backup.entries()))
+            tree.learn_entries(leaves_of(backup.entries()))
         tree.walk()
-    tell()
     if tree.nothing:
         return Mending(hopeless=True)
     finding = _Finding(tree, ours, backup)
-    tell()
     return finding.mending()._replace(another=another)
 
 
 class _Finding:
     """Compares the entries with the proven leaves, and looks for those that are missing."""
 
-    def __init__(self, tree: _Proven, ours: Content, backup: Content | None) -> None:
+    def __init__(self, tree: ProvenTree, ours: Content, backup: Content | None) -> None:
         self._tree = tree
         self._ours = ours
         self._backup = backup
@@ -236,11 +103,11 @@ class _Finding:
         self._strays: list[tuple[Any, Any, Name | None]] = []  # rows that nothing proves
         self._spans: list[tuple[Name, Name]] | None = None
         self._sort_rows()
-        self._missing = {digest for part in self._dirty() for _, digest in _pairs(tree.children(part.digest))}
+        self._missing = {digest for part in self._dirty() for _, digest in pairs_of(tree.children(part.digest))}
         self._match()
         self._search()
 
-    def _dirty(self) -> Iterator[_Part]:
+    def _dirty(self) -> Iterator[ProvenNode]:
         return (p for p in self._tree.parts if p.level == 1 and not p.hole and p.digest not in self._clean)
 
     def _sort_rows(self) -> None:
@@ -257,11 +124,11 @@ class _Finding:
                 self._rows.extend(run)
             run.clear()
 
-        shape = _Shape(close, top=1)
+        shape = TreeShape(close, top=1)
         for collection, key, value in self._ours.entries():
-            name = _name(collection, key)
+            name = entry_name(collection, key)
             raw = b"" if name is None else name_bytes(name)
-            digest = _NO_LEAF if name is None or not _is_stored(value) else leaf(raw, value)
+            digest = NO_LEAF if name is None or not is_stored(value) else leaf(raw, value)
             if name is not None:
                 shape.add(digest, rank(raw))
             run.append((collection, key, name, digest))
@@ -286,7 +153,7 @@ class _Finding:
             self._try(name, value)
 
     def _try(self, name: Name | None, value: Any) -> None:
-        if name is None or not _is_stored(value):
+        if name is None or not is_stored(value):
             return
         digest = leaf(name_bytes(name), value)
         if digest in self._missing:
@@ -300,32 +167,8 @@ class _Finding:
             return
         yield from _recorded(self._ours.newest())
         if self._backup is not None:
-            yield from ((_name(collection, key), value) for collection, key, value in self._backup.entries())
+            yield from ((entry_name(collection, key), value) for collection, key, value in self._backup.entries())
             yield from _recorded(self._backup.newest())
-        yield from self._mixed()
-
-    def _mixed(self) -> Iterator[tuple[Name | None, Any]]:
-        """Yield names and values that no row has together: one column of a row was damaged, or changed its type."""
-        strays = {(collection, key) for collection, key, _ in self._strays}
-        names: dict[Name, None] = {}
-        values: dict[Any, None] = {}
-        for collection, key, value in self._ours.entries():
-            if (collection, key) in strays:
-                for form in _forms(key):
-                    name = _name(collection, form)
-                    if name is not None:
-                        names[name] = None
-                for form in _forms(value):
-                    values[form] = None
-        settled = set(self._names.values())
-        for row in self._ours.newest():
-            if row[2] in (Kind.PUT, Kind.DELETE):
-                name = _name(row[4], row[5])
-                if name is not None and name not in settled and not self._in_clean(name):
-                    names[name] = None
-                    values |= dict.fromkeys(each for each in row[6:8] if _is_stored(each))
-        pairs = ((name, value) for value in values for name in names)
-        yield from islice(pairs, _PAIRS)
 
     def _in_clean(self, name: Name) -> bool:
         if self._spans is None:
@@ -360,7 +203,7 @@ class _Finding:
                 yield _Slot(first)
                 yield _Slot(last)
             elif part.level == 1:
-                for _, digest in _pairs(self._tree.children(part.digest)):
+                for _, digest in pairs_of(self._tree.children(part.digest)):
                     yield _Slot(self._names.get(digest))
 
     def _sorted_strays(self, slots: list[_Slot]) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any, int]]]:
@@ -413,7 +256,7 @@ class _Finding:
             strays = {name for *_, name in self._strays}
             for changes in committed(self._ours.records()):
                 for collection, key, value in changes:
-                    name = _name(collection, key)
+                    name = entry_name(collection, key)
                     if name is not None and name not in strays:
                         there[name] = value is not None
         found: dict[int, list[Name]] = {}
@@ -432,9 +275,9 @@ class _Finding:
         deletes: list[int] = []
         wrong: set[tuple[Any, Any] | int] = set()
         for id_, level, collection, key, children in self._ours.nodes():
-            name = FIRST if (collection, key) == ("", "") else _name(collection, key)
+            name = FIRST if (collection, key) == ("", "") else entry_name(collection, key)
             place = (level, name)
-            digest = node_digest(level, children) if _is_node(level, children) else b""
+            digest = node_digest(level, children) if is_node(level, children) else b""
             known = names.get(place)  # type: ignore[arg-type]
             if known and known == digest and place not in right and id_ >> fmt.NODE_ID_SHIFT == fmt.LEVEL_MAX - level:
                 right.add(place)  # type: ignore[arg-type]
@@ -471,26 +314,6 @@ class _Finding:
         return self._names.get(self._tree.children(digest)[fmt.COUNT_BYTES : fmt.CHILD_BYTES])
 
 
-def heads_of(ours: Content) -> list[tuple[bytes, int]]:
-    """Return root and count of the entries, and of the node at the top of the table, right or wrong."""
-    builder = RootBuilder()
-    for _, raw, digest in _leaves(ours.entries()):
-        builder.add(digest, rank(raw))
-    nodes = ((level, children) for _, level, _, _, children in ours.nodes() if _is_node(level, children))
-    top = max(nodes, default=None)
-    return [builder.finish()] + ([] if top is None else [(node_digest(*top), count_of(top[1]))])
-
-
-def is_whole(ours: Content, head: Head) -> bool:
-    """Tell whether entries and nodes are those of the tree of *head*, and there are no others."""
-    tree = _Proven(head.root, head.count)
-    nodes = 0
-    for _, level, _, _, children in ours.nodes():
-        tree.learn(level, node_digest(level, children), children)
-        nodes += 1
-    return tree.walk() and len(tree.parts) == nodes and heads_of(ours)[0][0] == head.root
-
-
 def _gaps(slots: Iterable[_Slot]) -> dict[int, int]:
     """Return how many entries nobody can name, by how many that are named come before."""
     found: dict[int, int] = {}
@@ -506,23 +329,14 @@ def _gaps(slots: Iterable[_Slot]) -> dict[int, int]:
 # ---- Rows ----
 
 
-def _leaves(rows: Iterable[Row]) -> Iterator[tuple[Name, bytes, bytes]]:
-    """Yield name, `name_bytes()` and leaf of the rows that have a name; without a value, it is no entry's leaf."""
-    for collection, key, value in rows:
-        name = _name(collection, key)
-        if name is not None:
-            raw = name_bytes(name)
-            yield name, raw, leaf(raw, value) if _is_stored(value) else _NO_LEAF
-
-
 def _replayed(records: Iterable[Row]) -> Iterator[tuple[Name, bytes, bytes]]:
     """Yield the entries as the log tells them, in order."""
     entries: dict[Name, bytes | None] = {}
     for changes in committed(records):
         for collection, key, value in changes:
-            name = _name(collection, key)
+            name = entry_name(collection, key)
             if name is not None:
-                entries[name] = leaf(name_bytes(name), value) if _is_stored(value) else None
+                entries[name] = leaf(name_bytes(name), value) if is_stored(value) else None
     for name in sorted(entries):
         digest = entries[name]
         if digest is not None:
@@ -533,66 +347,9 @@ def _recorded(records: Iterable[Row]) -> Iterator[tuple[Name | None, Any]]:
     """Yield what records say of entries: values, and values before."""
     for row in records:
         if row[4] is not None:
-            name = _name(row[4], row[5])
+            name = entry_name(row[4], row[5])
             yield name, row[6]
             yield name, row[7]
-
-
-def _forms(value: Any) -> Iterator[Any]:
-    """Yield a value as it is, and the same bytes as text or as bytes."""
-    if isinstance(value, Torn):
-        yield value.raw
-    elif isinstance(value, str):
-        yield value
-        yield value.encode()
-        if value.isascii() and value.lstrip("-").isdigit() and len(value) <= _DIGITS:
-            yield int(value)
-    elif isinstance(value, bytes):
-        yield value
-        try:
-            yield value.decode()
-        except UnicodeDecodeError:
-            return
-    elif isinstance(value, int | float):
-        yield value
-        yield str(value)
-        if isinstance(value, float) and value.is_integer():
-            yield int(value)
-            yield str(int(value))
-
-
-_DIGITS: Final = 20
-
-
-def _name(collection: Any, key: Any) -> Name | None:
-    """Return the name of a row, None if no entry can have it."""
-    if not isinstance(collection, str) or not collection or isinstance(key, Torn):
-        return None
-    try:
-        return make_name(collection, key)
-    except InvalidInput:
-        return None
-
-
-def _is_stored(value: Any) -> bool:
-    return isinstance(value, str | bytes)
-
-
-def _is_node(level: Any, children: Any) -> bool:
-    return (
-        isinstance(level, int)
-        and 1 <= level <= fmt.LEVEL_MAX
-        and isinstance(children, bytes)
-        and bool(children)
-        and not len(children) % fmt.CHILD_BYTES
-    )
-
-
-def _pairs(children: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield count and digest of each child."""
-    for at in range(0, len(children), fmt.CHILD_BYTES):
-        middle = at + fmt.COUNT_BYTES
-        yield int.from_bytes(children[at:middle]), children[middle : at + fmt.CHILD_BYTES]
 
 
 def _shown(name: Name) -> str:

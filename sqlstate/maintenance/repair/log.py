@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from heapq import merge
-from itertools import combinations, product
+from itertools import islice, product
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 # So many rows may be hashed in trying what a commit was made of.
 _TRIES_ROWS: Final = 200_000
-_TRIES: Final = 4096
 
 # Gives the rows of a log, the fields of Record, in order.
 Log = Callable[[], Iterable["Row"]]
@@ -353,54 +352,44 @@ def _from_neighbours(log: Log, broken: list[Link], current: Current) -> Changes:
 
 
 def _solved(link: Link, rows: list[Row], history: _History) -> list[Row]:
-    """Return the rows to be changed so that the commit holds; none if it cannot be found out."""
-    likely: list[Row] = []  # with what commits that hold say
-    forms: list[list[Row]] = []
-    for row in rows:
-        values, befores = history.others(row) if row[2] in (Kind.PUT, Kind.DELETE) else ([], [])
-        each = [(*row[:6], value, before, *row[8:]) for value, before in _choices(row, values, befores)]
-        sure = [([value for value, sure in pairs if sure] or [row[at]])[0] for at, pairs in ((6, values), (7, befores))]
-        likely.append((*row[:6], *sure, *row[8:]))
-        forms.append(each)
-    most = max(8, min(_TRIES, _TRIES_ROWS // (len(rows) or 1)))
-    for base in [likely, rows] if likely != rows else [rows]:
-        found = _tried(
-            link, base, [[form for form in each if form != row] for row, each in zip(base, forms, strict=True)], most
-        )
-        if found is not None:
-            return [row for row, was in zip(found, rows, strict=True) if row != was]
+    """Return the rows to be changed so that the commit holds; none if it cannot be found out.
+
+    Taken are the values that commits which hold say, those that all neighbours say, and each change of one row more.
+    """
+    sure, told = list(rows), list(rows)
+    single: list[tuple[int, Row]] = []
+    for number, row in enumerate(rows):
+        if row[2] not in (Kind.PUT, Kind.DELETE):
+            continue
+        values, befores = history.others(row)
+        pairs = product([row[6], *(each for each, _ in values)], [row[7], *(each for each, _ in befores)])
+        forms = [(*row[:6], value, before, *row[8:]) for value, before in pairs]
+        single += [(number, form) for form in forms[1:]]
+        told[number] = forms[-1]
+        held = [
+            ([value for value, holds in pairs if holds] or [row[at]])[0] for at, pairs in ((6, values), (7, befores))
+        ]
+        sure[number] = (*row[:6], *held, *row[8:])
+    most = max(8, _TRIES_ROWS // (len(rows) or 1))
+    for base in (sure, told, rows):
+        for found in islice(_each_changed(base, single), most):
+            if _would_hold(link, found):
+                return [row for row, was in zip(found, rows, strict=True) if row != was]
     return []
 
 
-def _choices(row: Row, values: list[tuple[Any, bool]], befores: list[tuple[Any, bool]]) -> Iterator[tuple[Any, Any]]:
-    return product([row[6], *(value for value, _ in values)], [row[7], *(before for before, _ in befores)])
+def _each_changed(base: list[Row], single: list[tuple[int, Row]]) -> Iterator[list[Row]]:
+    """Yield *base*, and *base* with each one of its rows in another form."""
+    yield base
+    for number, form in single:
+        yield [*base[:number], form, *base[number + 1 :]]
 
 
-def _tried(link: Link, base: list[Row], forms: list[list[Row]], most: int) -> list[Row] | None:
-    """Return the first of the ways to change *base* with which the commit holds, None if none of them does."""
-    parts = [canonical(row) for row in base]
-    choices = [(number, each) for number, each in enumerate(forms) if each]
-    for trial in _trials(choices, most):
-        tried, rows = list(parts), list(base)
-        for number, row in trial:
-            tried[number], rows[number] = canonical(row), row
-        if None not in tried:
-            digest = sha256(b"".join(part or b"" for part in tried)).digest()
-            if _next(link.before, link, digest) == link.chain:
-                return rows
-    return None
-
-
-def _trials(choices: list[tuple[int, list[Row]]], most: int) -> Iterator[list[tuple[int, Row]]]:
-    """Yield what can be changed: nothing, one row, all that have a choice, two, and so on, up to *most* trials."""
-    done = 0
-    for size in dict.fromkeys([0, 1, len(choices), *range(2, len(choices))]):
-        for chosen in combinations(choices, size):
-            for forms in product(*(rows for _, rows in chosen)):
-                yield [(number, row) for (number, _), row in zip(chosen, forms, strict=True)]
-                done += 1
-                if done >= most:
-                    return
+def _would_hold(link: Link, rows: list[Row]) -> bool:
+    """Return True if the commit holds with *rows*."""
+    parts = [part for part in map(canonical, rows) if part is not None]
+    follows = _next(link.before, link, sha256(b"".join(parts)).digest())
+    return len(parts) == len(rows) and bool(follows == link.chain)
 
 
 def _chains(log: Log, store_id: bytes) -> Changes:
@@ -426,7 +415,7 @@ def _newest(log: Log, newest: Link | None, entries: Entries) -> Changes:
         return {}
     heads = [(root, count) for root, count in [(newest.root, newest.count), *entries.heads()] if is_number(count)]
     for root, count in heads:
-        for each in (newest.count, count, *range(max(0, count - _COUNTS), count + _COUNTS)):
+        for each in (newest.count, count):
             mended = newest._replace(root=root, count=each)
             if _next(newest.before, mended, newest.digest) == newest.chain:
                 row = next(row for row in log() if row[0] == newest.lsn)
@@ -434,8 +423,6 @@ def _newest(log: Log, newest: Link | None, entries: Entries) -> Changes:
     return {}
 
 
-# The entries can be damaged too: so many more or less are tried.
-_COUNTS: Final = 1000
 _ROOT: Final = Record._fields.index("root")
 _CHAIN: Final = Record._fields.index("chain")
 

@@ -27,11 +27,13 @@ from sqlstate.errors import (
     StoreMissing,
 )
 from sqlstate.files import replace as files
-from sqlstate.maintenance.backup import backup
+from sqlstate.maintenance import closed_file
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.repair import entries as mending
 from sqlstate.maintenance.repair import log as relinking
-from sqlstate.maintenance.repair.entries import Content, Lost, Mending
+from sqlstate.maintenance.repair import proven_tree
+from sqlstate.maintenance.repair.entries import Lost, Mending
+from sqlstate.maintenance.repair.proven_tree import Content
 from sqlstate.proving import commits as history
 from sqlstate.sqlite.connection import check_sqlite
 from sqlstate.sqlite.raw_file import alone, digest, parts, set_journaling, unlocked_vfs
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sqlstate.format.names import Stored
-    from sqlstate.maintenance.backup.backup import Progress
     from sqlstate.maintenance.check.check import CheckReport
+    from sqlstate.maintenance.closed_file import Progress
     from sqlstate.maintenance.repair.log import Changes
     from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import Marker, Meta
@@ -174,8 +176,8 @@ def repair(
         StoreFull, StoreIOError: the copy cannot be written; the file is as it was.
     """
     check_sqlite()
-    target = backup.absolute(path)
-    with backup.on_disk(target), ExitStack() as stack:
+    target = closed_file.absolute(path)
+    with closed_file.on_disk(target), ExitStack() as stack:
         connection = _hold(target, stack, dry_run=dry_run)
         meta, marker = _facts(connection)
         if not dry_run:
@@ -193,14 +195,14 @@ def repair(
         if dry_run or plan.empty:
             return report
         with files.temporary(target, meta.store_id) as made:
-            backup.fill(made.path, target, connection, backup.Meter(None), None)
+            closed_file.fill(made.path, target, connection, closed_file.Meter(None), None)
             report = replace(report, evidence=Path(f"{target}.damaged-{digest(target, None)[:16]}"))
-            with backup.unshared(made.path, f"the copy of {target}", None) as copy:
+            with closed_file.unshared(made.path, f"the copy of {target}", None) as copy:
                 _apply(copy, plan)
                 name = None if source is None else os.path.basename(os.fspath(source))
                 report = replace(report, entry=_note(copy, meta, plan, report, name))
                 after = check.examine(copy, meta, "full", None, _half(progress, 1))
-                whole = plan.mending.lost or mending.is_whole(_content(copy), plan.head)
+                whole = plan.mending.lost or proven_tree.is_whole(_content(copy), plan.head)
                 if not whole or _has_new_kinds(before, after):
                     raise Damaged(f"{target}: it could not be repaired. {_NOTHING}; restore a backup")
                 report = replace(report, after=after.outcome, lost=_lost(plan) + _others(after, plan, ()))
@@ -233,14 +235,14 @@ def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
     free = stack.enter_context(alone(target, None, 0.0))
     if free is False:
         raise Busy(f"somebody has {target} open; close it there. {_NOTHING}")
-    for sidecar in backup.beside(target):
+    for sidecar in closed_file.beside(target):
         raise Busy(
             f"{target} is in use, or was not closed: {sidecar} lies beside it, and may hold commits. Open and "
             f"close the store first; 'sqlstate recover' does so. {_NOTHING}"
         )
     if free is None and not dry_run:
         raise ReadOnly(f"{target} may not be written, so whether it is in use cannot be known. {_NOTHING}")
-    return stack.enter_context(backup.reading(target, None))
+    return stack.enter_context(closed_file.reading(target, None))
 
 
 def _facts(connection: Connection) -> tuple[Meta, Marker]:
@@ -260,18 +262,18 @@ def _facts(connection: Connection) -> tuple[Meta, Marker]:
 
 
 def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack: ExitStack) -> Content:
-    origin = backup.absolute(source)
+    origin = closed_file.absolute(source)
     if files.belongs_to(origin, target):
         raise InvalidOption(f"{origin} belongs to the store itself; name a backup of it. {_NOTHING}")
     try:
-        connection = backup.open_source(origin, None, stack)
+        connection = closed_file.open_source(origin, None, stack)
         if not migrate.check_header(connection):
             raise NotAStore("it is an empty database")
         theirs = metadata.read(connection, connection.value("PRAGMA user_version"))
     except StoreMissing:
         raise
     except (StoreError, OSError) as e:
-        raise RestoreRejected(origin, f"{backup.reason_of(e, origin)}. {_NOTHING}") from e
+        raise RestoreRejected(origin, f"{closed_file.reason_of(e, origin)}. {_NOTHING}") from e
     if theirs.store_id != meta.store_id:
         raise RestoreRejected(origin, f"it is a backup of another store. {_NOTHING}")
     return _content(connection)
@@ -288,7 +290,7 @@ def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
         with files.replacing(evidence, meta.store_id, like=target) as kept:
             for part in parts(target, None):
                 kept.write(part)
-    backup.take_place(made, None)
+    closed_file.take_place(made, None)
 
 
 def _has_content_of(evidence: str, target: str) -> bool:
@@ -341,7 +343,7 @@ def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Ma
 
     end = marker.lsn if marker.nonce else 0
     theirs_log = None if theirs is None else theirs.records
-    entries = relinking.Entries(current, lambda: mending.heads_of(_content(connection)))
+    entries = relinking.Entries(current, lambda: proven_tree.heads_of(_content(connection)))
     log = relinking.mend(lambda: wal.scan_verbatim(connection), theirs_log, meta.store_id, end, entries)
     if end > log.end:
         raise Damaged(
@@ -351,7 +353,7 @@ def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Ma
     head = relinking.head_of(log.newest, meta.store_id, meta.created)
     if head is None or log.cut:
         raise Damaged(f"{path}: the newest commit in the log is none. {_NOTHING}; restore a backup")
-    found = mending.mend(_content(connection, log.changes), theirs, head, lambda: None)
+    found = mending.mend(_content(connection, log.changes), theirs, head)
     if found.hopeless:
         raise Damaged(f"{path}: nothing in it has the root of commit {head.seq} any more. {_NOTHING}; restore a backup")
     if found.another:

@@ -1,0 +1,81 @@
+"""Checks a finished copy before it gets its name: it must be sound, and hold the commit that was copied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlstate.errors import Damaged, MigrationMismatch
+from sqlstate.maintenance.check import check
+from sqlstate.sqlite.raw_file import free_pages, set_journaling, unlocked_vfs
+from sqlstate.tables import meta as metadata
+from sqlstate.tables import migrations, schema, wal
+
+if TYPE_CHECKING:
+    from sqlstate.files.replace import Temporary
+    from sqlstate.maintenance.closed_file import Meter
+    from sqlstate.sqlite.connection import Connection
+    from sqlstate.tables.meta import Meta
+    from sqlstate.tables.wal import Head
+
+
+def close_marker(written: Connection, lsn: int) -> None:
+    """Put the marker of a copy at rest: all that it has is in it."""
+    marker = metadata.read_marker(written)
+    if marker.open:
+        metadata.write_marker(written, marker._replace(open=False, lsn=lsn))
+
+
+def facts_of(connection: Connection, *, accept_copy: bool = False) -> tuple[Meta, int, Head]:
+    """Return what a file says of itself: its facts, the greatest LSN, and the newest commit.
+
+    Raises:
+        MigrationMismatch: it is no store of this version.
+        Damaged: something is missing, or contradicts the rest.
+    """
+    path = connection.path
+    if migrations.pending(connection, migrations.shipped()):
+        raise MigrationMismatch(
+            f"{path} has an older format; open a copy of it for writing once, which brings it to this one, "
+            "and restore that"
+        )
+    schema.check(connection)
+    meta = metadata.read(connection)
+    lsn, head = wal.last(connection, meta)
+    marker = metadata.read_marker(connection)
+    if marker.open and not accept_copy:
+        raise Damaged(
+            f"{path}: the store was open when it was copied, and the -wal that belongs to it is not beside it. It ends "
+            f"with commit {head.seq}; later ones may be missing. Put the -wal there, or take it as it is with "
+            "accept_copy=True"
+        )
+    if not marker.open and marker.nonce and marker.lsn != lsn:
+        raise Damaged(f"{path}: it was closed when its log ended at {marker.lsn}, and now the log ends at {lsn}")
+    return meta, lsn, head
+
+
+def check_copy(connection: Connection, facts: tuple[Meta, int, Head], meter: Meter) -> None:
+    """Check a file as check() does, and that it is what *facts* say.
+
+    Raises:
+        Damaged: it is not.
+    """
+    if facts_of(connection) != facts:
+        raise Damaged(f"{connection.path} does not hold the commit that was copied; nothing was kept of it")
+    found = check.examine(connection, facts[0], "full", None, check.Meter(meter.checked))
+    if not found.ok:
+        more = len(found.findings) + found.more - 1
+        others = f", and {more:,} more findings" if more else ""
+        raise Damaged(f"{connection.path}: {found.findings[0].what.rstrip('.')}{others}")
+    meter.checked(1, 1)
+
+
+def finish(made: Temporary, shown: str, vfs: str | None, meta: Meta) -> None:
+    """Look at what SQLite's check passes over, and write how the file is journaled.
+
+    Raises:
+        Damaged: the list of free pages is wrong.
+    """
+    wrong = free_pages(made.path, unlocked_vfs(vfs))
+    if wrong:
+        raise Damaged(f"{shown}: {wrong}")
+    set_journaling(made.path, unlocked_vfs(vfs), meta.journal)

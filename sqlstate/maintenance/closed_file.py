@@ -1,0 +1,162 @@
+"""Files that nobody has open: reading one, keeping others from it, filling one, putting it in another's place."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from sqlstate.errors import Busy, InvalidOption, NotAStore, StoreForked, StoreFull, StoreIOError, StoreMissing
+from sqlstate.files import replace as files
+from sqlstate.sqlite import main_file
+from sqlstate.sqlite.connection import HEADER_BYTES, Connection, OutcomeUnknown, page_size
+from sqlstate.sqlite.overlay import Pages, overlaid
+from sqlstate.sqlite.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.tables import migrations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is in all."""
+
+PAGES_AT_ONCE: Final = 256
+_JOURNALS: Final = ("-wal", "-journal")
+
+
+def open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
+    """Return a connection that reads a closed store, and keep others from it, until *stack* ends.
+
+    Raises:
+        StoreMissing: there is no such file.
+        NotAStore: it is no SQLite file.
+        Busy: somebody has it open, or it was not closed.
+    """
+    if not os.path.lexists(origin):
+        raise StoreMissing(f"there is no file {origin}; nothing was written")
+    if not stat.S_ISREG(os.stat(origin).st_mode):
+        raise NotAStore("it is not a regular file")
+    free = stack.enter_context(alone(origin, vfs, 0.0))
+    for sidecar in beside(origin):
+        raise Busy(
+            f"it is in use, or was not closed: {sidecar} lies beside it. Open and close it, or make a backup of it "
+            "with Store.backup(), and restore that"
+        )
+    if free is False:
+        raise Busy("somebody has it open. Close it there, or make a backup of it with Store.backup(), and restore that")
+    return stack.enter_context(reading(origin, vfs))
+
+
+def take_place(made: files.Temporary, vfs: str | None) -> None:
+    """Put a file in the place of its target, which this process is alone with."""
+    with outdating(made.target, vfs) as outdate:
+        last = os.stat(made.target).st_nlink == 1  # with another name, the file goes on
+        made.sync()
+        for suffix in _JOURNALS:  # what beside() takes for nothing; afterwards it could be somebody's
+            with suppress(OSError):
+                os.unlink(made.target + suffix)
+        made.replace()
+        if last:
+            outdate()
+
+
+class Meter:
+    """Tells the caller's *progress* how far a copy has come: half of it is to copy the pages, half to check them."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._process = os.getpid()
+        self._pages = 0
+
+    def copied(self, pages: int, total: int) -> None:
+        """So many pages are copied.
+
+        Raises:
+            StoreForked: *progress* came back in the child of a fork; the work is its parent's.
+        """
+        self._pages = total
+        self._tell(pages)
+
+    def checked(self, rows: int, total: int) -> None:
+        """So many rows are checked. Raises as copied()."""
+        self._tell(self._pages + (self._pages * rows // total if total else 0))
+
+    def _tell(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(done, 2 * self._pages)
+            if os.getpid() != self._process:
+                raise StoreForked("this backup or restore was begun by a parent process, which goes on with it")
+
+
+def fill(path: str, shown: str, source: Connection, meter: Meter, vfs: str | None) -> None:
+    """Copy the state that *source* sees into the empty file at *path*, which then is in no WAL mode."""
+    with unshared(path, shown, vfs) as target, closing(source.copy_to(target, PAGES_AT_ONCE)) as steps:
+        for copied, total in steps:
+            meter.copied(copied, total)
+    set_journaling(path, unlocked_vfs(vfs), "delete")  # as long as it is ours, nothing may lie beside it
+
+
+@contextmanager
+def unshared(path: str, shown: str, vfs: str | None) -> Iterator[Connection]:
+    """Open a file that nobody else knows for writing; in messages it is called *shown*."""
+    with closing(Connection(path, 0.0, vfs=unlocked_vfs(vfs))) as connection:
+        connection.path = shown
+        connection.settle_alone()
+        try:
+            yield connection
+        except OutcomeUnknown as e:  # whatever is in the file: nobody knows it
+            raise StoreIOError(f"{shown} cannot be written ({e}); nothing was put in its place") from e
+
+
+@contextmanager
+def reading(path: str, vfs: str | None) -> Iterator[Connection]:
+    """Open a closed file for reading, without a lock and without anything that SQLite would make beside it."""
+    header = read_at(path, vfs, 0, HEADER_BYTES)
+    if migrations.is_new(path, header, undone=False) or not page_size(header):
+        raise NotAStore(f"{path} is not an SQLite file")
+    with overlaid(path, Pages(page_size(header), b"", {}, 0), vfs) as connection:
+        connection.settle("delete", read_only=True)
+        yield connection
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path without links: what SQLite names the files beside it after."""
+    real = os.fsdecode(path)
+    try:
+        files.in_utf8(real)
+        real = files.absolute(real, links=False)
+    except ValueError:
+        raise InvalidOption(f"{real!r} is no path that SQLite takes; choose another") from None
+    return real
+
+
+def beside(path: str) -> list[str]:
+    """Return the files in which SQLite keeps what is not in the main file yet, as far as they may hold something."""
+    return [path + suffix for suffix in _JOURNALS if not main_file.is_nothing(path + suffix)]
+
+
+def reason_of(e: Exception, path: str) -> str:
+    """Return what an error says, without the path in front."""
+    text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+    for start in (f"{path}: ", f"{path} "):
+        text = text.removeprefix(start)
+    return text.rstrip(" .")
+
+
+@contextmanager
+def on_disk(path: str) -> Iterator[None]:
+    """Say in our own errors what the system refuses about *path*."""
+    try:
+        yield
+    except StoreFull as e:  # SQLite speaks of a transaction
+        raise StoreFull(
+            f"{path}: the disk is full; what was there before is as it was. Free space on that file system, and try "
+            "again"
+        ) from e
+    except OSError as e:
+        notes = "; ".join(getattr(e, "__notes__", [])) or "what was there before is as it was"
+        if e.errno in files.FULL:
+            raise StoreFull(f"{path}: the disk is full; {notes}. Free space on its file system, and try again") from e
+        raise StoreIOError(f"{path}: {files.why(e)}; {notes}") from e
