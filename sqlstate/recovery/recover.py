@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlstate.commit.commit import now
 from sqlstate.errors import Busy, Damaged, JournalDamaged, RecoveryDue, StoreFull, StoreIOError
+from sqlstate.files import paths, sessions
 from sqlstate.files import replace as files
 from sqlstate.proving import commits as history
 from sqlstate.recovery.inspect import Inspection, JournalReport, check_commits, prove
@@ -143,8 +144,8 @@ def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str
     if not engine.read_only and how != "refuse":
         engine.drop_empty_journals()
     if not engine.read_only:
-        for session in files.dead_sessions(engine.real_path, writer.meta.store_id):
-            files.remove_session(engine.real_path, session, writer.meta.store_id)
+        for session in sessions.dead_sessions(engine.real_path, writer.meta.store_id):
+            sessions.remove_session(engine.real_path, session, writer.meta.store_id)
     return replace(report, seconds=found.seconds + perf_counter() - start)
 
 
@@ -173,7 +174,7 @@ def _recovered(
         if report.damage:  # the main file may hold blocks of commits that are lost
             history.trim(connection, wal.last(connection, writer.meta)[1].seq)
         rolled_back = () if how == "resume" else _roll_back(writer)
-        removed = tuple(name for name in map(files.as_text, orphans) if not audit.mentions(connection, name))
+        removed = tuple(name for name in map(paths.as_text, orphans) if not audit.mentions(connection, name))
         report = replace(
             report,
             rolled_back=rolled_back,
@@ -264,7 +265,7 @@ def _dead(engine: Engine) -> list[int]:
     found = []
     for txn, session in wal.sessions(engine.writer):
         if session not in alive:
-            alive[session] = files.session_alive(path, session)
+            alive[session] = sessions.session_alive(path, session)
         if not alive[session]:
             found.append(txn)
     return found
@@ -286,7 +287,7 @@ def _note(writer: Writer, report: RecoveryReport, how: Recover) -> int:
     connection = writer.engine.writer
     detail = report.as_dict()
     detail["how"] = how
-    detail["evidence"] = [files.as_text(os.path.basename(path)) for path in report.evidence]
+    detail["evidence"] = [paths.as_text(os.path.basename(path)) for path in report.evidence]
     for name in ("entry", "due", "seconds"):
         del detail[name]
     head = wal.last(connection, writer.meta)[1]

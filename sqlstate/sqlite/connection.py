@@ -32,7 +32,7 @@ from sqlstate.errors import (
     StoreFull,
     StoreIOError,
 )
-from sqlstate.files import replace as files
+from sqlstate.files import paths
 from sqlstate.sqlite import lock_holders as holders
 from sqlstate.sqlite.forks import OpenFile, call, forking, refusal, stand_by, tells_busy
 
@@ -97,7 +97,7 @@ class Connection:
         self._file: OpenFile | None = OpenFile(path)
         _connections.add(self)
         flags = apsw.SQLITE_OPEN_READONLY if read_only or immutable else apsw.SQLITE_OPEN_READWRITE
-        name = files.in_utf8(path)
+        name = paths.in_utf8(path)
         if immutable:
             flags |= apsw.SQLITE_OPEN_URI
             name = f"{Path(path).as_uri()}?immutable=1"
@@ -585,13 +585,13 @@ def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreE
             f"{path}: the disk is full; the transaction was rolled back and nothing was changed. What was committed is "
             "there, and can be read. Free space on its file system, and try again"
         )
-    if extended == apsw.SQLITE_IOERR_SHMSIZE or (isinstance(e, apsw.CantOpenError) and code in files.FULL):
+    if extended == apsw.SQLITE_IOERR_SHMSIZE or (isinstance(e, apsw.CantOpenError) and code in paths.FULL):
         return StoreFull(
             f"{path}: the disk is full: SQLite cannot make the files that it keeps beside this one, even for reading. "
             "Nothing was changed, and nothing is lost. Free space on its file system, and open it again"
         )
-    if isinstance(e, apsw.CantOpenError) and (code in files.NO_DESCRIPTOR or files.out_of_descriptors()):
-        return CannotOpen(f"{path}: it cannot be opened: {files.DESCRIPTORS}. Nothing was changed")
+    if isinstance(e, apsw.CantOpenError) and (code in paths.NO_DESCRIPTOR or paths.out_of_descriptors()):
+        return CannotOpen(f"{path}: it cannot be opened: {paths.DESCRIPTORS}. Nothing was changed")
     if extended == apsw.SQLITE_READONLY_DBMOVED:
         return StoreIOError(
             f"{path}: the file was renamed, removed or replaced while it was open, and what is written to it would be "

@@ -23,7 +23,7 @@ from sqlstate.errors import (
     StoreUnusable,
     WalPinned,
 )
-from sqlstate.files import replace as files
+from sqlstate.files import paths
 from sqlstate.files.file_bytes import FileBytes
 from sqlstate.sqlite import lock_holders as holders
 from sqlstate.sqlite import main_file
@@ -343,7 +343,7 @@ class Engine:
         Raises:
             StoreIOError: the system does not say.
         """
-        return files.size(self.real_path + suffix)
+        return paths.size(self.real_path + suffix)
 
     def blocks(self, suffix: str) -> int:
         """Return the bytes that a file beside the store takes on the disk; 0 if there is none, or nobody knows."""
@@ -397,8 +397,8 @@ class Engine:
             with open(self.real_path + suffix, "rb") as file:
                 return file.read(amount)
         except OSError as e:
-            if e.errno in files.NO_DESCRIPTOR:  # otherwise it is not there, or not for us
-                raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {files.why(e)}") from e
+            if e.errno in paths.NO_DESCRIPTOR:  # otherwise it is not there, or not for us
+                raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {paths.why(e)}") from e
             return b""
 
     def has(self, suffix: str) -> bool:
@@ -437,7 +437,7 @@ class Engine:
         try:
             self.header = read_at(self.real_path, self.vfs, 0, HEADER_BYTES)
         except CannotOpen as e:
-            if files.out_of_descriptors():
+            if paths.out_of_descriptors():
                 raise
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from sqlstate.commit.commit import Writer, now
 from sqlstate.commit.group import GROUP_SIZE, GROUP_WAIT
 from sqlstate.errors import Busy, CannotOpen, Damaged, InvalidOption, NotAStore, ReadOnly, StoreFull
-from sqlstate.files import replace as files
+from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.file_facts import read_meta
@@ -139,7 +139,7 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
     """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
     there = engine.has("-wal") or engine.has("-journal")
     # A -wal that this user makes, the file's owner might not be able to write; one that is there can be read.
-    if engine.header[18:19] == b"\2" and not (engine.read_only and there) and files.may_not_write(engine.real_path):
+    if engine.header[18:19] == b"\2" and not (engine.read_only and there) and paths.may_not_write(engine.real_path):
         _freeze(engine, None)
     else:
         try:
@@ -201,7 +201,7 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
     """
     engine.disconnect()
     full = isinstance(cause, StoreFull)
-    if cause is not None and (engine.header[18:19] != b"\2" or not (full or files.may_not_write(engine.folder))):
+    if cause is not None and (engine.header[18:19] != b"\2" or not (full or paths.may_not_write(engine.folder))):
         raise cause
     if not engine.read_only:
         if full:

@@ -13,7 +13,7 @@ from sqlstate import headlog
 from sqlstate.commit.commit import Writer, now
 from sqlstate.commit.group import GroupCommit
 from sqlstate.errors import Busy, InvalidOption, StoreError, StoreFull, StoreUnusable
-from sqlstate.files import replace as files
+from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, check_number
 from sqlstate.maintenance.backup import backup
@@ -466,7 +466,7 @@ class Store(Provable):
         if self._engine.read_only:
             return done
         detail = {
-            "file": files.as_text(done.path.name),
+            "file": paths.as_text(done.path.name),
             "bytes": done.bytes,
             "seq": done.head.seq,
             "root": done.head.root.hex(),

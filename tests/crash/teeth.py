@@ -373,7 +373,7 @@ TEETH: Final = (
         "12 draft+peek:wal",
         (
             Edit(
-                "files/replace",
+                "files/locks",
                 "        fcntl.flock(descriptor, fcntl.LOCK_EX)  #",
                 "        fcntl.flock(descriptor, fcntl.LOCK_UN)  #",
             ),
@@ -411,7 +411,7 @@ TEETH: Final = (
     Tooth(
         "a file is not synced before it takes another's place",
         "1 backup:wal",
-        (Edit("files/replace", "        _sync(self.descriptor)\n", "        pass\n"),),
+        (Edit("files/replace", "        sync(self.descriptor)\n", "        pass\n"),),
     ),
 )
 

@@ -29,8 +29,9 @@ from sqlstate.errors import (
     StoreIOError,
     StoreMissing,
 )
+from sqlstate.files import paths
 from sqlstate.files import replace as files
-from sqlstate.files.replace import belongs_to
+from sqlstate.files.identity import belongs_to
 from sqlstate.maintenance.check import check
 from sqlstate.sqlite import forks, main_file
 from sqlstate.sqlite.connection import HEADER_BYTES, Connection, OutcomeUnknown, check_sqlite, check_vfs, page_size
@@ -364,7 +365,7 @@ def restore(
             meta, lsn, head = facts
             with on_disk(target), files.temporary(target, meta.store_id) as made:
                 fill(made.path, target, connection, meter, vfs)
-                name = files.as_text(os.path.basename(os.fspath(source)))
+                name = paths.as_text(os.path.basename(os.fspath(source)))
                 detail = {"file": name, "bytes": os.stat(made.path).st_size, "seq": head.seq, "root": head.root.hex()}
                 with unshared(made.path, f"the copy of {origin}", vfs) as written:
                     _close_marker(written, lsn)
@@ -592,8 +593,8 @@ def absolute(path: str | os.PathLike[str]) -> str:
     """Return the absolute path without links: what SQLite names the files beside it after."""
     real = os.fsdecode(path)
     try:
-        files.in_utf8(real)
-        real = files.absolute(real, links=False)
+        paths.in_utf8(real)
+        real = paths.absolute(real, links=False)
     except ValueError:
         raise InvalidOption(f"{real!r} is no path that SQLite takes; choose another") from None
     return real
@@ -624,6 +625,6 @@ def on_disk(path: str) -> Iterator[None]:
         ) from e
     except OSError as e:
         notes = "; ".join(getattr(e, "__notes__", [])) or "what was there before is as it was"
-        if e.errno in files.FULL:
+        if e.errno in paths.FULL:
             raise StoreFull(f"{path}: the disk is full; {notes}. Free space on its file system, and try again") from e
-        raise StoreIOError(f"{path}: {files.why(e)}; {notes}") from e
+        raise StoreIOError(f"{path}: {paths.why(e)}; {notes}") from e
