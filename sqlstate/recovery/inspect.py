@@ -23,7 +23,7 @@ from sqlstate.recovery import file_facts
 from sqlstate.recovery.file_facts import RECORDS_RELINKED, Facts
 from sqlstate.recovery.sqlite_journal import JournalScan, WalIndex, scan_journal, wal_index
 from sqlstate.recovery.sqlite_wal import SALTS_APART, WalScan, scan_wal
-from sqlstate.sqlite.connection import HEADER_BYTES, SQLITE_MAGIC, page_size
+from sqlstate.sqlite.header import HEADER_BYTES, SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
 from sqlstate.tables import audit, schema, state, wal
@@ -140,7 +140,7 @@ def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
     start = perf_counter()
     found = Inspection()
     is_wal = engine.header[18:19] == b"\2"
-    if (is_wal or thoroughly or engine.size("-wal") or engine.size("-journal")) and _page_size(engine):
+    if (is_wal or thoroughly or engine.files.size("-wal") or engine.files.size("-journal")) and _page_size(engine):
         until = monotonic() + _APPEARS_SECONDS
         while not _inspect(engine, found, is_wal=is_wal, thoroughly=thoroughly) and not found.damage:
             if monotonic() >= until:
@@ -158,26 +158,26 @@ def undoes_making(engine: Engine) -> bool:
 
     Until then its first page can be anything.
     """
-    journal = engine.sidecar("-journal")
+    journal = engine.files.sidecar("-journal")
     if not journal:  # or not any more: others may be at work
         return False
     scan = scan_journal(journal)
-    small = engine.size() <= _NEW_PAGES * (scan.page_size or _PAGE_SIZE)
+    small = engine.files.size() <= _NEW_PAGES * (scan.page_size or _PAGE_SIZE)
     return small and not scan.records and not scan.initial_pages and (scan.header == "valid" or not any(engine.header))
 
 
 def _inspect(engine: Engine, found: Inspection, *, is_wal: bool, thoroughly: bool) -> bool:
     """Look once; False if others have the file open in WAL mode, and there is no -wal yet, or no more."""
-    with engine.alone() as alone:
+    with engine.files.alone() as alone:
         found.shared = not alone
         if found.shared:
-            return not is_wal or alone is None or engine.has("-wal")
-        if engine.size("-wal"):
-            with engine.sidecar_bytes("-wal") as data:
+            return not is_wal or alone is None or engine.files.has("-wal")
+        if engine.files.size("-wal"):
+            with engine.files.sidecar_bytes("-wal") as data:
                 _inspect_wal(engine, data, found)
-        elif engine.size("-journal"):
-            _inspect_journal(engine, engine.sidecar("-journal"), found)
-        elif thoroughly or engine.has("-wal"):  # SQLite removes an empty one
+        elif engine.files.size("-journal"):
+            _inspect_journal(engine, engine.files.sidecar("-journal"), found)
+        elif thoroughly or engine.files.has("-wal"):  # SQLite removes an empty one
             _inspect_missing(engine, found, is_wal=is_wal)
     return True
 
@@ -299,14 +299,14 @@ def _judge_acknowledged(engine: Engine, scan: WalScan, main: Facts | None, data:
 def _judge_frames(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> None:
     """Judge by the frames alone: is what SQLite will recover all that was acknowledged?"""
     size = _page_size(engine)
-    index = wal_index(engine.sidecar_start("-shm", _INDEX_BYTES))
+    index = wal_index(engine.files.sidecar_start("-shm", _INDEX_BYTES))
     is_short = scan.bytes < WAL_HEADER_BYTES + FRAME_HEADER_BYTES + size and (main is None or main.marker.open)
     if scan.header != "valid" and is_short:
         raise _Wrong("truncated", "its -wal was cut off")
     if scan.header == "valid" and scan.page_size != size:
         raise _Wrong("foreign", "its -wal has pages of another size: it belongs to another file")
     # SQLite begins a -wal anew when the main file has all of it. A crash just then leaves no difference.
-    if any(engine.page(number, size) != data[at : at + size] for number, at in scan.orphan_pages.items()):
+    if any(engine.files.page(number, size) != data[at : at + size] for number, at in scan.orphan_pages.items()):
         raise _Wrong("header", "the header of its -wal is not the one of the commits behind it, which the file lacks")
     if scan.header != "valid":
         _judge_headless(engine, scan, main, index)
@@ -368,7 +368,7 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
                 if _identity_of_main(engine)[0] not in (b"", meta.store_id):
                     raise _Wrong("foreign", "its -wal belongs to another store", certain=True)
                 base = wal.head_at(connection, meta, max(0, full.lsn - RECORDS_RELINKED))
-            if engine.pages(scan.page_size) > scan.database_pages:
+            if engine.files.pages(scan.page_size) > scan.database_pages:
                 raise _Wrong("stale", "the file is larger than its -wal says: the -wal is older")
             if full.marker.open and full.lsn <= full.marker.lsn and _writes_log_alone(engine, connection, pages):
                 raise _Wrong("stale", "all that its -wal holds was in the file before it was opened last")
@@ -434,7 +434,7 @@ def _rightmost(engine: Engine, pages: Pages, root: int) -> int:
     page = root
     for _ in range(_DEPTH_MAX):
         at = pages.offsets.get(page)
-        image = engine.page(page, pages.page_size) if at is None else pages.data[at : at + pages.page_size]
+        image = engine.files.page(page, pages.page_size) if at is None else pages.data[at : at + pages.page_size]
         if not image or image[0] not in _INTERIOR:
             break
         page = int.from_bytes(image[_RIGHTMOST : _RIGHTMOST + 4])
@@ -557,12 +557,12 @@ def read_header(engine: Engine) -> None:
     """
     if engine.header[:16] == SQLITE_MAGIC or not engine.header:
         return
-    if engine.size("-wal"):
-        with engine.sidecar_bytes("-wal") as data:
+    if engine.files.size("-wal"):
+        with engine.files.sidecar_bytes("-wal") as data:
             scan = scan_wal(data)
             _take_header(engine, data, scan.pages.get(1))
-    elif engine.size("-journal"):
-        undo = engine.sidecar("-journal")
+    elif engine.files.size("-journal"):
+        undo = engine.files.sidecar("-journal")
         _take_header(engine, undo, scan_journal(undo).pages.get(1))
 
 
@@ -623,17 +623,17 @@ def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
     Raises:
         Damaged: something contradicts something else, or others have the file open.
     """
-    with engine.alone() as alone, ExitStack() as stack:
+    with engine.files.alone() as alone, ExitStack() as stack:
         if not alone:
             raise Damaged("others have the file open.")
         pages = Pages(_page_size(engine), b"", {}, 0)
-        if with_journal and engine.size("-wal"):
-            data = stack.enter_context(engine.sidecar_bytes("-wal"))
+        if with_journal and engine.files.size("-wal"):
+            data = stack.enter_context(engine.files.sidecar_bytes("-wal"))
             scan = scan_wal(data, _page_size(engine))
             if scan.committed:
                 pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
-        elif with_journal and engine.size("-journal"):
-            undo = engine.sidecar("-journal")
+        elif with_journal and engine.files.size("-journal"):
+            undo = engine.files.sidecar("-journal")
             journal = scan_journal(undo)
             if journal.pages:
                 pages = Pages(journal.page_size, undo, journal.pages, journal.initial_pages)

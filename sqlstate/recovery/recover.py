@@ -141,8 +141,8 @@ def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str
         raise _due(engine, report)
     elif due:
         report = _recovered_if_room(writer, found, replace(report, pending=tuple(dead)), how, orphans)
-    if not engine.read_only and how != "refuse":
-        engine.drop_empty_journals()
+    if not engine.read_only and how != "refuse" and engine.journal == "delete":
+        engine.files.drop_empty_journals()
     if not engine.read_only:
         for session in sessions.dead_sessions(engine.real_path, writer.meta.store_id):
             sessions.remove_session(engine.real_path, session, writer.meta.store_id)
@@ -156,7 +156,7 @@ def _recovered_if_room(
     for _ in range(2):
         with suppress(StoreFull):
             return _recovered(writer, found, report, how, orphans)
-        writer.engine.make_room()
+        writer.engine.checkpointer.make_room()
     writer.marking.recovery_due = True
     return replace(report, due=True)
 
@@ -397,9 +397,9 @@ def _due(engine: Engine, report: RecoveryReport) -> RecoveryDue:
 
 def _put_aside(engine: Engine, found: Inspection, suffix: str, *, move: bool) -> tuple[str, ...]:
     """Keep what lies beside the file under a name that its content gives it, and return the path."""
-    if not engine.size(suffix):
+    if not engine.files.size(suffix):
         return ()
-    with engine.sidecar_bytes(suffix) as data:
+    with engine.files.sidecar_bytes(suffix) as data:
         parts = range(0, len(data), _COPIED_AT_ONCE)
         digest = sha256()
         for at in parts:
@@ -414,5 +414,5 @@ def _put_aside(engine: Engine, found: Inspection, suffix: str, *, move: bool) ->
                 return ()  # it stays where it is, at least
     if move:
         os.replace(engine.real_path + suffix, target)
-        files.sync_folder(engine.folder)
+        files.sync_folder(engine.files.folder)
     return (target,)

@@ -16,8 +16,8 @@ from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.file_facts import read_meta
 from sqlstate.recovery.inspect import inspect, read_header, undoes_making
 from sqlstate.recovery.sqlite_wal import scan_wal
-from sqlstate.sqlite.connection import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.engine import Engine
+from sqlstate.sqlite.header import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.store.store import Store, check_timeout
 from sqlstate.tables import audit, schema, wal
@@ -123,7 +123,7 @@ def _is_new(engine: Engine) -> bool:
     except NotAStore:
         if engine.header.startswith(SQLITE_MAGIC):
             raise
-    with engine.alone() as alone:
+    with engine.files.alone() as alone:
         engine.look()
         read_header(engine)
         undone = undoes_making(engine)
@@ -137,7 +137,7 @@ def _is_new(engine: Engine) -> bool:
 
 def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recover) -> Meta:
     """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
-    there = engine.has("-wal") or engine.has("-journal")
+    there = engine.files.has("-wal") or engine.files.has("-journal")
     # A -wal that this user makes, the file's owner might not be able to write; one that is there can be read.
     if engine.header[18:19] == b"\2" and not (engine.read_only and there) and paths.may_not_write(engine.real_path):
         _freeze(engine, None)
@@ -177,13 +177,13 @@ def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
     if engine.header[18:19] != b"\2" or found.shared or not hasattr(os, "statvfs"):
         return False
     try:
-        system = os.statvfs(engine.folder)
+        system = os.statvfs(engine.files.folder)
     except OSError:
         return False
     if system.f_frsize >= _SHM_STEP:
         return False
-    frames = engine.size("-wal") // page_size(engine.header)
-    free = system.f_bavail * system.f_frsize + engine.blocks("-shm")
+    frames = engine.files.size("-wal") // page_size(engine.header)
+    free = system.f_bavail * system.f_frsize + engine.files.blocks("-shm")
     return free < _SHM_BYTES * (2 + frames // _SHM_FRAMES)
 
 
@@ -201,7 +201,7 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
     """
     engine.disconnect()
     full = isinstance(cause, StoreFull)
-    if cause is not None and (engine.header[18:19] != b"\2" or not (full or paths.may_not_write(engine.folder))):
+    if cause is not None and (engine.header[18:19] != b"\2" or not (full or paths.may_not_write(engine.files.folder))):
         raise cause
     if not engine.read_only:
         if full:
@@ -210,13 +210,13 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
             f"{engine.path}: it cannot be written: it is on read-only media, or this user may not write it, or not its "
             "folder. Nothing was changed. To read it, open it with read_only=True"
         ) from cause
-    if engine.size("-journal") or (engine.size("-wal") and not full):
+    if engine.files.size("-journal") or (engine.files.size("-wal") and not full):
         raise CannotOpen(
             f"{engine.path}: it was not closed, and what SQLite keeps beside it cannot be read where nothing can be "
             "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
             "the copy"
         ) from cause
-    with engine.alone() as alone:
+    with engine.files.alone() as alone:
         if cause is not None and (alone is False or (alone is None and full)):
             raise cause
         engine.freeze(_pages(engine))
@@ -226,7 +226,7 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
 
 def _pages(engine: Engine) -> Pages | None:
     """Return the pages that SQLite would take from the -wal, None if there are none."""
-    data = engine.sidecar("-wal")
+    data = engine.files.sidecar("-wal")
     scan = scan_wal(data, page_size(engine.header))
     return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None
 

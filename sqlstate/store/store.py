@@ -99,7 +99,7 @@ class Store(Provable):
 
     def __init__(self, writer: Writer, recovery: RecoveryReport, limits: tuple[int, float]) -> None:
         self._engine = writer.engine
-        self._engine.count_anew()
+        self._engine.counters.begin()
         self._meta = writer.meta
         self._writer = writer
         self._own: Callable[[], Transaction | Batch | None] = writer.own.get
@@ -521,8 +521,8 @@ class Store(Provable):
             nodes=nodes,
             records=records,
             staged=staged,
-            file_bytes=engine.size(),
-            sqlite_wal_bytes=engine.size("-wal"),
+            file_bytes=engine.files.size(),
+            sqlite_wal_bytes=engine.files.size("-wal"),
             journal=engine.journal,
             synchronous=synchronous,
             sqlite=engine.sqlite_version,

@@ -154,10 +154,11 @@ TEETH: Final = (
         (
             Edit(
                 "sqlite/engine",
-                "            self.writer.commit()\n        except StoreFull:\n            self.make_room()\n"
-                "            raise\n"
+                "            self.writer.commit()\n        except StoreFull:\n"
+                "            self.checkpointer.make_room()\n            raise\n"
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
-                "            pass\n        except StoreFull:\n            self.make_room()\n            raise\n"
+                "            pass\n        except StoreFull:\n"
+                "            self.checkpointer.make_room()\n            raise\n"
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
             ),
             Edit(
@@ -248,7 +249,7 @@ TEETH: Final = (
         "5 puts:wal:sync:once",
         (
             Edit(
-                "sqlite/engine",
+                "sqlite/checkpoints",
                 "        except StoreError as e:\n            what = f",
                 "        except StoreError as e:\n            return 0, 0\n            what = f",
             ),
@@ -290,7 +291,7 @@ TEETH: Final = (
         "the marker is put to rest without a checkpoint",
         "1 sessions:wal:prefix",
         (
-            Edit("commit/dirty_flag", "frames, carried = engine.checkpoint()", "frames, carried = 0, 0"),
+            Edit("commit/dirty_flag", "frames, carried = engine.checkpointer.run()", "frames, carried = 0, 0"),
             Edit("store/opening", "        _check_end(engine, meta)\n", ""),  # it would notice, each by itself
         ),
     ),

@@ -34,7 +34,9 @@ from sqlstate.files import replace as files
 from sqlstate.files.identity import belongs_to
 from sqlstate.maintenance.check import check
 from sqlstate.sqlite import forks, main_file
-from sqlstate.sqlite.connection import HEADER_BYTES, Connection, OutcomeUnknown, check_sqlite, check_vfs, page_size
+from sqlstate.sqlite.connection import Connection, OutcomeUnknown
+from sqlstate.sqlite.header import HEADER_BYTES, page_size
+from sqlstate.sqlite.library import check_sqlite, check_vfs
 from sqlstate.sqlite.overlay import Pages, overlaid
 from sqlstate.sqlite.raw_file import alone, digest, free_pages, outdating, read_at, set_journaling, unlocked_vfs
 from sqlstate.tables import audit, schema, wal

@@ -34,7 +34,7 @@ from sqlstate.maintenance.repair import entries as mending
 from sqlstate.maintenance.repair import log as relinking
 from sqlstate.maintenance.repair.entries import Content, Lost, Mending
 from sqlstate.proving import commits as history
-from sqlstate.sqlite.connection import check_sqlite
+from sqlstate.sqlite.library import check_sqlite
 from sqlstate.sqlite.raw_file import alone, digest, parts, set_journaling, unlocked_vfs
 from sqlstate.tables import audit, schema, state, wal
 from sqlstate.tables import merkle as tree
