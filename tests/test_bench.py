@@ -24,7 +24,7 @@ from bench.tracing import syncs_of_a_put
 from bench.workloads import WORKLOADS
 from bench.workloads.sync import sync
 from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
-from sqlstate.sqlite.connection import CACHE_KIB
+from sqlstate.sqlite.settings import CACHE_KIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sqlstate
-from sqlstate.sqlite import checkpoints, connection
+from sqlstate.sqlite import checkpoints, settings
 from tests.support.failing import FailingVFS
 from tests.support.remote import Remote
 from tests.test_holders import needs_locks
@@ -33,7 +33,7 @@ PAGE = 4096
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", PAGES)
     monkeypatch.setattr(checkpoints, "WAL_BYTES_MAX", BOUND)
-    monkeypatch.setattr(connection, "WAL_BYTES_MAX", BOUND)
+    monkeypatch.setattr(settings, "WAL_BYTES_MAX", BOUND)
 
 
 @pytest.fixture

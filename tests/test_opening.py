@@ -27,6 +27,7 @@ import pytest
 
 import sqlstate
 from sqlstate.recovery.inspect import undoes_making
+from sqlstate.sqlite import settings
 from sqlstate.sqlite.writer_lock import Turn
 from sqlstate.store import opening
 from sqlstate.tables import migrations as migrate
@@ -117,8 +118,8 @@ def test_every_connection_of_a_store_has_its_settings(open_store: OpenStore, jou
     engine = store._engine
     with engine.reading() as reader, engine.reading() as another:
         for connection in (engine.writer, reader, another):
-            assert connection.journal_mode() == journal
-            assert connection.synchronous() == synchronous
+            assert connection.value("PRAGMA journal_mode") == journal
+            assert settings.synchronous(connection) == synchronous
             found = {name: connection.value(f"PRAGMA {name}") for name in ("mmap_size", "cell_size_check")}
             assert found == {"mmap_size": 0, "cell_size_check": 1}
             assert connection.value("PRAGMA wal_autocheckpoint") == 0

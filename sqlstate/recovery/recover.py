@@ -206,7 +206,7 @@ def _begin_anew(writer: Writer) -> None:
     """Empty SQLite's WAL once damage was accepted: what is damaged in it must not be found again after a crash."""
     if writer.engine.journal == "wal" and writer.marking.rest():
         with suppress(Busy, StoreFull):
-            writer.engine.writer.empty_wal()
+            writer.engine.writer.checkpoint("truncate")
 
 
 def _is_told(connection: Connection, found: Inspection) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import Busy, StoreError, StoreFull, StoreIOError, WalPinned
 from sqlstate.sqlite import lock_holders
-from sqlstate.sqlite.connection import WAL_BYTES_MAX
+from sqlstate.sqlite.settings import WAL_BYTES_MAX
 from sqlstate.sqlite.writer_lock import thread_name
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class Checkpointer:
                 self._readers.reclaim()
         try:
             if patience:
-                self._writer.free_wal(patience)
+                with suppress(Busy):
+                    self._writer.checkpoint("restart", patience=patience)
             frames, carried = self._writer.checkpoint()
         except (Busy, StoreFull):
             raise

@@ -1,15 +1,13 @@
-"""One SQLite connection, as sqlstate uses it. Beside overlay, the only module that imports apsw.
+"""One SQLite connection, as sqlstate uses it: statements, transactions, checkpoints, and how it is closed.
 
-Settings are per connection, never process-wide. SQLite's result codes become our exceptions here, and nowhere
-else.
+Settings are per connection, never process-wide; see settings. Whatever SQLite raises leaves this module as an
+exception of ours; see result_codes.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import random
-import sys
 import time
 import weakref
 from contextlib import contextmanager
@@ -19,31 +17,27 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import apsw
 
-from sqlstate.errors import (
-    Busy,
-    StoreError,
-    StoreIOError,
-)
+from sqlstate.errors import Busy, StoreError
 from sqlstate.files import paths
-from sqlstate.sqlite import lock_holders as holders
+from sqlstate.sqlite.busy import BusyHandler
 from sqlstate.sqlite.forks import OpenFile, call, forking, refusal, stand_by, tells_busy
 from sqlstate.sqlite.result_codes import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-
-    from sqlstate.sqlite.lock_holders import Holder
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Journal = Literal["wal", "delete"]
 Row = tuple[Any, ...]
 
-
-CACHE_KIB: Final = 32 * 1024
-WAL_BYTES_MAX: Final = 64 << 20
-# A waiting writer sleeps a random time up to this, so that none of several is starved.
-BUSY_SLEEP_SECONDS: Final = 0.001
-
-SYNCHRONOUS: Final[dict[Journal, int]] = {"wal": 2, "delete": 3}  # FULL and EXTRA
+Checkpoint = Literal["count", "passive", "restart", "truncate"]
+"""Move nothing, only count; move what readers allow; wait until nobody reads SQLite's WAL, so that the next write
+begins at its start; and empty it then."""
+_CHECKPOINTS: Final[dict[Checkpoint, int]] = {
+    "count": -1,  # SQLITE_CHECKPOINT_NOOP
+    "passive": apsw.SQLITE_CHECKPOINT_PASSIVE,
+    "restart": apsw.SQLITE_CHECKPOINT_RESTART,
+    "truncate": apsw.SQLITE_CHECKPOINT_TRUNCATE,
+}
 
 
 class Connection:
@@ -60,28 +54,20 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_file",
-        "_holder",
-        "_patient_until",
         "_sqlite",
-        "_timeout",
-        "_waiting_since",
+        "busy",
         "path",
         "stuck",
-        "waiting",
     )
 
     def __init__(
         self, path: str, timeout: float, *, read_only: bool = False, vfs: str | None = None, immutable: bool = False
     ) -> None:
         self.path = path
-        self._timeout = timeout
-        self._waiting_since = 0.0
-        self._patient_until: float | None = None
-        self.waiting = False
-        """Whether a thread waits for a lock of the file at this moment."""
+        self.busy: Final = BusyHandler(path, timeout)
+        """Waits for locks of the file."""
         self.stuck: Callable[[str], None] | None = None
         """Called with what happened if a lock in SQLite's shared memory is never given back: each use waits for it."""
-        self._holder: Holder | None = None
         self._file: OpenFile | None = OpenFile(path)
         _connections.add(self)
         flags = apsw.SQLITE_OPEN_READONLY if read_only or immutable else apsw.SQLITE_OPEN_READWRITE
@@ -93,7 +79,7 @@ class Connection:
             self._sqlite = call(partial(apsw.Connection, name, flags=flags, vfs=vfs))
         except apsw.Error as e:
             raise translated(e, path, timeout) from e
-        self._sqlite.set_busy_handler(self._wait)
+        self._sqlite.set_busy_handler(self.busy.wait)
         config = self._sqlite.config
         # What others left in the file must not run: no triggers, no views.
         config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
@@ -104,25 +90,6 @@ class Connection:
         config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
         # Without this SQLite plans a statement with `column = ?` and ORDER BY anew each time it runs.
         config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-
-    def settle(self, journal: Journal, *, read_only: bool) -> None:
-        """Apply the settings that every connection of a store has."""
-        level = SYNCHRONOUS[journal]
-        settings = [
-            f"synchronous={level}",
-            f"cache_size=-{CACHE_KIB}",
-            "mmap_size=0",
-            "cell_size_check=1",
-            "wal_autocheckpoint=0",
-            f"journal_size_limit={WAL_BYTES_MAX}",  # what a -wal has grown to, it would keep
-            f"query_only={int(read_only)}",
-        ]
-        if sys.platform == "darwin":
-            settings += ["fullfsync=1", "checkpoint_fullfsync=1"]
-        for setting in settings:
-            self.rows(f"PRAGMA {setting}")
-        if self.value("PRAGMA synchronous") != level:
-            raise StoreIOError(f"{self.path}: SQLite did not accept synchronous={level}; commits would not be durable")
 
     def fold_at_close(self, *, fold: bool) -> None:
         """Say whether closing the last connection moves SQLite's WAL into the main file and removes it."""
@@ -135,7 +102,7 @@ class Connection:
         try:
             self._sqlite.execute(sql, values)
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return all rows of a statement."""
@@ -144,7 +111,7 @@ class Connection:
         try:
             return self._sqlite.execute(sql, values).fetchall()
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         """Return the first row of a statement, or None."""
@@ -153,7 +120,7 @@ class Connection:
         try:
             return self._sqlite.execute(sql, values).fetchone()
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def value(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row, or None."""
@@ -187,7 +154,7 @@ class Connection:
                 if most <= 0:
                     return rows, True
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
         return rows, False
 
     def iterate(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
@@ -202,7 +169,7 @@ class Connection:
                     stand_by()
                 yield row
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
         """Run a statement once for each of *values*."""
@@ -211,7 +178,7 @@ class Connection:
         try:
             self._sqlite.executemany(sql, values)
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def rows_many(self, sql: str, values: Iterable[Sequence[Any]]) -> list[Row]:
         """Return the rows of a statement run once for each of *values*."""
@@ -220,7 +187,7 @@ class Connection:
         try:
             return self._sqlite.executemany(sql, values).fetchall()
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def begin(self) -> None:
         """Begin a transaction that holds the writer's lock from its start.
@@ -228,7 +195,7 @@ class Connection:
         Raises:
             Busy: another writer held the lock for the whole timeout.
         """
-        self._patient_until = None
+        self.busy.patient_until = None
         # A deferred transaction that reads first could fail at its first write, without any waiting.
         self.run("BEGIN IMMEDIATE")
 
@@ -261,10 +228,10 @@ class Connection:
         try:
             self._sqlite.execute("COMMIT")
         except apsw.BusyError as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
         except apsw.FullError as e:
             self.rollback()
-            raise self._error(e) from e
+            raise self.translated(e) from e
         except apsw.Error as e:
             raise OutcomeUnknown(str(e)) from e
 
@@ -274,61 +241,28 @@ class Connection:
         if self._sqlite.in_transaction:
             self.run("ROLLBACK")
 
-    def checkpoint(self) -> tuple[int, int]:
-        """Move SQLite's WAL into the main file as far as readers allow.
+    def checkpoint(self, mode: Checkpoint = "passive", *, patience: float | None = None) -> tuple[int, int]:
+        """Move SQLite's WAL into the main file as far as *mode* says.
+
+        Args:
+            mode: see Checkpoint.
+            patience: seconds to keep other writers waiting for those who read now; None for the timeout.
 
         Returns the frames in SQLite's WAL, and how many of them are in the main file now.
 
         Raises:
-            Busy: another connection is doing it.
+            Busy: another connection is doing it, or uses SQLite's WAL.
         """
         if forking:
             stand_by()
+        if patience is not None:
+            self.busy.patient_until = time.monotonic() + patience
         try:
-            return self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            return self._sqlite.wal_checkpoint(mode=_CHECKPOINTS[mode])
         except apsw.Error as e:
-            raise self._error(e) from e
-
-    def free_wal(self, patience: float) -> bool:
-        """Move SQLite's WAL into the main file, and wait until nobody reads from it: the next write begins it anew.
-
-        Args:
-            patience: seconds to keep other writers waiting for those who read now. Nobody waits to begin reading.
-
-        Returns whether it was done.
-        """
-        self._patient_until = time.monotonic() + patience
-        if forking:
-            stand_by()
-        try:
-            self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-        except apsw.BusyError:
-            return False
-        except apsw.Error as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
         finally:
-            self._patient_until = None
-        return True
-
-    def empty_wal(self) -> None:
-        """Move SQLite's WAL into the main file and empty it.
-
-        Raises:
-            Busy: another connection uses it.
-        """
-        if forking:
-            stand_by()
-        try:
-            self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.Error as e:
-            raise self._error(e) from e
-
-    def wal_frames(self) -> int:
-        """Return the frames in SQLite's WAL, as SQLite counts them."""
-        try:
-            return self._sqlite.wal_checkpoint(mode=_CHECKPOINT_NOOP)[0]
-        except apsw.Error as e:
-            raise self._error(e) from e
+            self.busy.patient_until = None
 
     def pages_written(self) -> int:
         """Return how many pages this connection has written so far: to SQLite's WAL, or to a file without it."""
@@ -345,38 +279,12 @@ class Connection:
         """
         self._sqlite.set_wal_hook(seen)
 
-    def journal_mode(self) -> str:
-        """Return the journal mode of the file."""
-        return str(self.value("PRAGMA journal_mode"))
-
-    def set_journal(self, journal: Journal) -> None:
-        """Make the file use *journal*; waits while others have it open.
-
-        Raises:
-            Busy: another connection was in the way for the whole timeout.
-        """
-        until = time.monotonic() + self._timeout
-        while True:
-            try:
-                if self.value(f"PRAGMA journal_mode={journal}") == journal:
-                    return
-            except Busy:  # SQLite does not call the busy handler here
-                if time.monotonic() >= until:
-                    raise
-            if time.monotonic() >= until:
-                raise Busy(f"{self.path}: the journal mode could not be set while others use the file; try again")
-            time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
-
-    def synchronous(self) -> str:
-        """Return how SQLite syncs: FULL or EXTRA."""
-        return ("OFF", "NORMAL", "FULL", "EXTRA")[self.value("PRAGMA synchronous")]
-
     def in_transaction(self) -> bool:
-        """Tell whether a transaction is open."""
+        """Return True if a transaction is open."""
         return self._sqlite.in_transaction
 
     def clean(self) -> bool:
-        """Roll back what is open, and tell whether nothing runs on the connection and it reads no state any more.
+        """Roll back what is open; return True if nothing runs on the connection and it reads no state any more.
 
         SQLite is asked: a statement that somebody still has keeps it reading, and that cannot be ended but by
         closing.
@@ -387,38 +295,6 @@ class Connection:
         except (StoreError, apsw.Error):
             return False
 
-    def copy_to(self, target: Connection, pages: int) -> Generator[tuple[int, int]]:
-        """Copy the whole database into *target*, so many *pages* at a time; yield how many are copied, and of how many.
-
-        Inside a transaction that has read, it is the state that the transaction sees.
-        """
-        try:
-            backup = target._sqlite.backup("main", self._sqlite, "main")
-        except apsw.Error as e:
-            raise target._error(e) from e
-        pid = os.getpid()
-        try:
-            while not backup.done:
-                if forking:
-                    stand_by()
-                backup.step(pages)
-                yield backup.page_count - backup.remaining, backup.page_count
-            backup.finish()
-        except (apsw.CorruptError, apsw.NotADBError) as e:
-            raise self._error(e) from e
-        except apsw.Error as e:
-            raise target._error(e) from e
-        finally:
-            if os.getpid() != pid:  # closed in the child of a fork, where both files are the parent's
-                _keep_for_ever(backup)
-            else:
-                backup.close(True)  # noqa: FBT003, apsw takes it by position: what went wrong is known
-
-    def settle_alone(self) -> None:
-        """Apply the settings for a new file that nobody else knows, and that its maker syncs as a whole."""
-        for setting in ("journal_mode=MEMORY", "synchronous=OFF", "mmap_size=0", "cell_size_check=1"):
-            self.rows(f"PRAGMA {setting}")
-
     def close(self) -> None:
         """Close the connection. The last one of a store folds SQLite's WAL into the main file."""
         if forking:
@@ -426,7 +302,7 @@ class Connection:
         try:
             self._sqlite.close()
         except apsw.Error as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
         self._file = None
 
     def end(self) -> bool:
@@ -453,39 +329,13 @@ class Connection:
             return True
         return False
 
-    def abandon(self) -> None:
-        """Give the connection up, in the child of a fork: it is the parent's, and is never closed here."""
-        sqlite = getattr(self, "_sqlite", None)
-        if sqlite is not None:
-            _keep_for_ever(sqlite)
-        self._sqlite = _Abandoned(refusal(self.path))  # type: ignore[assignment]  # whatever is asked, it refuses
-
-    def _wait(self, calls: int) -> bool:
-        now = time.monotonic()
-        if self._patient_until is not None:
-            self._sleep()
-            return now < self._patient_until
-        if calls == 0:
-            self._waiting_since = now
-        if now - self._waiting_since >= self._timeout:
-            self._holder = holders.of_writing(self.path)
-            return False
-        self._sleep()
-        return True
-
-    def _sleep(self) -> None:
-        self.waiting = True
-        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
-        if forking:
-            stand_by()
-        self.waiting = False
-
-    def _error(self, e: Exception) -> StoreError:
-        holder, self._holder = self._holder, None
+    def translated(self, e: Exception) -> StoreError:
+        """Return our exception for SQLite's."""
+        holder, self.busy.holder = self.busy.holder, None
         if holder is not None and isinstance(e, apsw.BusyError):
             return Busy(
-                f"{self.path}: {holder} had the lock, which was not free for {self._timeout:g} s; nothing was changed. "
-                "Try again, or open with a longer timeout",
+                f"{self.path}: {holder} had the lock, which was not free for {self.busy.timeout:g} s; nothing was "
+                "changed. Try again, or open with a longer timeout",
                 holder.pid,
             )
         if isinstance(e, apsw.ProtocolError) and self.stuck is not None:
@@ -494,10 +344,7 @@ class Connection:
             code = self._sqlite.system_errno
         except apsw.Error:  # it was closed
             code = 0
-        return translated(e, self.path, self._timeout, code)
-
-
-_CHECKPOINT_NOOP: Final = -1
+        return translated(e, self.path, self.busy.timeout, code)
 
 
 def size_of(value: Any) -> int:
@@ -519,7 +366,7 @@ class _Abandoned:
         raise self._refusal
 
 
-def _keep_for_ever(thing: object) -> None:
+def keep_for_ever(thing: object) -> None:
     """Keep Python from finalising *thing*: SQLite would close, and could fold or remove, what is the parent's."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
@@ -529,9 +376,9 @@ _connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
 
 @tells_busy
 def _is_busy() -> bool:
-    """Tell whether a thread is inside SQLite with one of the connections, and not only waiting for a lock."""
+    """Return True if a thread is inside SQLite with one of the connections, and not only waiting for a lock."""
     for connection in list(_connections):
-        if connection.waiting:
+        if connection.busy.waiting:
             continue
         try:
             connection._sqlite.in_transaction  # noqa: B018, SLF001, asked for what it raises
@@ -544,7 +391,10 @@ def _is_busy() -> bool:
 
 def _abandon_all() -> None:
     for connection in list(_connections):
-        connection.abandon()
+        sqlite = getattr(connection, "_sqlite", None)
+        if sqlite is not None:
+            keep_for_ever(sqlite)  # it is the parent's, and is never closed here
+        connection._sqlite = _Abandoned(refusal(connection.path))  # type: ignore[assignment]  # noqa: SLF001, it refuses
 
 
 if hasattr(os, "register_at_fork"):

@@ -20,10 +20,10 @@ from sqlstate.errors import (
     StoreUnusable,
 )
 from sqlstate.files import paths
-from sqlstate.sqlite import main_file
+from sqlstate.sqlite import main_file, settings
 from sqlstate.sqlite.blocks import Block
 from sqlstate.sqlite.checkpoints import Checkpointer
-from sqlstate.sqlite.connection import SYNCHRONOUS, Journal, OutcomeUnknown
+from sqlstate.sqlite.connection import Journal, OutcomeUnknown
 from sqlstate.sqlite.counters import Counting
 from sqlstate.sqlite.frozen import Frozen
 from sqlstate.sqlite.header import HEADER_BYTES
@@ -110,13 +110,13 @@ class Engine:
         """
         if self.opener.frozen is not None:
             self.journal = "wal"
-            self.writer.settle("wal", read_only=True)
+            settings.apply(self.writer, "wal", read_only=True)
             return
-        actual = self.writer.journal_mode()
-        if actual not in SYNCHRONOUS:
+        actual = str(self.writer.value("PRAGMA journal_mode"))
+        if actual not in settings.SYNCHRONOUS:
             raise InvalidOption(f"{self.path} has journal mode {actual!r}; use SQLite to set it to 'wal' or 'delete'")
         self.journal = "wal" if actual == "wal" else "delete"
-        self.writer.settle(self.journal, read_only=self.read_only)
+        settings.apply(self.writer, self.journal, read_only=self.read_only)
         if self.journal == "wal" and not self.read_only:
             self.writer.on_commit(self.checkpointer.seen_wal)
             self.opener.wal_in_place()
@@ -124,7 +124,7 @@ class Engine:
         self.recovered_frames = 0
         if self.journal == "wal":
             with suppress(ReadOnly):  # SQLite does not count for who may not write; nothing is compared then
-                self.recovered_frames = self.writer.wal_frames()
+                self.recovered_frames = self.writer.checkpoint("count")[0]
         if (
             self.journal == "wal"
             and self.writer.value("PRAGMA user_version") is not None

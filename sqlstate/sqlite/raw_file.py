@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from sqlstate.files import paths
-from sqlstate.sqlite.connection import BUSY_SLEEP_SECONDS, Journal
+from sqlstate.sqlite.busy import BUSY_SLEEP_SECONDS
 from sqlstate.sqlite.forks import OpenFile, call
 from sqlstate.sqlite.header import HEADER_BYTES, MODES, page_size
 from sqlstate.sqlite.result_codes import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sqlstate.sqlite.connection import Journal
 
 
 @contextmanager

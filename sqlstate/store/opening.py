@@ -16,6 +16,7 @@ from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.file_facts import read_meta
 from sqlstate.recovery.inspect import inspect, read_header, undoes_making
 from sqlstate.recovery.sqlite_wal import scan_wal
+from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
 from sqlstate.sqlite.header import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
@@ -101,7 +102,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             meta = _connect(engine, journal, found, recover)
         _check_end(engine, meta)
         if engine.journal != meta.journal and not read_only:
-            engine.writer.set_journal(meta.journal)
+            settings.set_journal(engine.writer, meta.journal)
             engine.settle()
         writer = Writer(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)

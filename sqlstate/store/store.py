@@ -21,6 +21,7 @@ from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check import check
 from sqlstate.proving import commits as history
 from sqlstate.proving.entries import Provable
+from sqlstate.sqlite import settings
 from sqlstate.sqlite.blocks import Block
 from sqlstate.store import watch as watching
 from sqlstate.store.batch import BatchBlock
@@ -509,7 +510,7 @@ class Store(Provable):
             levels, nodes = tree.size(connection)
             records, staged = wal.size(connection)
             collections = len(state.collections(connection))
-            synchronous = connection.synchronous()
+            synchronous = settings.synchronous(connection)
         return Stats(
             path=engine.path,
             store_id=self._meta.store_id.hex(),

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 import apsw
 
 import sqlstate
-from sqlstate.sqlite import checkpoints, connection
+from sqlstate.sqlite import checkpoints, settings
 from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 from tests.reference import plain
 
@@ -160,7 +160,7 @@ class Workload:
     def apply(self) -> None:
         """Set what is set for a whole process."""
         checkpoints.CHECKPOINT_PAGES = self.pages  # type: ignore[misc]
-        connection.CACHE_KIB = self.cache  # type: ignore[misc]
+        settings.CACHE_KIB = self.cache  # type: ignore[misc]
 
 
 def writes(line: Line, load: Workload, number: int, seed: int) -> None:

@@ -112,17 +112,17 @@ TEETH: Final = (
     Tooth(
         "SQLite's WAL with synchronous=NORMAL",
         "1 puts:wal",
-        (Edit("sqlite/connection", LEVELS, '{"wal": 1, "delete": 3}'),),
+        (Edit("sqlite/settings", LEVELS, '{"wal": 1, "delete": 3}'),),
     ),
     Tooth(
         "SQLite's WAL with synchronous=OFF",
         "1 puts:wal",
-        (Edit("sqlite/connection", LEVELS, '{"wal": 0, "delete": 3}'),),
+        (Edit("sqlite/settings", LEVELS, '{"wal": 0, "delete": 3}'),),
     ),
     Tooth(
         "a rollback journal with synchronous=FULL",
         "2 puts:delete",
-        (Edit("sqlite/connection", LEVELS, '{"wal": 2, "delete": 2}'),),
+        (Edit("sqlite/settings", LEVELS, '{"wal": 2, "delete": 2}'),),
     ),
     Tooth(
         "the tree is written in a transaction of its own",

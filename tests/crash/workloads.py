@@ -22,8 +22,7 @@ from unittest import mock
 
 import sqlstate
 from sqlstate.commit import commit as commit_module
-from sqlstate.sqlite import checkpoints
-from sqlstate.sqlite import connection as connection_module
+from sqlstate.sqlite import checkpoints, settings
 from sqlstate.store import batch as batch_module
 from sqlstate.store import transaction as transaction_module
 from tests.crash.campaign import scratch
@@ -137,7 +136,7 @@ def tuned(profile: Profile) -> Iterator[None]:
     with ExitStack() as stack:
         for module, name, value in (
             (checkpoints, "CHECKPOINT_PAGES", profile.checkpoint_pages),
-            (connection_module, "CACHE_KIB", profile.cache_kib),
+            (settings, "CACHE_KIB", profile.cache_kib),
             (transaction_module, "BUFFER_ENTRIES", 16),
             (commit_module, "BUFFER_ENTRIES", 16),
             (batch_module, "PUTS_AT_ONCE", 4),

@@ -33,7 +33,7 @@ from sqlstate.files import paths
 from sqlstate.files import replace as files
 from sqlstate.files.identity import belongs_to
 from sqlstate.maintenance.check import check
-from sqlstate.sqlite import forks, main_file
+from sqlstate.sqlite import copying, forks, main_file, settings
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from sqlstate.sqlite.header import HEADER_BYTES, page_size
 from sqlstate.sqlite.library import check_sqlite, check_vfs
@@ -501,7 +501,7 @@ class Meter:
 
 def fill(path: str, shown: str, source: Connection, meter: Meter, vfs: str | None) -> None:
     """Copy the state that *source* sees into the empty file at *path*, which then is in no WAL mode."""
-    with unshared(path, shown, vfs) as target, closing(source.copy_to(target, PAGES_AT_ONCE)) as steps:
+    with unshared(path, shown, vfs) as target, closing(copying.copy(source, target, PAGES_AT_ONCE)) as steps:
         for copied, total in steps:
             meter.copied(copied, total)
     set_journaling(path, unlocked_vfs(vfs), "delete")  # as long as it is ours, nothing may lie beside it
@@ -512,7 +512,7 @@ def unshared(path: str, shown: str, vfs: str | None) -> Iterator[Connection]:
     """Open a file that nobody else knows for writing; in messages it is called *shown*."""
     with closing(Connection(path, 0.0, vfs=unlocked_vfs(vfs))) as connection:
         connection.path = shown
-        connection.settle_alone()
+        settings.apply_to_new_file(connection)
         try:
             yield connection
         except OutcomeUnknown as e:  # whatever is in the file: nobody knows it
@@ -526,7 +526,7 @@ def reading(path: str, vfs: str | None) -> Iterator[Connection]:
     if migrate.is_new(path, header, undone=False) or not page_size(header):
         raise NotAStore(f"{path} is not an SQLite file")
     with overlaid(path, Pages(page_size(header), b"", {}, 0), vfs) as connection:
-        connection.settle("delete", read_only=True)
+        settings.apply(connection, "delete", read_only=True)
         yield connection
 
 

@@ -21,6 +21,7 @@ import msgspec
 from sqlstate.errors import StoreError
 from sqlstate.maintenance.check.entries import Finding, Findings
 from sqlstate.maintenance.check.log import Figures, Replay
+from sqlstate.sqlite import settings
 from sqlstate.sqlite.connection import Connection
 from sqlstate.tables import meta as metadata
 from sqlstate.tables import wal
@@ -115,7 +116,7 @@ def main(arguments: list[str]) -> int:
 
     findings = Findings()
     with closing(Connection(path, _TIMEOUT, read_only=True)) as connection:
-        connection.settle("wal", read_only=True)
+        settings.apply(connection, "wal", read_only=True)
         with connection.one_state():
             meta: Meta = metadata.read(connection)
             newest, head = wal.last(connection, meta)
