@@ -12,9 +12,11 @@ from sqlstate.commit.group import GROUP_SIZE, GROUP_WAIT
 from sqlstate.errors import Busy, CannotOpen, Damaged, InvalidOption, NotAStore, ReadOnly, StoreFull
 from sqlstate.files import paths
 from sqlstate.format import constants as fmt
+from sqlstate.recovery import damage
 from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.file_facts import read_meta
 from sqlstate.recovery.inspect import inspect, read_header, undoes_making
+from sqlstate.recovery.report import WAYS
 from sqlstate.recovery.sqlite_wal import scan_wal
 from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
@@ -27,8 +29,7 @@ from sqlstate.tables import migrations as migrate
 
 if TYPE_CHECKING:
     from sqlstate.errors import StoreError
-    from sqlstate.recovery.inspect import Inspection
-    from sqlstate.recovery.recover import Recover
+    from sqlstate.recovery.report import Inspection, Recover
     from sqlstate.sqlite.connection import Journal
     from sqlstate.tables.meta import Meta
 
@@ -93,12 +94,12 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         if _is_new(engine) and (read_only or not create):
             raise migrate.empty_file(engine.path)
         found = inspect(engine, thoroughly=migrate.is_older(engine.header))
-        evidence = recovery.admit(engine, found, recover)
+        evidence = damage.admit(engine, found, recover)
         meta = _connect(engine, journal, found, recover)
         if _is_suspect(engine, meta, found):
             engine.disconnect()
             found = inspect(engine, thoroughly=True)
-            evidence = recovery.admit(engine, found, recover)
+            evidence = damage.admit(engine, found, recover)
             meta = _connect(engine, journal, found, recover)
         _check_end(engine, meta)
         if engine.journal != meta.journal and not read_only:
@@ -166,7 +167,7 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
         and metadata.read_marker(engine.writer).open
     ):
         found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
-        recovery.admit(engine, found, "refuse")
+        damage.admit(engine, found, "refuse")
     return meta
 
 
@@ -256,8 +257,8 @@ def _check_options(mode: str, journal: str, timeout: float, recover: str) -> Non
         raise InvalidOption(f"mode={mode!r} is not 'full' or 'group'")
     if journal not in ("wal", "delete"):
         raise InvalidOption(f"journal={journal!r} is not 'wal' or 'delete'")
-    if recover not in recovery.WAYS:
-        raise InvalidOption(f"recover={recover!r} is not {', '.join(map(repr, recovery.WAYS[:-1]))} or 'accept'")
+    if recover not in WAYS:
+        raise InvalidOption(f"recover={recover!r} is not {', '.join(map(repr, WAYS[:-1]))} or 'accept'")
     check_timeout(timeout)
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.backup.backup import BackupReport, Progress
     from sqlstate.maintenance.check.check import CheckReport, Level
     from sqlstate.proof import Proof
-    from sqlstate.recovery.recover import RecoveryReport
+    from sqlstate.recovery.report import RecoveryReport
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.counters import Counters
     from sqlstate.store.batch import Batch

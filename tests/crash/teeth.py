@@ -306,8 +306,8 @@ TEETH: Final = (
         (
             Edit(
                 "recovery/inspect",
-                '    if scan.rot:\n        raise _Wrong("rot", "a frame',
-                '    if False:\n        raise _Wrong("rot", "a frame',
+                "    if scan.rot:\n        raise Mismatch(\n",
+                "    if False:\n        raise Mismatch(\n",
             ),
         ),
     ),
@@ -319,7 +319,7 @@ TEETH: Final = (
     Tooth(
         "a -wal that is gone is taken for one that was moved, whatever was noted",
         "14 lost-1+lost-2+lost-3",
-        (Edit("recovery/inspect", "    if not there or head.chain != noted.chain or", "    if"),),
+        (Edit("recovery/verify_content", "    if not there or head.chain != noted.chain or", "    if"),),
     ),
     Tooth(
         "a copy is taken for the store itself",
@@ -329,7 +329,7 @@ TEETH: Final = (
     Tooth(
         "damage is accepted with what another store's -wal holds",
         "9 foreign_rotten-1+foreign_rotten-2+foreign_rotten-3+foreign_rotten-4+foreign_rotten-5",
-        (Edit("recovery/recover", "    found.goes_on = found.goes_on and ours\n", "    found.goes_on = True\n"),),
+        (Edit("recovery/damage", "    found.goes_on = found.goes_on and ours\n", "    found.goes_on = True\n"),),
     ),
     Tooth(
         "a -wal of another file is merged",
@@ -348,7 +348,9 @@ TEETH: Final = (
         "9 live_copy-1+live_copy-2+live_copy-4+live_copy-6",
         (
             Edit(
-                "recovery/inspect", "            if not _is_reached(", "            if not engine and not _is_reached("
+                "recovery/inspect",
+                "            if not stale.is_reached(",
+                "            if not engine and not stale.is_reached(",
             ),
         ),
     ),
@@ -383,7 +385,7 @@ TEETH: Final = (
     Tooth(
         "nothing is said to be in doubt",
         "1 puts:wal",
-        (Edit("recovery/recover", "in_doubt=found.after.seq or None if", "in_doubt=None if"),),
+        (Edit("recovery/report", "in_doubt=found.after.seq or None if", "in_doubt=None if"),),
     ),
     Tooth(
         "orphans are removed before an entry names them",
