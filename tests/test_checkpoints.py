@@ -17,7 +17,7 @@ import sqlstate
 from sqlstate.sqlite import checkpoints, settings
 from tests.support.failing import FailingVFS
 from tests.support.remote import Remote
-from tests.test_holders import needs_locks
+from tests.test_lock_holders import needs_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

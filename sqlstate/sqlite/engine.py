@@ -33,7 +33,7 @@ from sqlstate.sqlite.opener import Opener
 from sqlstate.sqlite.raw_file import read_at
 from sqlstate.sqlite.readers import Readers, Reading
 from sqlstate.sqlite.sidecars import StoreFiles
-from sqlstate.sqlite.writer_lock import Turn, thread_name
+from sqlstate.sqlite.writer_lock import WriterLock, thread_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ class Engine:
         """Set when a commit of this handle was made, and when the handle is closed."""
         self.timeout = timeout
         self.vfs = vfs
-        self.turn = Turn()
+        self.writer_lock = WriterLock()
         self.before_turn: weakref.WeakMethod[Callable[[], None]] | None = None
         """What commits a transaction that one block left open for the next, before anybody else may write."""
         self.real_path = os.path.realpath(self.path)  # SQLite names the files beside it after what a link leads to
@@ -176,13 +176,13 @@ class Engine:
                 self._finish_what_is_open()
                 self.tidy_writer()
         except BaseException:
-            self.turn.give(over)
+            self.writer_lock.release(over)
             raise
 
     def busy_message(self) -> str:
         """Return what to say of a writer's lock that another thread had for the whole timeout."""
         return (
-            f"{self.path}: a transaction of another thread ({thread_name(self.turn.owner)}) was open for "
+            f"{self.path}: a transaction of another thread ({thread_name(self.writer_lock.owner)}) was open for "
             f"{self.timeout:g} s; nothing was changed. Try again, or open with a longer timeout"
         )
 
@@ -284,11 +284,11 @@ class Engine:
             self.writer.rollback()
 
     def _wait_for_writer(self, over: Over) -> None:
-        if self.turn.owner == threading.get_ident():
+        if self.writer_lock.owner == threading.get_ident():
             raise StoreUnusable(
                 f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
             )
-        if not self.turn.take(over, self.timeout):
+        if not self.writer_lock.acquire(over, self.timeout):
             raise Busy(self.busy_message())
 
     def _finish_what_is_open(self) -> None:
@@ -339,7 +339,7 @@ class Writing(Block):
         try:
             self._engine.tidy_writer()
         finally:
-            self._engine.turn.give(self.over)
+            self._engine.writer_lock.release(self.over)
 
 
 class _Closing(Block):
@@ -358,11 +358,11 @@ class _Closing(Block):
             if engine.usable:
                 engine._finish_what_is_open()  # noqa: SLF001
         except BaseException:
-            engine.turn.give(self.over)
+            engine.writer_lock.release(self.over)
             raise
 
     def leave(self, *_: Any) -> None:
-        self._engine.turn.give(self.over)
+        self._engine.writer_lock.release(self.over)
 
 
 _opening = threading.Lock()
