@@ -14,7 +14,7 @@ from typing import Any, Final
 import apsw
 
 import sqlstate
-from sqlstate.sqlite.connection import CACHE_KIB
+from sqlstate.sqlite.settings import CACHE_KIB
 
 
 class Sqlstate:

@@ -10,7 +10,7 @@ from bench.baselines import RawSQLite, Sqlstate
 from bench.entries import batches, entries_of, key
 from bench.fleet import Fleet
 from bench.report import Goal
-from sqlstate.sqlite.engine import CHECKPOINT_PAGES
+from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.repair.repair import RepairReport as RepairReport
     from sqlstate.maintenance.repair.repair import repair as repair
     from sqlstate.proof import Proof as Proof
-    from sqlstate.recovery.inspect import JournalReport as JournalReport
-    from sqlstate.recovery.recover import RecoveryReport as RecoveryReport
+    from sqlstate.recovery.report import JournalReport as JournalReport
+    from sqlstate.recovery.report import RecoveryReport as RecoveryReport
     from sqlstate.sqlite.counters import Counters as Counters
     from sqlstate.store.batch import Batch as Batch
     from sqlstate.store.collection import Collection as Collection
@@ -132,10 +132,9 @@ _MODULES = {
         "SignedHead",
         "Signer",
     ),
-    "recovery.inspect": ("JournalReport",),
+    "recovery.report": ("JournalReport", "RecoveryReport"),
     "store.opening": ("open",),
     "proof": ("Proof",),
-    "recovery.recover": ("RecoveryReport",),
     "maintenance.repair.repair": ("RepairReport", "repair"),
     "store.staged": (
         "StagedTransaction",

@@ -23,8 +23,8 @@ from bench.run import FULL, QUICK, Pair, Run, Scale, wal_pages
 from bench.tracing import syncs_of_a_put
 from bench.workloads import WORKLOADS
 from bench.workloads.sync import sync
-from sqlstate.sqlite.connection import CACHE_KIB
-from sqlstate.sqlite.engine import CHECKPOINT_PAGES
+from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
+from sqlstate.sqlite.settings import CACHE_KIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

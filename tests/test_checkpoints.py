@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sqlstate
-from sqlstate.sqlite import connection, engine
+from sqlstate.sqlite import checkpoints, settings
 from tests.support.failing import FailingVFS
 from tests.support.remote import Remote
-from tests.test_holders import needs_locks
+from tests.test_lock_holders import needs_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +31,9 @@ PAGE = 4096
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "CHECKPOINT_PAGES", PAGES)
-    monkeypatch.setattr(engine, "WAL_BYTES_MAX", BOUND)
-    monkeypatch.setattr(connection, "WAL_BYTES_MAX", BOUND)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", PAGES)
+    monkeypatch.setattr(checkpoints, "WAL_BYTES_MAX", BOUND)
+    monkeypatch.setattr(settings, "WAL_BYTES_MAX", BOUND)
 
 
 @pytest.fixture
@@ -208,8 +208,8 @@ def test_short_readers_that_overlap_do_not_let_the_wal_grow(path: Path, open_sto
 
 
 def test_a_thread_does_not_wait_for_its_own_reading(store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "PATIENCE_SECONDS", 60.0)
-    monkeypatch.setattr(engine, "WAL_BYTES_MAX", BOUND * 100)
+    monkeypatch.setattr(checkpoints, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(checkpoints, "WAL_BYTES_MAX", BOUND * 100)
     store["c"].update(dict.fromkeys(range(100), 0))
     began = time.monotonic()
     for key in store["c"]:
@@ -228,7 +228,7 @@ def test_an_error_while_it_waits_for_readers_stops_the_handle_and_loses_nothing(
     with pytest.raises(
         sqlstate.StoreIOError, match="commit 2 is durable, but the checkpoint after it failed"
     ) as caught:
-        store._engine.checkpoint(2, patience=0.1)
+        store._engine.checkpointer.run(2, patience=0.1)
     assert caught.value.durable == 2
     with pytest.raises(sqlstate.StoreClosed, match="the checkpoint after commit 2 failed"):
         store["c"]["k"] = 3
@@ -241,7 +241,7 @@ def test_a_reader_that_keeps_the_first_checkpoint_costs_few_checkpoints(
     store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The marker cannot reach the main file under it, and to try that at each commit is in vain."""
-    monkeypatch.setattr(engine, "CHECKPOINT_PAGES", 10**6)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 10**6)
     with store.snapshot() as view:
         assert len(view["c"]) == 0
         for i in range(1000):

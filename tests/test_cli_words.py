@@ -20,7 +20,7 @@ import pytest
 import sqlstate
 from sqlstate import errors
 from sqlstate.cli.words import in_shell_words
-from sqlstate.files import replace as files
+from sqlstate.files import paths
 from tests.support.mounts import NOBODY, as_user
 from tests.test_cli import bad, good
 
@@ -173,7 +173,7 @@ def test_too_few_descriptors_are_said_and_not_blamed_on_permissions(tmp_path: Pa
         path,
     )
     assert "permission" not in said
-    assert said == "1\n" or files.DESCRIPTORS in said
+    assert said == "1\n" or paths.DESCRIPTORS in said
     if not number:
         assert said.startswith("CannotOpen")
     with sqlstate.open(path) as store:
@@ -196,7 +196,7 @@ def test_an_open_store_outlives_too_few_descriptors(tmp_path: Path, journal: str
         tmp_path / "app.db",
     ).splitlines()
     assert said[3:] == ["2"]
-    assert all(files.DESCRIPTORS in each and "permission" not in each for each in said[:3])
+    assert all(paths.DESCRIPTORS in each and "permission" not in each for each in said[:3])
 
 
 # ---- Paths that lead nowhere ----

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sqlstate.sqlite import engine
+from sqlstate.sqlite import checkpoints
 from sqlstate.sqlite.counters import Counters, Counting
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ def test_every_counter_is_on_the_page() -> None:
 def test_frames_are_the_ones_in_sqlite_s_wal(store: sqlstate.Store) -> None:
     store["c"]["k"] = 0  # carried into the file at once: the marker
     store["c"]["k"] = 1
-    frames, in_wal = counters(store).frames, store._engine.writer.wal_frames()
+    frames, in_wal = counters(store).frames, store._engine.writer.checkpoint("count")[0]
     for i in range(20):
         store["c"][i] = "x" * 5000
-    assert counters(store).frames - frames == store._engine.writer.wal_frames() - in_wal > 40
+    assert counters(store).frames - frames == store._engine.writer.checkpoint("count")[0] - in_wal > 40
 
 
 def test_checkpoints_are_counted_with_their_time(store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_checkpoints_are_counted_with_their_time(store: sqlstate.Store, monkeypa
     for i in range(20):
         store["c"]["k"] = f"more {i}"
     assert counters(store).checkpoints == before.checkpoints
-    monkeypatch.setattr(engine, "CHECKPOINT_PAGES", 1)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 1)
     for i in range(20):
         store["c"]["k"] = i
     found = counters(store)
@@ -127,7 +127,7 @@ def test_checkpoints_are_counted_with_their_time(store: sqlstate.Store, monkeypa
 WORK = """
 import os, sys
 import sqlstate
-from sqlstate.sqlite import engine
+from sqlstate.sqlite import checkpoints
 
 def mark(name):
     try:
@@ -135,7 +135,7 @@ def mark(name):
     except OSError:
         pass
 
-engine.CHECKPOINT_PAGES = 40
+checkpoints.CHECKPOINT_PAGES = 40
 path, journal = sys.argv[1:]
 with sqlstate.open(path, journal=journal) as store:
     mark("counted from here")

@@ -19,7 +19,7 @@ from sqlstate import errors
 from sqlstate.cli.exits import exit_code
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES
 from sqlstate.format import constants as fmt
-from sqlstate.sqlite.engine import CHECKPOINT_PAGES
+from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
 from tests.support.pages import blocks, commands, example_problems, link_problems, prose
 
 if TYPE_CHECKING:

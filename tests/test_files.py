@@ -23,17 +23,10 @@ import pytest
 
 from sqlstate import StoreIOError
 from sqlstate.errors import InvalidOption
+from sqlstate.files import identity, locks
 from sqlstate.files import replace as files
-from sqlstate.files.replace import (
-    SessionFile,
-    dead_sessions,
-    orphans,
-    remove_orphan,
-    remove_session,
-    replacing,
-    session_alive,
-    temporary,
-)
+from sqlstate.files.replace import orphans, remove_orphan, replacing, temporary
+from sqlstate.files.sessions import SessionFile, dead_sessions, remove_session, session_alive
 from tests.support.images import folder_image
 
 if TYPE_CHECKING:
@@ -57,7 +50,9 @@ class Process:
     """A Python process that runs *code*, says one line and waits. Use it in a `with` block, which kills it."""
 
     def __init__(self, code: str, *arguments: object) -> None:
-        before = f"import os, sys\nfrom sqlstate.files import replace as files\nOURS, SESSION = {OURS!r}, {SESSION!r}\n"
+        before = (
+            f"import os, sys\nfrom sqlstate.files import replace, sessions\nOURS, SESSION = {OURS!r}, {SESSION!r}\n"
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-c", before + code, *map(str, arguments)],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -83,7 +78,7 @@ class Process:
 
 
 HOLDS_TEMPORARY = """
-with files.replacing(sys.argv[1], OURS) as file:
+with replace.replacing(sys.argv[1], OURS) as file:
     file.write(b"half")
     file.flush()
     print("holding", flush=True)
@@ -357,7 +352,7 @@ def test_a_maker_whose_file_was_taken_for_an_orphan_before_it_was_locked_makes_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[str] = []
-    lock_own = files._lock_own
+    lock_own = locks.lock_own
 
     def late(descriptor: int) -> bool:
         if len(taken) < 3:
@@ -366,7 +361,7 @@ def test_a_maker_whose_file_was_taken_for_an_orphan_before_it_was_locked_makes_a
             taken.append(name)
         return lock_own(descriptor)
 
-    monkeypatch.setattr(files, "_lock_own", late)
+    monkeypatch.setattr(files, "lock_own", late)
     with replacing(tmp_path / "out", OURS) as file:
         file.write(b"new")
         assert len(taken) == 3
@@ -458,8 +453,8 @@ def test_the_child_of_a_fork_neither_removes_nor_places_nor_writes_it(tmp_path: 
 
 OUTLIVED = """
 import signal
-with files.replacing(sys.argv[1], OURS) as file:
-    session = files.SessionFile(sys.argv[1], SESSION, OURS)
+with replace.replacing(sys.argv[1], OURS) as file:
+    session = sessions.SessionFile(sys.argv[1], SESSION, OURS)
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(writing)
@@ -487,7 +482,7 @@ def test_the_child_of_a_fork_that_outlives_its_parent_does_not_hide_that_it_died
 def test_without_locks_files_are_replaced_and_nothing_is_an_orphan(
     tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     with replacing(tmp_path / "out", OURS) as file:
         file.write(b"new")
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "out", OURS) as file:
@@ -502,7 +497,7 @@ def test_without_locks_a_session_lives_as_long_as_its_file_cannot_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows removes no file that is open; here the refusal is given."""
-    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     store = str(tmp_path / "app.db")
     file = SessionFile(store, SESSION, OURS)
     with monkeypatch.context() as patch:
@@ -539,7 +534,7 @@ def test_on_a_file_system_that_refuses_locks_files_are_replaced_and_sessions_ref
 # ---- Sessions ----
 
 HOLDS_SESSION = """
-session = files.SessionFile(sys.argv[1], SESSION, OURS)
+session = sessions.SessionFile(sys.argv[1], SESSION, OURS)
 print("holding", flush=True)
 sys.stdin.readline()
 """
@@ -664,7 +659,7 @@ def test_nobody_ever_sees_the_file_of_a_session_that_is_being_made_as_that_of_a_
 
     for name in ("write", "link", "unlink", "fchmod", "lstat"):
         watched(os, name)
-    watched(files, "_lock_own")
+    watched(files, "lock_own")
     file = SessionFile(store, SESSION, OURS)
     assert looks >= 10
     assert session_alive(store, SESSION)
@@ -702,8 +697,8 @@ REMOVES = """
 store = sys.argv[1]
 print("ready", flush=True)
 while True:
-    for session in files.dead_sessions(store, OURS):
-        files.remove_session(store, session, OURS)
+    for session in sessions.dead_sessions(store, OURS):
+        sessions.remove_session(store, session, OURS)
     for name in files.orphans(store, OURS):
         files.remove_orphan(store, name, OURS)
 """
@@ -790,7 +785,7 @@ def test_what_may_not_be_opened_is_left_alone_and_lives() -> None:
 
 @pytest.mark.parametrize("asked", ["statx", "refused", "missing"])
 def test_a_name_tells_which_file_it_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
-    real, answers = files._statx, []
+    real, answers = identity._statx, []
 
     def statx(*question: Any) -> int:
         assert real is not None
@@ -799,9 +794,9 @@ def test_a_name_tells_which_file_it_leads_to(tmp_path: Path, monkeypatch: pytest
         return answers[-1]
 
     # None as on another system, refused as by a sandbox
-    monkeypatch.setattr(files, "_statx", None if real is None or asked == "missing" else statx)
+    monkeypatch.setattr(identity, "_statx", None if real is None or asked == "missing" else statx)
     path, other = tmp_path / "a name of ümlauts", tmp_path / "other"
-    named = files.Named(str(path))
+    named = identity.Named(str(path))
     assert named.inode() == 0
     path.write_bytes(b"1")
     other.write_bytes(b"2")

@@ -661,22 +661,22 @@ def test_requests_that_wait_longer_than_the_timeout_for_a_block_get_busy(
     monkeypatch.setattr(group_module, "time", Clock)
     waits: list[float] = []
     came, go = threading.Semaphore(0), threading.Semaphore(0)
-    turn = store._engine.turn
+    lock = store._engine.writer_lock
 
     class Slow:
-        """A turn that never comes, and says how long it was waited for."""
+        """A lock that is never free, and says how long it was waited for."""
 
         owner, wanted = 1, True
 
-        def take(self, over: object, timeout: float) -> bool:
+        def acquire(self, over: object, timeout: float) -> bool:
             waits.append(timeout)
             came.release()
             assert go.acquire(timeout=PATIENCE)
             return False
 
-        give = staticmethod(turn.give)
+        release = staticmethod(lock.release)
 
-    store._engine.turn = Slow()  # type: ignore[assignment]
+    store._engine.writer_lock = Slow()  # type: ignore[assignment]
     first = store.submit(add("n"))
     assert came.acquire(timeout=PATIENCE)
     now = 104.0
@@ -691,7 +691,7 @@ def test_requests_that_wait_longer_than_the_timeout_for_a_block_get_busy(
     go.release()
     assert isinstance(second.exception(PATIENCE), Busy)
     assert "another thread" in str(second.exception())
-    store._engine.turn = turn
+    store._engine.writer_lock = lock
     monkeypatch.undo()
     assert store.run(add("n")) == 1
 

@@ -94,7 +94,7 @@ def test_a_lock_that_is_never_given_back_ends_the_handle_and_not_each_call_after
     store = sqlstate.open(tmp_path / "test.db")
     store["c"]["k"] = 1
     connection = store._engine.readers.take()
-    raised = connection._error(apsw.ProtocolError("locking protocol"))
+    raised = connection.translated(apsw.ProtocolError("locking protocol"))
     store._engine.readers.put(connection)
     assert isinstance(raised, StoreIOError)
     assert "not given back" in str(raised)

@@ -27,7 +27,8 @@ import pytest
 
 import sqlstate
 from sqlstate.recovery.inspect import undoes_making
-from sqlstate.sqlite.writer_lock import Turn
+from sqlstate.sqlite import settings
+from sqlstate.sqlite.writer_lock import WriterLock
 from sqlstate.store import opening
 from sqlstate.tables import migrations as migrate
 from tests.reference import plain
@@ -117,8 +118,8 @@ def test_every_connection_of_a_store_has_its_settings(open_store: OpenStore, jou
     engine = store._engine
     with engine.reading() as reader, engine.reading() as another:
         for connection in (engine.writer, reader, another):
-            assert connection.journal_mode() == journal
-            assert connection.synchronous() == synchronous
+            assert connection.value("PRAGMA journal_mode") == journal
+            assert settings.synchronous(connection) == synchronous
             found = {name: connection.value(f"PRAGMA {name}") for name in ("mmap_size", "cell_size_check")}
             assert found == {"mmap_size": 0, "cell_size_check": 1}
             assert connection.value("PRAGMA wal_autocheckpoint") == 0
@@ -1110,16 +1111,16 @@ def test_a_write_that_waited_while_the_store_was_closed_says_so(path: Path) -> N
     store = sqlstate.open(path, timeout=30)
     come, go = threading.Event(), threading.Event()
 
-    class Late(Turn):
-        """A turn that a writer gets only after the store was closed."""
+    class Late(WriterLock):
+        """A lock that a writer gets only after the store was closed."""
 
-        def take(self, over: Any, timeout: float = -1) -> bool:
+        def acquire(self, over: Any, timeout: float = -1) -> bool:
             if threading.current_thread() is not threading.main_thread():
                 come.set()
                 assert go.wait(30)
-            return super().take(over, timeout)
+            return super().acquire(over, timeout)
 
-    store._engine.turn = Late()
+    store._engine.writer_lock = Late()
     with ThreadPoolExecutor(1) as pool:
         put = pool.submit(store["c"].__setitem__, "k", 1)
         assert come.wait(30)

@@ -19,7 +19,7 @@ import pytest
 
 import sqlstate
 from sqlstate.format import constants as fmt
-from sqlstate.sqlite import engine
+from sqlstate.sqlite import checkpoints
 from tests.reference import plain
 from tests.support.child import Child
 
@@ -347,7 +347,7 @@ sys.stdin.read()
 def test_a_checkpoint_of_another_process_does_not_stop_this_one(
     path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "CHECKPOINT_PAGES", 1)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 1)
     store = open_store()
     store["c"]["k"] = 0
     other = subprocess.Popen(

@@ -168,7 +168,7 @@ def test_scans_and_snapshots_that_are_dropped_in_the_middle_pin_nothing(store: s
     gc.collect()
     store["c"]["new"] = 1
     with store._engine.writing():
-        frames, carried = store._engine.checkpoint()
+        frames, carried = store._engine.checkpointer.run()
     assert frames == carried
     assert store._engine.readers.lent == []
 

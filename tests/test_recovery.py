@@ -19,7 +19,7 @@ import pytest
 import sqlstate
 from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.inspect import inspect
-from sqlstate.recovery.recover import WAYS
+from sqlstate.recovery.report import WAYS
 from tests.reference import plain
 from tests.support.child import Child
 from tests.support.failing import FailingVFS
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlstate.recovery.inspect import Inspection
+    from sqlstate.recovery.report import Inspection
     from sqlstate.sqlite.engine import Engine
     from tests.conftest import OpenStore
 

@@ -14,7 +14,7 @@ import apsw
 import pytest
 
 import sqlstate
-from sqlstate.recovery.recover import WAYS
+from sqlstate.recovery.report import WAYS
 from tests.reference import plain
 from tests.support.images import folder_image
 from tests.support.remote import Remote

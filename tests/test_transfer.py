@@ -32,7 +32,7 @@ from sqlstate.cli.transfer.import_export import (
     stored_view,
 )
 from sqlstate.errors import Damaged, ImportRejected, InvalidName, InvalidOption, InvalidValue, ReadOnly, StoreMissing
-from sqlstate.files.replace import belongs_to
+from sqlstate.files.identity import belongs_to
 from tests.reference import plain
 
 if TYPE_CHECKING:

@@ -192,7 +192,7 @@ def test_it_keeps_nothing_in_sqlite_s_wal_while_its_caller_works(store: sqlstate
     assert next(heads).seq == 1
     for i in range(50):
         store["c"][i] = -i - 1
-    frames, carried = store._engine.checkpoint()
+    frames, carried = store._engine.checkpointer.run()
     assert frames == carried > 0
     assert seqs(heads, 52) == list(range(2, 54))
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 
 from bench.baselines.ours import COLLECTION
-from sqlstate.sqlite.connection import CACHE_KIB
-from sqlstate.sqlite.engine import CHECKPOINT_PAGES
+from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
+from sqlstate.sqlite.settings import CACHE_KIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from bench.measure import Side, compare
 from bench.report import Row, timed
 from bench.run import wal_pages
-from sqlstate.sqlite.engine import CHECKPOINT_PAGES
+from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

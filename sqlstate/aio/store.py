@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.format.names import Key, Name, Stored
-    from sqlstate.recovery.recover import Recover, RecoveryReport
+    from sqlstate.recovery.report import Recover, RecoveryReport
     from sqlstate.sqlite.connection import Journal
     from sqlstate.store.opening import Mode
     from sqlstate.store.store import Stats, Store

@@ -26,7 +26,7 @@ from sqlstate.errors import (
     RestoreRejected,
     StoreError,
 )
-from sqlstate.files.replace import why
+from sqlstate.files.paths import why
 
 
 class Exit(IntEnum):

@@ -161,12 +161,12 @@ class Marking:
         than they do: after the first few it is tried when SQLite's WAL has grown by a quarter, and once a second.
         """
         engine = self._engine
-        pages = engine.wal_pages
+        pages = engine.checkpointer.wal_pages
         self._opened_at = min(self._opened_at or pages, pages)  # fewer: SQLite began its WAL anew
         if pages < self._retry_at and time.monotonic() < self._retry_time:
             return
         with suppress(Busy, StoreFull):
-            self._carried = engine.checkpoint(seq)[1] >= self._opened_at
+            self._carried = engine.checkpointer.run(seq)[1] >= self._opened_at
             self._tries += 1
             if self._tries >= _TRIES:
                 self._retry_at, self._retry_time = pages + pages // 4, time.monotonic() + _SECONDS_BETWEEN
@@ -210,7 +210,7 @@ class Marking:
         """Try it once; False if somebody committed meanwhile."""
         engine, connection = self._engine, self._engine.writer
         lsn = wal.last(connection, self._meta)[0]
-        frames, carried = engine.checkpoint()
+        frames, carried = engine.checkpointer.run()
         if carried < frames:
             return True  # a reader of another handle holds it up, and will be the last to close
         connection.begin()
@@ -225,7 +225,7 @@ class Marking:
             if engine.usable:
                 connection.rollback()
             raise
-        engine.checkpoint()
+        engine.checkpointer.run()
         return True
 
     def _say_moved(self, seq: int, chain: bytes) -> None:

@@ -227,7 +227,7 @@ class GroupCommit(Generic[X]):
         except StoreError:
             raise
         except BaseException as e:
-            if self._engine.turn.has(over):  # it came before that was given on, and others would wait for us
+            if self._engine.writer_lock.has(over):  # it came before that was given on, and others would wait for us
                 self._put_down(over)
             if (waits := waits or self._waiting_for(txn)) is not None:
                 self._explain(e, waits)
@@ -315,14 +315,14 @@ class GroupCommit(Generic[X]):
         """Tell whether this thread need not let the writer do its work: nobody is at work, or there is no sharing."""
         if not self.shares or own_thread.ending() or self._is_writer():
             return True
-        return not (self._queue or self._open is not None or self._engine.turn.owner or self._is_at_work())
+        return not (self._queue or self._open is not None or self._engine.writer_lock.owner or self._is_at_work())
 
     def _waited_for(self) -> bool:
-        return bool(self._engine.turn.wanted or self._queue)
+        return bool(self._engine.writer_lock.wanted or self._queue)
 
     def _is_another_s(self) -> bool:
         """Tell whether a block of another thread than the writer's has the turn."""
-        return self._engine.turn.owner not in (0, self._thread.ident)
+        return self._engine.writer_lock.owner not in (0, self._thread.ident)
 
     def _has_work(self) -> bool:
         """Tell whether there is something that the writer must see to; a block that is alone in its group is not."""
@@ -349,7 +349,7 @@ class GroupCommit(Generic[X]):
             elif group is None:
                 self._engine.tidy_writer()
         finally:
-            self._engine.turn.give(over)
+            self._engine.writer_lock.release(over)
         if self._open is not None:
             with suppress(RuntimeError):  # no thread can be begun: those who wait try again
                 self._thread.wake()
@@ -384,7 +384,7 @@ class GroupCommit(Generic[X]):
 
     def look_after(self) -> None:
         """See that somebody is at work if there is work; for those who wait."""
-        if self._queue or self._done or (self._open is not None and not self._engine.turn.owner):
+        if self._queue or self._done or (self._open is not None and not self._engine.writer_lock.owner):
             with suppress(RuntimeError):
                 self._thread.wake()
 
@@ -666,10 +666,10 @@ class _Serving(Block):
         self._patience = patience
 
     def enter(self) -> bool:
-        return self._group._engine.turn.take(self.over, self._patience)  # noqa: SLF001, one module
+        return self._group._engine.writer_lock.acquire(self.over, self._patience)  # noqa: SLF001, one module
 
     def leave(self, *_: object) -> None:
-        self._group._engine.turn.give(self.over)  # noqa: SLF001
+        self._group._engine.writer_lock.release(self.over)  # noqa: SLF001
 
 
 class _Called(Block):

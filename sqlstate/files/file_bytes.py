@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Self
 
 from sqlstate.errors import CannotOpen, StoreIOError
-from sqlstate.files import replace as files
+from sqlstate.files import paths
 
 
 class FileBytes:
@@ -38,8 +38,8 @@ class FileBytes:
         except FileNotFoundError:
             pass
         except OSError as e:
-            advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions"
-            raise CannotOpen(f"{path} cannot be read: {files.why(e)}{advice}") from e
+            advice = "" if e.errno in paths.NO_DESCRIPTOR else "; look at the permissions"
+            raise CannotOpen(f"{path} cannot be read: {paths.why(e)}{advice}") from e
 
     def __len__(self) -> int:
         return self._size
@@ -54,7 +54,7 @@ class FileBytes:
             while len(found) < amount and (more := self._read(start + len(found), amount - len(found))):
                 found += more
         except OSError as e:
-            raise StoreIOError(f"{self._path} cannot be read: {files.why(e)}. Nothing was changed") from e
+            raise StoreIOError(f"{self._path} cannot be read: {paths.why(e)}. Nothing was changed") from e
         return found if len(found) == amount else found.ljust(amount, b"\0")
 
     def _read(self, start: int, amount: int) -> bytes:

@@ -1,189 +1,39 @@
-"""Files beside a store: which one a name leads to, those that are whole or not there, and those of living sessions.
+"""Files that are whole or not there: each is written under a temporary name, and takes the place of its target.
 
-A lock (flock) on such a file says that its maker lives: the system drops it with the maker's last descriptor. A
+A lock (flock) on a temporary file says that its maker lives: the system drops it with the maker's last descriptor. A
 file is given its lock before anybody has to rely on it, and its name is looked at again once the lock is there;
 who removes a file does so only while holding its lock. So a file whose maker lives is never removed, and one
 whose maker died is found by its name, which carries the store's id.
 
-Systems without flock (Windows) are untested: temporary files of the dead stay there, and a session lives as long
-as its file cannot be removed.
+Systems without flock (Windows) are untested: temporary files of the dead stay there.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
 import secrets
 import stat
-import sys
 import weakref
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Final
 
-from sqlstate.errors import CannotOpen, InvalidOption, StoreIOError
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
+from sqlstate.errors import InvalidOption
+from sqlstate.files import locks
+from sqlstate.files.identity import is_named
+from sqlstate.files.locks import OPEN, lock, lock_own, sync
+from sqlstate.files.paths import absolute, why
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _NAME_BYTES_MAX: Final = 255
 # What a temporary name has beside the target's, and what SQLite may put behind it.
 _EXTRA_BYTES: Final = len(f"..sqlstate-{'0' * 32}-{'0' * 16}.tmp") + len("-journal")
 _TEMPORARY: Final = re.compile(r"\.([^/]*)\.sqlstate-([0-9a-f]{32})-[0-9a-f]{16}\.tmp")
-_SESSION: Final = re.compile(r"[0-9a-f]{32}")
 _SESSION_FILE: Final = re.compile(r".*-session-[0-9a-f]{32}")
-# What is kept beside an open store, by SQLite and by us, has its name and one of these.
-_SIDECARS: Final = ("", "-wal", "-shm", "-journal", "-acknowledged")
 _AS_FOUND: Final = "what was there before is as it was"
-
-
-# ---- What the system refuses ----
-
-FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
-DESCRIPTORS: Final = (
-    "this process, or the system, has as many files open as it may. Close what is not needed, or raise the limit "
-    "(ulimit -n)"
-)
-
-
-def out_of_descriptors() -> bool:
-    """Tell whether nothing can be opened now, whatever it is; SQLite does not always keep why it could not."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as e:
-        return e.errno in NO_DESCRIPTOR
-    return False
-
-
-def size(path: str) -> int:
-    """Return the bytes of a file, 0 if there is none.
-
-    Raises:
-        StoreIOError: the system does not say.
-    """
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
-    except OSError as e:
-        raise StoreIOError(
-            f"{path} cannot be looked at: {why(e)}. What was committed is there. Look at the disk, and at the "
-            "permissions of the folder, and open the store again"
-        ) from e
-
-
-def may_not_write(path: str) -> bool:
-    """Tell whether this user, or anybody, may not write the file or folder: by its permissions, or its file system."""
-    effective = os.access in os.supports_effective_ids
-    return not os.access(path, os.W_OK, effective_ids=effective)
-
-
-def absolute(path: str | os.PathLike[str], *, links: bool) -> str:
-    """Return the absolute path.
-
-    Args:
-        path: as a caller gave it.
-        links: leave links in it as they are; otherwise it is what they lead to.
-
-    Raises:
-        CannotOpen: it is relative, and the working directory was removed.
-        ValueError: no path can be that.
-    """
-    try:
-        return os.path.abspath(os.fsdecode(path)) if links else os.path.realpath(os.fsdecode(path))
-    except FileNotFoundError as e:
-        raise CannotOpen(
-            f"{os.fsdecode(path)} leads nowhere: it is relative, and the working directory was removed. Nothing was "
-            "changed. Give an absolute path, or change to a folder that is there"
-        ) from e
-
-
-def in_utf8(path: str) -> str:
-    """Return a path as SQLite takes it: its bytes read as UTF-8, whatever the locale makes of them.
-
-    Raises:
-        ValueError: they are none.
-    """
-    return os.fsencode(path).decode()
-
-
-def as_text(name: str | os.PathLike[str]) -> str:
-    """Return a file's name as text that can be stored: what is not UTF-8 in it as escapes."""
-    found = os.fspath(name)
-    try:
-        return in_utf8(found)
-    except UnicodeError:
-        return found.encode("utf-8", "backslashreplace").decode()
-
-
-def why(e: OSError) -> str:
-    """Return what the system said, in words that fit behind a colon."""
-    return DESCRIPTORS if e.errno in NO_DESCRIPTOR else e.strerror or str(e)
-
-
-# ---- Which file a name leads to ----
-
-
-class Named:
-    """Tells which file a path leads to, again and again; one thread at a time.
-
-    It asks Linux for nothing else (statx(2)). To tell the times of a file too, as os.stat() does, makes Linux from
-    6.13 on (multigrain timestamps) give the next write a time of its own, and the sync after it takes longer.
-
-    Args:
-        path: absolute path.
-    """
-
-    __slots__ = ("_found", "_path", "_question")
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._found = _Statx()
-        self._question = (_AT_FDCWD, os.fsencode(path), 0, _STATX_INO, ctypes.byref(self._found))
-
-    def inode(self) -> int:
-        """Return the number of the file in its file system, 0 if there is none."""
-        if _statx is not None and _statx(*self._question) == 0 and self._found.mask & _STATX_INO:
-            return self._found.ino
-        try:  # another system, an older kernel, a sandbox that does not let it through; or no file
-            return os.stat(self._path).st_ino
-        except OSError:
-            return 0
-
-
-class _Statx(ctypes.Structure):
-    """Of struct statx in linux/stat.h, what is asked for."""
-
-    _fields_ = (
-        ("mask", ctypes.c_uint32),
-        ("_", ctypes.c_char * 28),
-        ("ino", ctypes.c_uint64),
-        ("_", ctypes.c_char * 216),
-    )
-    mask: int
-    ino: int
-
-
-def _linux_statx() -> Callable[..., int] | None:
-    """Return statx(2) of the C library, None where there is none. Called without letting go of the GIL: it is short."""
-    if sys.platform != "linux":
-        return None
-    try:
-        return ctypes.PyDLL(None).statx
-    except (AttributeError, OSError):
-        return None
-
-
-_AT_FDCWD: Final = -100
-_STATX_INO: Final = 0x100
-_statx: Final = _linux_statx()
 
 
 # ---- Replacing a file as a whole ----
@@ -211,13 +61,13 @@ class Temporary:
         self._mode = 0o600
         while True:
             self.path = _temporary_path(self.target, store_id)
-            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN, 0o600)
             _held.add(self)
             try:
                 if self._like is not None:  # at once: if its maker dies, those who may write the target can see it
                     self._mode = _give(self.descriptor, self._like)
-                self.locked = _lock_own(self.descriptor)
-                if _is_named(self.path, self.descriptor):
+                self.locked = lock_own(self.descriptor)
+                if is_named(self.path, self.descriptor):
                     break
             except BaseException:
                 self.discard()
@@ -245,7 +95,7 @@ class Temporary:
         self._check_own()
         if hasattr(os, "fchmod"):
             os.fchmod(self.descriptor, self._mode)
-        _sync(self.descriptor)
+        sync(self.descriptor)
 
     def place(self, *, overwrite: bool = True) -> None:
         """Give the file the target's name.
@@ -255,7 +105,7 @@ class Temporary:
             OSError: it cannot be done.
         """
         self._check_own()
-        if fcntl is None:
+        if not locks.supported():
             self.release()  # Windows renames no file that is open
         if overwrite:
             os.replace(self.path, self.target)
@@ -263,8 +113,8 @@ class Temporary:
             self._place_new()
         self.path = self.target
         self.replaced = True
-        if fcntl is None:
-            self.descriptor = os.open(self.path, os.O_RDWR | _OPEN)
+        if not locks.supported():
+            self.descriptor = os.open(self.path, os.O_RDWR | OPEN)
 
     def replace(self, *, overwrite: bool = True) -> None:
         """Make the file durable and give it the target's name, durably.
@@ -282,7 +132,7 @@ class Temporary:
         if self.descriptor < 0:
             return
         with suppress(OSError):
-            if _is_named(self.path, self.descriptor):  # not so in the child of a fork
+            if is_named(self.path, self.descriptor):  # not so in the child of a fork
                 os.unlink(self.path)
         self.release()
 
@@ -298,7 +148,7 @@ class Temporary:
         os.dup2(null, self.descriptor, inheritable=False)
 
     def _check_own(self) -> None:
-        if not _is_named(self.path, self.descriptor):
+        if not is_named(self.path, self.descriptor):
             raise FileNotFoundError(errno.ENOENT, "the temporary file was removed, or is that of a parent process")
 
     def _place_new(self) -> None:
@@ -371,14 +221,14 @@ def orphans(path: str, store_id: bytes) -> list[str]:
     folder, name = os.path.split(path)
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
-        found = [entry.name for entry in entries if _belongs(entry.name, store_id, name) and _is_left(entry.path)]
+        found = [entry.name for entry in entries if _belongs(entry.name, store_id, name) and is_left(entry.path)]
     return sorted(found)
 
 
 def remove_orphan(path: str, orphan: str, store_id: bytes) -> bool:
     """Remove a file that orphans() named, if it still is one, and tell whether it was removed."""
     folder, name = os.path.split(path)
-    return _belongs(orphan, store_id, name) and _is_left(os.path.join(folder, orphan), remove=True)
+    return _belongs(orphan, store_id, name) and is_left(os.path.join(folder, orphan), remove=True)
 
 
 def sweep(path: str | os.PathLike[str], store_id: bytes) -> None:
@@ -399,97 +249,8 @@ def sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> bool:
-    """Tell whether *path* is the file of *store*, or one that SQLite keeps beside it.
-
-    Reading it as an ordinary file would drop SQLite's locks when it is closed; replacing it would destroy it.
-    """
-    real, ours = absolute(path, links=False), absolute(store, links=False)
-    if real in [ours + suffix for suffix in _SIDECARS]:
-        return True
-    try:
-        return os.path.samestat(os.stat(real), os.stat(ours))
-    except (OSError, ValueError):
-        return False
-
-
-# ---- Sessions ----
-
-
-class SessionFile:
-    """The file by which others know that a session lives. It has its lock and content before it has its name.
-
-    Args:
-        path: the store.
-        session: id of the session, 16 bytes.
-        store_id: of the store.
-
-    Raises:
-        StoreIOError: it cannot be made, or not be locked.
-    """
-
-    __slots__ = ("_file",)
-
-    def __init__(self, path: str, session: bytes, store_id: bytes) -> None:
-        try:
-            self._file = Temporary(_session_path(path, session), store_id, like=path)
-            try:
-                if fcntl is not None and not self._file.locked:
-                    raise OSError(errno.ENOLCK, "the file system has no locks")
-                with suppress(OSError, AttributeError):  # who may write the store must see whether the session lives
-                    os.fchmod(self._file.descriptor, stat.S_IMODE(os.stat(path).st_mode) & 0o666)
-                os.write(self._file.descriptor, store_id + session)
-                _sync(self._file.descriptor)  # a power cut must not leave the name of a file that says nothing
-                self._file.place(overwrite=False)
-            except BaseException:
-                self._file.discard()
-                raise
-        except OSError as e:
-            raise StoreIOError(
-                f"{path}: the file beside it that says that this session lives cannot be made: {why(e)}; "
-                "nothing was staged"
-            ) from e
-
-    def release(self) -> None:
-        """Remove the file: the session is over. In the child of a fork nothing happens to it."""
-        self._file.discard()
-
-
-def session_alive(path: str, session: bytes) -> bool:
-    """Tell whether a session lives, in this process or another; if that cannot be known, it does."""
-    file = _session_path(path, session)
-    if fcntl is None:
-        return _in_use(file)
-    try:
-        os.close(_lock(file, fcntl.LOCK_SH))
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-def dead_sessions(path: str, store_id: bytes) -> list[bytes]:
-    """Return the ids of sessions of this store that left their files behind."""
-    folder, start = os.path.split(os.path.realpath(path) + "-session-")
-    found = []
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(start) and _SESSION.fullmatch(entry.name, len(start)):
-                session = bytes.fromhex(entry.name[len(start) :])
-                if _is_left(entry.path, store_id + session):
-                    found.append(session)
-    return sorted(found)
-
-
-def remove_session(path: str, session: bytes, store_id: bytes) -> bool:
-    """Remove the file of a session, if it is dead, and tell whether that was done."""
-    return _is_left(_session_path(path, session), store_id + session, remove=True)
-
-
 # ---- Names and locks ----
 
-_OPEN: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _held: weakref.WeakSet[Temporary] = weakref.WeakSet()
 
 
@@ -503,10 +264,6 @@ def _shortened(name: str) -> str:
     while len(os.fsencode(name)) > _NAME_BYTES_MAX - _EXTRA_BYTES:
         name = name[:-1]
     return name
-
-
-def _session_path(path: str, session: bytes) -> str:
-    return f"{os.path.realpath(path)}-session-{session.hex()}"
 
 
 def _belongs(orphan: str, store_id: bytes, name: str) -> bool:
@@ -529,44 +286,9 @@ def _give(descriptor: int, like: os.stat_result) -> int:
     return mode
 
 
-def _is_named(path: str, descriptor: int) -> bool:
-    """Tell whether *path* still is the file that is open."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _lock_own(descriptor: int) -> bool:
-    """Lock a new file; False on a file system without locks, where nobody can take the file for one of the dead."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # waits for one that is looking whether we live
-    except OSError:
-        return False
-    return True
-
-
-def _lock(path: str, how: int) -> int:
-    """Return a descriptor of the file with a lock.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: its maker lives; or that cannot be known.
-    """
-    descriptor = os.open(path, os.O_RDONLY | _OPEN | getattr(os, "O_NONBLOCK", 0))
-    try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
+def is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
     """Tell whether a file is one that its maker left, and remove it if so and asked to."""
-    if fcntl is None:
+    if not locks.supported():
         return False
     try:
         status = os.lstat(path)
@@ -587,11 +309,11 @@ def _is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
 
 
 def _is_unowned(path: str, content: bytes, *, remove: bool) -> bool:
-    """Tell whether a file's maker is dead, by its lock; as _is_left()."""
+    """Tell whether a file's maker is dead, by its lock; as is_left()."""
     # Those who only look do not keep each other from seeing.
-    descriptor = _lock(path, fcntl.LOCK_EX if remove else fcntl.LOCK_SH)
+    descriptor = lock(path, exclusive=remove)
     try:
-        if os.read(descriptor, len(content)) not in (content, b"") or not _is_named(path, descriptor):
+        if os.read(descriptor, len(content)) not in (content, b"") or not is_named(path, descriptor):
             return False
         if remove:
             os.unlink(path)
@@ -615,25 +337,6 @@ def _was_placed(path: str, status: os.stat_result, *, remove: bool) -> bool:
     if target and remove:
         os.unlink(path)
     return bool(target)
-
-
-def _in_use(file: str) -> bool:
-    """Windows: what a process has open cannot be removed there."""
-    try:
-        os.remove(file)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-def _sync(descriptor: int) -> None:
-    full = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone leaves the data in the disk's cache
-    if full is None:
-        os.fsync(descriptor)
-    else:
-        fcntl.fcntl(descriptor, full)
 
 
 def _forget_all() -> None:

@@ -9,9 +9,11 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import Busy, InvalidOption, NotAStore, StoreForked, StoreFull, StoreIOError, StoreMissing
+from sqlstate.files import paths
 from sqlstate.files import replace as files
-from sqlstate.sqlite import main_file
-from sqlstate.sqlite.connection import HEADER_BYTES, Connection, OutcomeUnknown, page_size
+from sqlstate.sqlite import copying, main_file, settings
+from sqlstate.sqlite.connection import Connection, OutcomeUnknown
+from sqlstate.sqlite.header import HEADER_BYTES, page_size
 from sqlstate.sqlite.overlay import Pages, overlaid
 from sqlstate.sqlite.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
 from sqlstate.tables import migrations
@@ -92,7 +94,7 @@ class Meter:
 
 def fill(path: str, shown: str, source: Connection, meter: Meter, vfs: str | None) -> None:
     """Copy the state that *source* sees into the empty file at *path*, which then is in no WAL mode."""
-    with unshared(path, shown, vfs) as target, closing(source.copy_to(target, PAGES_AT_ONCE)) as steps:
+    with unshared(path, shown, vfs) as target, closing(copying.copy(source, target, PAGES_AT_ONCE)) as steps:
         for copied, total in steps:
             meter.copied(copied, total)
     set_journaling(path, unlocked_vfs(vfs), "delete")  # as long as it is ours, nothing may lie beside it
@@ -103,7 +105,7 @@ def unshared(path: str, shown: str, vfs: str | None) -> Iterator[Connection]:
     """Open a file that nobody else knows for writing; in messages it is called *shown*."""
     with closing(Connection(path, 0.0, vfs=unlocked_vfs(vfs))) as connection:
         connection.path = shown
-        connection.settle_alone()
+        settings.apply_to_new_file(connection)
         try:
             yield connection
         except OutcomeUnknown as e:  # whatever is in the file: nobody knows it
@@ -117,7 +119,7 @@ def reading(path: str, vfs: str | None) -> Iterator[Connection]:
     if migrations.is_new(path, header, undone=False) or not page_size(header):
         raise NotAStore(f"{path} is not an SQLite file")
     with overlaid(path, Pages(page_size(header), b"", {}, 0), vfs) as connection:
-        connection.settle("delete", read_only=True)
+        settings.apply(connection, "delete", read_only=True)
         yield connection
 
 
@@ -125,8 +127,8 @@ def absolute(path: str | os.PathLike[str]) -> str:
     """Return the absolute path without links: what SQLite names the files beside it after."""
     real = os.fsdecode(path)
     try:
-        files.in_utf8(real)
-        real = files.absolute(real, links=False)
+        paths.in_utf8(real)
+        real = paths.absolute(real, links=False)
     except ValueError:
         raise InvalidOption(f"{real!r} is no path that SQLite takes; choose another") from None
     return real
@@ -157,6 +159,6 @@ def on_disk(path: str) -> Iterator[None]:
         ) from e
     except OSError as e:
         notes = "; ".join(getattr(e, "__notes__", [])) or "what was there before is as it was"
-        if e.errno in files.FULL:
+        if e.errno in paths.FULL:
             raise StoreFull(f"{path}: the disk is full; {notes}. Free space on its file system, and try again") from e
-        raise StoreIOError(f"{path}: {files.why(e)}; {notes}") from e
+        raise StoreIOError(f"{path}: {paths.why(e)}; {notes}") from e

@@ -1,15 +1,13 @@
-"""One SQLite connection, as sqlstate uses it. Beside overlay, the only module that imports apsw.
+"""One SQLite connection, as sqlstate uses it: statements, transactions, checkpoints, and how it is closed.
 
-Settings are per connection, never process-wide. SQLite's result codes become our exceptions here, and nowhere
-else.
+Settings are per connection, never process-wide; see settings. Whatever SQLite raises leaves this module as an
+exception of ours; see result_codes.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import random
-import sys
 import time
 import weakref
 from contextlib import contextmanager
@@ -19,43 +17,27 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import apsw
 
-from sqlstate.errors import (
-    Busy,
-    CannotOpen,
-    Damaged,
-    InvalidOption,
-    NotAStore,
-    ReadOnly,
-    SQLiteTooOld,
-    StoreClosed,
-    StoreError,
-    StoreFull,
-    StoreIOError,
-)
-from sqlstate.files import replace as files
-from sqlstate.sqlite import lock_holders as holders
+from sqlstate.errors import Busy, StoreError
+from sqlstate.files import paths
+from sqlstate.sqlite.busy import BusyHandler
 from sqlstate.sqlite.forks import OpenFile, call, forking, refusal, stand_by, tells_busy
+from sqlstate.sqlite.result_codes import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-
-    from sqlstate.sqlite.lock_holders import Holder
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Journal = Literal["wal", "delete"]
 Row = tuple[Any, ...]
 
-# 3.7.0 to 3.51.2 can lose committed data when two connections write and checkpoint at one moment.
-# The fix was brought back to two older lines; 3.52.0 was withdrawn.
-SQLITE_MIN: Final = (3, 51, 3)
-
-CACHE_KIB: Final = 32 * 1024
-SQLITE_MAGIC: Final = b"SQLite format 3\0"
-HEADER_BYTES: Final = 100
-WAL_BYTES_MAX: Final = 64 << 20
-# A waiting writer sleeps a random time up to this, so that none of several is starved.
-BUSY_SLEEP_SECONDS: Final = 0.001
-
-SYNCHRONOUS: Final[dict[Journal, int]] = {"wal": 2, "delete": 3}  # FULL and EXTRA
+Checkpoint = Literal["count", "passive", "restart", "truncate"]
+"""Move nothing, only count; move what readers allow; wait until nobody reads SQLite's WAL, so that the next write
+begins at its start; and empty it then."""
+_CHECKPOINTS: Final[dict[Checkpoint, int]] = {
+    "count": -1,  # SQLITE_CHECKPOINT_NOOP
+    "passive": apsw.SQLITE_CHECKPOINT_PASSIVE,
+    "restart": apsw.SQLITE_CHECKPOINT_RESTART,
+    "truncate": apsw.SQLITE_CHECKPOINT_TRUNCATE,
+}
 
 
 class Connection:
@@ -72,32 +54,24 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_file",
-        "_holder",
-        "_patient_until",
         "_sqlite",
-        "_timeout",
-        "_waiting_since",
+        "busy",
         "path",
         "stuck",
-        "waiting",
     )
 
     def __init__(
         self, path: str, timeout: float, *, read_only: bool = False, vfs: str | None = None, immutable: bool = False
     ) -> None:
         self.path = path
-        self._timeout = timeout
-        self._waiting_since = 0.0
-        self._patient_until: float | None = None
-        self.waiting = False
-        """Whether a thread waits for a lock of the file at this moment."""
+        self.busy: Final = BusyHandler(path, timeout)
+        """Waits for locks of the file."""
         self.stuck: Callable[[str], None] | None = None
         """Called with what happened if a lock in SQLite's shared memory is never given back: each use waits for it."""
-        self._holder: Holder | None = None
         self._file: OpenFile | None = OpenFile(path)
         _connections.add(self)
         flags = apsw.SQLITE_OPEN_READONLY if read_only or immutable else apsw.SQLITE_OPEN_READWRITE
-        name = files.in_utf8(path)
+        name = paths.in_utf8(path)
         if immutable:
             flags |= apsw.SQLITE_OPEN_URI
             name = f"{Path(path).as_uri()}?immutable=1"
@@ -105,7 +79,7 @@ class Connection:
             self._sqlite = call(partial(apsw.Connection, name, flags=flags, vfs=vfs))
         except apsw.Error as e:
             raise translated(e, path, timeout) from e
-        self._sqlite.set_busy_handler(self._wait)
+        self._sqlite.set_busy_handler(self.busy.wait)
         config = self._sqlite.config
         # What others left in the file must not run: no triggers, no views.
         config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
@@ -116,25 +90,6 @@ class Connection:
         config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
         # Without this SQLite plans a statement with `column = ?` and ORDER BY anew each time it runs.
         config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-
-    def settle(self, journal: Journal, *, read_only: bool) -> None:
-        """Apply the settings that every connection of a store has."""
-        level = SYNCHRONOUS[journal]
-        settings = [
-            f"synchronous={level}",
-            f"cache_size=-{CACHE_KIB}",
-            "mmap_size=0",
-            "cell_size_check=1",
-            "wal_autocheckpoint=0",
-            f"journal_size_limit={WAL_BYTES_MAX}",  # what a -wal has grown to, it would keep
-            f"query_only={int(read_only)}",
-        ]
-        if sys.platform == "darwin":
-            settings += ["fullfsync=1", "checkpoint_fullfsync=1"]
-        for setting in settings:
-            self.rows(f"PRAGMA {setting}")
-        if self.value("PRAGMA synchronous") != level:
-            raise StoreIOError(f"{self.path}: SQLite did not accept synchronous={level}; commits would not be durable")
 
     def fold_at_close(self, *, fold: bool) -> None:
         """Say whether closing the last connection moves SQLite's WAL into the main file and removes it."""
@@ -147,7 +102,7 @@ class Connection:
         try:
             self._sqlite.execute(sql, values)
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return all rows of a statement."""
@@ -156,7 +111,7 @@ class Connection:
         try:
             return self._sqlite.execute(sql, values).fetchall()
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         """Return the first row of a statement, or None."""
@@ -165,7 +120,7 @@ class Connection:
         try:
             return self._sqlite.execute(sql, values).fetchone()
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def value(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row, or None."""
@@ -199,7 +154,7 @@ class Connection:
                 if most <= 0:
                     return rows, True
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
         return rows, False
 
     def iterate(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
@@ -214,7 +169,7 @@ class Connection:
                     stand_by()
                 yield row
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
         """Run a statement once for each of *values*."""
@@ -223,7 +178,7 @@ class Connection:
         try:
             self._sqlite.executemany(sql, values)
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def rows_many(self, sql: str, values: Iterable[Sequence[Any]]) -> list[Row]:
         """Return the rows of a statement run once for each of *values*."""
@@ -232,7 +187,7 @@ class Connection:
         try:
             return self._sqlite.executemany(sql, values).fetchall()
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
 
     def begin(self) -> None:
         """Begin a transaction that holds the writer's lock from its start.
@@ -240,7 +195,7 @@ class Connection:
         Raises:
             Busy: another writer held the lock for the whole timeout.
         """
-        self._patient_until = None
+        self.busy.patient_until = None
         # A deferred transaction that reads first could fail at its first write, without any waiting.
         self.run("BEGIN IMMEDIATE")
 
@@ -273,10 +228,10 @@ class Connection:
         try:
             self._sqlite.execute("COMMIT")
         except apsw.BusyError as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
         except apsw.FullError as e:
             self.rollback()
-            raise self._error(e) from e
+            raise self.translated(e) from e
         except apsw.Error as e:
             raise OutcomeUnknown(str(e)) from e
 
@@ -286,61 +241,28 @@ class Connection:
         if self._sqlite.in_transaction:
             self.run("ROLLBACK")
 
-    def checkpoint(self) -> tuple[int, int]:
-        """Move SQLite's WAL into the main file as far as readers allow.
+    def checkpoint(self, mode: Checkpoint = "passive", *, patience: float | None = None) -> tuple[int, int]:
+        """Move SQLite's WAL into the main file as far as *mode* says.
+
+        Args:
+            mode: see Checkpoint.
+            patience: seconds to keep other writers waiting for those who read now; None for the timeout.
 
         Returns the frames in SQLite's WAL, and how many of them are in the main file now.
 
         Raises:
-            Busy: another connection is doing it.
+            Busy: another connection is doing it, or uses SQLite's WAL.
         """
         if forking:
             stand_by()
+        if patience is not None:
+            self.busy.patient_until = time.monotonic() + patience
         try:
-            return self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            return self._sqlite.wal_checkpoint(mode=_CHECKPOINTS[mode])
         except apsw.Error as e:
-            raise self._error(e) from e
-
-    def free_wal(self, patience: float) -> bool:
-        """Move SQLite's WAL into the main file, and wait until nobody reads from it: the next write begins it anew.
-
-        Args:
-            patience: seconds to keep other writers waiting for those who read now. Nobody waits to begin reading.
-
-        Returns whether it was done.
-        """
-        self._patient_until = time.monotonic() + patience
-        if forking:
-            stand_by()
-        try:
-            self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-        except apsw.BusyError:
-            return False
-        except apsw.Error as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
         finally:
-            self._patient_until = None
-        return True
-
-    def empty_wal(self) -> None:
-        """Move SQLite's WAL into the main file and empty it.
-
-        Raises:
-            Busy: another connection uses it.
-        """
-        if forking:
-            stand_by()
-        try:
-            self._sqlite.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.Error as e:
-            raise self._error(e) from e
-
-    def wal_frames(self) -> int:
-        """Return the frames in SQLite's WAL, as SQLite counts them."""
-        try:
-            return self._sqlite.wal_checkpoint(mode=_CHECKPOINT_NOOP)[0]
-        except apsw.Error as e:
-            raise self._error(e) from e
+            self.busy.patient_until = None
 
     def pages_written(self) -> int:
         """Return how many pages this connection has written so far: to SQLite's WAL, or to a file without it."""
@@ -357,38 +279,12 @@ class Connection:
         """
         self._sqlite.set_wal_hook(seen)
 
-    def journal_mode(self) -> str:
-        """Return the journal mode of the file."""
-        return str(self.value("PRAGMA journal_mode"))
-
-    def set_journal(self, journal: Journal) -> None:
-        """Make the file use *journal*; waits while others have it open.
-
-        Raises:
-            Busy: another connection was in the way for the whole timeout.
-        """
-        until = time.monotonic() + self._timeout
-        while True:
-            try:
-                if self.value(f"PRAGMA journal_mode={journal}") == journal:
-                    return
-            except Busy:  # SQLite does not call the busy handler here
-                if time.monotonic() >= until:
-                    raise
-            if time.monotonic() >= until:
-                raise Busy(f"{self.path}: the journal mode could not be set while others use the file; try again")
-            time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
-
-    def synchronous(self) -> str:
-        """Return how SQLite syncs: FULL or EXTRA."""
-        return ("OFF", "NORMAL", "FULL", "EXTRA")[self.value("PRAGMA synchronous")]
-
     def in_transaction(self) -> bool:
-        """Tell whether a transaction is open."""
+        """Return True if a transaction is open."""
         return self._sqlite.in_transaction
 
     def clean(self) -> bool:
-        """Roll back what is open, and tell whether nothing runs on the connection and it reads no state any more.
+        """Roll back what is open; return True if nothing runs on the connection and it reads no state any more.
 
         SQLite is asked: a statement that somebody still has keeps it reading, and that cannot be ended but by
         closing.
@@ -399,38 +295,6 @@ class Connection:
         except (StoreError, apsw.Error):
             return False
 
-    def copy_to(self, target: Connection, pages: int) -> Generator[tuple[int, int]]:
-        """Copy the whole database into *target*, so many *pages* at a time; yield how many are copied, and of how many.
-
-        Inside a transaction that has read, it is the state that the transaction sees.
-        """
-        try:
-            backup = target._sqlite.backup("main", self._sqlite, "main")
-        except apsw.Error as e:
-            raise target._error(e) from e
-        pid = os.getpid()
-        try:
-            while not backup.done:
-                if forking:
-                    stand_by()
-                backup.step(pages)
-                yield backup.page_count - backup.remaining, backup.page_count
-            backup.finish()
-        except (apsw.CorruptError, apsw.NotADBError) as e:
-            raise self._error(e) from e
-        except apsw.Error as e:
-            raise target._error(e) from e
-        finally:
-            if os.getpid() != pid:  # closed in the child of a fork, where both files are the parent's
-                _keep_for_ever(backup)
-            else:
-                backup.close(True)  # noqa: FBT003, apsw takes it by position: what went wrong is known
-
-    def settle_alone(self) -> None:
-        """Apply the settings for a new file that nobody else knows, and that its maker syncs as a whole."""
-        for setting in ("journal_mode=MEMORY", "synchronous=OFF", "mmap_size=0", "cell_size_check=1"):
-            self.rows(f"PRAGMA {setting}")
-
     def close(self) -> None:
         """Close the connection. The last one of a store folds SQLite's WAL into the main file."""
         if forking:
@@ -438,7 +302,7 @@ class Connection:
         try:
             self._sqlite.close()
         except apsw.Error as e:
-            raise self._error(e) from e
+            raise self.translated(e) from e
         self._file = None
 
     def end(self) -> bool:
@@ -465,39 +329,13 @@ class Connection:
             return True
         return False
 
-    def abandon(self) -> None:
-        """Give the connection up, in the child of a fork: it is the parent's, and is never closed here."""
-        sqlite = getattr(self, "_sqlite", None)
-        if sqlite is not None:
-            _keep_for_ever(sqlite)
-        self._sqlite = _Abandoned(refusal(self.path))  # type: ignore[assignment]  # whatever is asked, it refuses
-
-    def _wait(self, calls: int) -> bool:
-        now = time.monotonic()
-        if self._patient_until is not None:
-            self._sleep()
-            return now < self._patient_until
-        if calls == 0:
-            self._waiting_since = now
-        if now - self._waiting_since >= self._timeout:
-            self._holder = holders.of_writing(self.path)
-            return False
-        self._sleep()
-        return True
-
-    def _sleep(self) -> None:
-        self.waiting = True
-        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
-        if forking:
-            stand_by()
-        self.waiting = False
-
-    def _error(self, e: Exception) -> StoreError:
-        holder, self._holder = self._holder, None
+    def translated(self, e: Exception) -> StoreError:
+        """Return our exception for SQLite's."""
+        holder, self.busy.holder = self.busy.holder, None
         if holder is not None and isinstance(e, apsw.BusyError):
             return Busy(
-                f"{self.path}: {holder} had the lock, which was not free for {self._timeout:g} s; nothing was changed. "
-                "Try again, or open with a longer timeout",
+                f"{self.path}: {holder} had the lock, which was not free for {self.busy.timeout:g} s; nothing was "
+                "changed. Try again, or open with a longer timeout",
                 holder.pid,
             )
         if isinstance(e, apsw.ProtocolError) and self.stuck is not None:
@@ -506,10 +344,7 @@ class Connection:
             code = self._sqlite.system_errno
         except apsw.Error:  # it was closed
             code = 0
-        return translated(e, self.path, self._timeout, code)
-
-
-_CHECKPOINT_NOOP: Final = -1
+        return translated(e, self.path, self.busy.timeout, code)
 
 
 def size_of(value: Any) -> int:
@@ -531,7 +366,7 @@ class _Abandoned:
         raise self._refusal
 
 
-def _keep_for_ever(thing: object) -> None:
+def keep_for_ever(thing: object) -> None:
     """Keep Python from finalising *thing*: SQLite would close, and could fold or remove, what is the parent's."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
@@ -541,9 +376,9 @@ _connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
 
 @tells_busy
 def _is_busy() -> bool:
-    """Tell whether a thread is inside SQLite with one of the connections, and not only waiting for a lock."""
+    """Return True if a thread is inside SQLite with one of the connections, and not only waiting for a lock."""
     for connection in list(_connections):
-        if connection.waiting:
+        if connection.busy.waiting:
             continue
         try:
             connection._sqlite.in_transaction  # noqa: B018, SLF001, asked for what it raises
@@ -556,121 +391,16 @@ def _is_busy() -> bool:
 
 def _abandon_all() -> None:
     for connection in list(_connections):
-        connection.abandon()
+        sqlite = getattr(connection, "_sqlite", None)
+        if sqlite is not None:
+            keep_for_ever(sqlite)  # it is the parent's, and is never closed here
+        connection._sqlite = _Abandoned(refusal(connection.path))  # type: ignore[assignment]  # noqa: SLF001, it refuses
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
 
 
-def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreError:  # noqa: PLR0911, PLR0912, a table
-    """Return our exception for SQLite's.
-
-    Args:
-        e: SQLite's.
-        path: the file.
-        timeout: how long was waited for a lock.
-        code: the system's error number, if SQLite kept one.
-    """
-    extended = getattr(e, "extendedresult", 0)
-    if isinstance(e, _ENDED):
-        return StoreClosed(f"{path}: the store was closed while it was in use")
-    if isinstance(e, apsw.BusyError | apsw.LockedError):
-        return Busy(
-            f"{path}: another writer, or a reader of a store without SQLite's WAL, held the lock for {timeout:g} s; "
-            "nothing was changed. Try again, or open with a longer timeout"
-        )
-    if isinstance(e, apsw.FullError):
-        return StoreFull(
-            f"{path}: the disk is full; the transaction was rolled back and nothing was changed. What was committed is "
-            "there, and can be read. Free space on its file system, and try again"
-        )
-    if extended == apsw.SQLITE_IOERR_SHMSIZE or (isinstance(e, apsw.CantOpenError) and code in files.FULL):
-        return StoreFull(
-            f"{path}: the disk is full: SQLite cannot make the files that it keeps beside this one, even for reading. "
-            "Nothing was changed, and nothing is lost. Free space on its file system, and open it again"
-        )
-    if isinstance(e, apsw.CantOpenError) and (code in files.NO_DESCRIPTOR or files.out_of_descriptors()):
-        return CannotOpen(f"{path}: it cannot be opened: {files.DESCRIPTORS}. Nothing was changed")
-    if extended == apsw.SQLITE_READONLY_DBMOVED:
-        return StoreIOError(
-            f"{path}: the file was renamed, removed or replaced while it was open, and what is written to it would be "
-            "lost; nothing was changed. Find out what does so, close this handle, and open the store again where it is"
-        )
-    if extended in _CANNOT_READ:
-        return CannotOpen(
-            f"{path}: even for reading, SQLite has to write beside this file, and may not: it was not closed, or is in "
-            "WAL mode in a folder that cannot be written. Look at the permissions, or open it for writing once"
-        )
-    if isinstance(e, apsw.ReadOnlyError | apsw.PermissionsError):
-        return ReadOnly(f"{path}: the file or its folder cannot be written; nothing was changed ({e})")
-    if isinstance(e, apsw.CantOpenError):
-        return CannotOpen(f"{path}: the file or its -wal cannot be opened; look at the permissions ({e})")
-    if isinstance(e, apsw.NotADBError):
-        return NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
-    # Our statements are constants: what SQLite does not find was taken from the file.
-    ours = str(e).startswith(_OURS)  # a bug of ours is no damage
-    if isinstance(e, apsw.CorruptError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError) and not ours:
-        return Damaged(f"{path}: the file is damaged ({e}); nothing was changed. Keep it and restore a backup")
-    if isinstance(e, apsw.ConstraintError):  # our statements keep all constraints of ours
-        return Damaged(
-            f"{path}: the file has rows, or an index of somebody else, that contradict what is written ({e}); nothing "
-            "was changed. store.check() tells which; repair it, or restore a backup"
-        )
-    if isinstance(e, apsw.ProtocolError):
-        return StoreIOError(
-            f"{path}: a lock in SQLite's shared memory was not given back: the system refused to unlock it, or another "
-            "process is stopped in the midst of it. Nothing was changed. Close this handle, and open the store again"
-        )
-    if isinstance(e, apsw.TooBigError):
-        return StoreIOError(f"{path}: a row is larger than SQLite allows; nothing was changed ({e})")
-    return StoreIOError(f"{path}: SQLite reported {type(e).__name__}: {e}")
-
-
-_ENDED: Final = (apsw.ThreadingViolationError, apsw.ConnectionClosedError, apsw.CursorClosedError, apsw.InterruptError)
-_OURS: Final = ("cannot start a transaction", "cannot commit", "cannot rollback", "no such savepoint")
-_CANNOT_READ: Final = (
-    apsw.SQLITE_READONLY_CANTINIT,
-    apsw.SQLITE_READONLY_CANTLOCK,
-    apsw.SQLITE_READONLY_RECOVERY,
-    apsw.SQLITE_READONLY_ROLLBACK,
-)
-
-
-def check_sqlite() -> str:
-    """Return the version of the SQLite library in use.
-
-    Raises:
-        SQLiteTooOld: it has the WAL-reset bug.
-    """
-    version = apsw.sqlite_lib_version()
-    number = tuple(int(part) for part in version.split("."))
-    backported = number[:2] in ((3, 44), (3, 50)) and number >= {44: (3, 44, 6), 50: (3, 50, 7)}[number[1]]
-    if (number < SQLITE_MIN and not backported) or number[:2] == (3, 52):
-        raise SQLiteTooOld(
-            f"SQLite {version} can lose committed data in WAL mode; install apsw 3.51.3.0 or newer, "
-            "built with its own SQLite"
-        )
-    return version
-
-
-def check_vfs(vfs: str | None) -> None:
-    """Raise InvalidOption if SQLite knows no VFS of that name."""
-    if vfs is not None and vfs not in apsw.vfs_names():
-        raise InvalidOption(f"vfs={vfs!r} is not registered with SQLite; there are {', '.join(apsw.vfs_names())}")
-
-
 def memory() -> Connection:
     """Return a connection to an empty database in memory."""
     return Connection(":memory:", 0.0)
-
-
-def page_size(header: bytes) -> int:
-    """Return the size of a file's pages as its header says it; 0 if that is none."""
-    size = int.from_bytes(header[16:18])
-    if size == 1:
-        return 65536
-    return size if size in (512, 1024, 2048, 4096, 8192, 16384, 32768) else 0
-
-
-MODES: Final = 18  # offset of the two bytes in the header that say how the file is journaled

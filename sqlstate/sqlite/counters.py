@@ -40,6 +40,10 @@ class Counting:
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Set all to zero: opening is not counted."""
         self.commits = 0
         self.transactions = 0
         self.largest_group = 0

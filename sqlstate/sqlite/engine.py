@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-import warnings
 import weakref
-from contextlib import contextmanager, nullcontext, suppress
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any
 
 from sqlstate.errors import (
     Busy,
@@ -21,42 +18,28 @@ from sqlstate.errors import (
     StoreFull,
     StoreIOError,
     StoreUnusable,
-    WalPinned,
 )
-from sqlstate.files import replace as files
-from sqlstate.files.file_bytes import FileBytes
-from sqlstate.sqlite import lock_holders as holders
-from sqlstate.sqlite import main_file
+from sqlstate.files import paths
+from sqlstate.sqlite import main_file, settings
 from sqlstate.sqlite.blocks import Block
-from sqlstate.sqlite.connection import (
-    HEADER_BYTES,
-    SYNCHRONOUS,
-    WAL_BYTES_MAX,
-    Journal,
-    OutcomeUnknown,
-    check_sqlite,
-    check_vfs,
-)
+from sqlstate.sqlite.checkpoints import Checkpointer
+from sqlstate.sqlite.connection import Journal, OutcomeUnknown
 from sqlstate.sqlite.counters import Counting
 from sqlstate.sqlite.frozen import Frozen
+from sqlstate.sqlite.header import HEADER_BYTES
+from sqlstate.sqlite.library import check_sqlite, check_vfs
 from sqlstate.sqlite.life import Life
 from sqlstate.sqlite.opener import Opener
-from sqlstate.sqlite.raw_file import alone, read_at
+from sqlstate.sqlite.raw_file import read_at
 from sqlstate.sqlite.readers import Readers, Reading
-from sqlstate.sqlite.writer_lock import Turn, thread_name
+from sqlstate.sqlite.sidecars import StoreFiles
+from sqlstate.sqlite.writer_lock import WriterLock, thread_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.overlay import Pages
-
-# Smaller ones would meet one commit in a hundred; larger ones take longer, and leave more to recover.
-CHECKPOINT_PAGES: Final = 4096
-# So long does a commit wait for readers, seldom, where SQLite's WAL would grow and grow: readers that overlap
-# keep it from being begun anew for ever, however short each of them is.
-PATIENCE_SECONDS: Final = 0.1
-SYNCS_WITHOUT_WAL: Final = 5  # the journal twice, its folder twice, the file
 
 
 class Engine:
@@ -89,23 +72,17 @@ class Engine:
         self.read_only = read_only
         self.life = Life(self.path, read_only=read_only)
         self.journal: Journal = "delete"
-        self.wal_pages = 0
         self.recovered_frames = 0
         self.counters = Counting()
         self.watchers: set[threading.Event] = set()
         """Set when a commit of this handle was made, and when the handle is closed."""
-        self._written = 0
-        self._first_sync = True
-        self._pages_seen = 0
-        self._carried = 0  # frames of SQLite's WAL that the newest checkpoint found in the main file
-        self._retry_at = 0  # pages of SQLite's WAL at which the next checkpoint is due; 0 before the first
-        self._warned = False
         self.timeout = timeout
         self.vfs = vfs
-        self.turn = Turn()
+        self.writer_lock = WriterLock()
         self.before_turn: weakref.WeakMethod[Callable[[], None]] | None = None
         """What commits a transaction that one block left open for the next, before anybody else may write."""
         self.real_path = os.path.realpath(self.path)  # SQLite names the files beside it after what a link leads to
+        self.files = StoreFiles(self.real_path, vfs, timeout)
         # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
         with _opening: self._look(create=create and not read_only)  # noqa: E701  # fmt: skip
         self.readers = Readers(self.opener, self.life)
@@ -113,7 +90,7 @@ class Engine:
     def _look(self, *, create: bool) -> None:
         """Make sure that there is a file, and look at its header."""
         if create:
-            self._refuse_strangers()
+            self.files.refuse_strangers(self.path)
         main_file.prepare(self.path, create=create)
         self.opener = Opener(self.life, self.real_path, self.timeout, vfs=self.vfs)
         self.look()
@@ -121,6 +98,7 @@ class Engine:
     def connect(self) -> None:
         """Open the writing connection. `header` was looked at before: SQLite may change a file by reading it."""
         self.writer = self.opener.open()
+        self.checkpointer = Checkpointer(self.writer, self.files, self.readers, self.counters, self.life)
         _engines.add(self)
 
     def settle(self) -> None:
@@ -132,22 +110,26 @@ class Engine:
         """
         if self.opener.frozen is not None:
             self.journal = "wal"
-            self.writer.settle("wal", read_only=True)
+            settings.apply(self.writer, "wal", read_only=True)
             return
-        actual = self.writer.journal_mode()
-        if actual not in SYNCHRONOUS:
+        actual = str(self.writer.value("PRAGMA journal_mode"))
+        if actual not in settings.SYNCHRONOUS:
             raise InvalidOption(f"{self.path} has journal mode {actual!r}; use SQLite to set it to 'wal' or 'delete'")
         self.journal = "wal" if actual == "wal" else "delete"
-        self.writer.settle(self.journal, read_only=self.read_only)
+        settings.apply(self.writer, self.journal, read_only=self.read_only)
         if self.journal == "wal" and not self.read_only:
-            self.writer.on_commit(self._seen_wal)
+            self.writer.on_commit(self.checkpointer.seen_wal)
             self.opener.wal_in_place()
-        self.readers.journal = self.journal
+        self.readers.journal = self.checkpointer.journal = self.journal
         self.recovered_frames = 0
         if self.journal == "wal":
             with suppress(ReadOnly):  # SQLite does not count for who may not write; nothing is compared then
-                self.recovered_frames = self.writer.wal_frames()
-        if self.journal == "wal" and self.writer.value("PRAGMA user_version") is not None and not self.has("-wal"):
+                self.recovered_frames = self.writer.checkpoint("count")[0]
+        if (
+            self.journal == "wal"
+            and self.writer.value("PRAGMA user_version") is not None
+            and not self.files.has("-wal")
+        ):
             # SQLite swallows an error of the change, and goes on with a rollback journal.
             raise StoreIOError(f"{self.path}: SQLite could not go over to WAL mode; nothing was changed. Try again")
 
@@ -194,13 +176,13 @@ class Engine:
                 self._finish_what_is_open()
                 self.tidy_writer()
         except BaseException:
-            self.turn.give(over)
+            self.writer_lock.release(over)
             raise
 
     def busy_message(self) -> str:
         """Return what to say of a writer's lock that another thread had for the whole timeout."""
         return (
-            f"{self.path}: a transaction of another thread ({thread_name(self.turn.owner)}) was open for "
+            f"{self.path}: a transaction of another thread ({thread_name(self.writer_lock.owner)}) was open for "
             f"{self.timeout:g} s; nothing was changed. Try again, or open with a longer timeout"
         )
 
@@ -221,65 +203,15 @@ class Engine:
         try:
             self.writer.commit()
         except StoreFull:
-            self.make_room()
+            self.checkpointer.make_room()
             raise
         except OutcomeUnknown as e:
             self._fail(f"commit {seq} failed with an error and may or may not be there")
             raise CommitOutcomeUnknown(seq, str(e), chain) from e.__cause__
-        self._count_commit()
+        self.checkpointer.count_commit()
         if self.watchers:
             self._wake_watchers()
-        self._bound_wal(seq)
-
-    def checkpoint(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
-        """Move SQLite's WAL into the main file as far as readers allow.
-
-        Args:
-            seq: number of the commit that was made just before, if it was a numbered one.
-            patience: seconds to wait for readers to end, so that SQLite can begin its WAL anew.
-
-        Returns the frames in SQLite's WAL, and how many of them are in the main file now.
-
-        Raises:
-            Busy: another connection is doing it.
-            StoreFull: the main file has no room for it; nothing is lost, and what is in SQLite's WAL stays there.
-            StoreIOError: the operating system refused; the handle refuses further work.
-        """
-        if self.readers.gone:
-            self.readers.reclaim()
-        began = time.perf_counter()
-        if self.readers.gone:  # who does nothing but write takes no reader, which would do it
-            with suppress(StoreError):
-                self.readers.reclaim()
-        try:
-            if patience:
-                self.writer.free_wal(patience)
-            frames, carried = self.writer.checkpoint()
-        except (Busy, StoreFull):
-            raise
-        except StoreError as e:
-            what = f"commit {seq}" if seq else "what was committed"
-            self.life.failure = f"the checkpoint after {what} failed"
-            raise StoreIOError(
-                f"{self.path}: {what} is durable, but the checkpoint after it failed ({e.__cause__ or e}). This handle "
-                "refuses further work; open the store again",
-                durable=seq or None,
-            ) from e
-        self.counters.checkpointed(time.perf_counter() - began)
-        if carried > self._carried:
-            self.counters.syncs += 2 if carried == frames else 1
-        self._carried = carried
-        return frames, carried
-
-    def make_room(self) -> None:
-        """Try to move all of SQLite's WAL into the main file, on a full disk: the next commit can use its room then."""
-        if self.journal == "wal":
-            with suppress(Busy, StoreFull):
-                self.checkpoint()
-
-    def count_anew(self) -> None:
-        """Begin to count: what was before is not this handle's user's."""
-        self.counters = Counting()
+        self.checkpointer.bound_wal(seq)
 
     def fail(self, failure: str) -> None:
         """Refuse all further work: *failure* says why."""
@@ -296,7 +228,7 @@ class Engine:
         try:
             self.writer.commit()
         except StoreFull:
-            self.make_room()
+            self.checkpointer.make_room()
             raise
         except OutcomeUnknown as e:
             self._fail(f"{what} failed with an error, and may or may not be there")
@@ -304,14 +236,14 @@ class Engine:
                 f"{self.path}: {what} may or may not have reached the disk ({e}); this handle refuses further work. "
                 "Open the store again and look"
             ) from e.__cause__
-        self._count_commit()
-        self._bound_wal()
+        self.checkpointer.count_commit()
+        self.checkpointer.bound_wal()
 
     def disconnect(self) -> None:
         """Close the writing connection, so that connect() can begin again."""
         if hasattr(self, "writer"):
             self.opener.close(self.writer)
-            del self.writer
+            del self.writer, self.checkpointer
         self.opener.begin_anew()
 
     def close(self, last: Callable[[], bool] | None = None) -> None:
@@ -337,107 +269,12 @@ class Engine:
             self.readers.end(max(1.0, self.timeout))
             self._close_writer(last)
 
-    def size(self, suffix: str = "") -> int:
-        """Return the bytes of the file, or of the one beside it whose name has *suffix*; 0 if there is none.
-
-        Raises:
-            StoreIOError: the system does not say.
-        """
-        return files.size(self.real_path + suffix)
-
-    def blocks(self, suffix: str) -> int:
-        """Return the bytes that a file beside the store takes on the disk; 0 if there is none, or nobody knows."""
-        try:
-            return os.stat(self.real_path + suffix).st_blocks * 512
-        except OSError:
-            return 0
-
-    @property
-    def folder(self) -> str:
-        """The folder that SQLite's files beside the store are in."""
-        return os.path.dirname(self.real_path)
-
-    @contextmanager
-    def alone(self) -> Iterator[bool | None]:
-        """Keep others from the file during the block, if nobody has it open; as connection.alone()."""
-        with alone(self.real_path, self.vfs, self.timeout) as is_alone:
-            yield is_alone
-
-    def drop_empty_journals(self) -> None:
-        """Remove the rollback journal of a process that died before it was synced; SQLite ignores it, and lets it be.
-
-        A process that is at work has one like it, and then has a lock of the file.
-        """
-        found = [self.real_path + suffix for suffix in ("-journal", "-wal") if self.has(suffix)]
-        if self.journal != "delete" or not any(map(main_file.is_nothing, found)):
-            return
-        with suppress(OSError, StoreError), alone(self.real_path, self.vfs, 0.0) as is_alone:
-            for journal in found if is_alone else ():
-                if main_file.is_nothing(journal):
-                    os.unlink(journal)
-
-    def sidecar(self, suffix: str) -> bytes:
-        """Return the content of SQLite's -wal or -journal, nothing if there is none.
-
-        Only who is alone with the file knows that it stays so.
-
-        Raises:
-            CannotOpen, StoreIOError: it cannot be opened, or not be read.
-        """
-        with self.sidecar_bytes(suffix) as data:
-            return data[:]
-
-    def sidecar_bytes(self, suffix: str) -> FileBytes:
-        """Return the same, read where it is asked for; for a `with` block. Raises as sidecar()."""
-        return FileBytes(self.real_path + suffix)
-
-    def sidecar_start(self, suffix: str, amount: int) -> bytes:
-        """Return the first bytes of a file beside the store; the caller is alone with it."""
-        try:
-            with open(self.real_path + suffix, "rb") as file:
-                return file.read(amount)
-        except OSError as e:
-            if e.errno in files.NO_DESCRIPTOR:  # otherwise it is not there, or not for us
-                raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {files.why(e)}") from e
-            return b""
-
-    def has(self, suffix: str) -> bool:
-        """Tell whether there is a file beside the store whose name has *suffix*."""
-        return os.path.exists(self.real_path + suffix)
-
-    def page(self, number: int, page_size: int) -> bytes:
-        """Return a page of the main file by itself."""
-        return read_at(self.real_path, self.vfs, (number - 1) * page_size, page_size)
-
-    def pages(self, page_size: int) -> int:
-        """Return the pages of the main file by itself."""
-        return self.size() // page_size
-
-    def _refuse_strangers(self) -> None:
-        """Raise if making a store here would make SQLite delete what another file left.
-
-        The strangers are looked for first: a store that is being made has its header before it has a -wal.
-        """
-        try:
-            stranger = (
-                "-wal" if self.size("-wal") else "-journal" if main_file.has_foreign_journal(self.real_path) else ""
-            )
-            empty = not self.size()
-        except StoreIOError:
-            return  # a path that no file can have; what follows says so
-        if stranger and empty:
-            raise CannotOpen(
-                f"{self.path} is not there or empty, but {self.real_path}{stranger} is, and SQLite would delete it. "
-                "It may hold the commits of a file that was removed: move it away, or choose another path. "
-                "Nothing was changed"
-            )
-
     def look(self) -> None:
         """Take the header of the file as it is now."""
         try:
             self.header = read_at(self.real_path, self.vfs, 0, HEADER_BYTES)
         except CannotOpen as e:
-            if files.out_of_descriptors():
+            if paths.out_of_descriptors():
                 raise
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
 
@@ -447,11 +284,11 @@ class Engine:
             self.writer.rollback()
 
     def _wait_for_writer(self, over: Over) -> None:
-        if self.turn.owner == threading.get_ident():
+        if self.writer_lock.owner == threading.get_ident():
             raise StoreUnusable(
                 f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
             )
-        if not self.turn.take(over, self.timeout):
+        if not self.writer_lock.acquire(over, self.timeout):
             raise Busy(self.busy_message())
 
     def _finish_what_is_open(self) -> None:
@@ -479,82 +316,9 @@ class Engine:
                 "is gone"
             )
 
-    def _seen_wal(self, _connection: object, _schema: str, pages: int) -> int:
-        self.wal_pages = pages
-        return 0
-
     def _wake_watchers(self) -> None:
         for watcher in list(self.watchers):  # others come and go meanwhile
             watcher.set()
-
-    def _count_commit(self) -> None:
-        written = self.writer.pages_written()
-        frames = written - self._written
-        self._written = written
-        self.counters.frames += frames
-        if self.journal != "wal":
-            self.counters.syncs += SYNCS_WITHOUT_WAL
-            return
-        anew = frames >= self.wal_pages  # nothing else is in it
-        if anew or self.wal_pages < self._pages_seen:  # by this process, or by another
-            self._carried = self._retry_at = 0
-            self._warned = False
-        self._pages_seen = self.wal_pages
-        self.counters.syncs += 1 + anew  # of its header
-        if self._first_sync:
-            self._first_sync = False
-            self.counters.syncs += 1  # of the folder
-
-    def _bound_wal(self, seq: int = 0) -> None:
-        """Checkpoint when that is due; not in SQLite's hook, so that an error is seen instead of swallowed."""
-        if self.wal_pages >= max(CHECKPOINT_PAGES, self._retry_at):
-            with suppress(Busy, StoreFull):  # another process is at it, or the disk is full; a later commit looks again
-                self._fold_wal(seq)
-
-    def _fold_wal(self, seq: int) -> None:
-        """Checkpoint. If SQLite did not begin its WAL anew after the one before: wait for readers, or tell of them."""
-        pages, earlier = self.wal_pages, self._retry_at
-        # While a reader keeps it there is little to gain by trying at each commit, and time to lose.
-        self._retry_at = pages + max(1, CHECKPOINT_PAGES // 4)
-        patience = 0.0
-        if earlier:
-            with suppress(StoreIOError):  # what was committed is durable, whatever the system says of the -wal
-                if self.size("-wal") > WAL_BYTES_MAX:
-                    self._tell_pinned()
-            if pages >= 2 * CHECKPOINT_PAGES and not self._read_for_long():
-                patience = PATIENCE_SECONDS
-                self._retry_at = pages * 3 // 2  # another process may be reading for hours
-        self.checkpoint(seq, patience=patience)
-
-    def _read_for_long(self) -> bool:
-        """Tell whether waiting for this handle's readers is in vain."""
-        me, long_ago = threading.get_ident(), time.monotonic() - PATIENCE_SECONDS
-        return any(each.thread == me or each.since < long_ago for each in self.readers.lent)
-
-    def _tell_pinned(self) -> None:
-        self.counters.pinned += 1
-        if self._warned:
-            return
-        self._warned = True
-        with suppress(WalPinned):  # even if the user made it an error: what was committed is durable
-            warnings.warn(
-                f"{self.real_path}-wal has grown to {self.size('-wal') >> 20} MB, and grows on until a reader ends: "
-                f"{self._oldest_readers()}. Nothing is lost; end what reads for long",
-                WalPinned,
-                stacklevel=2,
-            )
-
-    def _oldest_readers(self) -> str:
-        """Name the oldest reader of this handle, and other processes that read at this moment."""
-        found = []
-        own = self.readers.lent
-        if own:
-            oldest = min(own, key=attrgetter("since"))
-            age = time.monotonic() - oldest.since
-            found.append(f"{oldest.use} of this handle, begun {age:.1f} s ago by thread {thread_name(oldest.thread)!r}")
-        readers = holders.of_reading(self.path)
-        found += [str(each) for each in readers if each.pid != os.getpid() or not own]
-        return ", ".join(found) or "one of another process, or one that has just ended"
 
 
 class Writing(Block):
@@ -575,7 +339,7 @@ class Writing(Block):
         try:
             self._engine.tidy_writer()
         finally:
-            self._engine.turn.give(self.over)
+            self._engine.writer_lock.release(self.over)
 
 
 class _Closing(Block):
@@ -594,11 +358,11 @@ class _Closing(Block):
             if engine.usable:
                 engine._finish_what_is_open()  # noqa: SLF001
         except BaseException:
-            engine.turn.give(self.over)
+            engine.writer_lock.release(self.over)
             raise
 
     def leave(self, *_: Any) -> None:
-        self._engine.turn.give(self.over)
+        self._engine.writer_lock.release(self.over)
 
 
 _opening = threading.Lock()

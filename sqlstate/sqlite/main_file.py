@@ -7,7 +7,7 @@ import stat
 from typing import Final
 
 from sqlstate.errors import CannotOpen, NotAStore, StoreFull, StoreMissing
-from sqlstate.files import replace as files
+from sqlstate.files import paths
 
 # The first bytes of a rollback journal (https://sqlite.org/fileformat2.html, section 3).
 JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
@@ -19,8 +19,8 @@ def has_foreign_journal(path: str) -> bool:
         with open(path + "-journal", "rb") as journal:
             start = journal.read(len(JOURNAL_MAGIC))
     except OSError as e:
-        if e.errno in files.NO_DESCRIPTOR:
-            raise CannotOpen(f"{path}-journal cannot be read: {files.why(e)}. Nothing was changed") from e
+        if e.errno in paths.NO_DESCRIPTOR:
+            raise CannotOpen(f"{path}-journal cannot be read: {paths.why(e)}. Nothing was changed") from e
         return False
     return start.rstrip(b"\0") != JOURNAL_MAGIC[: len(start.rstrip(b"\0"))]
 
@@ -45,9 +45,9 @@ def is_nothing(sidecar: str) -> bool:
 
 def absolute(path: str | os.PathLike[str]) -> str:
     """Return *path* as SQLite takes it: absolute, so that it is never a URI or the name of a memory database."""
-    found = files.absolute(path, links=True)
+    found = paths.absolute(path, links=True)
     try:
-        files.in_utf8(found)
+        paths.in_utf8(found)
     except UnicodeError:
         raise CannotOpen(f"{found!r} is not text in UTF-8, and SQLite takes no other; choose another path") from None
     if "\0" in found:
@@ -68,7 +68,7 @@ def prepare(path: str, *, create: bool) -> None:
         _create(path)
         return
     except OSError as e:
-        raise CannotOpen(f"{path} cannot be looked at: {files.why(e)}; choose another path") from e
+        raise CannotOpen(f"{path} cannot be looked at: {paths.why(e)}; choose another path") from e
     if stat.S_ISDIR(mode):
         raise NotAStore(f"{path} is a folder; name a file in it")
     if not stat.S_ISREG(mode):
@@ -82,7 +82,7 @@ def _create(path: str) -> None:
     except FileExistsError:
         pass  # another process was faster
     except OSError as e:
-        if e.errno in files.FULL:
+        if e.errno in paths.FULL:
             raise StoreFull(f"{path} cannot be made: the disk is full. Free space on its file system") from e
-        advice = "" if e.errno in files.NO_DESCRIPTOR else "; look at the permissions of its folder"
-        raise CannotOpen(f"{path} cannot be made: {files.why(e)}{advice}") from e
+        advice = "" if e.errno in paths.NO_DESCRIPTOR else "; look at the permissions of its folder"
+        raise CannotOpen(f"{path} cannot be made: {paths.why(e)}{advice}") from e

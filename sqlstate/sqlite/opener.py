@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlstate.errors import StoreIOError
-from sqlstate.files import replace as files
+from sqlstate.files import paths
+from sqlstate.files.identity import Named
 from sqlstate.sqlite.connection import Connection
 from sqlstate.sqlite.forks import identity
 from sqlstate.sqlite.frozen import CHANGED
@@ -36,10 +37,10 @@ class Opener:
         self._real_path = real_path
         self._timeout = timeout
         self._vfs = vfs
-        files.size(real_path)  # raises if it cannot be looked at
+        paths.size(real_path)  # raises if it cannot be looked at
         self._identity = identity(real_path)
-        self._main = files.Named(real_path)
-        self._wal = files.Named(real_path + "-wal")
+        self._main = Named(real_path)
+        self._wal = Named(real_path + "-wal")
         self._wal_inode = 0
         self.frozen: Frozen | None = None
         """How the file is read where SQLite can make nothing beside it."""
@@ -58,7 +59,7 @@ class Opener:
             return self.frozen.connect(self._timeout)
         # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
         # be rolled back must wait longer if this store is opened for reading.
-        waits = self._life.read_only and files.size(self._real_path + "-journal") > 0
+        waits = self._life.read_only and paths.size(self._real_path + "-journal") > 0
         connection = Connection(self._path, self._timeout, read_only=waits, vfs=self._vfs)
         # Who forgets close() leaves its connections to the garbage collector, or to the end of the process.
         connection.fold_at_close(fold=False)
@@ -104,7 +105,7 @@ class Opener:
 
     def _has_no_wal(self) -> bool:
         with suppress(StoreIOError):  # then there may be one
-            return not files.size(self._real_path + "-wal")
+            return not paths.size(self._real_path + "-wal")
         return False
 
     def begin_anew(self) -> None:

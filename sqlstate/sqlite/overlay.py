@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import apsw
 
-from sqlstate.sqlite.connection import MODES, Connection
+from sqlstate.sqlite.connection import Connection
+from sqlstate.sqlite.header import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

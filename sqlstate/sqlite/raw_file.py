@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 import apsw
 
-from sqlstate.files import replace as files
-from sqlstate.sqlite.connection import BUSY_SLEEP_SECONDS, HEADER_BYTES, MODES, Journal, page_size, translated
+from sqlstate.files import paths
+from sqlstate.sqlite.busy import BUSY_SLEEP_SECONDS
 from sqlstate.sqlite.forks import OpenFile, call
+from sqlstate.sqlite.header import HEADER_BYTES, MODES, page_size
+from sqlstate.sqlite.result_codes import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sqlstate.sqlite.connection import Journal
 
 
 @contextmanager
@@ -26,7 +30,7 @@ def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
     """
     opened = OpenFile(path)
     try:
-        file = call(apsw.VFSFile, vfs or "", files.in_utf8(path), [flag | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        file = call(apsw.VFSFile, vfs or "", paths.in_utf8(path), [flag | apsw.SQLITE_OPEN_MAIN_DB, 0])
         try:
             yield file
         finally:
@@ -43,7 +47,7 @@ def read_at(path: str, vfs: str | None, offset: int, amount: int) -> bytes:
     """Return bytes of a main file from *offset* on, as many as there are."""
     with _raw(path, vfs, apsw.SQLITE_OPEN_READONLY) as file:
         # The system's VFS says that a file of one byte is empty.
-        size = file.xFileSize() if vfs else files.size(path)
+        size = file.xFileSize() if vfs else paths.size(path)
         return bytes(file.xRead(max(0, min(amount, size - offset)), offset))
 
 
@@ -95,7 +99,7 @@ def alone(path: str, vfs: str | None, timeout: float) -> Iterator[bool | None]:
     counts as having it open; one in rollback mode only while it reads or writes. Of several that ask at once,
     one is alone, and the others wait for it, up to *timeout* seconds.
     """
-    flag = apsw.SQLITE_OPEN_READONLY if files.may_not_write(path) else apsw.SQLITE_OPEN_READWRITE
+    flag = apsw.SQLITE_OPEN_READONLY if paths.may_not_write(path) else apsw.SQLITE_OPEN_READWRITE
     with _raw(path, vfs, flag) as file:
         try:
             is_alone = _locked(file, timeout) if flag == apsw.SQLITE_OPEN_READWRITE else None

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sqlstate.errors import StoreClosed, TransactionEnded
+from sqlstate.sqlite import settings
 from sqlstate.sqlite.blocks import Block
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Readers:
             if self._life.closed:  # meanwhile
                 connection.close()
                 self._life.check()
-            connection.settle(self.journal, read_only=True)
+            settings.apply(connection, self.journal, read_only=True)
             return connection
 
     def put(self, connection: Connection) -> None:

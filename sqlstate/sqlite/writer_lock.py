@@ -1,7 +1,7 @@
-"""The lock of a store's writing connection: threads get it in the order in which they came.
+"""The writer lock of one handle, among its threads: first in, first out.
 
-It belongs to a `with` block, not to a thread: once the block is over, the lock is free, even if an exception kept
-the block from giving it back.
+A `with` block holds it, not a thread: once the block is over, the lock is free, even if an exception kept the block
+from releasing it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlstate.sqlite.blocks import Over
 
-# Who waits looks so often whether the block that has the lock is over, and could not say so.
+# How often a waiter checks whether the holding block has ended without releasing the lock.
 LOOK_SECONDS: Final = 0.05
 
 
-class Turn:
-    """A lock whose waiters get it in the order in which they came. Nobody who comes later overtakes them.
+class WriterLock:
+    """A first-in, first-out lock: its waiters get it in the order in which they came.
 
-    `threading.Lock` gives no such promise: a thread that releases and takes it again at once can keep others from
+    `threading.Lock` gives no such promise: a thread that releases and acquires it again at once can keep others from
     it for as long as it likes, and a wait with a timeout then ends in Busy.
     """
 
@@ -34,22 +34,22 @@ class Turn:
 
     @property
     def owner(self) -> int:
-        """Identity of the thread whose block has it, 0 if none."""
+        """Identity of the thread whose block holds the lock, 0 if none does."""
         claim = self._claim
         return 0 if claim is None or claim.over() is None else claim.thread
 
     @property
     def wanted(self) -> bool:
-        """Whether a thread waits for it."""
+        """Whether a thread waits for the lock."""
         return bool(self._waiting)
 
     def has(self, over: Over) -> bool:
-        """Tell whether it is this block's."""
+        """Return True if this block holds the lock."""
         claim = self._claim
         return claim is not None and claim.over is over
 
-    def take(self, over: Over, timeout: float = -1) -> bool:
-        """Wait until it is this block's turn, and tell whether it is.
+    def acquire(self, over: Over, timeout: float = -1) -> bool:
+        """Wait for the lock; return True if this block holds it now.
 
         Args:
             over: of the block; dead once it is over.
@@ -62,8 +62,8 @@ class Turn:
             self._alone(self._withdraw, claim)
             raise
 
-    def give(self, over: Over) -> None:
-        """Let the next in line have it. Nothing happens unless it is this block's."""
+    def release(self, over: Over) -> None:
+        """Pass the lock to the next in line. Do nothing unless this block holds it."""
         claim = self._claim
         if claim is not None and claim.over is over:
             self._alone(self._withdraw, claim)
@@ -90,7 +90,7 @@ class Turn:
     # Steps. Each is one change that counts; whatever is raised before or after it, the lock is whole.
 
     def _granted(self, claim: _Claim) -> bool:
-        """Give it to *claim* if nobody else has it, or comes before."""
+        """Grant the lock to *claim* if no other holds it, or comes before."""
         if self._claim is not claim:
             self._forget_the_dead()
             if self._claim is None and (not self._waiting or self._waiting[0] is claim):
@@ -106,7 +106,7 @@ class Turn:
         return self._granted(claim)
 
     def _withdraw(self, claim: _Claim) -> bool:
-        """Take *claim* back, whether it waits or was granted."""
+        """Withdraw *claim*, whether it waits or was granted."""
         if claim in self._waiting:
             self._waiting.remove(claim)
         if self._claim is claim:
@@ -115,7 +115,7 @@ class Turn:
         return False
 
     def _forget_the_dead(self) -> None:
-        """Let go of claims of blocks that are over, and call the first in line if it is their turn."""
+        """Drop claims of blocks that are over, and wake the first in line if the lock is free."""
         if self._claim is not None and self._claim.over() is None:
             self._claim = None
         while self._waiting and self._waiting[0].over() is None:
@@ -125,17 +125,17 @@ class Turn:
 
 
 class _Claim:
-    """A block that has the lock, or waits for it."""
+    """A block that holds the lock, or waits for it."""
 
     __slots__ = ("called", "over", "thread")
 
     def __init__(self, over: Over) -> None:
         self.over = over
         self.thread = threading.get_ident()
-        self.called: threading.Lock | None = None  # free once it may be its turn
+        self.called: threading.Lock | None = None  # free once the lock may be
 
     def call(self) -> None:
-        """Wake the thread that waits; twice is as good as once."""
+        """Wake the waiting thread. Calling it twice is harmless."""
         if self.called is not None and self.called.locked():
             self.called.release()
 

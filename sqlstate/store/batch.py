@@ -293,7 +293,7 @@ class BatchBlock(Block):
             self._batch = Batch(writer, self.over)
             writer.own.enter(self._batch, self.over)
         except BaseException:
-            writer.engine.turn.give(self.over)
+            writer.engine.writer_lock.release(self.over)
             raise
         return self._batch
 
@@ -309,7 +309,7 @@ class BatchBlock(Block):
                 try:
                     writer.engine.tidy_writer()
                 finally:
-                    writer.engine.turn.give(self.over)
+                    writer.engine.writer_lock.release(self.over)
         except BaseException as e:
             writer.tell(e)
             raise

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Final, Literal
 from sqlstate.commit.commit import Writer, now
 from sqlstate.commit.group import GROUP_SIZE, GROUP_WAIT
 from sqlstate.errors import Busy, CannotOpen, Damaged, InvalidOption, NotAStore, ReadOnly, StoreFull
-from sqlstate.files import replace as files
+from sqlstate.files import paths
 from sqlstate.format import constants as fmt
+from sqlstate.recovery import damage
 from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.file_facts import read_meta
 from sqlstate.recovery.inspect import inspect, read_header, undoes_making
+from sqlstate.recovery.report import WAYS
 from sqlstate.recovery.sqlite_wal import scan_wal
-from sqlstate.sqlite.connection import SQLITE_MAGIC, page_size
+from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
+from sqlstate.sqlite.header import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.store.store import Store, check_timeout
 from sqlstate.tables import audit, schema, wal
@@ -26,8 +29,7 @@ from sqlstate.tables import migrations as migrate
 
 if TYPE_CHECKING:
     from sqlstate.errors import StoreError
-    from sqlstate.recovery.inspect import Inspection
-    from sqlstate.recovery.recover import Recover
+    from sqlstate.recovery.report import Inspection, Recover
     from sqlstate.sqlite.connection import Journal
     from sqlstate.tables.meta import Meta
 
@@ -92,16 +94,16 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         if _is_new(engine) and (read_only or not create):
             raise migrate.empty_file(engine.path)
         found = inspect(engine, thoroughly=migrate.is_older(engine.header))
-        evidence = recovery.admit(engine, found, recover)
+        evidence = damage.admit(engine, found, recover)
         meta = _connect(engine, journal, found, recover)
         if _is_suspect(engine, meta, found):
             engine.disconnect()
             found = inspect(engine, thoroughly=True)
-            evidence = recovery.admit(engine, found, recover)
+            evidence = damage.admit(engine, found, recover)
             meta = _connect(engine, journal, found, recover)
         _check_end(engine, meta)
         if engine.journal != meta.journal and not read_only:
-            engine.writer.set_journal(meta.journal)
+            settings.set_journal(engine.writer, meta.journal)
             engine.settle()
         writer = Writer(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
@@ -123,7 +125,7 @@ def _is_new(engine: Engine) -> bool:
     except NotAStore:
         if engine.header.startswith(SQLITE_MAGIC):
             raise
-    with engine.alone() as alone:
+    with engine.files.alone() as alone:
         engine.look()
         read_header(engine)
         undone = undoes_making(engine)
@@ -137,9 +139,9 @@ def _is_new(engine: Engine) -> bool:
 
 def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recover) -> Meta:
     """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
-    there = engine.has("-wal") or engine.has("-journal")
+    there = engine.files.has("-wal") or engine.files.has("-journal")
     # A -wal that this user makes, the file's owner might not be able to write; one that is there can be read.
-    if engine.header[18:19] == b"\2" and not (engine.read_only and there) and files.may_not_write(engine.real_path):
+    if engine.header[18:19] == b"\2" and not (engine.read_only and there) and paths.may_not_write(engine.real_path):
         _freeze(engine, None)
     else:
         try:
@@ -165,7 +167,7 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
         and metadata.read_marker(engine.writer).open
     ):
         found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
-        recovery.admit(engine, found, "refuse")
+        damage.admit(engine, found, "refuse")
     return meta
 
 
@@ -177,13 +179,13 @@ def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
     if engine.header[18:19] != b"\2" or found.shared or not hasattr(os, "statvfs"):
         return False
     try:
-        system = os.statvfs(engine.folder)
+        system = os.statvfs(engine.files.folder)
     except OSError:
         return False
     if system.f_frsize >= _SHM_STEP:
         return False
-    frames = engine.size("-wal") // page_size(engine.header)
-    free = system.f_bavail * system.f_frsize + engine.blocks("-shm")
+    frames = engine.files.size("-wal") // page_size(engine.header)
+    free = system.f_bavail * system.f_frsize + engine.files.blocks("-shm")
     return free < _SHM_BYTES * (2 + frames // _SHM_FRAMES)
 
 
@@ -201,7 +203,7 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
     """
     engine.disconnect()
     full = isinstance(cause, StoreFull)
-    if cause is not None and (engine.header[18:19] != b"\2" or not (full or files.may_not_write(engine.folder))):
+    if cause is not None and (engine.header[18:19] != b"\2" or not (full or paths.may_not_write(engine.files.folder))):
         raise cause
     if not engine.read_only:
         if full:
@@ -210,13 +212,13 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
             f"{engine.path}: it cannot be written: it is on read-only media, or this user may not write it, or not its "
             "folder. Nothing was changed. To read it, open it with read_only=True"
         ) from cause
-    if engine.size("-journal") or (engine.size("-wal") and not full):
+    if engine.files.size("-journal") or (engine.files.size("-wal") and not full):
         raise CannotOpen(
             f"{engine.path}: it was not closed, and what SQLite keeps beside it cannot be read where nothing can be "
             "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
             "the copy"
         ) from cause
-    with engine.alone() as alone:
+    with engine.files.alone() as alone:
         if cause is not None and (alone is False or (alone is None and full)):
             raise cause
         engine.freeze(_pages(engine))
@@ -226,7 +228,7 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
 
 def _pages(engine: Engine) -> Pages | None:
     """Return the pages that SQLite would take from the -wal, None if there are none."""
-    data = engine.sidecar("-wal")
+    data = engine.files.sidecar("-wal")
     scan = scan_wal(data, page_size(engine.header))
     return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None
 
@@ -255,8 +257,8 @@ def _check_options(mode: str, journal: str, timeout: float, recover: str) -> Non
         raise InvalidOption(f"mode={mode!r} is not 'full' or 'group'")
     if journal not in ("wal", "delete"):
         raise InvalidOption(f"journal={journal!r} is not 'wal' or 'delete'")
-    if recover not in recovery.WAYS:
-        raise InvalidOption(f"recover={recover!r} is not {', '.join(map(repr, recovery.WAYS[:-1]))} or 'accept'")
+    if recover not in WAYS:
+        raise InvalidOption(f"recover={recover!r} is not {', '.join(map(repr, WAYS[:-1]))} or 'accept'")
     check_timeout(timeout)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from sqlstate.commit.commit import Commit, now
 from sqlstate.errors import Conflict, Damaged, InvalidRecord, StoreError
-from sqlstate.files.replace import SessionFile, session_alive
+from sqlstate.files.sessions import SessionFile, session_alive
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_collection, check_number, make_name, same, stored_name
 from sqlstate.store.transaction import ABSENT, JSON, check_note, encode

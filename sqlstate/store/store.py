@@ -13,7 +13,7 @@ from sqlstate import headlog
 from sqlstate.commit.commit import Writer, now
 from sqlstate.commit.group import GroupCommit
 from sqlstate.errors import Busy, InvalidOption, StoreError, StoreFull, StoreUnusable
-from sqlstate.files import replace as files
+from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, check_number
 from sqlstate.maintenance.backup import backup
@@ -21,6 +21,7 @@ from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check import check
 from sqlstate.proving import commits as history
 from sqlstate.proving.entries import Provable
+from sqlstate.sqlite import settings
 from sqlstate.sqlite.blocks import Block
 from sqlstate.store import watch as watching
 from sqlstate.store.batch import BatchBlock
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.check.check import CheckReport, Level
     from sqlstate.maintenance.closed_file import Progress
     from sqlstate.proof import Proof
-    from sqlstate.recovery.recover import RecoveryReport
+    from sqlstate.recovery.report import RecoveryReport
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.counters import Counters
     from sqlstate.store.batch import Batch
@@ -100,7 +101,7 @@ class Store(Provable):
 
     def __init__(self, writer: Writer, recovery: RecoveryReport, limits: tuple[int, float]) -> None:
         self._engine = writer.engine
-        self._engine.count_anew()
+        self._engine.counters.begin()
         self._meta = writer.meta
         self._writer = writer
         self._own: Callable[[], Transaction | Batch | None] = writer.own.get
@@ -467,7 +468,7 @@ class Store(Provable):
         if self._engine.read_only:
             return done
         detail = {
-            "file": files.as_text(done.path.name),
+            "file": paths.as_text(done.path.name),
             "bytes": done.bytes,
             "seq": done.head.seq,
             "root": done.head.root.hex(),
@@ -510,7 +511,7 @@ class Store(Provable):
             levels, nodes = tree.size(connection)
             records, staged = wal.size(connection)
             collections = len(state.collections(connection))
-            synchronous = connection.synchronous()
+            synchronous = settings.synchronous(connection)
         return Stats(
             path=engine.path,
             store_id=self._meta.store_id.hex(),
@@ -522,8 +523,8 @@ class Store(Provable):
             nodes=nodes,
             records=records,
             staged=staged,
-            file_bytes=engine.size(),
-            sqlite_wal_bytes=engine.size("-wal"),
+            file_bytes=engine.files.size(),
+            sqlite_wal_bytes=engine.files.size("-wal"),
             journal=engine.journal,
             synchronous=synchronous,
             sqlite=engine.sqlite_version,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
 from sqlstate.format import constants as fmt
-from sqlstate.sqlite.connection import HEADER_BYTES, SQLITE_MAGIC, Connection
+from sqlstate.sqlite.header import HEADER_BYTES, SQLITE_MAGIC
 from sqlstate.tables import raw_rows
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from sqlstate.sqlite.connection import Row
+    from sqlstate.sqlite.connection import Connection, Row
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (

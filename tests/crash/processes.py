@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 import apsw
 
 import sqlstate
-from sqlstate.sqlite import connection, engine
+from sqlstate.sqlite import checkpoints, settings
 from tests.crash.campaign import Miss, Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 from tests.reference import plain
 
@@ -159,8 +159,8 @@ class Workload:
 
     def apply(self) -> None:
         """Set what is set for a whole process."""
-        engine.CHECKPOINT_PAGES = self.pages  # type: ignore[misc]
-        connection.CACHE_KIB = self.cache  # type: ignore[misc]
+        checkpoints.CHECKPOINT_PAGES = self.pages  # type: ignore[misc]
+        settings.CACHE_KIB = self.cache  # type: ignore[misc]
 
 
 def writes(line: Line, load: Workload, number: int, seed: int) -> None:

@@ -112,17 +112,17 @@ TEETH: Final = (
     Tooth(
         "SQLite's WAL with synchronous=NORMAL",
         "1 puts:wal",
-        (Edit("sqlite/connection", LEVELS, '{"wal": 1, "delete": 3}'),),
+        (Edit("sqlite/settings", LEVELS, '{"wal": 1, "delete": 3}'),),
     ),
     Tooth(
         "SQLite's WAL with synchronous=OFF",
         "1 puts:wal",
-        (Edit("sqlite/connection", LEVELS, '{"wal": 0, "delete": 3}'),),
+        (Edit("sqlite/settings", LEVELS, '{"wal": 0, "delete": 3}'),),
     ),
     Tooth(
         "a rollback journal with synchronous=FULL",
         "2 puts:delete",
-        (Edit("sqlite/connection", LEVELS, '{"wal": 2, "delete": 2}'),),
+        (Edit("sqlite/settings", LEVELS, '{"wal": 2, "delete": 2}'),),
     ),
     Tooth(
         "the tree is written in a transaction of its own",
@@ -154,10 +154,11 @@ TEETH: Final = (
         (
             Edit(
                 "sqlite/engine",
-                "            self.writer.commit()\n        except StoreFull:\n            self.make_room()\n"
-                "            raise\n"
+                "            self.writer.commit()\n        except StoreFull:\n"
+                "            self.checkpointer.make_room()\n            raise\n"
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
-                "            pass\n        except StoreFull:\n            self.make_room()\n            raise\n"
+                "            pass\n        except StoreFull:\n"
+                "            self.checkpointer.make_room()\n            raise\n"
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
             ),
             Edit(
@@ -248,7 +249,7 @@ TEETH: Final = (
         "5 puts:wal:sync:once",
         (
             Edit(
-                "sqlite/engine",
+                "sqlite/checkpoints",
                 "        except StoreError as e:\n            what = f",
                 "        except StoreError as e:\n            return 0, 0\n            what = f",
             ),
@@ -290,7 +291,7 @@ TEETH: Final = (
         "the marker is put to rest without a checkpoint",
         "1 sessions:wal:prefix",
         (
-            Edit("commit/dirty_flag", "frames, carried = engine.checkpoint()", "frames, carried = 0, 0"),
+            Edit("commit/dirty_flag", "frames, carried = engine.checkpointer.run()", "frames, carried = 0, 0"),
             Edit("store/opening", "        _check_end(engine, meta)\n", ""),  # it would notice, each by itself
         ),
     ),
@@ -305,8 +306,8 @@ TEETH: Final = (
         (
             Edit(
                 "recovery/inspect",
-                '    if scan.rot:\n        raise _Wrong("rot", "a frame',
-                '    if False:\n        raise _Wrong("rot", "a frame',
+                "    if scan.rot:\n        raise Mismatch(\n",
+                "    if False:\n        raise Mismatch(\n",
             ),
         ),
     ),
@@ -318,7 +319,7 @@ TEETH: Final = (
     Tooth(
         "a -wal that is gone is taken for one that was moved, whatever was noted",
         "14 lost-1+lost-2+lost-3",
-        (Edit("recovery/inspect", "    if not there or head.chain != noted.chain or", "    if"),),
+        (Edit("recovery/verify_content", "    if not there or head.chain != noted.chain or", "    if"),),
     ),
     Tooth(
         "a copy is taken for the store itself",
@@ -328,7 +329,7 @@ TEETH: Final = (
     Tooth(
         "damage is accepted with what another store's -wal holds",
         "9 foreign_rotten-1+foreign_rotten-2+foreign_rotten-3+foreign_rotten-4+foreign_rotten-5",
-        (Edit("recovery/recover", "    found.goes_on = found.goes_on and ours\n", "    found.goes_on = True\n"),),
+        (Edit("recovery/damage", "    found.goes_on = found.goes_on and ours\n", "    found.goes_on = True\n"),),
     ),
     Tooth(
         "a -wal of another file is merged",
@@ -347,7 +348,9 @@ TEETH: Final = (
         "9 live_copy-1+live_copy-2+live_copy-4+live_copy-6",
         (
             Edit(
-                "recovery/inspect", "            if not _is_reached(", "            if not engine and not _is_reached("
+                "recovery/inspect",
+                "            if not stale.is_reached(",
+                "            if not engine and not stale.is_reached(",
             ),
         ),
     ),
@@ -373,7 +376,7 @@ TEETH: Final = (
         "12 draft+peek:wal",
         (
             Edit(
-                "files/replace",
+                "files/locks",
                 "        fcntl.flock(descriptor, fcntl.LOCK_EX)  #",
                 "        fcntl.flock(descriptor, fcntl.LOCK_UN)  #",
             ),
@@ -382,7 +385,7 @@ TEETH: Final = (
     Tooth(
         "nothing is said to be in doubt",
         "1 puts:wal",
-        (Edit("recovery/recover", "in_doubt=found.after.seq or None if", "in_doubt=None if"),),
+        (Edit("recovery/report", "in_doubt=found.after.seq or None if", "in_doubt=None if"),),
     ),
     Tooth(
         "orphans are removed before an entry names them",
@@ -411,7 +414,7 @@ TEETH: Final = (
     Tooth(
         "a file is not synced before it takes another's place",
         "1 backup:wal",
-        (Edit("files/replace", "        _sync(self.descriptor)\n", "        pass\n"),),
+        (Edit("files/replace", "        sync(self.descriptor)\n", "        pass\n"),),
     ),
 )
 

@@ -22,8 +22,7 @@ from unittest import mock
 
 import sqlstate
 from sqlstate.commit import commit as commit_module
-from sqlstate.sqlite import connection as connection_module
-from sqlstate.sqlite import engine as engine_module
+from sqlstate.sqlite import checkpoints, settings
 from sqlstate.store import batch as batch_module
 from sqlstate.store import transaction as transaction_module
 from tests.crash.campaign import scratch
@@ -136,8 +135,8 @@ def tuned(profile: Profile) -> Iterator[None]:
     """Make caches and checkpoints so small that little work meets them."""
     with ExitStack() as stack:
         for module, name, value in (
-            (engine_module, "CHECKPOINT_PAGES", profile.checkpoint_pages),
-            (connection_module, "CACHE_KIB", profile.cache_kib),
+            (checkpoints, "CHECKPOINT_PAGES", profile.checkpoint_pages),
+            (settings, "CACHE_KIB", profile.cache_kib),
             (transaction_module, "BUFFER_ENTRIES", 16),
             (commit_module, "BUFFER_ENTRIES", 16),
             (batch_module, "PUTS_AT_ONCE", 4),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 import sqlstate
-from sqlstate.sqlite import connection as connections
+from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
 from tests.support.calls import CALLS, Handles, refusals
 
@@ -446,7 +446,7 @@ def makes(path: str, journal: str) -> None:
         wait()
         commit(self, what)
 
-    connections.CACHE_KIB = 32  # type: ignore[misc]
+    settings.CACHE_KIB = 32  # type: ignore[misc]
     Engine.commit_other = later  # type: ignore[method-assign]
     with sqlstate.open(path, journal=journal):  # type: ignore[arg-type]
         say("made")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import sqlstate
-    from sqlstate.sqlite.writer_lock import Turn
+    from sqlstate.sqlite.writer_lock import WriterLock
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Line(deque[T]):
 def line_of_turns(store: sqlstate.Store) -> Line[Any]:
     """Return the line of threads that wait for the store's writing connection."""
     line: Line[Any] = Line()
-    store._engine.turn._waiting = line  # type: ignore[misc]
+    store._engine.writer_lock._waiting = line  # type: ignore[misc]
     return line
 
 
@@ -56,23 +56,23 @@ def line_of_requests(store: sqlstate.Store) -> Line[Any]:
 
 
 class Claim(Block):
-    """A block that has a turn, from take() on; for those that take it without `with`, it is over when it is dropped."""
+    """A block that has the writer lock, from take() on; without `with`, it is over when it is dropped."""
 
-    __slots__ = ("_turn",)
+    __slots__ = ("_lock",)
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, lock: WriterLock) -> None:
         super().__init__()
-        self._turn = turn
+        self._lock = lock
         self.over = weakref.ref(self)
 
     def take(self, timeout: float = PATIENCE) -> bool:
         """Wait for it so long, and tell whether it came."""
         assert self.over is not None
-        return self._turn.take(self.over, timeout)
+        return self._lock.acquire(self.over, timeout)
 
     def give(self) -> None:
         """Give it back."""
-        self._turn.give(self.over)
+        self._lock.release(self.over)
 
     def enter(self) -> Claim:
         """Wait for it."""
@@ -86,7 +86,7 @@ class Claim(Block):
 
 def held(store: sqlstate.Store) -> Claim:
     """Return a block that keeps the store's writing connection, so that all that is asked for in it waits together."""
-    return Claim(store._engine.turn)
+    return Claim(store._engine.writer_lock)
 
 
 class Threads:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from sqlstate.maintenance.backup.backup import BackupReport
-    from sqlstate.recovery.recover import RecoveryReport
+    from sqlstate.recovery.report import RecoveryReport
     from sqlstate.tables.audit import AuditEntry
 
 

@@ -12,7 +12,8 @@ from sqlstate import headlog
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument
 from sqlstate.cli.output import write
-from sqlstate.files.replace import absolute, sync_folder
+from sqlstate.files.paths import absolute
+from sqlstate.files.replace import sync_folder
 
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 

@@ -15,7 +15,7 @@ from sqlstate.cli.output import on_terminal, write, write_json, write_object
 from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Reading, Source
 from sqlstate.cli.transfer.import_export import check_sources, export_file, export_lines, import_sources
 from sqlstate.errors import InvalidOption
-from sqlstate.files.replace import belongs_to
+from sqlstate.files.identity import belongs_to
 
 
 @click.command("import", short_help="Import JSON, JSON lines and CSV.")

@@ -26,7 +26,8 @@ from sqlstate.cli.transfer.forms import (
     read_entries,
 )
 from sqlstate.errors import Damaged, ImportRejected, InvalidInput, InvalidOption, InvalidValue, StoreError
-from sqlstate.files.replace import belongs_to, replacing
+from sqlstate.files.identity import belongs_to
+from sqlstate.files.replace import replacing
 from sqlstate.format.names import Codec, Key, Name, Stored, check_collection, make_name
 from sqlstate.sqlite.connection import Connection
 from sqlstate.store.collection import CollectionView, Reads

@@ -19,8 +19,9 @@ from sqlstate.errors import (
     StoreForked,
     StoreMissing,
 )
+from sqlstate.files import paths
 from sqlstate.files import replace as files
-from sqlstate.files.replace import belongs_to
+from sqlstate.files.identity import belongs_to
 from sqlstate.maintenance.backup.backup import BackupReport
 from sqlstate.maintenance.backup.verify_copy import check_copy, close_marker, facts_of, finish
 from sqlstate.maintenance.closed_file import (
@@ -35,7 +36,7 @@ from sqlstate.maintenance.closed_file import (
     unshared,
 )
 from sqlstate.sqlite import forks
-from sqlstate.sqlite.connection import check_sqlite, check_vfs
+from sqlstate.sqlite.library import check_sqlite, check_vfs
 from sqlstate.sqlite.raw_file import alone
 from sqlstate.tables import audit
 from sqlstate.tables import meta as metadata
@@ -93,7 +94,7 @@ def restore(
             meta, lsn, head = facts
             with on_disk(target), files.temporary(target, meta.store_id) as made:
                 fill(made.path, target, connection, meter, vfs)
-                name = files.as_text(os.path.basename(os.fspath(source)))
+                name = paths.as_text(os.path.basename(os.fspath(source)))
                 detail = {"file": name, "bytes": os.stat(made.path).st_size, "seq": head.seq, "root": head.root.hex()}
                 with unshared(made.path, f"the copy of {origin}", vfs) as written:
                     close_marker(written, lsn)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlstate.errors import Busy, InvalidOption, StoreError, StoreForked
 from sqlstate.files import replace as files
-from sqlstate.files.replace import belongs_to
+from sqlstate.files.identity import belongs_to
 from sqlstate.maintenance.closed_file import beside, reading
 from sqlstate.sqlite.raw_file import alone
 from sqlstate.tables import meta as metadata

@@ -26,6 +26,7 @@ from sqlstate.errors import (
     StoreError,
     StoreMissing,
 )
+from sqlstate.files import identity, paths
 from sqlstate.files import replace as files
 from sqlstate.maintenance import closed_file
 from sqlstate.maintenance.check import check
@@ -35,7 +36,7 @@ from sqlstate.maintenance.repair import proven_tree
 from sqlstate.maintenance.repair.entries import Lost, Mending
 from sqlstate.maintenance.repair.proven_tree import Content
 from sqlstate.proving import commits as history
-from sqlstate.sqlite.connection import check_sqlite
+from sqlstate.sqlite.library import check_sqlite
 from sqlstate.sqlite.raw_file import alone, digest, parts, set_journaling, unlocked_vfs
 from sqlstate.tables import audit, schema, state, wal
 from sqlstate.tables import merkle as tree
@@ -263,7 +264,7 @@ def _facts(connection: Connection) -> tuple[Meta, Marker]:
 
 def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack: ExitStack) -> Content:
     origin = closed_file.absolute(source)
-    if files.belongs_to(origin, target):
+    if identity.belongs_to(origin, target):
         raise InvalidOption(f"{origin} belongs to the store itself; name a backup of it. {_NOTHING}")
     try:
         connection = closed_file.open_source(origin, None, stack)
@@ -430,8 +431,8 @@ def _note(copy: Connection, meta: Meta, plan: _Plan, report: RepairReport, sourc
         "schema": list(report.schema),
         "lost": lost[:_LOST_NOTED],
         "lost_count": len(lost),
-        "from": None if source is None else files.as_text(source),
-        "evidence": files.as_text(os.path.basename(str(report.evidence))),
+        "from": None if source is None else paths.as_text(source),
+        "evidence": paths.as_text(os.path.basename(str(report.evidence))),
     }
     copy.begin()
     number = audit.append(copy, meta.store_id, plan.head, now(), ("repair", detail))

@@ -1,0 +1,109 @@
+"""The files by which others know that a session lives.
+
+A session's file has its lock and content before it has its name, which carries the session's id. Who removes one does
+so only while holding its lock. On systems without flock (Windows, untested), a session lives as long as its file cannot
+be removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from contextlib import suppress
+from typing import Final
+
+from sqlstate.errors import StoreIOError
+from sqlstate.files import locks
+from sqlstate.files.locks import lock, sync
+from sqlstate.files.paths import why
+from sqlstate.files.replace import Temporary, is_left
+
+_SESSION: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class SessionFile:
+    """The file by which others know that a session lives. It has its lock and content before it has its name.
+
+    Args:
+        path: the store.
+        session: id of the session, 16 bytes.
+        store_id: of the store.
+
+    Raises:
+        StoreIOError: it cannot be made, or not be locked.
+    """
+
+    __slots__ = ("_file",)
+
+    def __init__(self, path: str, session: bytes, store_id: bytes) -> None:
+        try:
+            self._file = Temporary(_session_path(path, session), store_id, like=path)
+            try:
+                if locks.supported() and not self._file.locked:
+                    raise OSError(errno.ENOLCK, "the file system has no locks")
+                with suppress(OSError, AttributeError):  # who may write the store must see whether the session lives
+                    os.fchmod(self._file.descriptor, stat.S_IMODE(os.stat(path).st_mode) & 0o666)
+                os.write(self._file.descriptor, store_id + session)
+                sync(self._file.descriptor)  # a power cut must not leave the name of a file that says nothing
+                self._file.place(overwrite=False)
+            except BaseException:
+                self._file.discard()
+                raise
+        except OSError as e:
+            raise StoreIOError(
+                f"{path}: the file beside it that says that this session lives cannot be made: {why(e)}; "
+                "nothing was staged"
+            ) from e
+
+    def release(self) -> None:
+        """Remove the file: the session is over. In the child of a fork nothing happens to it."""
+        self._file.discard()
+
+
+def session_alive(path: str, session: bytes) -> bool:
+    """Tell whether a session lives, in this process or another; if that cannot be known, it does."""
+    file = _session_path(path, session)
+    if not locks.supported():
+        return _in_use(file)
+    try:
+        os.close(lock(file, exclusive=False))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def dead_sessions(path: str, store_id: bytes) -> list[bytes]:
+    """Return the ids of sessions of this store that left their files behind."""
+    folder, start = os.path.split(os.path.realpath(path) + "-session-")
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(start) and _SESSION.fullmatch(entry.name, len(start)):
+                session = bytes.fromhex(entry.name[len(start) :])
+                if is_left(entry.path, store_id + session):
+                    found.append(session)
+    return sorted(found)
+
+
+def remove_session(path: str, session: bytes, store_id: bytes) -> bool:
+    """Remove the file of a session, if it is dead, and tell whether that was done."""
+    return is_left(_session_path(path, session), store_id + session, remove=True)
+
+
+def _session_path(path: str, session: bytes) -> str:
+    return f"{os.path.realpath(path)}-session-{session.hex()}"
+
+
+def _in_use(file: str) -> bool:
+    """Windows: what a process has open cannot be removed there."""
+    try:
+        os.remove(file)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,161 @@
+"""The reports of an opening: what SQLite's journal held, what recovery did about it, and what that follows from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlstate.format import constants as fmt
+
+if TYPE_CHECKING:
+    from sqlstate.sqlite.engine import Engine
+    from sqlstate.tables.meta import Marker
+    from sqlstate.tables.wal import Head
+
+
+@dataclass(frozen=True, slots=True)
+class JournalReport:
+    """What SQLite's journal held when the store was opened."""
+
+    kind: str = "none"
+    """`"wal"`, `"rollback"` or `"none"`; `"folded"`: another program moved a -wal into the file, all that matters."""
+    bytes: int = 0
+    page_size: int = 0
+    frames: int = 0
+    """Whole frames of a -wal; records of a -journal that its headers count."""
+    valid: int = 0
+    """Those whose checksums hold, from the first on."""
+    committed: int = 0
+    """Those up to the last commit: what SQLite recovers. Of a -journal, the pages that it restores."""
+    commits: int = 0
+    """SQLite transactions among them."""
+    uncommitted: int = 0
+    """Valid frames behind the last commit: a transaction that was cut short."""
+    torn_bytes: int = 0
+    """Bytes behind the valid frames that are no frames: what a crash tears, or damage."""
+    stale: int = 0
+    """Frames that were moved into the main file long ago, and wait to be written over."""
+    proved: int = 0
+    """Frames behind damage that prove themselves."""
+    rot: bool = False
+    """Damage before frames that were written after it: a crash does not do that."""
+    sqlite_frames: int | None = None
+    """Frames that SQLite itself recovered; None if it was not asked, or does not say."""
+    agrees: bool | None = None
+    """Whether that is what the scan said."""
+
+
+@dataclass(slots=True)
+class Inspection:
+    """What was found, and what follows from it."""
+
+    journal: JournalReport = field(default_factory=JournalReport)
+    shared: bool = False
+    """Others have the file open, or it cannot be known: nothing was judged."""
+    damage: str = ""
+    reason: str = ""
+    before: Head | None = None
+    after: Head | None = None
+    marker: Marker | None = None
+    """As SQLite will see it; None if it was not looked at."""
+    store_id: bytes = bytes(fmt.STORE_ID_BYTES)
+    """Zeros if it is not known."""
+    audited: int = 0
+    """Number of the newest audit entry."""
+    goes_on: bool = False
+    """What SQLite would take from its -wal was proven to go on where the main file ends."""
+    checked: str = "nothing to check"
+    seconds: float = 0.0
+
+
+Recover = Literal["rollback", "resume", "refuse", "accept"]
+WAYS: Final = ("rollback", "resume", "refuse", "accept")
+# check_sqlite() lets no other pass.
+VERDICT: Final = "has the WAL-reset fix"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What was found when the store was opened, and what was done about it."""
+
+    clean: bool
+    """The last close was clean, or the store is new."""
+    shared: bool = False
+    """Others had it open: what the journal holds is theirs, and was not judged."""
+    due: bool = False
+    """There is something to recover, and it was not done: the store was opened for reading, or the disk is full."""
+    damage: str = ""
+    """`""`, or `"rot"`, `"truncated"`, `"missing"`, `"foreign"`, `"stale"` or `"header"`: of SQLite's journal; or
+    `"copy"`: the file is a copy of a store that was open."""
+    journal: JournalReport = field(default_factory=JournalReport)
+    rolled_back: tuple[int, ...] = ()
+    """Staged transactions of dead sessions that were rolled back, by number."""
+    pending: tuple[int, ...] = ()
+    """Those left for store.resume()."""
+    in_doubt: int | None = None
+    """After a crash, the newest commit: it is there, and nobody knows whether its caller was told."""
+    removed: tuple[str, ...] = ()
+    """Names of orphaned temporary files that were removed."""
+    before: Head | None = None
+    """The newest commit in the main file alone; None if that could not be read by itself."""
+    after: Head | None = None
+    """The newest commit after recovery; None in the report of an error that came before."""
+    checked: str = "nothing to check"
+    """How root and chain were checked."""
+    sqlite: str = ""
+    """Version of the SQLite library."""
+    verdict: str = VERDICT
+    """What is known of that version."""
+    seconds: float = 0.0
+    """What all of it took."""
+    scan_seconds: float = 0.0
+    """What looking at the journal took."""
+    entry: int | None = None
+    """Number of the audit entry, None if nothing was done."""
+    evidence: tuple[str, ...] = ()
+    """Paths of copies that were put aside."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in plain JSON types; digests in hexadecimal digits."""
+        facts = asdict(self)
+        facts["before"], facts["after"] = _head_facts(self.before), _head_facts(self.after)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+
+
+def report_of(engine: Engine, found: Inspection) -> RecoveryReport:
+    """Return the report of an opening so far: what was found, before anything is done."""
+    clean = not is_unclean(found)
+    return RecoveryReport(
+        clean=clean,
+        shared=found.shared,
+        damage=found.damage,
+        journal=found.journal,
+        in_doubt=found.after.seq or None if found.after is not None and not clean else None,
+        before=found.before,
+        after=found.after,
+        checked=found.checked,
+        sqlite=engine.sqlite_version,
+        seconds=found.seconds,
+        scan_seconds=found.seconds,
+    )
+
+
+def is_unclean(found: Inspection) -> bool:
+    """Return True if the last close was not clean."""
+    if found.damage:
+        return True
+    if found.journal.kind == "rollback":
+        return True
+    return found.marker is not None and found.marker.open
+
+
+def _head_facts(head: Head | None) -> dict[str, Any] | None:
+    if head is None:
+        return None
+    return {
+        "seq": head.seq,
+        "root": head.root.hex(),
+        "count": head.count,
+        "at": head.at,
+        "chain": head.chain.hex(),
+    }

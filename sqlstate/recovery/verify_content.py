@@ -1,0 +1,163 @@
+"""Checks what a file would hold, with or without SQLite's journal: its newest commits, or every entry."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from sqlstate.errors import Damaged
+from sqlstate.format.merkle import RootBuilder, leaf, rank
+from sqlstate.format.names import Name, name_bytes, stored_name
+from sqlstate.recovery import file_facts
+from sqlstate.recovery.file_facts import RECORDS_RELINKED
+from sqlstate.recovery.sqlite_journal import scan_journal
+from sqlstate.recovery.sqlite_wal import scan_wal
+from sqlstate.sqlite.header import page_size
+from sqlstate.sqlite.overlay import Pages
+from sqlstate.tables import merkle, state, wal
+
+if TYPE_CHECKING:
+    from sqlstate.commit import acknowledged
+    from sqlstate.recovery.file_facts import Facts
+    from sqlstate.recovery.report import Inspection
+    from sqlstate.sqlite.connection import Connection
+    from sqlstate.sqlite.engine import Engine
+    from sqlstate.tables.wal import Head
+
+# Of the entries that the journal's commits changed, so many of the newest are followed up to the root.
+ENTRIES_CHECKED: Final = 250
+# Of more, those of the newest commits in SQLite's WAL are followed.
+_RECORDS_FOLLOWED: Final = 1_000
+
+
+def check_acknowledged(connection: Connection, facts: Facts, noted: acknowledged.Position) -> Head:
+    """Check that a file holds all that was acknowledged; return the newest commit of that.
+
+    Raises:
+        Damaged: it does not.
+    """
+    head = wal.head_at(connection, file_facts.read_meta(connection), noted.lsn)
+    there = not noted.lsn or wal.has(connection, noted.lsn)
+    if not there or head.chain != noted.chain or facts.audited < noted.audited:
+        raise Damaged("what was acknowledged last is not in the file")
+    return head
+
+
+def check_folded(connection: Connection, main: Facts, head: Head) -> str:
+    """Check the newest commits of a file that another program moved the -wal into, and say how.
+
+    Raises:
+        Damaged: it contradicts itself.
+    """
+    meta = file_facts.read_meta(connection)
+    lsn = wal.commit_lsn(connection, main.head.seq) if main.head.seq else 0
+    base = wal.head_at(connection, meta, max(0, main.marker.lsn, lsn - RECORDS_RELINKED))
+    follows = check_commits(connection, (wal.commit_lsn(connection, base.seq) if base.seq else 0, base), main.head)
+    return (
+        f"another program moved SQLite's WAL into the file and removed it; commit {head.seq}, the newest that was "
+        f"acknowledged, is in the file, so nothing acknowledged is missing; {follows}"
+    )
+
+
+def check_newest(connection: Connection, base: Head, full: Facts) -> str:
+    """Follow the chain from *base* to the newest commit; of very many records, over the newest commits alone.
+
+    The frames that they are in were summed. One commit with more records is taken as it is.
+    """
+    end = wal.commit_lsn(connection, full.head.seq) if full.head.seq else 0
+    if end - (wal.commit_lsn(connection, base.seq) if base.seq else 0) > _RECORDS_FOLLOWED:
+        base = wal.head_at(connection, file_facts.read_meta(connection), end - _RECORDS_FOLLOWED)
+    start = wal.commit_lsn(connection, base.seq) if base.seq else 0
+    if end - start > 2 * _RECORDS_FOLLOWED:
+        start, base = end, full.head
+    return check_commits(connection, (start, base), full.head)
+
+
+def check_commits(connection: Connection, base: tuple[int, Head], head: Head) -> str:
+    """Follow the chain from *base*, (LSN, head), to *head*, and the entries it changed up to the root; say how.
+
+    Raises:
+        Damaged: a commit does not follow from the one before, or an entry does not lead to the root.
+    """
+    lsn, last = base
+    names: dict[Name, None] = {}
+    commits = 0
+    for said, follows, changes in wal.relink(connection, lsn, last):
+        if said != follows:
+            raise Damaged(f"I6: commit {said.seq} does not follow from the one before")
+        commits += 1
+        last = said
+        for record in changes:
+            assert record.collection is not None and record.key is not None  # noqa: S101, PT018, for the type checker
+            name = stored_name(record.collection, record.key)
+            names.pop(name, None)
+            names[name] = None
+    if last != head:
+        raise Damaged(f"I6: the chain ends with commit {last.seq}, and the log with commit {head.seq}")
+    known: dict[int, bytes] = {}
+    newest = list(names)[-ENTRIES_CHECKED:]
+    for name in newest:
+        stored = state.get(connection, name[0], name[2])
+        digest = None if stored is None else leaf(name_bytes(name), stored)
+        if not merkle.holds(connection, name, digest, head.root, known):
+            raise Damaged(f"I2: {name[0]!r}[{name[2]!r}] does not lead to the root of commit {head.seq}")
+    return (
+        f"{commits} commits follow from each other by chain; {len(newest)} of {len(names)} entries that they changed "
+        "lead to the newest root"
+    )
+
+
+def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
+    """Check everything that would be in the store: root from all entries, count, the newest commits' chain.
+
+    Says in *found* what SQLite will see then, and how it was checked.
+
+    Args:
+        engine: not connected.
+        found: what inspect() found.
+        with_journal: with what SQLite would take from its journal; otherwise the main file alone.
+
+    Raises:
+        Damaged: something contradicts something else, or others have the file open.
+    """
+    with engine.files.alone() as alone, ExitStack() as stack:
+        if not alone:
+            raise Damaged("others have the file open.")
+        pages = Pages(page_size(engine.header), b"", {}, 0)
+        if with_journal and engine.files.size("-wal"):
+            data = stack.enter_context(engine.files.sidecar_bytes("-wal"))
+            scan = scan_wal(data, page_size(engine.header))
+            if scan.committed:
+                pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
+        elif with_journal and engine.files.size("-journal"):
+            undo = engine.files.sidecar("-journal")
+            journal = scan_journal(undo)
+            if journal.pages:
+                pages = Pages(journal.page_size, undo, journal.pages, journal.initial_pages)
+        facts = prove_entries(stack.enter_context(file_facts.reading(engine, pages)))
+        found.after, found.marker, found.audited = facts.head, facts.marker, facts.audited
+        found.checked = f"{facts.head.count} entries were hashed anew and have the newest commit's root"
+
+
+def prove_entries(connection: Connection) -> Facts:
+    """Check everything that a connection sees: root from all entries, count, the newest commits' chain.
+
+    Raises:
+        Damaged: something contradicts something else.
+    """
+    facts = file_facts.read(connection)
+    if not file_facts.is_coherent(connection, facts):
+        raise Damaged("the newest commit does not follow from the one before.")
+    builder = RootBuilder()
+    leaves = sha256()
+    for collection, key, stored in state.scan_all(connection):
+        raw = name_bytes(stored_name(collection, key))
+        digest = leaf(raw, stored)
+        leaves.update(digest)
+        builder.add(digest, rank(raw))
+    if builder.finish() != (facts.head.root, facts.head.count):
+        raise Damaged("the entries do not have the root of the newest commit.")
+    if not merkle.is_over(connection, leaves.digest(), facts.head.root):
+        raise Damaged("the tree is not the one of the entries.")
+    return facts

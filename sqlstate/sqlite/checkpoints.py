@@ -1,0 +1,182 @@
+"""When SQLite's WAL is moved into the main file, and what keeps it from being: readers that read for long."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from contextlib import suppress
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+from sqlstate.errors import Busy, StoreError, StoreFull, StoreIOError, WalPinned
+from sqlstate.sqlite import lock_holders
+from sqlstate.sqlite.settings import WAL_BYTES_MAX
+from sqlstate.sqlite.writer_lock import thread_name
+
+if TYPE_CHECKING:
+    from sqlstate.sqlite.connection import Connection, Journal
+    from sqlstate.sqlite.counters import Counting
+    from sqlstate.sqlite.life import Life
+    from sqlstate.sqlite.readers import Readers
+    from sqlstate.sqlite.sidecars import StoreFiles
+
+# Smaller ones would meet one commit in a hundred; larger ones take longer, and leave more to recover.
+CHECKPOINT_PAGES: Final = 4096
+# So long does a commit wait for readers, seldom, where SQLite's WAL would grow and grow: readers that overlap
+# keep it from being begun anew for ever, however short each of them is.
+PATIENCE_SECONDS: Final = 0.1
+SYNCS_WITHOUT_WAL: Final = 5  # the journal twice, its folder twice, the file
+
+
+class Checkpointer:
+    """Checkpoints of one writing connection: when they are due, and how far SQLite's WAL grows between them.
+
+    Call it while holding the writer lock.
+
+    Args:
+        writer: the writing connection.
+        files: of the store.
+        readers: of the same handle; one that reads for long keeps SQLite from beginning its WAL again.
+        counters: of the handle.
+        life: of the handle; a checkpoint that fails ends it.
+    """
+
+    def __init__(self, writer: Connection, files: StoreFiles, readers: Readers, counters: Counting, life: Life) -> None:
+        self._writer = writer
+        self._files = files
+        self._readers = readers
+        self._counters = counters
+        self._life = life
+        self.journal: Journal = "delete"
+        self.wal_pages = 0
+        """Pages in SQLite's WAL after the newest commit of this connection."""
+        self._written = 0
+        self._first_sync = True
+        self._pages_seen = 0
+        self._carried = 0  # frames of SQLite's WAL that the newest checkpoint found in the main file
+        self._retry_at = 0  # pages of SQLite's WAL at which the next checkpoint is due; 0 before the first
+        self._warned = False
+
+    def run(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
+        """Move SQLite's WAL into the main file as far as readers allow.
+
+        Args:
+            seq: number of the commit that was made just before, if it was a numbered one.
+            patience: seconds to wait for readers to end, so that SQLite can begin its WAL anew.
+
+        Returns the frames in SQLite's WAL, and how many of them are in the main file now.
+
+        Raises:
+            Busy: another connection is doing it.
+            StoreFull: the main file has no room for it; nothing is lost, and what is in SQLite's WAL stays there.
+            StoreIOError: the operating system refused; the handle refuses further work.
+        """
+        if self._readers.gone:
+            self._readers.reclaim()
+        began = time.perf_counter()
+        if self._readers.gone:  # who does nothing but write takes no reader, which would do it
+            with suppress(StoreError):
+                self._readers.reclaim()
+        try:
+            if patience:
+                with suppress(Busy):
+                    self._writer.checkpoint("restart", patience=patience)
+            frames, carried = self._writer.checkpoint()
+        except (Busy, StoreFull):
+            raise
+        except StoreError as e:
+            what = f"commit {seq}" if seq else "what was committed"
+            self._life.failure = f"the checkpoint after {what} failed"
+            raise StoreIOError(
+                f"{self._life.path}: {what} is durable, but the checkpoint after it failed ({e.__cause__ or e}). "
+                "This handle refuses further work; open the store again",
+                durable=seq or None,
+            ) from e
+        self._counters.checkpointed(time.perf_counter() - began)
+        if carried > self._carried:
+            self._counters.syncs += 2 if carried == frames else 1
+        self._carried = carried
+        return frames, carried
+
+    def make_room(self) -> None:
+        """Try to move all of SQLite's WAL into the main file, on a full disk: the next commit can use its room then."""
+        if self.journal == "wal":
+            with suppress(Busy, StoreFull):
+                self.run()
+
+    def seen_wal(self, _connection: object, _schema: str, pages: int) -> int:
+        """Take the number of pages in SQLite's WAL, after a commit; for Connection.on_commit()."""
+        self.wal_pages = pages
+        return 0
+
+    def count_commit(self) -> None:
+        """Count the frames and syncs of the commit that was made just before."""
+        written = self._writer.pages_written()
+        frames = written - self._written
+        self._written = written
+        self._counters.frames += frames
+        if self.journal != "wal":
+            self._counters.syncs += SYNCS_WITHOUT_WAL
+            return
+        anew = frames >= self.wal_pages  # nothing else is in it
+        if anew or self.wal_pages < self._pages_seen:  # by this process, or by another
+            self._carried = self._retry_at = 0
+            self._warned = False
+        self._pages_seen = self.wal_pages
+        self._counters.syncs += 1 + anew  # of its header
+        if self._first_sync:
+            self._first_sync = False
+            self._counters.syncs += 1  # of the folder
+
+    def bound_wal(self, seq: int = 0) -> None:
+        """Checkpoint when that is due; not in SQLite's hook, so that an error is seen instead of swallowed."""
+        if self.wal_pages >= max(CHECKPOINT_PAGES, self._retry_at):
+            with suppress(Busy, StoreFull):  # another process is at it, or the disk is full; a later commit looks again
+                self._fold_wal(seq)
+
+    def _fold_wal(self, seq: int) -> None:
+        """Checkpoint. If SQLite did not begin its WAL anew after the one before: wait for readers, or tell of them."""
+        pages, earlier = self.wal_pages, self._retry_at
+        # While a reader keeps it there is little to gain by trying at each commit, and time to lose.
+        self._retry_at = pages + max(1, CHECKPOINT_PAGES // 4)
+        patience = 0.0
+        if earlier:
+            with suppress(StoreIOError):  # what was committed is durable, whatever the system says of the -wal
+                if self._files.size("-wal") > WAL_BYTES_MAX:
+                    self._tell_pinned()
+            if pages >= 2 * CHECKPOINT_PAGES and not self._read_for_long():
+                patience = PATIENCE_SECONDS
+                self._retry_at = pages * 3 // 2  # another process may be reading for hours
+        self.run(seq, patience=patience)
+
+    def _read_for_long(self) -> bool:
+        """Return True if waiting for this handle's readers is in vain."""
+        me, long_ago = threading.get_ident(), time.monotonic() - PATIENCE_SECONDS
+        return any(each.thread == me or each.since < long_ago for each in self._readers.lent)
+
+    def _tell_pinned(self) -> None:
+        self._counters.pinned += 1
+        if self._warned:
+            return
+        self._warned = True
+        with suppress(WalPinned):  # even if the user made it an error: what was committed is durable
+            warnings.warn(
+                f"{self._files.real_path}-wal has grown to {self._files.size('-wal') >> 20} MB, and grows on until a "
+                f"reader ends: {self._oldest_readers()}. Nothing is lost; end what reads for long",
+                WalPinned,
+                stacklevel=2,
+            )
+
+    def _oldest_readers(self) -> str:
+        """Name the oldest reader of this handle, and other processes that read at this moment."""
+        found = []
+        own = self._readers.lent
+        if own:
+            oldest = min(own, key=attrgetter("since"))
+            age = time.monotonic() - oldest.since
+            found.append(f"{oldest.use} of this handle, begun {age:.1f} s ago by thread {thread_name(oldest.thread)!r}")
+        readers = lock_holders.of_reading(self._life.path)
+        found += [str(each) for each in readers if each.pid != os.getpid() or not own]
+        return ", ".join(found) or "one of another process, or one that has just ended"

@@ -1,0 +1,70 @@
+"""The settings of SQLite that make a commit of a store durable, and those of a file that is still being made."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from sqlstate.errors import Busy, StoreIOError
+from sqlstate.sqlite.busy import BUSY_SLEEP_SECONDS
+
+if TYPE_CHECKING:
+    from sqlstate.sqlite.connection import Connection, Journal
+
+CACHE_KIB: Final = 32 * 1024
+WAL_BYTES_MAX: Final = 64 << 20
+SYNCHRONOUS: Final[dict[Journal, int]] = {"wal": 2, "delete": 3}  # FULL and EXTRA
+
+
+def apply(connection: Connection, journal: Journal, *, read_only: bool) -> None:
+    """Apply the settings that every connection of a store has."""
+    level = SYNCHRONOUS[journal]
+    settings = [
+        f"synchronous={level}",
+        f"cache_size=-{CACHE_KIB}",
+        "mmap_size=0",
+        "cell_size_check=1",
+        "wal_autocheckpoint=0",
+        f"journal_size_limit={WAL_BYTES_MAX}",  # what a -wal has grown to, it would keep
+        f"query_only={int(read_only)}",
+    ]
+    if sys.platform == "darwin":
+        settings += ["fullfsync=1", "checkpoint_fullfsync=1"]
+    for setting in settings:
+        connection.rows(f"PRAGMA {setting}")
+    if connection.value("PRAGMA synchronous") != level:
+        raise StoreIOError(
+            f"{connection.path}: SQLite did not accept synchronous={level}; commits would not be durable"
+        )
+
+
+def apply_to_new_file(connection: Connection) -> None:
+    """Apply the settings for a new file that nobody else knows, and that its maker syncs as a whole."""
+    for setting in ("journal_mode=MEMORY", "synchronous=OFF", "mmap_size=0", "cell_size_check=1"):
+        connection.rows(f"PRAGMA {setting}")
+
+
+def set_journal(connection: Connection, journal: Journal) -> None:
+    """Make the file use *journal*; waits while others have it open.
+
+    Raises:
+        Busy: another connection was in the way for the whole timeout.
+    """
+    until = time.monotonic() + connection.busy.timeout
+    while True:
+        try:
+            if connection.value(f"PRAGMA journal_mode={journal}") == journal:
+                return
+        except Busy:  # SQLite does not call the busy handler here
+            if time.monotonic() >= until:
+                raise
+        if time.monotonic() >= until:
+            raise Busy(f"{connection.path}: the journal mode could not be set while others use the file; try again")
+        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+
+
+def synchronous(connection: Connection) -> str:
+    """Return how SQLite syncs: FULL or EXTRA."""
+    return ("OFF", "NORMAL", "FULL", "EXTRA")[connection.value("PRAGMA synchronous")]
