@@ -64,13 +64,13 @@ if TYPE_CHECKING:
     from sqlstate.store.collection import Collection as Collection
     from sqlstate.store.collection import CollectionView as CollectionView
     from sqlstate.store.opening import open as open  # noqa: A004, the word every Python programmer looks for
+    from sqlstate.store.snapshot import Snapshot as Snapshot
     from sqlstate.store.staged import StagedTransaction as StagedTransaction
     from sqlstate.store.staged import Uncommitted as Uncommitted
     from sqlstate.store.staged import WriteAheadLog as WriteAheadLog
     from sqlstate.store.store import Stats as Stats
     from sqlstate.store.store import Store as Store
     from sqlstate.store.transaction import ABSENT as ABSENT
-    from sqlstate.store.transaction import Snapshot as Snapshot
     from sqlstate.store.transaction import Transaction as Transaction
     from sqlstate.tables.audit import AuditEntry as AuditEntry
     from sqlstate.tables.wal import Head as Head
@@ -136,6 +136,7 @@ _MODULES = {
     "proof": ("Proof",),
     "recovery.recover": ("RecoveryReport",),
     "maintenance.repair.repair": ("RepairReport", "repair"),
+    "store.snapshot": ("Snapshot",),
     "store.staged": (
         "StagedTransaction",
         "Uncommitted",
@@ -147,7 +148,6 @@ _MODULES = {
     ),
     "store.transaction": (
         "ABSENT",
-        "Snapshot",
         "Transaction",
     ),
     "tables.wal": (

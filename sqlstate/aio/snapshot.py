@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Name, Stored
+    from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
-    from sqlstate.store.transaction import Snapshot
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from sqlstate.aio.scan import AsyncScan, Row, StoredRows
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
-    from sqlstate.store.transaction import Snapshot, Transaction
+    from sqlstate.store.transaction import Transaction
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 

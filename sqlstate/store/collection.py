@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue
 from sqlstate.format.names import (
     Codec,
     Key,
-    Name,
     Stored,
     check_bound,
     first_name,
@@ -21,56 +20,12 @@ from sqlstate.format.names import (
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from sqlstate.store.access import Reads, Writable, Writes
 
 T = TypeVar("T")
 D = TypeVar("D")
-R = TypeVar("R")
 
 _UNSET: Final[Any] = object()
-
-
-class Reads(Protocol):
-    """What a collection reads through: a store, a transaction or a snapshot."""
-
-    def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order."""
-
-    def count(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-
-
-class Writes(Reads, Protocol):
-    """An open transaction."""
-
-    def put_stored(self, name: Name, stored: Stored) -> None:
-        """Put an entry."""
-
-    def delete_stored(self, name: Name) -> None:
-        """Delete an entry, if there is one."""
-
-
-class Writable(Reads, Protocol):
-    """What a collection writes through: a store or a transaction."""
-
-    def put_stored(self, name: Name, stored: Stored) -> None:
-        """Put an entry: a transaction of its own, or part of the one that is open."""
-
-    def run(self, work: Callable[[Writes], R]) -> R:
-        """Return what *work* returns of one transaction, made for it, or of the one that is open.
-
-        It may be called in another thread. It changes nothing if it raises.
-        """
-
-    def writing(self) -> AbstractContextManager[Writes]:
-        """Return a block whose writes are one transaction, or part of the one that is open.
-
-        An exception in the block undoes those of the block alone.
-        """
 
 
 class CollectionView(Mapping[Key, T], Generic[T]):

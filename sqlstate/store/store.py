@@ -21,12 +21,12 @@ from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check import check
 from sqlstate.proving import commits as history
 from sqlstate.proving.entries import Provable
-from sqlstate.sqlite.blocks import Block
 from sqlstate.store import watch as watching
 from sqlstate.store.batch import BatchBlock
 from sqlstate.store.collection import Collection
+from sqlstate.store.snapshot import Snapshot
 from sqlstate.store.staged import StagedTransaction, WriteAheadLog
-from sqlstate.store.transaction import JSON, Snapshot, Transaction, check_note, codec_for
+from sqlstate.store.transaction import JSON, Transaction, TransactionBlock, check_note, codec_for
 from sqlstate.tables import audit, state, wal
 from sqlstate.tables import merkle as tree
 
@@ -620,34 +620,3 @@ class Store(Provable):
                 f"{self._engine.path}: {what}() cannot be called inside a transaction or batch of the same thread; "
                 "leave its block first. Nothing was changed"
             )
-
-
-class TransactionBlock(Block):
-    """A block that is a transaction: of its own, or part of what this thread has open."""
-
-    __slots__ = ("_group", "_note", "_outer", "_txn")
-
-    def __init__(self, group: GroupCommit[Transaction], note: str) -> None:
-        super().__init__()
-        self._group = group
-        self._note = note
-
-    def enter(self) -> Transaction:
-        """Begin it; one of its own waits for the writing connection."""
-        self._outer = self._group.own.get()
-        self._group.writer.nothing_made()
-        begin = self._group.begin if self._outer is None else self._outer.begin_inside
-        self._txn: Transaction = begin(self._note, self.over)
-        return self._txn
-
-    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Make it durable, or undo it."""
-        group = self._group
-        try:
-            if self._outer is None:
-                group.end(self.over, self._txn, keep=kind is None)
-            else:
-                self._outer.end_inside(self.over, self._txn, keep=kind is None)
-        except BaseException as e:
-            group.writer.tell(e)
-            raise

@@ -1,30 +1,25 @@
-"""Transactions and snapshots: what happens between `with` and the end of its block."""
+"""Transactions: what happens between `with` and the end of its block."""
 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
-from sqlstate.errors import Conflict, InvalidOption, InvalidValue, StoreClosed, TransactionEnded
+from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Codec, Key, Name, Stored, check_collection, make_name, same, stored_name
-from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.blocks import Block
-from sqlstate.sqlite.readers import Lease, ended
-from sqlstate.store.collection import Collection, CollectionView
+from sqlstate.store.collection import Collection
 from sqlstate.tables import merkle as tree
-from sqlstate.tables import state, wal
+from sqlstate.tables import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlstate.commit.commit import Writer
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.sqlite.blocks import Over
-    from sqlstate.sqlite.connection import Connection
-    from sqlstate.sqlite.engine import Engine
-    from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 
@@ -370,106 +365,32 @@ class Nested(Block):
         self._txn.end_inside(self.over, self._txn, keep=kind is None)
 
 
-class Snapshot(Provable):
-    """The store as one commit left it, for reading while others write. Made by `store.snapshot()`.
+class TransactionBlock(Block):
+    """A block that is a transaction: of its own, or part of what this thread has open."""
 
-    `view["users"]` is a mapping that can be read; `view.head` is the commit. One thread at a time.
-    While it is open, SQLite's WAL cannot be folded beyond it: keep it short.
-    """
+    __slots__ = ("_group", "_note", "_outer", "_txn")
 
-    __slots__ = ("__weakref__", "_ended", "_lease", "_life", "head", "store_id")
+    def __init__(self, group: GroupCommit[Transaction], note: str) -> None:
+        super().__init__()
+        self._group = group
+        self._note = note
 
-    head: Head
-    """The commit that is seen."""
-    store_id: bytes
-    """The store that it is of, 16 bytes."""
+    def enter(self) -> Transaction:
+        """Begin it; one of its own waits for the writing connection."""
+        self._outer = self._group.own.get()
+        self._group.writer.nothing_made()
+        begin = self._group.begin if self._outer is None else self._outer.begin_inside
+        self._txn: Transaction = begin(self._note, self.over)
+        return self._txn
 
-    def __init__(self, engine: Engine, meta: Meta) -> None:
-        self._life = engine.life
-        self._ended = False
-        self.store_id = meta.store_id
-        self._lease = Lease(engine.readers, "a snapshot")
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Make it durable, or undo it."""
+        group = self._group
         try:
-            self.head = wal.last(self._lease.connection, meta)[1]
-        except BaseException:
-            self._lease.end()
+            if self._outer is None:
+                group.end(self.over, self._txn, keep=kind is None)
+            else:
+                self._outer.end_inside(self.over, self._txn, keep=kind is None)
+        except BaseException as e:
+            group.writer.tell(e)
             raise
-
-    def __getitem__(self, collection: str) -> CollectionView[Any]:
-        """Return a collection as it was."""
-        return CollectionView(self, check_collection(collection), JSON)
-
-    @overload
-    def collection(self, name: str) -> CollectionView[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> CollectionView[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> CollectionView[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as it was."""
-        return CollectionView(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
-
-    def collections(self) -> list[str]:
-        """Return the names of all collections that had entries."""
-        return state.collections(self._reader())
-
-    def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-        return state.get(self._reader(), name[0], name[2])
-
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order."""
-        return self._rows(lambda connection, rest: state.chunk(connection, rest, values=values), span)
-
-    def scan_all(self) -> Iterator[tuple[str, Key, Stored]]:
-        """Yield (collection, key, stored value) of every entry, in order."""
-        first: tuple[str, Key] = ("", "")
-        return self._rows(state.chunk_of_all, first)
-
-    def count(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-        connection = self._reader()
-        return tree.count(connection, start, stop)
-
-    @contextmanager
-    def _state(self) -> Iterator[tuple[Connection, Head]]:
-        yield self._reader(), self.head
-
-    def close(self) -> None:
-        """Let go of the commit. Called by the end of the block. Iterators of it end: their next step says so."""
-        self._ended = True
-        self._lease.end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
-        """Yield rows in chunks, each read by a statement that has ended."""
-        self._life.check()  # of a store that is closed already, it says so
-        left: R | None = rest
-        while left is not None:
-            try:
-                rows, left = read(self._reader(), left)
-            except StoreClosed as e:
-                if self._life.closed:
-                    raise ended(self._life, "the snapshot") from e
-                raise
-            for row in rows:
-                self._check_open()
-                yield row
-        self._check_open()
-
-    def _check_open(self) -> None:
-        """Raise if what an iterator reads has ended."""
-        if self._life.closed and not self._ended:
-            raise ended(self._life, "the snapshot")
-        if self._ended or self._life.forked:
-            self._reader()
-
-    def _reader(self) -> Connection:
-        if self._ended:
-            self._life.check_forked()
-            raise TransactionEnded("the snapshot has ended; take one with store.snapshot()")
-        self._life.check()
-        return self._lease.connection

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sqlstate.cli.drill.report import DrillReport
     from sqlstate.cli.drill.writer import Put
     from sqlstate.format.names import Key, Stored
+    from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
-    from sqlstate.store.transaction import Snapshot
     from sqlstate.tables.wal import Head, Record
 
 

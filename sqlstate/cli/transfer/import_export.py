@@ -29,12 +29,14 @@ from sqlstate.errors import Damaged, ImportRejected, InvalidInput, InvalidOption
 from sqlstate.files.replace import belongs_to, replacing
 from sqlstate.format.names import Codec, Key, Name, Stored, check_collection, make_name
 from sqlstate.sqlite.connection import Connection
-from sqlstate.store.collection import CollectionView, Reads
+from sqlstate.store.collection import CollectionView
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
+    from sqlstate.store.access import Reads
+    from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
-    from sqlstate.store.transaction import Snapshot, Transaction
+    from sqlstate.store.transaction import Transaction
     from sqlstate.tables.wal import Head
 
 Progress = Callable[[int, int | None], None]
