@@ -1,17 +1,25 @@
-"""What collections read and write through: the object behind a store, a transaction, a batch or a snapshot."""
+"""What collections read and write through.
+
+Each public object that has collections is a face of a private one, which knows entries as they are stored: that of a
+Store is a StoreEntries, of a Transaction an OpenTransaction, of a Batch an OpenBatch, of a Snapshot an OpenSnapshot.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from sqlstate.errors import StoreUnusable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from sqlstate.commit.commit import Writer
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")
+E_co = TypeVar("E_co", covariant=True)
 
 
 class Reads(Protocol):
@@ -54,3 +62,24 @@ class Writable(Reads, Protocol):
 
         An exception in the block undoes those of the block alone.
         """
+
+
+class Face(Protocol[E_co]):
+    """A public object with a private one behind it."""
+
+    @property
+    def _entries(self) -> E_co: ...
+
+
+def entries_of(face: Face[E_co]) -> E_co:
+    """Return the private object behind *face*, through which this package's own modules reach stored entries."""
+    return face._entries  # noqa: SLF001, the one place
+
+
+def refuse_inside(writer: Writer, what: str) -> None:
+    """Raise StoreUnusable if this thread has a transaction or batch open: *what* cannot be called inside one."""
+    if writer.own.get() is not None:
+        raise StoreUnusable(
+            f"{writer.engine.path}: {what}() cannot be called inside a transaction or batch of the same thread; "
+            "leave its block first. Nothing was changed"
+        )

@@ -11,6 +11,7 @@ from sqlstate.format.names import (
     Key,
     Stored,
     check_bound,
+    check_collection,
     first_name,
     make_name,
     next_collection,
@@ -26,6 +27,18 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 _UNSET: Final[Any] = object()
+
+JSON: Final[Codec[Any]] = Codec()
+"""Values without a type: bytes, or a JSON document."""
+
+
+def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
+    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
+
+    Raises:
+        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+    """
+    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
 
 
 class CollectionView(Mapping[Key, T], Generic[T]):
@@ -292,6 +305,42 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), values=False):
                 txn.delete_stored(stored_name(self.name, key))
+
+
+class Collections:
+    """What has collections that can be read and written: a store, a transaction or a batch."""
+
+    __slots__ = ()
+
+    _entries: Writable
+
+    def __getitem__(self, collection: str) -> Collection[Any]:
+        """Return a collection; it exists while it has entries.
+
+        Raises:
+            InvalidName: the name is not text of 1 to 255 bytes.
+        """
+        return Collection(self._entries, check_collection(collection), JSON)
+
+    @overload
+    def collection(self, name: str) -> Collection[Any]: ...
+    @overload
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*.
+
+        Args:
+            name: text of 1 to 255 bytes.
+            type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode;
+                None for values without a type. It is not recorded in the file.
+            forbid_unknown: reading a document raises InvalidValue if it has members which the type has no field
+                for, at any depth. Otherwise they are left out of what is read, and lost when that is written back.
+
+        Raises:
+            InvalidName: the name cannot be one.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+        """
+        return Collection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
 
 def _pairs(other: Any) -> Iterable[tuple[Any, Any]]:

@@ -9,8 +9,7 @@ from sqlstate.errors import StoreClosed, TransactionEnded
 from sqlstate.format.names import check_collection
 from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.readers import Lease, ended
-from sqlstate.store.collection import CollectionView
-from sqlstate.store.transaction import JSON, codec_for
+from sqlstate.store.collection import JSON, CollectionView, codec_for
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state, wal
 
@@ -35,12 +34,56 @@ class Snapshot(Provable):
     While it is open, SQLite's WAL cannot be folded beyond it: keep it short.
     """
 
-    __slots__ = ("__weakref__", "_ended", "_lease", "_life", "head", "store_id")
+    __slots__ = ("__weakref__", "_entries", "head", "store_id")
 
     head: Head
     """The commit that is seen."""
     store_id: bytes
     """The store that it is of, 16 bytes."""
+
+    def __init__(self, entries: OpenSnapshot) -> None:
+        self._entries = entries
+        self.head = entries.head
+        self.store_id = entries.store_id
+
+    def __getitem__(self, collection: str) -> CollectionView[Any]:
+        """Return a collection as it was."""
+        return CollectionView(self._entries, check_collection(collection), JSON)
+
+    @overload
+    def collection(self, name: str) -> CollectionView[Any]: ...
+    @overload
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> CollectionView[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> CollectionView[Any]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*, as it was."""
+        return CollectionView(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections that had entries."""
+        return self._entries.collections()
+
+    def close(self) -> None:
+        """Let go of the commit. Called by the end of the block. Iterators of it end: their next step says so."""
+        self._entries.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Connection, Head]]:
+        yield self._entries.reader(), self.head
+
+
+class OpenSnapshot:
+    """What a Snapshot is the face of: one commit, and the lease on the connection that reads it."""
+
+    __slots__ = ("_ended", "_lease", "_life", "head", "store_id")
+
+    head: Head
+    store_id: bytes
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self._life = engine.life
@@ -53,25 +96,13 @@ class Snapshot(Provable):
             self._lease.end()
             raise
 
-    def __getitem__(self, collection: str) -> CollectionView[Any]:
-        """Return a collection as it was."""
-        return CollectionView(self, check_collection(collection), JSON)
-
-    @overload
-    def collection(self, name: str) -> CollectionView[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> CollectionView[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> CollectionView[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as it was."""
-        return CollectionView(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
-
     def collections(self) -> list[str]:
         """Return the names of all collections that had entries."""
-        return state.collections(self._reader())
+        return state.collections(self.reader())
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
-        return state.get(self._reader(), name[0], name[2])
+        return state.get(self.reader(), name[0], name[2])
 
     def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
         """Yield (key, stored value) in order."""
@@ -84,23 +115,13 @@ class Snapshot(Provable):
 
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
-        connection = self._reader()
+        connection = self.reader()
         return tree.count(connection, start, stop)
 
-    @contextmanager
-    def _state(self) -> Iterator[tuple[Connection, Head]]:
-        yield self._reader(), self.head
-
     def close(self) -> None:
-        """Let go of the commit. Called by the end of the block. Iterators of it end: their next step says so."""
+        """Release the commit, and end its iterators."""
         self._ended = True
         self._lease.end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
         """Yield rows in chunks, each read by a statement that has ended."""
@@ -108,7 +129,7 @@ class Snapshot(Provable):
         left: R | None = rest
         while left is not None:
             try:
-                rows, left = read(self._reader(), left)
+                rows, left = read(self.reader(), left)
             except StoreClosed as e:
                 if self._life.closed:
                     raise ended(self._life, "the snapshot") from e
@@ -123,9 +144,10 @@ class Snapshot(Provable):
         if self._life.closed and not self._ended:
             raise ended(self._life, "the snapshot")
         if self._ended or self._life.forked:
-            self._reader()
+            self.reader()
 
-    def _reader(self) -> Connection:
+    def reader(self) -> Connection:
+        """Return the connection that reads the commit."""
         if self._ended:
             self._life.check_forked()
             raise TransactionEnded("the snapshot has ended; take one with store.snapshot()")

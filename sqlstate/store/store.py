@@ -7,26 +7,27 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from sqlstate import headlog
 from sqlstate.commit.commit import Writer, now
 from sqlstate.commit.group import GroupCommit
-from sqlstate.errors import Busy, InvalidOption, StoreError, StoreFull, StoreUnusable
+from sqlstate.errors import Busy, InvalidOption, StoreError, StoreFull
 from sqlstate.files import replace as files
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import Key, Name, Stored, check_collection, check_number
+from sqlstate.format.names import check_number
 from sqlstate.maintenance.backup import backup
 from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check import check
 from sqlstate.proving import commits as history
 from sqlstate.proving.entries import Provable
 from sqlstate.store import watch as watching
+from sqlstate.store.access import refuse_inside
 from sqlstate.store.batch import BatchBlock
-from sqlstate.store.collection import Collection
-from sqlstate.store.snapshot import Snapshot
-from sqlstate.store.staged import StagedTransaction, WriteAheadLog
-from sqlstate.store.transaction import JSON, Transaction, TransactionBlock, check_note, codec_for
+from sqlstate.store.collection import Collections
+from sqlstate.store.snapshot import OpenSnapshot, Snapshot
+from sqlstate.store.staged import Session, StagedTransaction, WriteAheadLog
+from sqlstate.store.transaction import OpenTransaction, TransactionBlock, WriteBlock, check_note, on_face
 from sqlstate.tables import audit, state, wal
 from sqlstate.tables import merkle as tree
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.requests import Future, Request
     from sqlstate.errors import CommitOutcomeUnknown
+    from sqlstate.format.names import Key, Name, Stored
     from sqlstate.headlog import SignedHead, Signer
     from sqlstate.maintenance.backup.backup import BackupReport, Progress
     from sqlstate.maintenance.check.check import CheckReport, Level
@@ -43,14 +45,14 @@ if TYPE_CHECKING:
     from sqlstate.recovery.recover import RecoveryReport
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.counters import Counters
-    from sqlstate.store.batch import Batch
+    from sqlstate.store.batch import Batch, OpenBatch
     from sqlstate.store.staged import Uncommitted
+    from sqlstate.store.transaction import Transaction
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
-Mode = Literal["full", "group"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def check_timeout(timeout: float) -> None:
         raise InvalidOption(f"timeout={timeout!r} is not a number of seconds, 0 or more")
 
 
-class Store(Provable):
+class Store(Collections, Provable):
     """One open store. Made by `sqlstate.open()`; close it, or use it in a `with` block.
 
     Collections: `store["settings"]`, collection() for typed values, collections(). Several writes at once:
@@ -97,15 +99,17 @@ class Store(Provable):
     All threads of a process can share one Store.
     """
 
+    _entries: StoreEntries
+
     def __init__(self, writer: Writer, recovery: RecoveryReport, limits: tuple[int, float]) -> None:
         self._engine = writer.engine
         self._engine.count_anew()
         self._meta = writer.meta
         self._writer = writer
-        self._own: Callable[[], Transaction | Batch | None] = writer.own.get
-        """Returns what this thread has open, if anything."""
-        self._group = GroupCommit(writer, Transaction, *limits)
-        self._wal = WriteAheadLog(writer)
+        self._group = GroupCommit(writer, OpenTransaction, *limits)
+        self._entries = StoreEntries(self._group, writer)
+        self._session = Session(writer)
+        self._wal = WriteAheadLog(self._session)
         self._recovery = recovery
 
     @property
@@ -128,41 +132,9 @@ class Store(Provable):
         """What was found when this handle was opened, and what was done about it."""
         return self._recovery
 
-    def __getitem__(self, collection: str) -> Collection[Any]:
-        """Return a collection; it exists while it has entries.
-
-        Raises:
-            InvalidName: the name is not text of 1 to 255 bytes.
-        """
-        return Collection(self, check_collection(collection), JSON)
-
-    @overload
-    def collection(self, name: str) -> Collection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*.
-
-        Args:
-            name: text of 1 to 255 bytes.
-            type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode;
-                None for values without a type. It is not recorded in the file.
-            forbid_unknown: reading a document raises InvalidValue if it has members which the type has no field
-                for, at any depth. Otherwise they are left out of what is read, and lost when that is written back.
-
-        Raises:
-            InvalidName: the name cannot be one.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
-        """
-        return Collection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
-
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order."""
-        txn = self._own()
-        if txn is not None:
-            return txn.collections()
-        with self._engine.reading() as connection:
-            return state.collections(connection)
+        return self._entries.collections()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.collections())
@@ -201,15 +173,7 @@ class Store(Provable):
         Raises:
             Busy, Conflict, StoreFull, CommitOutcomeUnknown, ReadOnly: as transaction().
         """
-        if self._own() is not None or self._group.is_free():
-            with self.transaction(note) as txn:
-                return work(txn)
-        self._writer.nothing_made()
-        try:
-            return self._group.run(work, check_note(note))
-        except BaseException as e:
-            self._writer.tell(e)
-            raise
+        return self._entries.run(on_face(work), check_note(note))
 
     def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
         """Have *work* called in its turn with a transaction of its own, and return at once.
@@ -226,8 +190,8 @@ class Store(Provable):
             StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
             ReadOnly: the store was opened with read_only=True.
         """
-        self._refuse_inside("submit")
-        return self._group.submit(work, check_note(note))
+        refuse_inside(self._writer, "submit")
+        return self._group.submit(on_face(work), check_note(note))
 
     def barrier(self) -> Head:
         """Wait until everything that was submitted before is done, and return the newest commit.
@@ -236,19 +200,9 @@ class Store(Provable):
             StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
             Busy, CommitOutcomeUnknown: what it waited for met that.
         """
-        self._refuse_inside("barrier")
+        refuse_inside(self._writer, "barrier")
         self._group.barrier()
         return self.head()
-
-    def enqueue(self, request: Request) -> None:
-        """Have the store's own thread see to *request*. For this package's own modules.
-
-        Raises:
-            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
-            ReadOnly: the store was opened with read_only=True.
-        """
-        self._refuse_inside("enqueue")
-        self._group.enqueue(request)
 
     @property
     def durable(self) -> int:
@@ -271,7 +225,7 @@ class Store(Provable):
 
     def snapshot(self) -> Snapshot:
         """Return the store as the newest commit left it, for reading while others write. Use it in a `with` block."""
-        return Snapshot(self._engine, self._meta)
+        return Snapshot(self._entries.snapshot())
 
     def head(self) -> Head:
         """Return the newest commit: its number, root, count of entries, time, and the chain's digest."""
@@ -368,7 +322,7 @@ class Store(Provable):
             Damaged: a commit in the log is not what it must be; nothing was signed.
             StoreUnusable: as prove_commit().
         """
-        self._refuse_inside("signed_head")
+        refuse_inside(self._writer, "signed_head")
         with self._state() as (connection, head):
             # Computed from the commits alone: a digest that rotted must not get under a signature.
             log = history.History(connection, self._meta, stored=False)
@@ -408,7 +362,7 @@ class Store(Provable):
             return history.prove_consistency(connection, self._meta, old, head.seq if new is None else new)
 
     def _fill_log_blocks(self, what: str) -> None:
-        self._refuse_inside(what)
+        refuse_inside(self._writer, what)
         if not self._engine.read_only:
             with suppress(Busy, StoreFull):  # nothing was written, and a proof can do without
                 history.extend(self._writer)
@@ -423,14 +377,14 @@ class Store(Provable):
             StoreUnusable: this thread has a transaction open.
             Busy, StoreFull, ReadOnly: as for a transaction.
         """
-        return StagedTransaction(self._wal, self._wal.append("BEGIN", note=note).txn)
+        return StagedTransaction(self._session, self._wal.append("BEGIN", note=note).txn)
 
     def pending(self) -> list[Uncommitted]:
         """Return the staged transactions that dead processes left, for resume(), in the order of their beginning.
 
         There are some only if the store was opened with `recover="resume"`, or the other process died since.
         """
-        return self._wal.pending()
+        return self._session.pending()
 
     def resume(self, txn: int) -> StagedTransaction:
         """Go on with a staged transaction that a dead process left; from now on it is this handle's.
@@ -442,8 +396,8 @@ class Store(Provable):
             InvalidRecord: there is no such transaction, it has ended, or its process lives.
             Busy, StoreFull, ReadOnly: as for a transaction.
         """
-        self._wal.adopt(txn)
-        return StagedTransaction(self._wal, txn)
+        self._session.adopt(txn)
+        return StagedTransaction(self._session, txn)
 
     def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
         """Copy the newest commit's state into one file, while others go on writing; checked before it gets its name.
@@ -472,7 +426,7 @@ class Store(Provable):
             "root": done.head.root.hex(),
         }
         with suppress(StoreError):  # the backup is there all the same, and the next call says what became of the store
-            return replace(done, entry=self.record("backup", detail))
+            return replace(done, entry=self._record("backup", detail))
         return done
 
     def salvage(self, dest: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
@@ -491,8 +445,8 @@ class Store(Provable):
         """
         return backup.salvage(self._engine, self._meta, dest, progress=progress)
 
-    def record(self, kind: str, detail: Mapping[str, Any]) -> int:
-        """Append an entry to the audit trail, durably, and return its number. For this package's own modules."""
+    def _record(self, kind: str, detail: Mapping[str, Any]) -> int:
+        """Append an entry to the audit trail, durably, and return its number."""
         engine = self._engine
         with engine.writing():
             self._writer.marking.begin()
@@ -540,13 +494,13 @@ class Store(Provable):
             StoreFull: there is no room in the file for what is in SQLite's WAL. It is closed, and nothing is lost.
             StoreIOError: SQLite's WAL could not be moved into the file. Nothing is lost: the next open recovers.
         """
-        self._refuse_inside("close")
+        refuse_inside(self._writer, "close")
         try:
             self._group.close(self._engine.timeout)
             self._engine.close(self._writer.marking.rest)
         finally:
             if self._engine.life.closed:
-                self._wal.release()
+                self._session.release()
             else:
                 self._group.reopen()  # it was Busy: the store stays open
 
@@ -560,7 +514,20 @@ class Store(Provable):
     def __repr__(self) -> str:
         return f"<sqlstate.Store {self._engine.path!r}>"
 
-    # What collections ask of it.
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Connection, Head]]:
+        with self._engine.reading() as connection:
+            yield connection, wal.last(connection, self._meta)[1]
+
+
+class StoreEntries:
+    """What a Store is the face of where it comes to entries: what this thread has open, or else the newest commit."""
+
+    def __init__(self, group: GroupCommit[OpenTransaction], writer: Writer) -> None:
+        self._group = group
+        self._writer = writer
+        self._engine = writer.engine
+        self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.own.get
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -589,14 +556,6 @@ class Store(Provable):
         else:
             yield from self._engine.readers.scan(partial(state.chunk, values=values), span)
 
-    def look_after(self) -> None:
-        """See that somebody is at work if there is work. For this package's own modules."""
-        self._group.look_after()
-
-    def reclaim(self) -> None:
-        """Take back what scans and snapshots hold that nobody has any more. For this package's own modules."""
-        self._engine.readers.reclaim()
-
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         txn = self._own()
@@ -605,18 +564,48 @@ class Store(Provable):
         with self._engine.reading() as connection:
             return tree.count(connection, start, stop)
 
-    def writing(self) -> AbstractContextManager[Transaction]:
-        """Return a block whose writes are one transaction, or part of the one that this thread has open."""
-        return self.transaction()
-
-    @contextmanager
-    def _state(self) -> Iterator[tuple[Connection, Head]]:
+    def collections(self) -> list[str]:
+        """Return the names of all collections that have entries, in order."""
+        txn = self._own()
+        if txn is not None:
+            return txn.collections()
         with self._engine.reading() as connection:
-            yield connection, wal.last(connection, self._meta)[1]
+            return state.collections(connection)
 
-    def _refuse_inside(self, what: str) -> None:
-        if self._own() is not None:
-            raise StoreUnusable(
-                f"{self._engine.path}: {what}() cannot be called inside a transaction or batch of the same thread; "
-                "leave its block first. Nothing was changed"
-            )
+    def snapshot(self) -> OpenSnapshot:
+        """Return the newest commit, for reading."""
+        return OpenSnapshot(self._engine, self._writer.meta)
+
+    def run(self, work: Callable[[OpenTransaction], T], note: str = "") -> T:
+        """Return what *work* returns of a transaction of its own, once that is durable, or of the one that is open."""
+        if self._own() is not None or self._group.is_free():
+            with WriteBlock(self._group, note) as txn:
+                return work(txn)
+        self._writer.nothing_made()
+        try:
+            return self._group.run(work, note)
+        except BaseException as e:
+            self._writer.tell(e)
+            raise
+
+    def writing(self) -> WriteBlock:
+        """Return a block whose writes are one transaction, or part of the one that this thread has open."""
+        return WriteBlock(self._group)
+
+    def enqueue(self, request: Request) -> None:
+        """Have the store's own thread see to *request*.
+
+        Raises:
+            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
+            ReadOnly: the store was opened with read_only=True.
+        """
+        refuse_inside(self._writer, "enqueue")
+        self._group.enqueue(request)
+
+    def look_after(self) -> None:
+        """See that somebody is at work if there is work."""
+        self._group.look_after()
+
+    def reclaim(self) -> None:
+        """Take back the connections of scans and snapshots that were dropped."""
+        self._engine.readers.reclaim()

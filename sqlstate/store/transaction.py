@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import Codec, Key, Name, Stored, check_collection, make_name, same, stored_name
+from sqlstate.format.names import Key, Name, Stored, check_collection, make_name, same, stored_name
 from sqlstate.sqlite.blocks import Block
-from sqlstate.store.collection import Collection
+from sqlstate.store.collection import JSON, Collections
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -40,18 +39,6 @@ class Absent:
 
 
 ABSENT: Final = Absent()
-
-JSON: Final[Codec[Any]] = Codec()
-"""Values without a type: bytes, or a JSON document."""
-
-
-def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
-    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
-
-    Raises:
-        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
-    """
-    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
 
 
 def encode(name: Name, value: Any) -> Stored:
@@ -81,13 +68,72 @@ def check_note(note: str) -> str:
     return note
 
 
-class Transaction:
+class Transaction(Collections):
     """Puts and deletes that take effect together or not at all. Made by `store.transaction()`.
 
     It sees its own writes; nobody else does before it ends. Entries: put(), get(), delete(), expect();
     collections: `txn["users"]` is a mapping with all the methods of a Collection. It belongs to the thread
     that began it, and ends with its block.
     """
+
+    __slots__ = ("_entries",)
+
+    _entries: OpenTransaction
+
+    def __init__(self, entries: OpenTransaction) -> None:
+        self._entries = entries
+
+    def put(self, collection: str, key: Key, value: Any) -> None:
+        """Put an entry.
+
+        Args:
+            collection: name of the collection, 1 to 255 bytes of text; it exists while it has entries.
+            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
+            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
+
+        Raises:
+            InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
+        """
+        name = make_name(check_collection(collection), key)
+        self._entries.put_stored(name, encode(name, value))
+
+    @overload
+    def get(self, collection: str, key: Key) -> Any: ...
+    @overload
+    def get(self, collection: str, key: Key, default: Any) -> Any: ...
+    def get(self, collection: str, key: Key, default: Any = None) -> Any:
+        """Return the value of an entry as this transaction sees it, or *default* if there is none."""
+        return self[collection].get(key, default)
+
+    def delete(self, collection: str, key: Key) -> bool:
+        """Delete an entry, and tell whether there was one."""
+        name = make_name(check_collection(collection), key)
+        there = self._entries.get_stored(name) is not None
+        if there:
+            self._entries.delete_stored(name)
+        return there
+
+    def expect(self, collection: str, key: Key, value: Any) -> None:
+        """Go on only if the entry is *value* as this transaction sees it; ABSENT stands for no entry.
+
+        Values are compared as they are stored, so 1 and 1.0 differ.
+
+        Raises:
+            Conflict: it is not; leaving the block with it undoes the transaction.
+        """
+        name = make_name(check_collection(collection), key)
+        expected = None if value is ABSENT else encode(name, value)
+        actual = self._entries.get_stored(name)
+        if not same(actual, expected):
+            raise Conflict(collection, key, value, ABSENT if actual is None else JSON.decode(actual))
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections that have entries, as this transaction sees them."""
+        return self._entries.collections()
+
+
+class OpenTransaction:
+    """What a Transaction is the face of: its writes in memory, and the commit that they become part of."""
 
     __slots__ = (
         "_applied", "_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_life", "_nested", "_outer",
@@ -109,69 +155,6 @@ class Transaction:
         self._thread = threading.get_ident()
         self._broken = False
         self._ended = False
-
-    def put(self, collection: str, key: Key, value: Any) -> None:
-        """Put an entry.
-
-        Args:
-            collection: name of the collection, 1 to 255 bytes of text; it exists while it has entries.
-            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
-            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
-
-        Raises:
-            InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
-        """
-        name = make_name(check_collection(collection), key)
-        self.put_stored(name, encode(name, value))
-
-    @overload
-    def get(self, collection: str, key: Key) -> Any: ...
-    @overload
-    def get(self, collection: str, key: Key, default: Any) -> Any: ...
-    def get(self, collection: str, key: Key, default: Any = None) -> Any:
-        """Return the value of an entry as this transaction sees it, or *default* if there is none."""
-        return self[collection].get(key, default)
-
-    def delete(self, collection: str, key: Key) -> bool:
-        """Delete an entry, and tell whether there was one."""
-        name = make_name(check_collection(collection), key)
-        there = self.get_stored(name) is not None
-        if there:
-            self.delete_stored(name)
-        return there
-
-    def expect(self, collection: str, key: Key, value: Any) -> None:
-        """Go on only if the entry is *value* as this transaction sees it; ABSENT stands for no entry.
-
-        Values are compared as they are stored, so 1 and 1.0 differ.
-
-        Raises:
-            Conflict: it is not; leaving the block with it undoes the transaction.
-        """
-        name = make_name(check_collection(collection), key)
-        expected = None if value is ABSENT else encode(name, value)
-        actual = self.get_stored(name)
-        if not same(actual, expected):
-            raise Conflict(collection, key, value, ABSENT if actual is None else JSON.decode(actual))
-
-    def __getitem__(self, collection: str) -> Collection[Any]:
-        """Return a collection as this transaction sees it."""
-        return Collection(self, check_collection(collection), JSON)
-
-    @overload
-    def collection(self, name: str) -> Collection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as this transaction sees it."""
-        return Collection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
-
-    def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, as this transaction sees them."""
-        self.apply()
-        return state.collections(self._connection)
-
-    # What collections ask of it.
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -223,13 +206,18 @@ class Transaction:
         self.apply()
         return tree.count(self._connection, start, stop)
 
-    def run(self, work: Callable[[Transaction], R]) -> R:
+    def collections(self) -> list[str]:
+        """Return the names of all collections that have entries, as this transaction sees them."""
+        self.apply()
+        return state.collections(self._connection)
+
+    def run(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of this transaction."""
         return work(self)
 
-    def writing(self) -> Nested:
+    def writing(self) -> Part:
         """Return a block that is part of this transaction, all or nothing by itself."""
-        return Nested(self)
+        return Part(self)
 
     # What the store asks of it.
 
@@ -252,7 +240,7 @@ class Transaction:
         self._commit.apply(values)
         self._broken = False
 
-    def begin_inside(self, note: str, over: Over) -> Transaction:
+    def begin_inside(self, note: str, over: Over) -> OpenTransaction:
         """Begin a nested transaction: a savepoint.
 
         Raises:
@@ -264,7 +252,7 @@ class Transaction:
         self._nested.append((self._commit.mark(), over))
         return self
 
-    def end_inside(self, over: Over, _txn: Transaction, *, keep: bool) -> None:
+    def end_inside(self, over: Over, txn: OpenTransaction, *, keep: bool) -> None:  # noqa: ARG002, it is this one
         """End the newest nested transaction, whose block is *over* soon: keep its writes, or undo them."""
         self._check()  # which undoes those whose blocks were cut short
         if not self._nested or self._nested[-1][1] is not over:
@@ -347,40 +335,52 @@ class Transaction:
             )
 
 
-class Nested(Block):
-    """A block that is part of a transaction, all or nothing by itself."""
+class Outer(Protocol):
+    """What a transaction can be part of: another one, or a batch."""
 
-    __slots__ = ("_txn",)
+    def begin_inside(self, note: str, over: Over) -> OpenTransaction:
+        """Begin a transaction inside, for a block."""
 
-    def __init__(self, txn: Transaction) -> None:
+    def end_inside(self, over: Over, txn: OpenTransaction, *, keep: bool) -> None:
+        """End it: keep what it wrote, or undo that."""
+
+
+class Part(Block):
+    """A block that is part of a transaction or a batch, all or nothing by itself."""
+
+    __slots__ = ("_note", "_outer", "_txn")
+
+    def __init__(self, outer: Outer, note: str = "") -> None:
         super().__init__()
-        self._txn = txn
+        self._outer = outer
+        self._note = note
 
-    def enter(self) -> Transaction:
-        """Set a savepoint."""
-        return self._txn.begin_inside("", self.over)
+    def enter(self) -> Any:
+        """Begin it."""
+        self._txn = self._outer.begin_inside(self._note, self.over)
+        return self._txn
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         """Keep what was written, or undo it."""
-        self._txn.end_inside(self.over, self._txn, keep=kind is None)
+        self._outer.end_inside(self.over, self._txn, keep=kind is None)
 
 
-class TransactionBlock(Block):
+class WriteBlock(Block):
     """A block that is a transaction: of its own, or part of what this thread has open."""
 
     __slots__ = ("_group", "_note", "_outer", "_txn")
 
-    def __init__(self, group: GroupCommit[Transaction], note: str) -> None:
+    def __init__(self, group: GroupCommit[OpenTransaction], note: str = "") -> None:
         super().__init__()
         self._group = group
         self._note = note
 
-    def enter(self) -> Transaction:
+    def enter(self) -> Any:
         """Begin it; one of its own waits for the writing connection."""
         self._outer = self._group.own.get()
         self._group.writer.nothing_made()
         begin = self._group.begin if self._outer is None else self._outer.begin_inside
-        self._txn: Transaction = begin(self._note, self.over)
+        self._txn: OpenTransaction = begin(self._note, self.over)
         return self._txn
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -394,3 +394,28 @@ class TransactionBlock(Block):
         except BaseException as e:
             group.writer.tell(e)
             raise
+
+
+class TransactionBlock(WriteBlock):
+    """What `store.transaction()` returns."""
+
+    __slots__ = ()
+
+    def enter(self) -> Transaction:
+        """Begin it, and return its face."""
+        return Transaction(super().enter())
+
+
+class PartBlock(Part):
+    """What `batch.transaction()` returns."""
+
+    __slots__ = ()
+
+    def enter(self) -> Transaction:
+        """Begin it, and return its face."""
+        return Transaction(super().enter())
+
+
+def on_face(work: Callable[[Transaction], R]) -> Callable[[OpenTransaction], R]:
+    """Return a function of an open transaction that calls *work* with its face."""
+    return lambda txn: work(Transaction(txn))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlstate.cli.drill.writer import ACCOUNTS, BALANCE, NAMES
 from sqlstate.format.merkle import RootBuilder, leaf, rank
 from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.store.access import entries_of
 from sqlstate.tables import wal
 from sqlstate.tables.wal import Kind
 
@@ -154,7 +155,7 @@ class Replay:
         """Yield what differs in the entries of *view*, and whether its root is theirs."""
         root = RootBuilder()
         count = balances = 0
-        for collection, key, stored in view.scan_all():
+        for collection, key, stored in entries_of(view).scan_all():
             there = self.entries.get((collection, key))
             count += 1
             if there is None or there[0] != stored:
