@@ -68,10 +68,10 @@ if TYPE_CHECKING:
     from sqlstate.store.staged import StagedTransaction as StagedTransaction
     from sqlstate.store.staged import Uncommitted as Uncommitted
     from sqlstate.store.staged import WriteAheadLog as WriteAheadLog
-    from sqlstate.store.store import Stats as Stats
     from sqlstate.store.store import Store as Store
     from sqlstate.store.transaction import ABSENT as ABSENT
     from sqlstate.store.transaction import Transaction as Transaction
+    from sqlstate.store.upkeep import Stats as Stats
     from sqlstate.tables.audit import AuditEntry as AuditEntry
     from sqlstate.tables.wal import Head as Head
     from sqlstate.tables.wal import Kind as Kind
@@ -142,14 +142,12 @@ _MODULES = {
         "Uncommitted",
         "WriteAheadLog",
     ),
-    "store.store": (
-        "Stats",
-        "Store",
-    ),
+    "store.store": ("Store",),
     "store.transaction": (
         "ABSENT",
         "Transaction",
     ),
+    "store.upkeep": ("Stats",),
     "tables.wal": (
         "Head",
         "Kind",

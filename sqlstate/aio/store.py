@@ -19,8 +19,8 @@ from sqlstate.format.names import check_collection, check_number
 from sqlstate.store import opening
 from sqlstate.store.access import entries_of
 from sqlstate.store.collection import codec_for
-from sqlstate.store.store import check_timeout
 from sqlstate.store.transaction import check_note, on_face
+from sqlstate.store.watch import check_timeout
 
 if TYPE_CHECKING:
     import os
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from sqlstate.recovery.recover import Recover, RecoveryReport
     from sqlstate.sqlite.connection import Journal
     from sqlstate.store.opening import Mode
-    from sqlstate.store.store import Stats, Store, StoreEntries
+    from sqlstate.store.store import Store, StoreEntries
     from sqlstate.store.transaction import OpenTransaction, Transaction
+    from sqlstate.store.upkeep import Stats
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 

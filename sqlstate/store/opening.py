@@ -19,7 +19,8 @@ from sqlstate.recovery.sqlite_wal import scan_wal
 from sqlstate.sqlite.connection import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.engine import Engine
 from sqlstate.sqlite.overlay import Pages
-from sqlstate.store.store import Store, check_timeout
+from sqlstate.store.store import Store
+from sqlstate.store.watch import check_timeout
 from sqlstate.tables import audit, schema, wal
 from sqlstate.tables import meta as metadata
 from sqlstate.tables import migrations as migrate
