@@ -30,7 +30,9 @@ from sqlstate.cli.output import (
     write_list,
     write_object,
 )
-from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, entry_text, key_text, parse_document, quoted, value_text
+from sqlstate.cli.transfer.exact_json import parse_document
+from sqlstate.cli.transfer.exported import entry_text, key_text, quoted, value_text
+from sqlstate.cli.transfer.forms import LINE_BYTES_MAX
 from sqlstate.cli.transfer.import_export import encode_entry, put_entry, stored_view
 from sqlstate.errors import EntryNotFound, InvalidValue
 from sqlstate.format import constants as fmt

@@ -15,13 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from sqlstate.cli.transfer.exported import entry_text
 from sqlstate.cli.transfer.forms import (
     Format,
     Reading,
     Source,
     SourceError,
     check_reading,
-    entry_text,
     format_of,
     read_entries,
 )
