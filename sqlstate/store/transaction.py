@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
@@ -132,19 +133,31 @@ class Transaction(Collections):
         return self._entries.collections()
 
 
+class State(Enum):
+    """How far an open transaction is."""
+
+    BUFFERING = "open"
+    """All that it wrote is in memory."""
+    APPLIED = "applied"
+    """Something of it reached the tables."""
+    FAILED = "failed"
+    """What reached the tables is not whole, and must never be committed; also while it is being carried there."""
+    ENDED = "ended"
+    """It was committed, handed over to its group, or undone."""
+
+
 class OpenTransaction:
     """What a Transaction is the face of: its writes in memory, and the commit that they become part of."""
 
     __slots__ = (
-        "_applied", "_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_life", "_nested", "_outer",
-        "_over", "_shared", "_thread",
+        "_buffer", "_bytes", "_commit", "_connection", "_life", "_nested", "_outer", "_over", "_shared", "_state",
+        "_thread",
     )  # fmt: skip
 
     def __init__(self, writer: Writer, note: str, commit: Commit, over: Over) -> None:
         commit.begin(note)
         self._commit = commit
         self._over = over  # dead once the block is over, which then need not have ended it
-        self._applied = False
         self._shared = commit.transactions > 0  # with others, who must not be undone with this one
         self._outer: Mark | None = None  # before the first write of a shared one that reached the tables
         self._life = writer.engine.life
@@ -153,8 +166,7 @@ class OpenTransaction:
         self._bytes = 0
         self._nested: list[tuple[Mark, Over]] = []
         self._thread = threading.get_ident()
-        self._broken = False
-        self._ended = False
+        self._state = State.BUFFERING
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -226,19 +238,18 @@ class OpenTransaction:
         self._check()
         if not self._connection.in_transaction():
             # After some errors, of a read too, SQLite rolls back by itself; what follows must not stand alone.
-            self._broken = True
+            self._state = State.FAILED
             self._check()
         if self._shared and self._outer is None:
-            self._broken = self._applied = True
+            self._state = State.FAILED
             self._outer = self._commit.mark()
-            self._broken = False
+            self._state = State.APPLIED
         if not self._buffer:
             return
-        self._applied = True
+        self._state = State.FAILED  # until it is done
         values, self._buffer, self._bytes = self._buffer, {}, 0
-        self._broken = True  # until it is done: half-applied writes must never be committed
         self._commit.apply(values)
-        self._broken = False
+        self._state = State.APPLIED
 
     def begin_inside(self, note: str, over: Over) -> OpenTransaction:
         """Begin a nested transaction: a savepoint.
@@ -268,12 +279,13 @@ class OpenTransaction:
         self._buffer, self._bytes = {}, 0
         self._commit.restore(self._nested[-1][0])
         self._nested.pop()
-        self._broken = False
+        if self._state is State.FAILED:
+            self._state = State.APPLIED
 
     @property
     def ended(self) -> bool:
         """Whether finish(), end() or abandon() has ended it."""
-        return self._ended
+        return self._state is State.ENDED
 
     def finish(self) -> Head | None:
         """Commit; return the new head, or None if nothing changed. The transaction has ended."""
@@ -284,14 +296,14 @@ class OpenTransaction:
             self._commit.roll_back()
             raise
         finally:
-            self._ended = True
+            self._state = State.ENDED
 
     def end(self) -> bool:
         """End it without a commit of its own, and tell whether it changed anything. If it fails, it is undone."""
         try:
             self._check()
             commit = self._commit
-            if not self._applied:  # no need to reach the tables by itself, or for a savepoint
+            if self._state is State.BUFFERING:  # no need to reach the tables by itself, or for a savepoint
                 commit.add(self._buffer)
             else:
                 self.apply()
@@ -301,7 +313,7 @@ class OpenTransaction:
                 if self._outer is not None:
                     commit.release()
             changed = commit.end()
-            self._ended = True
+            self._state = State.ENDED
         except BaseException:
             self.abandon()
             raise
@@ -309,7 +321,7 @@ class OpenTransaction:
 
     def abandon(self) -> None:
         """Undo everything that it did, and nothing that others did before it. The transaction has ended."""
-        if self._ended:
+        if self._state is State.ENDED:
             return
         if not self._shared:
             self._commit.roll_back()
@@ -317,10 +329,10 @@ class OpenTransaction:
             self._commit.restore(self._outer)
         else:
             self._commit.spoil()
-        self._ended = True
+        self._state = State.ENDED
 
     def _check(self) -> None:
-        if self._ended or self._over() is None or self._thread != threading.get_ident():
+        if self._state is State.ENDED or self._over() is None or self._thread != threading.get_ident():
             self._life.check_forked()
             raise TransactionEnded(
                 "the transaction has ended, or belongs to another thread; begin one with store.transaction()"
@@ -329,7 +341,7 @@ class OpenTransaction:
             self._life.check()
         while self._nested and self._nested[-1][1]() is None:
             self._undo_nested()  # an exception kept its block from doing so
-        if self._broken:
+        if self._state is State.FAILED:
             raise TransactionEnded(
                 "the transaction failed while it was applied; leave its block, and nothing is changed"
             )
