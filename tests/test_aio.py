@@ -295,7 +295,7 @@ async def test_reads_and_writes_of_the_store(aiostore: aio.AsyncStore) -> None:
     assert await aiostore.barrier() == head
     assert (await aiostore.stats()).entries == 1
     assert await aiostore.call(lambda s: [each.seq for each in s.commits()]) == [1, 2, 3]
-    assert repr(aiostore) == f"<sqlstate.aio.AsyncStore {str(aiostore.path)!r}>"
+    assert repr(aiostore) == f"<sqlstate.aio.AsyncStore {str(aiostore.path)!r}: open>"
 
 
 async def test_every_method_of_a_collection(aiostore: aio.AsyncStore) -> None:

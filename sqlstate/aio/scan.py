@@ -220,6 +220,11 @@ class AsyncScan(Generic[R]):
         await self.aclose()
         raise StopAsyncIteration
 
+    def __repr__(self) -> str:
+        rows = self._progress().passed
+        state = "ended" if self._source is None else "open"
+        return f"<sqlstate.aio.AsyncScan: {state}, {rows:,} row{'' if rows == 1 else 's'} taken>"
+
     def _progress(self) -> Progress:
         return Progress(self._fetched - len(self._rows) + self._at, self._ended)
 

@@ -66,6 +66,11 @@ class Frozen:
             self._lock,
         )
 
+    @property
+    def ended(self) -> bool:
+        """Whether it can no longer be read."""
+        return self._ended
+
     def check_open(self) -> None:
         """Raise TransactionEnded if it has ended."""
         if self._ended:
@@ -133,6 +138,11 @@ class AsyncSnapshot(Entries):
     async def collections(self) -> list[str]:
         """Return the names of all collections that had entries, in order."""
         return await self._entries.ask(lambda view: view.collections())
+
+    def __repr__(self) -> str:
+        seq = f"commit {self.head.seq}, " if hasattr(self, "head") else ""
+        state = "ended" if self._entries.ended else "open" if seq else "not begun"
+        return f"<sqlstate.aio.AsyncSnapshot: {seq}{state}>"
 
     async def __aenter__(self) -> Self:
         self.head = await self._entries.ask(lambda view: view.head)

@@ -94,6 +94,10 @@ class Opening:
         if kind is not GeneratorExit:  # the task is dropped, maybe by the garbage collector: nothing can be awaited
             await self._store.close()
 
+    def __repr__(self) -> str:
+        state = "used" if self._arguments is None else f"{str(self._arguments[0])!r}, to be awaited"
+        return f"<sqlstate.aio.Opening: {state}>"
+
     async def _open(self) -> AsyncStore:
         if self._arguments is None:
             raise InvalidOption("the store was opened by this call already; call aio.open() again")
@@ -319,7 +323,8 @@ class AsyncStore(Entries):
             await self.close()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.aio.AsyncStore {str(self.path)!r}>"
+        state = "closed" if self._threads.ended else "open"
+        return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {state}>"
 
 
 class AsyncStoreEntries:

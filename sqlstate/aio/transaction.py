@@ -122,6 +122,9 @@ class AsyncTransaction(Entries):
     ) -> None:
         await self._entries.end(kind)
 
+    def __repr__(self) -> str:
+        return repr(self._entries)
+
 
 class Buffered:
     """What an AsyncTransaction is the face of: what it wrote, what it read, and the commit that it reads."""
@@ -232,6 +235,11 @@ class Buffered:
         """Delete an entry when the block ends."""
         self._check()
         self._writes[name] = None
+
+    def __repr__(self) -> str:
+        state = {None: "not begun", True: "open", False: "ended"}[self._open]
+        writes = len(self._writes)
+        return f"<sqlstate.aio.AsyncTransaction: {state}, {writes:,} write{'' if writes == 1 else 's'}>"
 
     def begin(self) -> None:
         """Begin the block.

@@ -136,6 +136,9 @@ class Ticket(Generic[T]):
             write.event.set()
         return write.withdrawn
 
+    def __repr__(self) -> str:
+        return f"<sqlstate.aio.Ticket: {self.outcome}>"
+
     def __await__(self) -> Generator[Any, Any, T]:
         """Wait for the result.
 

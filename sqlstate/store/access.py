@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.commit import Writer
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.sqlite.life import Life
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")
@@ -74,6 +75,15 @@ class Face(Protocol[E_co]):
 def entries_of(face: Face[E_co]) -> E_co:
     """Return the private object behind *face*, through which this package's own modules reach stored entries."""
     return face._entries  # noqa: SLF001, the one place
+
+
+def condition(life: Life, *, ended: bool = False) -> str:
+    """Return in a word, for a repr, whether a handle or what was taken from it can be used."""
+    if life.forked:
+        return "of the parent process"
+    if life.closed or ended:
+        return "closed" if life.closed else "ended"
+    return "failed" if life.failure else "open"
 
 
 def refuse_inside(writer: Writer, what: str) -> None:

@@ -9,8 +9,9 @@ from sqlstate.commit.commit import BUFFER_BYTES, Commit
 from sqlstate.errors import StoreUnusable, TransactionEnded
 from sqlstate.format.names import check_collection, make_name, stored_name
 from sqlstate.sqlite.blocks import Block
+from sqlstate.store.access import condition
 from sqlstate.store.collection import Collections
-from sqlstate.store.transaction import OpenTransaction, Part, PartBlock, check_note, encode
+from sqlstate.store.transaction import OpenTransaction, Part, PartBlock, check_note, encode, unbegun
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state
 
@@ -94,7 +95,7 @@ class Batch(Collections):
         return self._entries.flush()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.Batch of {self._entries.path!r}>"
+        return repr(self._entries)
 
 
 class OpenBatch:
@@ -113,11 +114,6 @@ class OpenBatch:
         self._thread = threading.get_ident()
         self._inner: tuple[OpenTransaction, Over] | None = None  # a transaction whose block is open
         self._ended = False
-
-    @property
-    def path(self) -> str:
-        """The store's path."""
-        return self._engine.path
 
     def flush(self) -> Head | None:
         """Make what was done so far durable, in one commit; return it, or None if nothing was changed."""
@@ -185,6 +181,10 @@ class OpenBatch:
     def writing(self) -> Part:
         """Return a block that is a transaction."""
         return Part(self)
+
+    def __repr__(self) -> str:
+        ended = self._ended or self._over() is None
+        return f"<sqlstate.Batch of {self._engine.path!r}: {condition(self._engine.life, ended=ended)}>"
 
     def begin_inside(self, note: str, over: Over) -> OpenTransaction:
         """Begin a transaction, for a block."""
@@ -284,6 +284,12 @@ class BatchBlock(Block):
             writer.engine.turn.give(self.over)
             raise
         return Batch(self._batch)
+
+    def __getattr__(self, name: str) -> Any:
+        raise unbegun(name, Batch, "batch")
+
+    def __getitem__(self, collection: str) -> Any:
+        raise unbegun("__getitem__", Batch, "batch")
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         """Make durable what is not yet, or undo that."""

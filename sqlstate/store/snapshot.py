@@ -9,6 +9,7 @@ from sqlstate.errors import StoreClosed, TransactionEnded
 from sqlstate.format.names import check_collection
 from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.readers import Lease, ended
+from sqlstate.store.access import condition
 from sqlstate.store.collection import JSON, CollectionView, codec_for
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state, wal
@@ -72,6 +73,9 @@ class Snapshot(Provable):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<sqlstate.Snapshot of {self._entries.path!r}: commit {self.head.seq}, {self._entries.condition}>"
+
     @contextmanager
     def _state(self) -> Iterator[tuple[Connection, Head]]:
         yield self._entries.reader(), self.head
@@ -122,6 +126,16 @@ class OpenSnapshot:
         """Release the commit, and end its iterators."""
         self._ended = True
         self._lease.end()
+
+    @property
+    def path(self) -> str:
+        """The store's path."""
+        return self._life.path
+
+    @property
+    def condition(self) -> str:
+        """Whether it can be read, for a repr."""
+        return condition(self._life, ended=self._ended)
 
     def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
         """Yield rows in chunks, each read by a statement that has ended."""

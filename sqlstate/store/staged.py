@@ -134,6 +134,9 @@ class WriteAheadLog:
         """
         return self._session.mark_committed(txn)
 
+    def __repr__(self) -> str:
+        return f"<sqlstate.WriteAheadLog of {self._session.path!r}>"
+
 
 class Session:
     """What a WriteAheadLog is the face of: a handle's right to the staged transactions that it began or resumed."""
@@ -143,6 +146,11 @@ class Session:
         self._engine = writer.engine
         self._id = secrets.token_bytes(fmt.SESSION_BYTES)
         self._file: SessionFile | None = None
+
+    @property
+    def path(self) -> str:
+        """The store's path."""
+        return self._engine.path
 
     def append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
         """Append one record whose parts fit its kind, durably; *txn* is None for a BEGIN."""
@@ -371,7 +379,7 @@ class StagedTransaction:
                 self.rollback()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.StagedTransaction {self.txn}>"
+        return f"<sqlstate.StagedTransaction {self.txn} of {self._session.path!r}>"
 
 
 def _uncommitted(connection: Connection, txn: int) -> Uncommitted:

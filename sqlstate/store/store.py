@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from sqlstate.commit.group import GroupCommit
-from sqlstate.store.access import refuse_inside
+from sqlstate.store.access import condition, refuse_inside
 from sqlstate.store.batch import BatchBlock
 from sqlstate.store.collection import Collections
 from sqlstate.store.commits import Commits
@@ -227,7 +227,7 @@ class Store(Collections, Commits, Upkeep):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.Store {self._engine.path!r}>"
+        return f"<sqlstate.Store {self._engine.path!r}: {condition(self._engine.life)}>"
 
 
 class StoreEntries:

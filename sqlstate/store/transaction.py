@@ -11,6 +11,7 @@ from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEn
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name, same, stored_name
 from sqlstate.sqlite.blocks import Block
+from sqlstate.store.access import condition
 from sqlstate.store.collection import JSON, Collections
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state
@@ -132,6 +133,9 @@ class Transaction(Collections):
         """Return the names of all collections that have entries, as this transaction sees them."""
         return self._entries.collections()
 
+    def __repr__(self) -> str:
+        return repr(self._entries)
+
 
 class State(Enum):
     """How far an open transaction is."""
@@ -150,8 +154,8 @@ class OpenTransaction:
     """What a Transaction is the face of: its writes in memory, and the commit that they become part of."""
 
     __slots__ = (
-        "_buffer", "_bytes", "_commit", "_connection", "_life", "_nested", "_outer", "_over", "_shared", "_state",
-        "_thread",
+        "_buffer", "_bytes", "_carried", "_commit", "_connection", "_life", "_nested", "_outer", "_over", "_shared",
+        "_state", "_thread",
     )  # fmt: skip
 
     def __init__(self, writer: Writer, note: str, commit: Commit, over: Over) -> None:
@@ -164,7 +168,8 @@ class OpenTransaction:
         self._connection = writer.engine.writer
         self._buffer: dict[Name, Stored | None] = {}
         self._bytes = 0
-        self._nested: list[tuple[Mark, Over]] = []
+        self._carried = 0  # writes that reached the tables
+        self._nested: list[tuple[Mark, Over, int]] = []
         self._thread = threading.get_ident()
         self._state = State.BUFFERING
 
@@ -249,6 +254,7 @@ class OpenTransaction:
         self._state = State.FAILED  # until it is done
         values, self._buffer, self._bytes = self._buffer, {}, 0
         self._commit.apply(values)
+        self._carried += len(values)
         self._state = State.APPLIED
 
     def begin_inside(self, note: str, over: Over) -> OpenTransaction:
@@ -260,7 +266,7 @@ class OpenTransaction:
         if note:
             raise InvalidOption("a nested transaction has no note of its own; give it to the outermost")
         self.apply()
-        self._nested.append((self._commit.mark(), over))
+        self._nested.append((self._commit.mark(), over, self._carried))
         return self
 
     def end_inside(self, over: Over, txn: OpenTransaction, *, keep: bool) -> None:  # noqa: ARG002, it is this one
@@ -278,6 +284,7 @@ class OpenTransaction:
     def _undo_nested(self) -> None:
         self._buffer, self._bytes = {}, 0
         self._commit.restore(self._nested[-1][0])
+        self._carried = self._nested[-1][2]
         self._nested.pop()
         if self._state is State.FAILED:
             self._state = State.APPLIED
@@ -330,6 +337,13 @@ class OpenTransaction:
         else:
             self._commit.spoil()
         self._state = State.ENDED
+
+    def __repr__(self) -> str:
+        state = condition(self._life, ended=self._state is State.ENDED or self._over() is None)
+        if state == "open" and self._state is State.FAILED:
+            state = "failed"
+        writes = self._carried + len(self._buffer)
+        return f"<sqlstate.Transaction of {self._life.path!r}: {state}, {writes:,} write{'' if writes == 1 else 's'}>"
 
     def _check(self) -> None:
         if self._state is State.ENDED or self._over() is None or self._thread != threading.get_ident():
@@ -417,6 +431,12 @@ class TransactionBlock(WriteBlock):
         """Begin it, and return its face."""
         return Transaction(super().enter())
 
+    def __getattr__(self, name: str) -> Any:
+        raise unbegun(name, Transaction, "transaction")
+
+    def __getitem__(self, collection: str) -> Any:
+        raise unbegun("__getitem__", Transaction, "transaction")
+
 
 class PartBlock(Part):
     """What `batch.transaction()` returns."""
@@ -426,6 +446,21 @@ class PartBlock(Part):
     def enter(self) -> Transaction:
         """Begin it, and return its face."""
         return Transaction(super().enter())
+
+    def __getattr__(self, name: str) -> Any:
+        raise unbegun(name, Transaction, "transaction")
+
+    def __getitem__(self, collection: str) -> Any:
+        raise unbegun("__getitem__", Transaction, "transaction")
+
+
+def unbegun(name: str, kind: type, word: str) -> Exception:
+    """Return what to raise where *name* is looked up in a block that was not entered, and *kind* may have it."""
+    if name == "__getitem__" or (not name.startswith("_") and hasattr(kind, name)):
+        return TransactionEnded(
+            f"the {word} has not begun, and nothing was changed; use it in a block: `with store.{word}() as {word}:`"
+        )
+    return AttributeError(f"the block of a {word} has no attribute {name!r}")
 
 
 def on_face(work: Callable[[Transaction], R]) -> Callable[[OpenTransaction], R]:
