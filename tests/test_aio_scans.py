@@ -334,7 +334,7 @@ async def test_watch_yields_the_commits_of_this_and_other_handles(path: Path, ai
 
 
 async def test_own_commits_are_seen_at_once(aiostore: aio.AsyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqlstate.aio.watching.POLL_SECONDS", SOON)
+    monkeypatch.setattr("sqlstate.aio.watch.POLL_SECONDS", SOON)
     seen: list[int] = []
 
     async def follow() -> None:
