@@ -19,7 +19,7 @@ import pytest
 import sqlstate
 from sqlstate import Busy, Future, Store, StoreClosed, StoreForked, StoreUnusable, Transaction, TransactionEnded
 from sqlstate.commit import own_thread, requests
-from sqlstate.store.transaction import on_face
+from sqlstate.store.blocks import on_face
 from tests.reference import plain
 from tests.support.calls import Asked
 from tests.support.lines import PATIENCE, Threads, held, line_of_requests, line_of_turns, logged, sizes

@@ -18,8 +18,9 @@ from sqlstate.errors import Busy, InvalidOption, TransactionEnded
 from sqlstate.format.names import check_collection, check_number
 from sqlstate.store import opening
 from sqlstate.store.access import entries_of
+from sqlstate.store.blocks import on_face
 from sqlstate.store.collection import codec_for
-from sqlstate.store.transaction import check_note, on_face
+from sqlstate.store.transaction import check_note
 from sqlstate.store.watch import check_timeout
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from sqlstate.errors import StoreUnusable, TransactionEnded
 from sqlstate.format.names import check_collection, make_name, stored_name
 from sqlstate.sqlite.blocks import Block
 from sqlstate.store.access import condition
+from sqlstate.store.blocks import PartBlock, unbegun
 from sqlstate.store.collection import Collections
-from sqlstate.store.transaction import OpenTransaction, Part, PartBlock, check_note, encode, unbegun
+from sqlstate.store.transaction import OpenTransaction, Part, check_note, encode
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state
 

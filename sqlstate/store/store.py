@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 from sqlstate.commit.group import GroupCommit
 from sqlstate.store.access import condition, refuse_inside
 from sqlstate.store.batch import BatchBlock
+from sqlstate.store.blocks import TransactionBlock, WriteBlock, on_face
 from sqlstate.store.collection import Collections
 from sqlstate.store.commits import Commits
 from sqlstate.store.snapshot import OpenSnapshot, Snapshot
 from sqlstate.store.staged import Session, StagedTransaction, WriteAheadLog
-from sqlstate.store.transaction import OpenTransaction, TransactionBlock, WriteBlock, check_note, on_face
+from sqlstate.store.transaction import OpenTransaction, check_note
 from sqlstate.store.upkeep import Upkeep
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state
