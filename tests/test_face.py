@@ -1,9 +1,11 @@
-"""Goal: who looks at a public object in a session reads what it is and whether it can be used, and who forgets `with`
+"""Goal: who looks at a public object in a session reads what it is and whether it can be used; who forgets `with`
 is told so. Method: each kind, open and ended, and each name that is used without the block.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,3 +129,17 @@ async def test_the_objects_of_an_async_store_say_what_they_are(tmp_path: Path) -
     assert repr(store.watch()) == f"<sqlstate.aio.AsyncWatch of {path!r}>"
     await store.close()
     assert repr(store) == f"<sqlstate.aio.AsyncStore {path!r}: closed>"
+
+
+def test_the_names_of_the_package_are_the_same_for_type_checkers_and_at_run_time() -> None:
+    """They are listed twice: typed, and by module, to be imported when first used."""
+    source = ast.parse(inspect.getsource(sqlstate))
+    block = next(node for node in source.body if isinstance(node, ast.If))
+    typed = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    lazy = {name: f"sqlstate.{module}.{name}" for name, module in sqlstate._WHERE.items()}
+    assert typed == lazy | {name: f"sqlstate.{name}" for name in sqlstate._NAMED}
