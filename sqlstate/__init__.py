@@ -64,14 +64,14 @@ if TYPE_CHECKING:
     from sqlstate.store.collection import Collection as Collection
     from sqlstate.store.collection import CollectionView as CollectionView
     from sqlstate.store.opening import open as open  # noqa: A004, the word every Python programmer looks for
+    from sqlstate.store.snapshot import Snapshot as Snapshot
     from sqlstate.store.staged import StagedTransaction as StagedTransaction
     from sqlstate.store.staged import Uncommitted as Uncommitted
     from sqlstate.store.staged import WriteAheadLog as WriteAheadLog
-    from sqlstate.store.store import Stats as Stats
     from sqlstate.store.store import Store as Store
     from sqlstate.store.transaction import ABSENT as ABSENT
-    from sqlstate.store.transaction import Snapshot as Snapshot
     from sqlstate.store.transaction import Transaction as Transaction
+    from sqlstate.store.upkeep import Stats as Stats
     from sqlstate.tables.audit import AuditEntry as AuditEntry
     from sqlstate.tables.wal import Head as Head
     from sqlstate.tables.wal import Kind as Kind
@@ -136,20 +136,18 @@ _MODULES = {
     "store.opening": ("open",),
     "proof": ("Proof",),
     "maintenance.repair.repair": ("RepairReport", "repair"),
+    "store.snapshot": ("Snapshot",),
     "store.staged": (
         "StagedTransaction",
         "Uncommitted",
         "WriteAheadLog",
     ),
-    "store.store": (
-        "Stats",
-        "Store",
-    ),
+    "store.store": ("Store",),
     "store.transaction": (
         "ABSENT",
-        "Snapshot",
         "Transaction",
     ),
+    "store.upkeep": ("Stats",),
     "tables.wal": (
         "Head",
         "Kind",

@@ -59,6 +59,10 @@ class Proof:
         if self.kind not in KINDS:
             raise InvalidOption(f"kind={self.kind!r} is none of {', '.join(KINDS)}")
 
+    def __repr__(self) -> str:
+        shown = self.body.hex() if len(self.body) <= 32 else f"{self.body[:32].hex()}…"
+        return f"Proof(kind={self.kind!r}, body={shown}, {len(self.body):,} bytes)"
+
     def to_bytes(self) -> bytes:
         """Return the proof's one encoding."""
         return MAGIC + bytes([VERSION]) + KINDS[self.kind] + self.body

@@ -404,7 +404,7 @@ def test_transactions_are_serializable_and_fail_only_if_they_must(
                 if step is not None:
                     seen.append(await do(txn, step, seen))
                     continue
-                if not txn._open:
+                if not txn._entries._open:
                     continue
                 refused = "refused" in seen
                 would_see, after, holds = replay(model, scripts[number], number)

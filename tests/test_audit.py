@@ -97,7 +97,7 @@ def eventful(path: Path) -> Path:
     with sqlstate.open(path, recover="resume") as store:
         store.resume(store.pending()[0].txn).rollback()
         store["c"]["k"] = "after"
-        store.record("check", {"findings": []})
+        store._record("check", {"findings": []})
     return path
 
 
@@ -158,7 +158,7 @@ def test_record_appends_an_entry_and_returns_its_number(path: Path) -> None:
     detail = {"findings": ["é", 1, None], "b": {"z": 1, "a": 2}}
     with sqlstate.open(path) as store:
         store["c"]["k"] = 1
-        number = store.record("check", detail)
+        number = store._record("check", detail)
         assert number == MIGRATIONS + 1
         [entry] = store.audit(MIGRATIONS)
         assert (entry.number, entry.kind, entry.seq, entry.detail) == (number, "check", 1, detail)
@@ -238,7 +238,7 @@ def test_another_program_cannot_change_an_entry_by_accident(path: Path, open_sto
     statement, says = REFUSED[what]
     store = open_store()
     store["c"]["k"] = 1
-    store.record("check", {})
+    store._record("check", {})
     before = list(store.audit())
     with Child("runs", path, statement) as child:
         child.expects(f"IntegrityError: {says}")
@@ -394,10 +394,10 @@ def test_the_figures_of_a_copy_are_compared_with_the_log(path: Path, open_store:
     store["c"]["k"] = 1
     head = store.head()
     right = {"file": "copy.db", "bytes": 1, "seq": head.seq, "root": head.root.hex()}
-    store.record(kind, right)
+    store._record(kind, right)
     assert store.check_audit() == []
     for wrong in (right | {"root": "00" * 32}, right | {"seq": 2}, {"file": "copy.db"}):
-        number = store.record(kind, wrong)
+        number = store._record(kind, wrong)
         assert len(store.check_audit()) == number - MIGRATIONS - 1
     store.close()
     store_id, rows = read_rows(path)
@@ -432,13 +432,13 @@ WRONG_REPAIRS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("detail", RIGHT_REPAIRS, ids=lambda detail: f"{detail['from']} {detail['lost_count']}")
 def test_the_figures_of_a_repair_that_can_be_are_accepted(store: sqlstate.Store, detail: dict[str, Any]) -> None:
-    store.record("repair", detail)
+    store._record("repair", detail)
     assert store.check_audit() == []
 
 
 @pytest.mark.parametrize("detail", WRONG_REPAIRS, ids=repr)
 def test_the_figures_of_a_repair_that_cannot_be_are_found(store: sqlstate.Store, detail: dict[str, Any]) -> None:
-    store.record("repair", detail)
+    store._record("repair", detail)
     assert store.check_audit()
     assert all(finding.startswith(f"entry {MIGRATIONS + 1} (repair) ") for finding in store.check_audit())
 
@@ -454,9 +454,9 @@ def test_reading_an_entry_that_cannot_be_one_says_damaged(eventful: Path) -> Non
 
 def test_a_long_trail_is_read_as_it_goes(store: sqlstate.Store) -> None:
     for i in range(200):
-        store.record("check", {"i": i})
+        store._record("check", {"i": i})
     entries = store.audit(after=MIGRATIONS)
     assert next(entries).detail == {"i": 0}
-    store.record("check", {"i": "more"})
+    store._record("check", {"i": "more"})
     assert [entry.detail["i"] for entry in entries] == list(range(1, 200))  # of the state in which it began
     assert len(list(store.audit())) == MIGRATIONS + 201

@@ -353,7 +353,7 @@ def test_a_stored_text_that_is_no_json_is_reported_as_damage(store: Store) -> No
     store["c"]["k"] = 1
     # What a foreign tool could do; the store is rolled back so that the fixture finds it sound.
     with pytest.raises(Damaged, match=r"I1: 'c'\['k'\]"), store.transaction() as txn:
-        txn._connection.run("UPDATE state SET value = '{' WHERE collection = 'c'")
+        txn._entries._connection.run("UPDATE state SET value = '{' WHERE collection = 'c'")
         txn.get("c", "k")
 
 
@@ -495,7 +495,7 @@ def test_a_scan_ends_where_a_chunk_ends(store: Store, rows: int) -> None:
     assert list(store["c"]) == list(range(rows))
     assert list(store["c"].keys(reverse=True)) == list(range(rows))[::-1]
     with store.snapshot() as view:
-        assert list(view.scan_all()) == [("c", i, str(i)) for i in range(rows)]
+        assert list(view._entries.scan_all()) == [("c", i, str(i)) for i in range(rows)]
 
 
 @pytest.mark.parametrize("kind", [bytes, str])
@@ -531,7 +531,7 @@ def test_scan_all_gives_every_entry_of_many_collections(store: Store) -> None:
         for name, content in entries.items():
             txn[name].update(content)
     with store.snapshot() as view:
-        found = [(name, key) for name, key, _ in view.scan_all()]
+        found = [(name, key) for name, key, _ in view._entries.scan_all()]
     assert found == [(name, key) for name in entries for key in (int(name[1:]), "k")]
 
 

@@ -149,7 +149,7 @@ with sqlstate.open(path, journal=journal) as store:
     staged = store.stage()
     staged.put("c", "k", 1)
     staged.commit()
-    store.record("check", {})
+    store._record("check", {})
     for i in range(20):
         store["c"][i] = i
     found = store.stats().counters

@@ -30,7 +30,7 @@ from sqlstate.format.names import (
     next_collection,
     prefix_bounds,
 )
-from sqlstate.store.transaction import JSON
+from sqlstate.store.collection import JSON
 from tests.reference import plain
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

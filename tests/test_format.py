@@ -82,7 +82,7 @@ def test_a_store_has_the_root_and_the_rows_of_the_vectors(open_store: OpenStore,
     store = open_store()
     with store.transaction() as txn:
         for name, stored in entries_of(case).items():
-            txn.put_stored(name, stored)
+            txn._entries.put_stored(name, stored)
     with store._engine.reading() as connection:
         rows = set(connection.rows("SELECT level, collection, key, children FROM merkle"))
 
@@ -135,7 +135,7 @@ def test_the_digests_of_the_audit_trail_are_those_of_the_vectors() -> None:
 @pytest.mark.parametrize("entry", load("audit")["audit"], ids=lambda entry: f"{entry['number']} {entry['kind']}")
 def test_the_detail_of_an_entry_is_written_as_in_the_vectors(open_store: OpenStore, entry: dict[str, Any]) -> None:
     store = open_store()
-    number = store.record(entry["kind"], json.loads(entry["detail"]))
+    number = store._record(entry["kind"], json.loads(entry["detail"]))
     with store._engine.reading() as reader:
         assert reader.value("SELECT detail FROM audit WHERE number = ?", (number,)) == entry["detail"]
 

@@ -19,6 +19,7 @@ import pytest
 import sqlstate
 from sqlstate import Busy, Future, Store, StoreClosed, StoreForked, StoreUnusable, Transaction, TransactionEnded
 from sqlstate.commit import own_thread, requests
+from sqlstate.store.blocks import on_face
 from tests.reference import plain
 from tests.support.calls import Asked
 from tests.support.lines import PATIENCE, Threads, held, line_of_requests, line_of_turns, logged, sizes
@@ -160,7 +161,7 @@ def test_a_call_can_be_withdrawn_until_it_begins(store: Store) -> None:
     with held(store):
         calls = [Asked(lambda txn, name=name: ran.append(name)) for name in "ab"]  # type: ignore[misc]
         for call in calls:
-            store.enqueue(call)
+            store._entries.enqueue(call)
         assert (calls[0].withdraw(), calls[0].withdraw()) == (True, True)
     store.barrier()
     assert ran == ["b"]
@@ -401,7 +402,7 @@ def test_what_would_wait_for_itself_inside_the_function_is_refused(store: Store)
     def work(txn: Transaction) -> None:
         for act in (
             lambda: store.submit(add), store.barrier, store.close, lambda: store.batch().__enter__(), store.stage,
-            lambda: store.record("check", {}),
+            lambda: store._record("check", {}),
         ):  # fmt: skip
             with pytest.raises(StoreUnusable):
                 act()
@@ -425,7 +426,7 @@ def test_the_transaction_ends_with_the_function(store: Store) -> None:
 def test_submitting_and_waiting_inside_a_transaction_or_batch_is_refused(store: Store, opened: str) -> None:
     with getattr(store, opened)() as inside:
         inside.put("c", 1, 1)
-        for act in (lambda: store.submit(add), store.barrier, lambda: store.enqueue(Asked(nothing))):
+        for act in (lambda: store.submit(add), store.barrier, lambda: store._entries.enqueue(Asked(nothing))):
             with pytest.raises(StoreUnusable, match="leave its block"):
                 act()
     assert dict(store["c"]) == {1: 1}
@@ -673,7 +674,7 @@ def test_sixteen_threads_lose_nothing(open_store: OpenStore, mode: str, size: in
 
 def batch_add(store: Store) -> None:
     with store.batch() as batch:
-        batch.run(add)
+        batch._entries.run(on_face(add))
 
 
 def test_each_thread_reads_what_it_wrote(open_store: OpenStore) -> None:

@@ -579,7 +579,7 @@ def test_an_own_rollback_of_sqlite_fails_the_whole_group_and_nothing_else(store:
     def lose(txn: Transaction) -> None:
         txn.put("c", "lost", 1)
         txn.collections()
-        txn._connection.run("ROLLBACK")
+        txn._entries._connection.run("ROLLBACK")
         raise ValueError
 
     futures = submit(store, put("first", 1), lose, put("second", 1))

@@ -189,7 +189,7 @@ def test_a_writer_that_waits_too_long_is_told_so_and_has_changed_nothing(path: P
             lambda: store.transaction().__enter__(),
             lambda: store.wal.append("BEGIN"),
             lambda: store.stage(),
-            lambda: store.record("check", {}),
+            lambda: store._record("check", {}),
         ):
             with pytest.raises(sqlstate.Busy, match=r"nothing was changed.*[Tt]ry again") as caught:
                 attempt()

@@ -143,7 +143,7 @@ def test_what_was_done_to_the_schema_is_told_and_refused_and_mended(made: Path, 
             lambda: store["c"].__setitem__("k7", 8),
             lambda: store["c"].update(a=1, b=2),
             lambda: store.stage().put("c", "k", 1),
-            lambda: store.record("check", {}),
+            lambda: store._record("check", {}),
         ):
             with pytest.raises(Damaged, match=r"nothing was written.*sqlstate.repair") as raised:
                 write()

@@ -222,7 +222,7 @@ def test_a_transaction_that_failed_inside_can_only_be_left(path: Any) -> None:
         before = store.head()
         with pytest.raises(TransactionEnded, match="nothing is changed"), store.transaction() as txn:
             txn.put("c", 1, "new")
-            txn._connection.run("UPDATE merkle SET children = zeroblob(40)")
+            txn._entries._connection.run("UPDATE merkle SET children = zeroblob(40)")
             with pytest.raises(sqlstate.Damaged):
                 len(txn["c"])
             with pytest.raises(TransactionEnded):
@@ -239,7 +239,7 @@ def test_a_transaction_that_sqlite_rolled_back_takes_nothing_more(store: Store) 
     with pytest.raises(TransactionEnded, match="nothing is changed"), store.transaction() as txn:
         txn.put("c", "k", 2)
         txn.collections()
-        txn._connection.run("ROLLBACK")
+        txn._entries._connection.run("ROLLBACK")
         txn.put("c", "l", 3)
 
     assert store.head() == before

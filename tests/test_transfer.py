@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 import sqlstate
 from sqlstate.cli.transfer import forms as exchange
 from sqlstate.cli.transfer import import_export as transfer
-from sqlstate.cli.transfer.forms import Reading, Source, parse_document
+from sqlstate.cli.transfer.exact_json import parse_document
+from sqlstate.cli.transfer.forms import Reading, Source
 from sqlstate.cli.transfer.import_export import (
     check_sources,
     encode_entry,

@@ -14,7 +14,7 @@ from hypothesis import assume, given
 import sqlstate
 from sqlstate import InvalidOption, InvalidValue, aio
 from sqlstate.format.names import Codec
-from sqlstate.store.transaction import JSON
+from sqlstate.store.collection import JSON
 from tests.support.typed_values import Shape, shapes
 
 if TYPE_CHECKING:

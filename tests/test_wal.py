@@ -62,7 +62,7 @@ def test_staged_records_are_there_after_opening_again_to_resume(open_store: Open
     assert (found.txn, found.note, [record.lsn for record in found.records]) == (txn, "draft", [txn, lsn])
     assert found.records[1].before == "1"
     assert again["c"]["k"] == 1
-    again.wal.adopt(txn)
+    again._session.adopt(txn)
     again.wal.mark_committed(txn)
     assert again["c"]["k"] == 2
 

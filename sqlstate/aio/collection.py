@@ -8,15 +8,14 @@ import anyio.lowlevel
 
 from sqlstate.aio.scan import AsyncScan
 from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
-from sqlstate.store.collection import Collection
-from sqlstate.store.transaction import JSON
+from sqlstate.store.collection import JSON, Collection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlstate.aio.scan import Rows
     from sqlstate.format.names import Codec, Key, Name, Stored
-    from sqlstate.store.transaction import Transaction
+    from sqlstate.store.transaction import OpenTransaction
     from sqlstate.tables.state import Span
 
 T = TypeVar("T")
@@ -47,7 +46,7 @@ class AsyncReads(Protocol):
 class AsyncWrites(AsyncReads, Protocol):
     """What a collection writes through: a store."""
 
-    async def change(self, work: Callable[[Transaction], R]) -> R:
+    async def change(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of a transaction of its own, once it is durable."""
 
 
@@ -82,7 +81,7 @@ class _Form(Collection[T]):
         self.keys(limit=limit)  # refuses what is not one
         return limit
 
-    def on(self, txn: Transaction) -> Collection[T]:
+    def on(self, txn: OpenTransaction) -> Collection[T]:
         return Collection(txn, self.name, self._codec)
 
 
@@ -190,9 +189,14 @@ class AsyncCollectionView(Generic[T]):
 
 
 class Entries:
-    """What a store, a snapshot and a transaction have in common: reading entries by collection and key."""
+    """What a store, a snapshot and a transaction have in common: reading entries by collection and key.
+
+    Each is the face of a private object, which knows entries as they are stored.
+    """
 
     __slots__ = ()
+
+    _entries: AsyncReads
 
     async def get(self, collection: str, key: Key, default: Any = None) -> Any:
         """Return the value of an entry, or *default* if there is none.
@@ -211,7 +215,7 @@ class Entries:
         return await self._of(collection).count()
 
     def _of(self, collection: str) -> AsyncCollectionView[Any]:
-        return AsyncCollectionView(cast("AsyncReads", self), check_collection(collection), JSON)
+        return AsyncCollectionView(self._entries, check_collection(collection), JSON)
 
 
 class AsyncCollection(AsyncCollectionView[T]):
@@ -241,8 +245,15 @@ class AsyncCollection(AsyncCollectionView[T]):
 
     async def delete(self, key: Key) -> bool:
         """Delete an entry, and tell whether there was one."""
-        make_name(self.name, key)
-        return await self._access.change(lambda txn: txn.delete(self.name, key))
+        name = make_name(self.name, key)
+
+        def delete(txn: OpenTransaction) -> bool:
+            there = txn.get_stored(name) is not None
+            if there:
+                txn.delete_stored(name)
+            return there
+
+        return await self._access.change(delete)
 
     @overload
     async def pop(self, key: Key) -> T: ...
@@ -269,7 +280,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         """Return the value of *key*; put *default* first if there is none."""
         name, fresh = self._form.encode(key, default)
 
-        def put_if_absent(txn: Transaction) -> Stored:
+        def put_if_absent(txn: OpenTransaction) -> Stored:
             stored = txn.get_stored(name)
             if stored is None:
                 txn.put_stored(name, fresh)
@@ -281,7 +292,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         """Put all entries of a mapping, in one transaction."""
         puts = await self._encoded(other)
 
-        def put_all(txn: Transaction) -> None:
+        def put_all(txn: OpenTransaction) -> None:
             for name, stored in puts.items():
                 txn.put_stored(name, stored)
 
@@ -291,7 +302,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         """Make the collection equal to *other*, in one transaction that writes only what differs."""
         puts = await self._encoded(other)
 
-        def replace(txn: Transaction) -> None:
+        def replace(txn: OpenTransaction) -> None:
             for key in self._form.on(txn).keys():  # noqa: SIM118, iterating it is iterating this
                 if stored_name(self.name, key) not in puts:
                     txn.delete_stored(stored_name(self.name, key))

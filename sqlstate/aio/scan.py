@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, NoReturn, Protocol, Self, TypeVar
 
 from sqlstate.errors import StoreUnusable
 
@@ -24,6 +24,15 @@ ROWS_MAX: Final = 8000
 BYTES_MAX: Final = 1 << 20
 
 
+class Progress(NamedTuple):
+    """How far a scan got."""
+
+    passed: int
+    """Rows that were taken from it."""
+    ended: bool
+    """Whether it came to its end, and not only to its limit."""
+
+
 class Rows(Protocol):
     """Where a scan gets its rows."""
 
@@ -35,8 +44,8 @@ class Rows(Protocol):
             final: if there are so many, no more are wanted: nothing need be held for the next.
         """
 
-    def begun(self, scan: AsyncScan[Any]) -> None:
-        """Hear of the scan that takes the rows."""
+    def begun(self, progress: Callable[[], Progress]) -> None:
+        """Hear of the scan that takes the rows: *progress* returns how far it got."""
 
     def check_open(self) -> None:
         """Raise TransactionEnded if the transaction, snapshot or store that is read has ended."""
@@ -85,7 +94,7 @@ class StoredRows:
         """Return the next rows, at most so many, and whether there are no more behind them."""
         return await self._threads.run(lambda: self._step(most, final=final))
 
-    def begun(self, scan: AsyncScan[Any]) -> None:
+    def begun(self, progress: Callable[[], Progress]) -> None:
         """Nothing depends on how far it gets."""
 
     def check_open(self) -> None:
@@ -138,10 +147,7 @@ class AsyncScan(Generic[R]):
     cancelled or dropped. Leaving the loop early drops it; `contextlib.aclosing()` closes it for certain.
     """
 
-    __slots__ = ("_at", "_busy", "_chunk", "_fetched", "_last", "_left", "_make", "_rows", "_source", "ended")
-
-    ended: bool
-    """Whether it came to its end, and not only to its limit."""
+    __slots__ = ("_at", "_busy", "_chunk", "_ended", "_fetched", "_last", "_left", "_make", "_rows", "_source")
 
     def __init__(self, source: Rows, make: Callable[[Key, Stored], R], limit: int | None) -> None:
         self._source: Rows | None = source
@@ -153,13 +159,8 @@ class AsyncScan(Generic[R]):
         self._last = False
         self._busy = False
         self._fetched = 0
-        self.ended = False
-        source.begun(self)
-
-    @property
-    def passed(self) -> int:
-        """How many rows were taken from it."""
-        return self._fetched - len(self._rows) + self._at
+        self._ended = False
+        source.begun(self._progress)
 
     def __aiter__(self) -> Self:
         return self
@@ -215,9 +216,17 @@ class AsyncScan(Generic[R]):
             await self._finish()
 
     async def _finish(self) -> NoReturn:
-        self.ended = self._last
+        self._ended = self._last
         await self.aclose()
         raise StopAsyncIteration
+
+    def __repr__(self) -> str:
+        rows = self._progress().passed
+        state = "ended" if self._source is None else "open"
+        return f"<sqlstate.aio.AsyncScan: {state}, {rows:,} row{'' if rows == 1 else 's'} taken>"
+
+    def _progress(self) -> Progress:
+        return Progress(self._fetched - len(self._rows) + self._at, self._ended)
 
     def _drop(self) -> None:
         source = self._let_go()
@@ -226,6 +235,6 @@ class AsyncScan(Generic[R]):
 
     def _let_go(self) -> Rows | None:
         source, self._source = self._source, None
-        self._fetched = self.passed
+        self._fetched = self._progress().passed
         self._rows, self._at = [], 0
         return source

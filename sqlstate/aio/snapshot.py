@@ -9,15 +9,15 @@ from sqlstate.aio.collection import AsyncCollectionView, Entries
 from sqlstate.aio.scan import StoredRows
 from sqlstate.errors import TransactionEnded
 from sqlstate.format.names import check_collection
-from sqlstate.store.transaction import codec_for
+from sqlstate.store.collection import codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Name, Stored
-    from sqlstate.store.store import Store
-    from sqlstate.store.transaction import Snapshot
+    from sqlstate.store.snapshot import OpenSnapshot
+    from sqlstate.store.store import StoreEntries
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 
@@ -30,18 +30,30 @@ class Frozen:
 
     __slots__ = ("_ended", "_lock", "_snapshot", "_store", "_threads", "_used")
 
-    def __init__(self, store: Store, threads: Threads) -> None:
+    def __init__(self, store: StoreEntries, threads: Threads) -> None:
         self._store = store
         self._threads = threads
         self._lock = threading.RLock()
-        self._snapshot: Snapshot | None = None
+        self._snapshot: OpenSnapshot | None = None
         self._used = False
         self._ended = False
 
-    async def ask(self, fn: Callable[[Snapshot], R]) -> R:
+    async def ask(self, fn: Callable[[OpenSnapshot], R]) -> R:
         """Return what *fn* returns of it, in a thread."""
         self._used = True
         return await self._threads.run(lambda: self._asked(fn))
+
+    async def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+        return await self.ask(lambda view: view.get_stored(name))
+
+    async def has_stored(self, name: Name) -> bool:
+        """Tell whether there is an entry."""
+        return await self.get_stored(name) is not None
+
+    async def count_names(self, start: Name, stop: Name) -> int:
+        """Return the number of entries in [start, stop)."""
+        return await self.ask(lambda view: view.count(start, stop))
 
     def rows(self, span: Span, *, values: bool) -> StoredRows:
         """Return the rows of a scan."""
@@ -53,6 +65,11 @@ class Frozen:
             self._store.reclaim,
             self._lock,
         )
+
+    @property
+    def ended(self) -> bool:
+        """Whether it can no longer be read."""
+        return self._ended
 
     def check_open(self) -> None:
         """Raise TransactionEnded if it has ended."""
@@ -72,11 +89,11 @@ class Frozen:
         else:
             self._snapshot = None
 
-    def _asked(self, fn: Callable[[Snapshot], R]) -> R:
+    def _asked(self, fn: Callable[[OpenSnapshot], R]) -> R:
         with self._lock:
             return fn(self._taken())
 
-    def _taken(self) -> Snapshot:
+    def _taken(self) -> OpenSnapshot:
         self.check_open()
         if self._snapshot is None:
             self._snapshot = self._store.snapshot()
@@ -95,13 +112,14 @@ class AsyncSnapshot(Entries):
     keep it short.
     """
 
-    __slots__ = ("_commit", "head")
+    __slots__ = ("_entries", "head")
 
+    _entries: Frozen
     head: Head
     """The commit that is seen; set at the beginning of the block."""
 
-    def __init__(self, store: Store, threads: Threads) -> None:
-        self._commit = Frozen(store, threads)
+    def __init__(self, store: StoreEntries, threads: Threads) -> None:
+        self._entries = Frozen(store, threads)
 
     def __getitem__(self, collection: str) -> AsyncCollectionView[Any]:
         """Return a collection as it was."""
@@ -113,31 +131,22 @@ class AsyncSnapshot(Entries):
     def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> AsyncCollectionView[T]: ...
     def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> AsyncCollectionView[Any]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*, as it was."""
-        return AsyncCollectionView(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+        return AsyncCollectionView(
+            self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown)
+        )
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that had entries, in order."""
-        return await self._commit.ask(lambda view: view.collections())
+        return await self._entries.ask(lambda view: view.collections())
 
-    async def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-        return await self._commit.ask(lambda view: view.get_stored(name))
-
-    async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry."""
-        return await self.get_stored(name) is not None
-
-    async def count_names(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-        return await self._commit.ask(lambda view: view.count(start, stop))
-
-    def rows(self, span: Span, *, values: bool) -> StoredRows:
-        """Return the rows of a scan."""
-        return self._commit.rows(span, values=values)
+    def __repr__(self) -> str:
+        seq = f"commit {self.head.seq}, " if hasattr(self, "head") else ""
+        state = "ended" if self._entries.ended else "open" if seq else "not begun"
+        return f"<sqlstate.aio.AsyncSnapshot: {seq}{state}>"
 
     async def __aenter__(self) -> Self:
-        self.head = await self._commit.ask(lambda view: view.head)
+        self.head = await self._entries.ask(lambda view: view.head)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._commit.drop(kind)
+        self._entries.drop(kind)

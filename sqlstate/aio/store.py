@@ -11,14 +11,17 @@ from sqlstate.aio.event_loop import running_loop
 from sqlstate.aio.scan import StoredRows
 from sqlstate.aio.snapshot import AsyncSnapshot
 from sqlstate.aio.threads import Threads
-from sqlstate.aio.transaction import AsyncTransaction
+from sqlstate.aio.transaction import AsyncTransaction, Buffered
 from sqlstate.aio.watch import AsyncWatch
-from sqlstate.aio.writes import Ticket, Write
+from sqlstate.aio.writes import Submitted, Ticket, Write
 from sqlstate.errors import Busy, InvalidOption, TransactionEnded
 from sqlstate.format.names import check_collection, check_number
 from sqlstate.store import opening
-from sqlstate.store.store import check_timeout
-from sqlstate.store.transaction import check_note, codec_for
+from sqlstate.store.access import entries_of
+from sqlstate.store.blocks import on_face
+from sqlstate.store.collection import codec_for
+from sqlstate.store.transaction import check_note
+from sqlstate.store.watch import check_timeout
 
 if TYPE_CHECKING:
     import os
@@ -30,8 +33,9 @@ if TYPE_CHECKING:
     from sqlstate.recovery.report import Recover, RecoveryReport
     from sqlstate.sqlite.connection import Journal
     from sqlstate.store.opening import Mode
-    from sqlstate.store.store import Stats, Store
-    from sqlstate.store.transaction import Transaction
+    from sqlstate.store.store import Store, StoreEntries
+    from sqlstate.store.transaction import OpenTransaction, Transaction
+    from sqlstate.store.upkeep import Stats
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 
@@ -91,6 +95,10 @@ class Opening:
         if kind is not GeneratorExit:  # the task is dropped, maybe by the garbage collector: nothing can be awaited
             await self._store.close()
 
+    def __repr__(self) -> str:
+        state = "used" if self._arguments is None else f"{str(self._arguments[0])!r}, to be awaited"
+        return f"<sqlstate.aio.Opening: {state}>"
+
     async def _open(self) -> AsyncStore:
         if self._arguments is None:
             raise InvalidOption("the store was opened by this call already; call aio.open() again")
@@ -123,13 +131,16 @@ class AsyncStore(Entries):
     exception says which, and what became of it.
     """
 
-    __slots__ = ("_loop", "_store", "_threads")
+    __slots__ = ("_entries", "_loop", "_store", "_threads")
+
+    _entries: AsyncStoreEntries
 
     def __init__(self, store: Store, loop: Loop, threads: Threads) -> None:
         self._store = store
         self._loop = loop
-        loop.look_after = store.look_after
         self._threads = threads
+        self._entries = AsyncStoreEntries(store, loop, threads)
+        loop.look_after = self._entries.stored.look_after
 
     @property
     def path(self) -> Path:
@@ -167,7 +178,7 @@ class AsyncStore(Entries):
             InvalidName: the name cannot be one.
             InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
         """
-        return AsyncCollection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+        return AsyncCollection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order."""
@@ -183,7 +194,7 @@ class AsyncStore(Entries):
 
     def snapshot(self) -> AsyncSnapshot:
         """Return the store as the newest commit leaves it, for `async with`."""
-        return AsyncSnapshot(self._store, self._threads)
+        return AsyncSnapshot(self._entries.stored, self._threads)
 
     async def call(self, work: Callable[[Store], R]) -> R:
         """Return what *work* returns of the Store, in a thread: for all that has no method here.
@@ -244,7 +255,7 @@ class AsyncStore(Entries):
             Exception: what *work* raised; nothing was changed.
         """
         _check_plain(work)
-        write = await self._write(work, check_note(note))
+        write = await self._entries.write(on_face(work), check_note(note))
         result: R = write.result
         return result
 
@@ -257,9 +268,9 @@ class AsyncStore(Entries):
         """
         self._loop.check()
         _check_plain(work)
-        ticket = Ticket(work, check_note(note), self._loop)
-        self._store.enqueue(ticket.request)
-        return ticket
+        write = Submitted(on_face(work), check_note(note), self._loop)
+        self._entries.stored.enqueue(write)
+        return Ticket(write)
 
     async def barrier(self) -> Head:
         """Wait until all that was submitted before is done; return the newest durable commit."""
@@ -275,7 +286,7 @@ class AsyncStore(Entries):
             Conflict: at the end of the block: something that it read was changed since. Nothing was written.
             StoreError: as run(), at the end of the block.
         """
-        return AsyncTransaction(self._store, self._threads, self._carry, note)
+        return AsyncTransaction(Buffered(self._entries.stored, self._threads, self._entries.carry, note))
 
     async def close(self) -> None:
         """Close the store, after what was submitted. Twice does nothing; cancelled, it is waited for.
@@ -313,13 +324,27 @@ class AsyncStore(Entries):
             await self.close()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.aio.AsyncStore {str(self.path)!r}>"
+        state = "closed" if self._threads.ended else "open"
+        return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {state}>"
 
-    # What collections and transactions ask of it.
+
+class AsyncStoreEntries:
+    """What an AsyncStore is the face of where it comes to entries: the store's own, each in a thread or in a write."""
+
+    __slots__ = ("_loop", "_path", "_threads", "stored")
+
+    stored: StoreEntries
+    """Those of the Store."""
+
+    def __init__(self, store: Store, loop: Loop, threads: Threads) -> None:
+        self.stored = entries_of(store)
+        self._path = store.path
+        self._loop = loop
+        self._threads = threads
 
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
-        return await self._threads.run(partial(self._store.get_stored, name))
+        return await self._threads.run(partial(self.stored.get_stored, name))
 
     async def has_stored(self, name: Name) -> bool:
         """Tell whether there is an entry."""
@@ -327,31 +352,33 @@ class AsyncStore(Entries):
 
     async def count_names(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
-        return await self._threads.run(partial(self._store.count, start, stop))
+        return await self._threads.run(partial(self.stored.count, start, stop))
 
     def rows(self, span: Span, *, values: bool) -> StoredRows:
         """Return the rows of a scan."""
         return StoredRows(
-            self._threads, lambda: self._store.scan(span, values=values), self._check_open, self._store.reclaim
+            self._threads, lambda: self.stored.scan(span, values=values), self._check_open, self.stored.reclaim
         )
 
-    async def change(self, work: Callable[[Transaction], R]) -> R:
+    async def change(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of a transaction of its own, once it is durable."""
-        result: R = (await self._write(work, "")).result
+        result: R = (await self.write(work, "")).result
         return result
 
     def _check_open(self) -> None:
         if self._threads.ended:
-            raise TransactionEnded(f"{self.path}: the scan has ended: the store was closed")
+            raise TransactionEnded(f"{self._path}: the scan has ended: the store was closed")
 
-    async def _carry(self, work: Callable[[Transaction], None], note: str) -> Head | None:
-        return (await self._write(work, note)).head
+    async def carry(self, work: Callable[[OpenTransaction], None], note: str) -> Head | None:
+        """Have *work* done in a transaction of its own; return the commit, None if it changed nothing."""
+        return (await self.write(work, note)).head
 
-    async def _write(self, work: Callable[[Transaction], Any], note: str) -> Write:
+    async def write(self, work: Callable[[OpenTransaction], Any], note: str) -> Write:
+        """Have *work* done in a transaction of its own, and return that once it is durable."""
         self._loop.check()
         write = Write(work, note, self._loop)
         try:
-            self._store.enqueue(write)
+            self.stored.enqueue(write)
             await self._loop.wait(write)
         except BaseException:
             if not write.settled:

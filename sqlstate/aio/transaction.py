@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, overloa
 from sqlstate.aio.collection import BufferedCollection, Entries
 from sqlstate.aio.snapshot import Frozen
 from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
-from sqlstate.format.names import check_collection, first_name, make_name, same, stored_name
-from sqlstate.store.transaction import ABSENT, JSON, check_note, codec_for
+from sqlstate.format.names import check_collection, first_name, make_name, next_collection, same, stored_name
+from sqlstate.store.collection import JSON, codec_for
+from sqlstate.store.transaction import ABSENT, check_note
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from sqlstate.aio.scan import AsyncScan, Row, StoredRows
+    from sqlstate.aio.scan import Progress, Row, StoredRows
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Key, Name, Stored
-    from sqlstate.store.store import Store
-    from sqlstate.store.transaction import Snapshot, Transaction
+    from sqlstate.store.snapshot import OpenSnapshot
+    from sqlstate.store.store import StoreEntries
+    from sqlstate.store.transaction import OpenTransaction
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 
@@ -54,33 +56,17 @@ class AsyncTransaction(Entries):
     and changes nothing. So transactions are serializable. A block that only read ends without any of that.
     """
 
-    __slots__ = (
-        "_collections", "_commit", "_counts", "_expected", "_note", "_open", "_present", "_reads", "_scans", "_submit",
-        "_writes", "head",
-    )  # fmt: skip
+    __slots__ = ("_entries",)
 
-    head: Head | None
-    """The commit that carries it, after the block; None before, and if it changed nothing."""
+    _entries: Buffered
 
-    def __init__(
-        self,
-        store: Store,
-        threads: Threads,
-        submit: Callable[[Callable[[Transaction], None], str], Awaitable[Head | None]],
-        note: str,
-    ) -> None:
-        self._note = check_note(note)
-        self._submit = submit
-        self._commit = Frozen(store, threads)
-        self._open: bool | None = None
-        self._writes: dict[Name, Stored | None] = {}
-        self._expected: dict[Name, Stored | None] = {}
-        self._reads: dict[Name, Stored | None] = {}
-        self._present: dict[Name, bool] = {}
-        self._counts: list[_Counted] = []
-        self._collections: list[tuple[frozenset[str], frozenset[str]]] = []  # those it had written to; the others
-        self._scans: list[_MergedRows] = []
-        self.head = None
+    def __init__(self, entries: Buffered) -> None:
+        self._entries = entries
+
+    @property
+    def head(self) -> Head | None:
+        """The commit that carries it, after the block; None before, and if it changed nothing."""
+        return self._entries.head
 
     # Writing.
 
@@ -105,6 +91,74 @@ class AsyncTransaction(Entries):
         Raises:
             Conflict: it is not.
         """
+        self._entries.expect(collection, key, value)
+
+    # Reading.
+
+    def __getitem__(self, collection: str) -> BufferedCollection[Any]:
+        """Return a collection as this transaction sees it."""
+        return self.collection(collection)
+
+    @overload
+    def collection(self, name: str) -> BufferedCollection[Any]: ...
+    @overload
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> BufferedCollection[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> BufferedCollection[Any]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*, as this transaction sees it."""
+        return BufferedCollection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+
+    async def collections(self) -> list[str]:
+        """Return the names of all collections that have entries, as this transaction sees them."""
+        return await self._entries.collections()
+
+    # The block.
+
+    async def __aenter__(self) -> Self:
+        self._entries.begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._entries.end(kind)
+
+    def __repr__(self) -> str:
+        return repr(self._entries)
+
+
+class Buffered:
+    """What an AsyncTransaction is the face of: what it wrote, what it read, and the commit that it reads."""
+
+    __slots__ = (
+        "_collections", "_commit", "_counts", "_expected", "_note", "_open", "_present", "_reads", "_scans", "_submit",
+        "_writes", "head",
+    )  # fmt: skip
+
+    head: Head | None
+    """The commit that carries it."""
+
+    def __init__(
+        self,
+        store: StoreEntries,
+        threads: Threads,
+        submit: Callable[[Callable[[OpenTransaction], None], str], Awaitable[Head | None]],
+        note: str,
+    ) -> None:
+        self._note = check_note(note)
+        self._submit = submit
+        self._commit = Frozen(store, threads)
+        self._open: bool | None = None
+        self._writes: dict[Name, Stored | None] = {}
+        self._expected: dict[Name, Stored | None] = {}
+        self._reads: dict[Name, Stored | None] = {}
+        self._present: dict[Name, bool] = {}
+        self._counts: list[_Counted] = []
+        self._collections: list[tuple[frozenset[str], frozenset[str]]] = []  # those it had written to; the others
+        self._scans: list[_MergedRows] = []
+        self.head = None
+
+    def expect(self, collection: str, key: Key, value: Any) -> None:
+        """Compare an entry with *value*: at once if it is known what the transaction sees, else at the end."""
         self._check()
         name = make_name(check_collection(collection), key)
         try:
@@ -120,20 +174,6 @@ class AsyncTransaction(Entries):
             raise _conflict(name, expected, self._expected[name])
         self._expected[name] = expected
 
-    # Reading.
-
-    def __getitem__(self, collection: str) -> BufferedCollection[Any]:
-        """Return a collection as this transaction sees it."""
-        return self.collection(collection)
-
-    @overload
-    def collection(self, name: str) -> BufferedCollection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> BufferedCollection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> BufferedCollection[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as this transaction sees it."""
-        return BufferedCollection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
-
     async def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""
         self._check()
@@ -142,9 +182,10 @@ class AsyncTransaction(Entries):
         self._check()
         self._collections.append((written, others))
         put = {name[0] for name, stored in self._writes.items() if stored is not None}
-        return sorted(others | put | {name for name in written - put if await self[name].count()})
+        return sorted(others | put | {name for name in written - put if await self._count_all(name)})
 
-    # What collections ask of it.
+    async def _count_all(self, collection: str) -> int:
+        return await self.count_names(first_name(collection), first_name(next_collection(collection)))
 
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -195,24 +236,34 @@ class AsyncTransaction(Entries):
         self._check()
         self._writes[name] = None
 
-    # The block.
+    def __repr__(self) -> str:
+        state = {None: "not begun", True: "open", False: "ended"}[self._open]
+        writes = len(self._writes)
+        return f"<sqlstate.aio.AsyncTransaction: {state}, {writes:,} write{'' if writes == 1 else 's'}>"
 
-    async def __aenter__(self) -> Self:
+    def begin(self) -> None:
+        """Begin the block.
+
+        Raises:
+            TransactionEnded: it had one.
+        """
         if self._open is not None:
             raise TransactionEnded("a transaction is for one block; begin another one with store.transaction()")
         self._open = True
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def end(self, kind: type[BaseException] | None) -> None:
+        """End the block; write, unless an exception ended it.
+
+        Raises:
+            Conflict: something that was read was changed since.
+        """
         self._open = False
         self._commit.drop(kind)
         if kind is None and (self._writes or self._expected):
             self.head = await self._submit(self._write, self._note)
 
-    def _write(self, txn: Transaction) -> None:
-        """Check what was read, and write. The store's writer calls this."""
+    def _write(self, txn: OpenTransaction) -> None:
+        """Check what was read, and write; runs in the store's own thread."""
         self._compare_entries(txn)
         for start, stop, own, found in self._counts:
             count = _count_others(txn, start, stop, own)
@@ -232,7 +283,7 @@ class AsyncTransaction(Entries):
             else:
                 txn.put_stored(name, stored)
 
-    def _compare_entries(self, txn: Transaction) -> None:
+    def _compare_entries(self, txn: OpenTransaction) -> None:
         for known in (self._expected, self._reads):
             for name, expected in known.items():
                 actual = txn.get_stored(name)
@@ -262,9 +313,9 @@ class _MergedRows:
         values: whether values are looked at, or only keys.
     """
 
-    __slots__ = ("_last", "_own", "_pending", "_queue", "_rows", "_scan", "_span", "_stored", "_values", "_writes")
+    __slots__ = ("_last", "_own", "_pending", "_progress", "_queue", "_rows", "_span", "_stored", "_values", "_writes")
 
-    _scan: AsyncScan[Any]
+    _progress: Callable[[], Progress]
 
     def __init__(self, stored: StoredRows, writes: dict[Name, Stored | None], span: Span, *, values: bool) -> None:
         self._stored = stored
@@ -277,9 +328,9 @@ class _MergedRows:
         self._last = False
         self._rows: list[Row] = []
 
-    def begun(self, scan: AsyncScan[Any]) -> None:
-        """Remember who knows how many rows were taken."""
-        self._scan = scan
+    def begun(self, progress: Callable[[], Progress]) -> None:
+        """Keep what says how many rows were taken."""
+        self._progress = progress
 
     async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
         """Return the next rows, at most so many, and whether there are no more behind them."""
@@ -304,17 +355,18 @@ class _MergedRows:
         """Let go of the commit's rows."""
         await self._stored.aclose()
 
-    def check(self, txn: Transaction) -> None:
+    def check(self, txn: OpenTransaction) -> None:
         """Read again what was taken.
 
         Raises:
             Conflict: something is not as it was.
         """
-        taken = self._rows[: self._scan.passed]
-        if not (taken or self._scan.ended):
+        passed, ended = self._progress()
+        taken = self._rows[:passed]
+        if not (taken or ended):
             return
         own = self._own or frozenset()
-        end = None if self._scan.ended else self._name(taken[-1])
+        end = None if ended else self._name(taken[-1])
         wanted = iter([row for row in taken if self._name(row) not in own])
         want = next(wanted, None)
         for row in txn.scan(self._span, values=self._values):
@@ -367,7 +419,7 @@ class _MergedRows:
     def _in_order(self, first: Name, second: Name) -> bool:
         return first >= second if self._span.reverse else first <= second
 
-    def _conflict(self, txn: Transaction, want: Row | None, found: Name | None) -> Conflict:
+    def _conflict(self, txn: OpenTransaction, want: Row | None, found: Name | None) -> Conflict:
         """Return what to raise where *want* was taken, and *found* is now."""
         wanted = None if want is None else self._name(want)
         if found is not None and (wanted is None or (wanted != found and self._in_order(found, wanted))):
@@ -379,7 +431,7 @@ class _MergedRows:
         return Conflict(wanted[0], wanted[2], expected, ABSENT if actual is None else JSON.decode(actual))
 
 
-def _count_others(view: Snapshot | Transaction, start: Name, stop: Name, own: tuple[Name, ...]) -> int:
+def _count_others(view: OpenSnapshot | OpenTransaction, start: Name, stop: Name, own: tuple[Name, ...]) -> int:
     """Return the number of entries in [start, stop) that are not among *own*, which are."""
     return view.count(start, stop) - sum(view.get_stored(name) is not None for name in own)
 

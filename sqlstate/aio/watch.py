@@ -34,6 +34,9 @@ class AsyncWatch:
         self._timeout = timeout
         self._heads: list[Head] = []
 
+    def __repr__(self) -> str:
+        return f"<sqlstate.aio.AsyncWatch of {str(self._store.path)!r}>"
+
     def __aiter__(self) -> Self:
         return self
 

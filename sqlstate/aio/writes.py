@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from sqlstate.aio.event_loop import Loop
-    from sqlstate.store.transaction import Transaction
+    from sqlstate.store.transaction import OpenTransaction
     from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class Write(Call):
 
     __slots__ = ("loop", "settled", "waiter", "withdrawn")
 
-    def __init__(self, work: Callable[[Transaction], Any], note: str, loop: Loop) -> None:
+    def __init__(self, work: Callable[[OpenTransaction], Any], note: str, loop: Loop) -> None:
         super().__init__(work, note)
         self.loop = loop
         self.settled = False
@@ -79,14 +79,19 @@ class Write(Call):
         return f"whether the write is there is not known: {self.error!r}"
 
 
-class _Submitted(Write):
+class Submitted(Write):
     """A write that a ticket stands for: any number of tasks may wait for it, or none."""
 
     __slots__ = ("event",)
 
     event: anyio.Event | None
 
+    def __init__(self, work: Callable[[OpenTransaction], Any], note: str, loop: Loop) -> None:
+        super().__init__(work, note, loop)
+        self.event = None
+
     def rung(self) -> None:
+        """Let the tasks go on."""
         super().rung()
         if self.event is not None:
             self.event.set()
@@ -101,14 +106,8 @@ class Ticket(Generic[T]):
 
     __slots__ = ("_write",)
 
-    def __init__(self, work: Callable[[Transaction], T], note: str, loop: Loop) -> None:
-        self._write = _Submitted(work, note, loop)
-        self._write.event = None
-
-    @property
-    def request(self) -> Call:
-        """What the store's writer is given. For this package's own modules."""
-        return self._write
+    def __init__(self, write: Submitted) -> None:
+        self._write = write
 
     @property
     def outcome(self) -> Outcome:
@@ -136,6 +135,9 @@ class Ticket(Generic[T]):
         if write.withdraw() and write.event is not None:
             write.event.set()
         return write.withdrawn
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.aio.Ticket: {self.outcome}>"
 
     def __await__(self) -> Generator[Any, Any, T]:
         """Wait for the result.

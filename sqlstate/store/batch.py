@@ -9,8 +9,10 @@ from sqlstate.commit.commit import BUFFER_BYTES, Commit
 from sqlstate.errors import StoreUnusable, TransactionEnded
 from sqlstate.format.names import check_collection, make_name, stored_name
 from sqlstate.sqlite.blocks import Block
-from sqlstate.store.collection import Collection
-from sqlstate.store.transaction import JSON, Transaction, check_note, codec_for, encode
+from sqlstate.store.access import condition
+from sqlstate.store.blocks import PartBlock, unbegun
+from sqlstate.store.collection import Collections
+from sqlstate.store.transaction import OpenTransaction, Part, check_note, encode
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state
 
@@ -21,17 +23,17 @@ if TYPE_CHECKING:
     from sqlstate.commit.commit import Writer
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.sqlite.blocks import Over
+    from sqlstate.store.transaction import Transaction
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 # Puts are kept in memory up to this and made transactions together.
 PUTS_AT_ONCE: Final = 4096
 
 
-class Batch:
+class Batch(Collections):
     """Many transactions that become durable together, at the end of the block or at flush(). Made by `store.batch()`.
 
     Each writing call is a transaction of its own, and transaction() begins one of several. They see what came
@@ -39,24 +41,17 @@ class Batch:
     A batch belongs to the thread that began it.
     """
 
-    __slots__ = ("_bytes", "_commit", "_ended", "_engine", "_inner", "_over", "_own", "_puts", "_thread", "_writer")
+    __slots__ = ("_entries",)
 
-    def __init__(self, writer: Writer, over: Over) -> None:
-        self._writer = writer
-        self._engine = writer.engine
-        self._own = writer.own
-        self._over = over  # dead once the block is over, which then need not have ended it
-        self._commit: Commit | None = None
-        self._puts: dict[Name, Stored] = {}  # transactions of one put each, in order
-        self._bytes = 0
-        self._thread = threading.get_ident()
-        self._inner: tuple[Transaction, Over] | None = None  # a transaction whose block is open
-        self._ended = False
+    _entries: OpenBatch
+
+    def __init__(self, entries: OpenBatch) -> None:
+        self._entries = entries
 
     def put(self, collection: str, key: Key, value: Any) -> None:
         """Put an entry, in a transaction of its own; arguments, limits and errors are those of Transaction.put()."""
         name = make_name(check_collection(collection), key)
-        self.put_stored(name, encode(name, value))
+        self._entries.put_stored(name, encode(name, value))
 
     @overload
     def get(self, collection: str, key: Key) -> Any: ...
@@ -71,22 +66,9 @@ class Batch:
         with self.transaction() as txn:
             return txn.delete(collection, key)
 
-    def __getitem__(self, collection: str) -> Collection[Any]:
-        """Return a collection as the batch left it; each of its writing methods is a transaction."""
-        return Collection(self, check_collection(collection), JSON)
-
-    @overload
-    def collection(self, name: str) -> Collection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as the batch left it."""
-        return Collection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
-
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as the batch left them."""
-        self._carry()
-        return state.collections(self._engine.writer)
+        return self._entries.collections()
 
     def transaction(self, note: str = "") -> AbstractContextManager[Transaction]:
         """Begin a transaction; an exception undoes it alone. It is durable when the batch is.
@@ -102,7 +84,7 @@ class Batch:
             Conflict: expect() found something else.
             StoreFull: the disk is full.
         """
-        return _Inner(self, check_note(note))
+        return PartBlock(self._entries, check_note(note))
 
     def flush(self) -> Head | None:
         """Make what was done so far durable, in one commit; return it, or None if nothing was changed.
@@ -111,6 +93,31 @@ class Batch:
             Damaged, StoreFull, Busy: nothing of it was changed, and it is forgotten.
             CommitOutcomeUnknown: it may be there or not, as a whole; the handle refuses further work.
         """
+        return self._entries.flush()
+
+    def __repr__(self) -> str:
+        return repr(self._entries)
+
+
+class OpenBatch:
+    """What a Batch is the face of: its puts in memory, and the commit in the making."""
+
+    __slots__ = ("_bytes", "_commit", "_ended", "_engine", "_inner", "_over", "_own", "_puts", "_thread", "_writer")
+
+    def __init__(self, writer: Writer, over: Over) -> None:
+        self._writer = writer
+        self._engine = writer.engine
+        self._own = writer.own
+        self._over = over  # dead once the block is over, which then need not have ended it
+        self._commit: Commit | None = None
+        self._puts: dict[Name, Stored] = {}  # transactions of one put each, in order
+        self._bytes = 0
+        self._thread = threading.get_ident()
+        self._inner: tuple[OpenTransaction, Over] | None = None  # a transaction whose block is open
+        self._ended = False
+
+    def flush(self) -> Head | None:
+        """Make what was done so far durable, in one commit; return it, or None if nothing was changed."""
         self._check()
         self._writer.nothing_made()
         try:
@@ -124,7 +131,10 @@ class Batch:
             self._writer.tell(e)
             raise
 
-    # What collections ask of it.
+    def collections(self) -> list[str]:
+        """Return the names of all collections that have entries, as the batch left them."""
+        self._carry()
+        return state.collections(self._engine.writer)
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -164,26 +174,28 @@ class Batch:
         connection = self._engine.writer
         return tree.count(connection, start, stop)
 
-    def run(self, work: Callable[[Transaction], R]) -> R:
+    def run(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of a transaction of its own."""
-        with self.transaction() as txn:
+        with Part(self) as txn:
             return work(txn)
 
-    def writing(self) -> AbstractContextManager[Transaction]:
+    def writing(self) -> Part:
         """Return a block that is a transaction."""
-        return self.transaction()
+        return Part(self)
 
-    # What the store asks of it.
+    def __repr__(self) -> str:
+        ended = self._ended or self._over() is None
+        return f"<sqlstate.Batch of {self._engine.path!r}: {condition(self._engine.life, ended=ended)}>"
 
-    def begin_inside(self, note: str, over: Over) -> Transaction:
+    def begin_inside(self, note: str, over: Over) -> OpenTransaction:
         """Begin a transaction, for a block."""
         self._drain()
-        txn = Transaction(self._writer, note, self._begun(), over)
+        txn = OpenTransaction(self._writer, note, self._begun(), over)
         self._inner = txn, over
         self._own.enter(txn, over)
         return txn
 
-    def end_inside(self, over: Over, txn: Transaction, *, keep: bool) -> None:
+    def end_inside(self, over: Over, txn: OpenTransaction, *, keep: bool) -> None:
         """End a transaction: keep what it wrote for the batch, or undo it."""
         self._own.leave(over)
         if keep:
@@ -251,29 +263,6 @@ class Batch:
             txn.abandon()  # unless it has ended: an exception kept its block from doing so
             self._inner = None
 
-    def __repr__(self) -> str:
-        return f"<sqlstate.Batch of {self._engine.path!r}>"
-
-
-class _Inner(Block):
-    """A block that is a transaction of a batch."""
-
-    __slots__ = ("_batch", "_note", "_txn")
-
-    def __init__(self, batch: Batch, note: str) -> None:
-        super().__init__()
-        self._batch = batch
-        self._note = note
-
-    def enter(self) -> Transaction:
-        """Begin it."""
-        self._txn = self._batch.begin_inside(self._note, self.over)
-        return self._txn
-
-    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Keep what it wrote for the batch, or undo it."""
-        self._batch.end_inside(self.over, self._txn, keep=kind is None)
-
 
 class BatchBlock(Block):
     """A block that is a batch."""
@@ -290,12 +279,18 @@ class BatchBlock(Block):
         writer.nothing_made()
         writer.engine.lock_writer(self.over)
         try:
-            self._batch = Batch(writer, self.over)
+            self._batch = OpenBatch(writer, self.over)
             writer.own.enter(self._batch, self.over)
         except BaseException:
             writer.engine.writer_lock.release(self.over)
             raise
-        return self._batch
+        return Batch(self._batch)
+
+    def __getattr__(self, name: str) -> Any:
+        raise unbegun(name, Batch, "batch")
+
+    def __getitem__(self, collection: str) -> Any:
+        raise unbegun("__getitem__", Batch, "batch")
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         """Make durable what is not yet, or undo that."""

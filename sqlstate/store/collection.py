@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue
 from sqlstate.format.names import (
     Codec,
     Key,
-    Name,
     Stored,
     check_bound,
+    check_collection,
     first_name,
     make_name,
     next_collection,
@@ -21,56 +21,24 @@ from sqlstate.format.names import (
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from sqlstate.store.access import Reads, Writable, Writes
 
 T = TypeVar("T")
 D = TypeVar("D")
-R = TypeVar("R")
 
 _UNSET: Final[Any] = object()
 
-
-class Reads(Protocol):
-    """What a collection reads through: a store, a transaction or a snapshot."""
-
-    def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order."""
-
-    def count(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
+JSON: Final[Codec[Any]] = Codec()
+"""Values without a type: bytes, or a JSON document."""
 
 
-class Writes(Reads, Protocol):
-    """An open transaction."""
+def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
+    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
 
-    def put_stored(self, name: Name, stored: Stored) -> None:
-        """Put an entry."""
-
-    def delete_stored(self, name: Name) -> None:
-        """Delete an entry, if there is one."""
-
-
-class Writable(Reads, Protocol):
-    """What a collection writes through: a store or a transaction."""
-
-    def put_stored(self, name: Name, stored: Stored) -> None:
-        """Put an entry: a transaction of its own, or part of the one that is open."""
-
-    def run(self, work: Callable[[Writes], R]) -> R:
-        """Return what *work* returns of one transaction, made for it, or of the one that is open.
-
-        It may be called in another thread. It changes nothing if it raises.
-        """
-
-    def writing(self) -> AbstractContextManager[Writes]:
-        """Return a block whose writes are one transaction, or part of the one that is open.
-
-        An exception in the block undoes those of the block alone.
-        """
+    Raises:
+        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+    """
+    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
 
 
 class CollectionView(Mapping[Key, T], Generic[T]):
@@ -337,6 +305,42 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), values=False):
                 txn.delete_stored(stored_name(self.name, key))
+
+
+class Collections:
+    """What has collections that can be read and written: a store, a transaction or a batch."""
+
+    __slots__ = ()
+
+    _entries: Writable
+
+    def __getitem__(self, collection: str) -> Collection[Any]:
+        """Return a collection; it exists while it has entries.
+
+        Raises:
+            InvalidName: the name is not text of 1 to 255 bytes.
+        """
+        return Collection(self._entries, check_collection(collection), JSON)
+
+    @overload
+    def collection(self, name: str) -> Collection[Any]: ...
+    @overload
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*.
+
+        Args:
+            name: text of 1 to 255 bytes.
+            type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode;
+                None for values without a type. It is not recorded in the file.
+            forbid_unknown: reading a document raises InvalidValue if it has members which the type has no field
+                for, at any depth. Otherwise they are left out of what is read, and lost when that is written back.
+
+        Raises:
+            InvalidName: the name cannot be one.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+        """
+        return Collection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
 
 def _pairs(other: Any) -> Iterable[tuple[Any, Any]]:

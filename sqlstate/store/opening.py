@@ -22,7 +22,8 @@ from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
 from sqlstate.sqlite.header import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
-from sqlstate.store.store import Store, check_timeout
+from sqlstate.store.store import Store
+from sqlstate.store.watch import check_timeout
 from sqlstate.tables import audit, schema, wal
 from sqlstate.tables import meta as metadata
 from sqlstate.tables import migrations as migrate

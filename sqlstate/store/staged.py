@@ -11,7 +11,8 @@ from sqlstate.errors import Conflict, Damaged, InvalidRecord, StoreError
 from sqlstate.files.sessions import SessionFile, session_alive
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_collection, check_number, make_name, same, stored_name
-from sqlstate.store.transaction import ABSENT, JSON, check_note, encode
+from sqlstate.store.collection import JSON
+from sqlstate.store.transaction import ABSENT, check_note, encode
 from sqlstate.tables import audit, state, wal
 from sqlstate.tables.wal import Kind, Record
 
@@ -55,11 +56,8 @@ class WriteAheadLog:
         store.wal.mark_committed(txn)
     """
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._engine = writer.engine
-        self._session = secrets.token_bytes(fmt.SESSION_BYTES)
-        self._file: SessionFile | None = None
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     def append(
         self,
@@ -104,10 +102,7 @@ class WriteAheadLog:
         name = None if collection is None or key is None else make_name(check_collection(collection), key)
         stored = None if name is None or value is ABSENT else encode(name, value)
         note = check_note(note or "")
-        with self._engine.writing():
-            if txn is None:
-                self._live()
-            return self._append(what, txn, name, stored, note)
+        return self._session.append(what, txn, name, stored, note)
 
     def read(self, after: int = 0) -> Iterator[Record]:
         """Yield the records with an LSN greater than *after*, in order.
@@ -118,6 +113,54 @@ class WriteAheadLog:
             InvalidOption: *after* is not a number from 0 to 2^63-1.
         """
         check_number("after", after)
+        return self._session.read(after)
+
+    def uncommitted(self) -> list[Uncommitted]:
+        """Return the staged transactions that have not ended, in the order of their beginning."""
+        return self._session.uncommitted()
+
+    def mark_committed(self, txn: int) -> Head:
+        """Apply the staged transaction *txn* to state and tree and write its COMMIT, in one SQLite transaction.
+
+        Returns the new head. If the transaction changes nothing, it is ended with ROLLBACK and the head that
+        was there is returned.
+
+        Raises:
+            InvalidRecord: there is no such transaction, or it has ended.
+            StoreUnusable: this thread has a transaction open.
+            Conflict: an entry is not any more what it was when its record was written; nothing was changed.
+            Damaged: a record of it is not what was written; nothing was changed, and it stays open for rollback().
+            Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
+        """
+        return self._session.mark_committed(txn)
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.WriteAheadLog of {self._session.path!r}>"
+
+
+class Session:
+    """What a WriteAheadLog is the face of: a handle's right to the staged transactions that it began or resumed."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._engine = writer.engine
+        self._id = secrets.token_bytes(fmt.SESSION_BYTES)
+        self._file: SessionFile | None = None
+
+    @property
+    def path(self) -> str:
+        """The store's path."""
+        return self._engine.path
+
+    def append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
+        """Append one record whose parts fit its kind, durably; *txn* is None for a BEGIN."""
+        with self._engine.writing():
+            if txn is None:
+                self._live()
+            return self._append(kind, txn, name, stored, note)
+
+    def read(self, after: int) -> Iterator[Record]:
+        """Yield the records with an LSN greater than *after*, in order."""
         return self._engine.readers.scan(wal.read, after)
 
     def uncommitted(self) -> list[Uncommitted]:
@@ -151,8 +194,8 @@ class WriteAheadLog:
             if self._is_alive(session):
                 raise InvalidRecord(f"staged transaction {txn} belongs to a handle that is open; nothing was changed")
             wal.check_staged(connection, _uncommitted(connection, txn).records)
-            wal.set_session(connection, txn, self._session)
-            detail = {"resumed": [txn], "session": session.hex(), "by": self._session.hex()}
+            wal.set_session(connection, txn, self._id)
+            detail = {"resumed": [txn], "session": session.hex(), "by": self._id.hex()}
             head = wal.last(connection, writer.meta)[1]
             audit.append(connection, writer.meta.store_id, head, now(), ("recovery", detail))
             writer.commit_other(f"resuming staged transaction {txn}")
@@ -170,24 +213,13 @@ class WriteAheadLog:
             return _shown(self._before(txn, name, connection))
 
     def release(self) -> None:
-        """Let go of the session: what it staged and did not end is a dead session's from now on."""
+        """End the session: what it staged and did not end is a dead session's from now on."""
         if self._file is not None:
             self._file.release()
             self._file = None
 
     def mark_committed(self, txn: int) -> Head:
-        """Apply the staged transaction *txn* to state and tree and write its COMMIT, in one SQLite transaction.
-
-        Returns the new head. If the transaction changes nothing, it is ended with ROLLBACK and the head that
-        was there is returned.
-
-        Raises:
-            InvalidRecord: there is no such transaction, or it has ended.
-            StoreUnusable: this thread has a transaction open.
-            Conflict: an entry is not any more what it was when its record was written; nothing was changed.
-            Damaged: a record of it is not what was written; nothing was changed, and it stays open for rollback().
-            Busy, StoreFull, CommitOutcomeUnknown: as for a transaction.
-        """
+        """Apply the staged transaction *txn* to state and tree and write its COMMIT, in one SQLite transaction."""
         writer = self._writer
         writer.nothing_made()
         try:
@@ -209,10 +241,10 @@ class WriteAheadLog:
     def _append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
         writer = self._engine.writer
         last, head = self._writer.begin()
-        record = Record(last + 1, last + 1 if txn is None else txn, kind, self._session)
+        record = Record(last + 1, last + 1 if txn is None else txn, kind, self._id)
         if txn is None:
             record = record._replace(at=now(), note=note)
-            wal.set_staged(writer, record.txn, self._session)
+            wal.set_staged(writer, record.txn, self._id)
         else:
             self._session_of(txn)
             record = record._replace(session=wal.read_begin(writer, txn).session)
@@ -254,12 +286,12 @@ class WriteAheadLog:
     def _live(self) -> None:
         """Hold the lock that says that this session lives, from its first staged transaction on."""
         if self._file is None:
-            self._session = secrets.token_bytes(fmt.SESSION_BYTES)  # a file of the last one, if it was cut short, stays
-            self._file = SessionFile(self._engine.real_path, self._session, self._writer.meta.store_id)
+            self._id = secrets.token_bytes(fmt.SESSION_BYTES)  # a file of the last one, if it was cut short, stays
+            self._file = SessionFile(self._engine.real_path, self._id, self._writer.meta.store_id)
             self._engine.counters.syncs += 1
 
     def _is_alive(self, session: bytes) -> bool:
-        return session == self._session or session_alive(self._engine.real_path, session)
+        return session == self._id or session_alive(self._engine.real_path, session)
 
     def _session_of(self, txn: int, connection: Connection | None = None) -> bytes:
         """Return the session that has a staged transaction that has not ended (I7)."""
@@ -277,13 +309,14 @@ class StagedTransaction:
     back, or resumed.
     """
 
-    __slots__ = ("_log", "txn")
+    __slots__ = ("_log", "_session", "txn")
 
     txn: int
     """Its number, for store.resume()."""
 
-    def __init__(self, log: WriteAheadLog, txn: int) -> None:
-        self._log = log
+    def __init__(self, session: Session, txn: int) -> None:
+        self._session = session
+        self._log = WriteAheadLog(session)
         self.txn = txn
 
     def put(self, collection: str, key: Key, value: Any) -> None:
@@ -299,14 +332,14 @@ class StagedTransaction:
 
     def delete(self, collection: str, key: Key) -> bool:
         """Delete an entry, durably, in this transaction, and tell whether there was one. Raises as put()."""
-        if self._log.staged(self.txn, collection, key) is ABSENT:
+        if self._session.staged(self.txn, collection, key) is ABSENT:
             return False
         self._log.append("DELETE", txn=self.txn, collection=collection, key=key)
         return True
 
     def get(self, collection: str, key: Key, default: Any = None) -> Any:
         """Return the value of an entry as this transaction sees it, or *default* if there is none."""
-        value = self._log.staged(self.txn, collection, key)
+        value = self._session.staged(self.txn, collection, key)
         return default if value is ABSENT else value
 
     def commit(self) -> Head:
@@ -346,7 +379,7 @@ class StagedTransaction:
                 self.rollback()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.StagedTransaction {self.txn}>"
+        return f"<sqlstate.StagedTransaction {self.txn} of {self._session.path!r}>"
 
 
 def _uncommitted(connection: Connection, txn: int) -> Uncommitted:

@@ -1,34 +1,29 @@
-"""Transactions and snapshots: what happens between `with` and the end of its block."""
+"""Transactions: what happens between `with` and the end of its block."""
 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
-from sqlstate.errors import Conflict, InvalidOption, InvalidValue, StoreClosed, TransactionEnded
+from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import Codec, Key, Name, Stored, check_collection, make_name, same, stored_name
-from sqlstate.proving.entries import Provable
+from sqlstate.format.names import Key, Name, Stored, check_collection, make_name, same, stored_name
 from sqlstate.sqlite.blocks import Block
-from sqlstate.sqlite.readers import Lease, ended
-from sqlstate.store.collection import Collection, CollectionView
+from sqlstate.store.access import condition
+from sqlstate.store.collection import JSON, Collections
 from sqlstate.tables import merkle as tree
-from sqlstate.tables import state, wal
+from sqlstate.tables import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlstate.commit.commit import Writer
     from sqlstate.sqlite.blocks import Over
-    from sqlstate.sqlite.connection import Connection
-    from sqlstate.sqlite.engine import Engine
-    from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal import Head
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -45,18 +40,6 @@ class Absent:
 
 
 ABSENT: Final = Absent()
-
-JSON: Final[Codec[Any]] = Codec()
-"""Values without a type: bytes, or a JSON document."""
-
-
-def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
-    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
-
-    Raises:
-        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
-    """
-    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
 
 
 def encode(name: Name, value: Any) -> Stored:
@@ -86,7 +69,7 @@ def check_note(note: str) -> str:
     return note
 
 
-class Transaction:
+class Transaction(Collections):
     """Puts and deletes that take effect together or not at all. Made by `store.transaction()`.
 
     It sees its own writes; nobody else does before it ends. Entries: put(), get(), delete(), expect();
@@ -94,26 +77,12 @@ class Transaction:
     that began it, and ends with its block.
     """
 
-    __slots__ = (
-        "_applied", "_broken", "_buffer", "_bytes", "_commit", "_connection", "_ended", "_life", "_nested", "_outer",
-        "_over", "_shared", "_thread",
-    )  # fmt: skip
+    __slots__ = ("_entries",)
 
-    def __init__(self, writer: Writer, note: str, commit: Commit, over: Over) -> None:
-        commit.begin(note)
-        self._commit = commit
-        self._over = over  # dead once the block is over, which then need not have ended it
-        self._applied = False
-        self._shared = commit.transactions > 0  # with others, who must not be undone with this one
-        self._outer: Mark | None = None  # before the first write of a shared one that reached the tables
-        self._life = writer.engine.life
-        self._connection = writer.engine.writer
-        self._buffer: dict[Name, Stored | None] = {}
-        self._bytes = 0
-        self._nested: list[tuple[Mark, Over]] = []
-        self._thread = threading.get_ident()
-        self._broken = False
-        self._ended = False
+    _entries: OpenTransaction
+
+    def __init__(self, entries: OpenTransaction) -> None:
+        self._entries = entries
 
     def put(self, collection: str, key: Key, value: Any) -> None:
         """Put an entry.
@@ -127,7 +96,7 @@ class Transaction:
             InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
         """
         name = make_name(check_collection(collection), key)
-        self.put_stored(name, encode(name, value))
+        self._entries.put_stored(name, encode(name, value))
 
     @overload
     def get(self, collection: str, key: Key) -> Any: ...
@@ -140,9 +109,9 @@ class Transaction:
     def delete(self, collection: str, key: Key) -> bool:
         """Delete an entry, and tell whether there was one."""
         name = make_name(check_collection(collection), key)
-        there = self.get_stored(name) is not None
+        there = self._entries.get_stored(name) is not None
         if there:
-            self.delete_stored(name)
+            self._entries.delete_stored(name)
         return there
 
     def expect(self, collection: str, key: Key, value: Any) -> None:
@@ -155,28 +124,53 @@ class Transaction:
         """
         name = make_name(check_collection(collection), key)
         expected = None if value is ABSENT else encode(name, value)
-        actual = self.get_stored(name)
+        actual = self._entries.get_stored(name)
         if not same(actual, expected):
             raise Conflict(collection, key, value, ABSENT if actual is None else JSON.decode(actual))
 
-    def __getitem__(self, collection: str) -> Collection[Any]:
-        """Return a collection as this transaction sees it."""
-        return Collection(self, check_collection(collection), JSON)
-
-    @overload
-    def collection(self, name: str) -> Collection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as this transaction sees it."""
-        return Collection(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
-
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""
-        self.apply()
-        return state.collections(self._connection)
+        return self._entries.collections()
 
-    # What collections ask of it.
+    def __repr__(self) -> str:
+        return repr(self._entries)
+
+
+class State(Enum):
+    """How far an open transaction is."""
+
+    BUFFERING = "open"
+    """All that it wrote is in memory."""
+    APPLIED = "applied"
+    """Something of it reached the tables."""
+    FAILED = "failed"
+    """What reached the tables is not whole, and must never be committed; also while it is being carried there."""
+    ENDED = "ended"
+    """It was committed, handed over to its group, or undone."""
+
+
+class OpenTransaction:
+    """What a Transaction is the face of: its writes in memory, and the commit that they become part of."""
+
+    __slots__ = (
+        "_buffer", "_bytes", "_carried", "_commit", "_connection", "_life", "_nested", "_outer", "_over", "_shared",
+        "_state", "_thread",
+    )  # fmt: skip
+
+    def __init__(self, writer: Writer, note: str, commit: Commit, over: Over) -> None:
+        commit.begin(note)
+        self._commit = commit
+        self._over = over  # dead once the block is over, which then need not have ended it
+        self._shared = commit.transactions > 0  # with others, who must not be undone with this one
+        self._outer: Mark | None = None  # before the first write of a shared one that reached the tables
+        self._life = writer.engine.life
+        self._connection = writer.engine.writer
+        self._buffer: dict[Name, Stored | None] = {}
+        self._bytes = 0
+        self._carried = 0  # writes that reached the tables
+        self._nested: list[tuple[Mark, Over, int]] = []
+        self._thread = threading.get_ident()
+        self._state = State.BUFFERING
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -228,13 +222,18 @@ class Transaction:
         self.apply()
         return tree.count(self._connection, start, stop)
 
-    def run(self, work: Callable[[Transaction], R]) -> R:
+    def collections(self) -> list[str]:
+        """Return the names of all collections that have entries, as this transaction sees them."""
+        self.apply()
+        return state.collections(self._connection)
+
+    def run(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of this transaction."""
         return work(self)
 
-    def writing(self) -> Nested:
+    def writing(self) -> Part:
         """Return a block that is part of this transaction, all or nothing by itself."""
-        return Nested(self)
+        return Part(self)
 
     # What the store asks of it.
 
@@ -243,21 +242,21 @@ class Transaction:
         self._check()
         if not self._connection.in_transaction():
             # After some errors, of a read too, SQLite rolls back by itself; what follows must not stand alone.
-            self._broken = True
+            self._state = State.FAILED
             self._check()
         if self._shared and self._outer is None:
-            self._broken = self._applied = True
+            self._state = State.FAILED
             self._outer = self._commit.mark()
-            self._broken = False
+            self._state = State.APPLIED
         if not self._buffer:
             return
-        self._applied = True
+        self._state = State.FAILED  # until it is done
         values, self._buffer, self._bytes = self._buffer, {}, 0
-        self._broken = True  # until it is done: half-applied writes must never be committed
         self._commit.apply(values)
-        self._broken = False
+        self._carried += len(values)
+        self._state = State.APPLIED
 
-    def begin_inside(self, note: str, over: Over) -> Transaction:
+    def begin_inside(self, note: str, over: Over) -> OpenTransaction:
         """Begin a nested transaction: a savepoint.
 
         Raises:
@@ -266,10 +265,10 @@ class Transaction:
         if note:
             raise InvalidOption("a nested transaction has no note of its own; give it to the outermost")
         self.apply()
-        self._nested.append((self._commit.mark(), over))
+        self._nested.append((self._commit.mark(), over, self._carried))
         return self
 
-    def end_inside(self, over: Over, _txn: Transaction, *, keep: bool) -> None:
+    def end_inside(self, over: Over, txn: OpenTransaction, *, keep: bool) -> None:  # noqa: ARG002, it is this one
         """End the newest nested transaction, whose block is *over* soon: keep its writes, or undo them."""
         self._check()  # which undoes those whose blocks were cut short
         if not self._nested or self._nested[-1][1] is not over:
@@ -284,13 +283,15 @@ class Transaction:
     def _undo_nested(self) -> None:
         self._buffer, self._bytes = {}, 0
         self._commit.restore(self._nested[-1][0])
+        self._carried = self._nested[-1][2]
         self._nested.pop()
-        self._broken = False
+        if self._state is State.FAILED:
+            self._state = State.APPLIED
 
     @property
     def ended(self) -> bool:
         """Whether finish(), end() or abandon() has ended it."""
-        return self._ended
+        return self._state is State.ENDED
 
     def finish(self) -> Head | None:
         """Commit; return the new head, or None if nothing changed. The transaction has ended."""
@@ -301,14 +302,14 @@ class Transaction:
             self._commit.roll_back()
             raise
         finally:
-            self._ended = True
+            self._state = State.ENDED
 
     def end(self) -> bool:
         """End it without a commit of its own, and tell whether it changed anything. If it fails, it is undone."""
         try:
             self._check()
             commit = self._commit
-            if not self._applied:  # no need to reach the tables by itself, or for a savepoint
+            if self._state is State.BUFFERING:  # no need to reach the tables by itself, or for a savepoint
                 commit.add(self._buffer)
             else:
                 self.apply()
@@ -318,7 +319,7 @@ class Transaction:
                 if self._outer is not None:
                     commit.release()
             changed = commit.end()
-            self._ended = True
+            self._state = State.ENDED
         except BaseException:
             self.abandon()
             raise
@@ -326,7 +327,7 @@ class Transaction:
 
     def abandon(self) -> None:
         """Undo everything that it did, and nothing that others did before it. The transaction has ended."""
-        if self._ended:
+        if self._state is State.ENDED:
             return
         if not self._shared:
             self._commit.roll_back()
@@ -334,10 +335,17 @@ class Transaction:
             self._commit.restore(self._outer)
         else:
             self._commit.spoil()
-        self._ended = True
+        self._state = State.ENDED
+
+    def __repr__(self) -> str:
+        state = condition(self._life, ended=self._state is State.ENDED or self._over() is None)
+        if state == "open" and self._state is State.FAILED:
+            state = "failed"
+        writes = self._carried + len(self._buffer)
+        return f"<sqlstate.Transaction of {self._life.path!r}: {state}, {writes:,} write{'' if writes == 1 else 's'}>"
 
     def _check(self) -> None:
-        if self._ended or self._over() is None or self._thread != threading.get_ident():
+        if self._state is State.ENDED or self._over() is None or self._thread != threading.get_ident():
             self._life.check_forked()
             raise TransactionEnded(
                 "the transaction has ended, or belongs to another thread; begin one with store.transaction()"
@@ -346,130 +354,37 @@ class Transaction:
             self._life.check()
         while self._nested and self._nested[-1][1]() is None:
             self._undo_nested()  # an exception kept its block from doing so
-        if self._broken:
+        if self._state is State.FAILED:
             raise TransactionEnded(
                 "the transaction failed while it was applied; leave its block, and nothing is changed"
             )
 
 
-class Nested(Block):
-    """A block that is part of a transaction, all or nothing by itself."""
+class Outer(Protocol):
+    """What a transaction can be part of: another one, or a batch."""
 
-    __slots__ = ("_txn",)
+    def begin_inside(self, note: str, over: Over) -> OpenTransaction:
+        """Begin a transaction inside, for a block."""
 
-    def __init__(self, txn: Transaction) -> None:
+    def end_inside(self, over: Over, txn: OpenTransaction, *, keep: bool) -> None:
+        """End it: keep what it wrote, or undo that."""
+
+
+class Part(Block):
+    """A block that is part of a transaction or a batch, all or nothing by itself."""
+
+    __slots__ = ("_note", "_outer", "_txn")
+
+    def __init__(self, outer: Outer, note: str = "") -> None:
         super().__init__()
-        self._txn = txn
+        self._outer = outer
+        self._note = note
 
-    def enter(self) -> Transaction:
-        """Set a savepoint."""
-        return self._txn.begin_inside("", self.over)
+    def enter(self) -> Any:
+        """Begin it."""
+        self._txn = self._outer.begin_inside(self._note, self.over)
+        return self._txn
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         """Keep what was written, or undo it."""
-        self._txn.end_inside(self.over, self._txn, keep=kind is None)
-
-
-class Snapshot(Provable):
-    """The store as one commit left it, for reading while others write. Made by `store.snapshot()`.
-
-    `view["users"]` is a mapping that can be read; `view.head` is the commit. One thread at a time.
-    While it is open, SQLite's WAL cannot be folded beyond it: keep it short.
-    """
-
-    __slots__ = ("__weakref__", "_ended", "_lease", "_life", "head", "store_id")
-
-    head: Head
-    """The commit that is seen."""
-    store_id: bytes
-    """The store that it is of, 16 bytes."""
-
-    def __init__(self, engine: Engine, meta: Meta) -> None:
-        self._life = engine.life
-        self._ended = False
-        self.store_id = meta.store_id
-        self._lease = Lease(engine.readers, "a snapshot")
-        try:
-            self.head = wal.last(self._lease.connection, meta)[1]
-        except BaseException:
-            self._lease.end()
-            raise
-
-    def __getitem__(self, collection: str) -> CollectionView[Any]:
-        """Return a collection as it was."""
-        return CollectionView(self, check_collection(collection), JSON)
-
-    @overload
-    def collection(self, name: str) -> CollectionView[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> CollectionView[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> CollectionView[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as it was."""
-        return CollectionView(self, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
-
-    def collections(self) -> list[str]:
-        """Return the names of all collections that had entries."""
-        return state.collections(self._reader())
-
-    def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-        return state.get(self._reader(), name[0], name[2])
-
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order."""
-        return self._rows(lambda connection, rest: state.chunk(connection, rest, values=values), span)
-
-    def scan_all(self) -> Iterator[tuple[str, Key, Stored]]:
-        """Yield (collection, key, stored value) of every entry, in order."""
-        first: tuple[str, Key] = ("", "")
-        return self._rows(state.chunk_of_all, first)
-
-    def count(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-        connection = self._reader()
-        return tree.count(connection, start, stop)
-
-    @contextmanager
-    def _state(self) -> Iterator[tuple[Connection, Head]]:
-        yield self._reader(), self.head
-
-    def close(self) -> None:
-        """Let go of the commit. Called by the end of the block. Iterators of it end: their next step says so."""
-        self._ended = True
-        self._lease.end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
-        """Yield rows in chunks, each read by a statement that has ended."""
-        self._life.check()  # of a store that is closed already, it says so
-        left: R | None = rest
-        while left is not None:
-            try:
-                rows, left = read(self._reader(), left)
-            except StoreClosed as e:
-                if self._life.closed:
-                    raise ended(self._life, "the snapshot") from e
-                raise
-            for row in rows:
-                self._check_open()
-                yield row
-        self._check_open()
-
-    def _check_open(self) -> None:
-        """Raise if what an iterator reads has ended."""
-        if self._life.closed and not self._ended:
-            raise ended(self._life, "the snapshot")
-        if self._ended or self._life.forked:
-            self._reader()
-
-    def _reader(self) -> Connection:
-        if self._ended:
-            self._life.check_forked()
-            raise TransactionEnded("the snapshot has ended; take one with store.snapshot()")
-        self._life.check()
-        return self._lease.connection
+        self._outer.end_inside(self.over, self._txn, keep=kind is None)

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from sqlstate.errors import StoreClosed
+from sqlstate.errors import InvalidOption, StoreClosed
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 # Commits of other processes are seen so late at most; one look costs some 20 µs.
 POLL_SECONDS: Final = 0.02
+
+
+def check_timeout(timeout: float) -> None:
+    """Raise InvalidOption if *timeout* is not a number of seconds to wait."""
+    if not isinstance(timeout, int | float) or not 0 <= timeout < threading.TIMEOUT_MAX:
+        raise InvalidOption(f"timeout={timeout!r} is not a number of seconds, 0 or more")
 
 
 def follow(engine: Engine, meta: Meta, after: int, timeout: float | None) -> Iterator[Head]:

@@ -15,11 +15,7 @@ from typing import Any, Final, NamedTuple
 import sqlstate
 from sqlstate.commit import requests
 from sqlstate.headlog import Signer
-from sqlstate.tables.state import Span
 
-NAME: Final = ("c", 1, "k")
-NEXT: Final = ("c\0", 0, 0)
-SPAN: Final = Span("c")
 SIGNER: Final = Signer.generate("example.com/calls")
 
 # Python's own machinery, and what ends a use instead of being one.
@@ -71,20 +67,14 @@ STORE: Final[dict[str, Call]] = {
     "collections": lambda store: store.collections(),
     "commits": lambda store: store.commits(),
     "committed": lambda store: store.committed(sqlstate.CommitOutcomeUnknown(1, "")),
-    "count": lambda store: store.count(NAME, NEXT),
     "durable": lambda store: store.durable,
-    "enqueue": lambda store: store.enqueue(Asked(lambda _: None)),
-    "get_stored": lambda store: store.get_stored(NAME),
     "head": lambda store: store.head(),
     "pending": lambda store: store.pending(),
     **PROVABLE,
     "prove_commit": lambda store: store.prove_commit(1),
     "prove_consistency": lambda store: store.prove_consistency(1),
-    "put_stored": lambda store: store.put_stored(NAME, "1"),
-    "record": lambda store: store.record("check", {}),
     "resume": lambda store: store.resume(1),
     "run": lambda store: store.run(lambda txn: txn.put("c", "k", 2)),
-    "scan": lambda store: store.scan(SPAN, values=True),
     "signed_head": lambda store: store.signed_head(SIGNER),
     "snapshot": lambda store: store.snapshot(),
     "stage": lambda store: store.stage(),
@@ -92,16 +82,12 @@ STORE: Final[dict[str, Call]] = {
     "submit": lambda store: store.submit(lambda txn: txn.put("c", "k", 2)).result(),
     "transaction": lambda store: store.transaction(),
     "watch": lambda store: store.watch(timeout=0),
-    "writing": lambda store: store.writing(),
 }
 
 WAL: Final[dict[str, Call]] = {
-    "adopt": lambda wal: wal.adopt(1),
     "append": lambda wal: wal.append("BEGIN"),
     "mark_committed": lambda wal: wal.mark_committed(1),
-    "pending": lambda wal: wal.pending(),
     "read": lambda wal: wal.read(),
-    "staged": lambda wal: wal.staged(1, "c", "k"),
     "uncommitted": lambda wal: wal.uncommitted(),
 }
 
@@ -131,26 +117,15 @@ COLLECTION_WRITES: Final[dict[str, Call]] = {
 
 SNAPSHOT: Final[dict[str, Call]] = {
     "collections": lambda snapshot: snapshot.collections(),
-    "count": lambda snapshot: snapshot.count(NAME, NEXT),
-    "get_stored": lambda snapshot: snapshot.get_stored(NAME),
     **PROVABLE,
-    "scan": lambda snapshot: snapshot.scan(SPAN, values=True),
-    "scan_all": lambda snapshot: snapshot.scan_all(),
 }
 
 TRANSACTION: Final[dict[str, Call]] = {
     "collections": lambda txn: txn.collections(),
-    "count": lambda txn: txn.count(NAME, NEXT),
     "delete": lambda txn: txn.delete("c", "k"),
-    "delete_stored": lambda txn: txn.delete_stored(NAME),
     "expect": lambda txn: txn.expect("c", "k", 1),
     "get": lambda txn: txn.get("c", "k"),
-    "get_stored": lambda txn: txn.get_stored(NAME),
     "put": lambda txn: txn.put("c", "k", 2),
-    "put_stored": lambda txn: txn.put_stored(NAME, "2"),
-    "run": lambda txn: txn.run(lambda same: same.put("c", "k", 2)),
-    "scan": lambda txn: txn.scan(SPAN, values=True),
-    "writing": lambda txn: txn.writing(),
 }
 
 STAGED: Final[dict[str, Call]] = {
@@ -163,58 +138,39 @@ STAGED: Final[dict[str, Call]] = {
 
 BATCH: Final[dict[str, Call]] = {
     "collections": lambda batch: batch.collections(),
-    "count": lambda batch: batch.count(NAME, NEXT),
     "delete": lambda batch: batch.delete("c", "k"),
     "flush": lambda batch: batch.flush(),
     "get": lambda batch: batch.get("c", "k"),
-    "get_stored": lambda batch: batch.get_stored(NAME),
     "put": lambda batch: batch.put("c", "k", 2),
-    "put_stored": lambda batch: batch.put_stored(NAME, "2"),
-    "run": lambda batch: batch.run(lambda txn: txn.put("c", "k", 2)),
-    "scan": lambda batch: batch.scan(SPAN, values=True),
     "transaction": lambda batch: batch.transaction(),
-    "writing": lambda batch: batch.writing(),
 }
 
 _HANDLE = "makes a handle without asking the file; every method of the handle refuses"
 _FACT = "a fact that was read when the store was opened"
 _ENDS = "ends the use; it has nothing to refuse"
-_STORE_ONLY = "what the store asks of it; leaving the block shows it"
 
 EXEMPT: Final[dict[type, dict[str, str]]] = {
     sqlstate.Store: {
         "__getitem__": _HANDLE,
         "close": _ENDS,
         "collection": _HANDLE,
-        "look_after": _STORE_ONLY,
         "path": _FACT,
-        "reclaim": _STORE_ONLY,
         "recovery": _FACT,
         "store_id": _FACT,
         "wal": _HANDLE,
     },
-    sqlstate.WriteAheadLog: {"release": _ENDS},
+    sqlstate.WriteAheadLog: {},
     sqlstate.Collection: {},
     sqlstate.CollectionView: {},
     sqlstate.Snapshot: {"__enter__": _HANDLE, "__getitem__": _HANDLE, "close": _ENDS, "collection": _HANDLE},
     sqlstate.Transaction: {
         "__getitem__": _HANDLE,
-        "abandon": _STORE_ONLY,
-        "apply": _STORE_ONLY,
-        "begin_inside": _STORE_ONLY,
         "collection": _HANDLE,
-        "end": _STORE_ONLY,
-        "end_inside": _STORE_ONLY,
-        "ended": _STORE_ONLY,
-        "finish": _STORE_ONLY,
     },
     sqlstate.StagedTransaction: {"__enter__": _HANDLE},
     sqlstate.Batch: {
         "__getitem__": _HANDLE,
-        "begin_inside": _STORE_ONLY,
         "collection": _HANDLE,
-        "end": _STORE_ONLY,
-        "end_inside": _STORE_ONLY,
     },
 }
 
@@ -230,13 +186,13 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
 }
 
 STORE_WRITES: Final = (
-    "barrier", "batch", "enqueue", "put_stored", "record", "resume", "run", "stage", "submit", "transaction", "writing",
+    "barrier", "batch", "resume", "run", "stage", "submit", "transaction",
 )  # fmt: skip
 
 # Each changes something; on a store for reading each is refused with ReadOnly.
 WRITES: Final[dict[type, dict[str, Call]]] = {
     sqlstate.Store: {name: STORE[name] for name in STORE_WRITES},
-    sqlstate.WriteAheadLog: {name: WAL[name] for name in ("adopt", "append", "mark_committed")},
+    sqlstate.WriteAheadLog: {name: WAL[name] for name in ("append", "mark_committed")},
     sqlstate.Collection: COLLECTION_WRITES,
 }
 

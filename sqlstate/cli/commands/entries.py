@@ -30,11 +30,14 @@ from sqlstate.cli.output import (
     write_list,
     write_object,
 )
-from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, entry_text, key_text, parse_document, quoted, value_text
+from sqlstate.cli.transfer.exact_json import parse_document
+from sqlstate.cli.transfer.exported import entry_text, key_text, quoted, value_text
+from sqlstate.cli.transfer.forms import LINE_BYTES_MAX
 from sqlstate.cli.transfer.import_export import encode_entry, put_entry, stored_view
 from sqlstate.errors import EntryNotFound, InvalidValue
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
+from sqlstate.store.access import entries_of
 
 
 @click.command(short_help="Put an entry.")
@@ -123,7 +126,7 @@ def get(settings: Settings, /, *, file: str, collection: str, key: str, **given:
     """
     name = make_name(check_collection(collection), parse_key(key, given["key_type"]))
     with settings.read(file) as store:
-        stored = store.get_stored(name)
+        stored = entries_of(store).get_stored(name)
     if stored is None:
         return _not_there(settings, name)
     if given["raw"]:
@@ -167,7 +170,7 @@ def delete(settings: Settings, /, *, file: str, collection: str, key: tuple[str,
 
         def work() -> tuple[int, list[Name]]:
             with store.transaction(given["note"]) as txn:
-                there = {name: txn.get_stored(name) is not None for name in names}
+                there = {name: entries_of(txn).get_stored(name) is not None for name in names}
                 missing = [name for name in there if not there[name]]
                 if missing and not given["missing_ok"]:
                     return 0, missing

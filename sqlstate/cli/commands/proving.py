@@ -14,7 +14,7 @@ from sqlstate.cli.commands.entries import raw_value, value_of
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument, key_type_option, parse_key
 from sqlstate.cli.output import Column, key_cell, value_cell, write, write_list, write_object
-from sqlstate.cli.transfer.forms import entry_text
+from sqlstate.cli.transfer.exported import entry_text
 from sqlstate.cli.transfer.import_export import encode_entry
 from sqlstate.errors import InvalidOption, ProofInvalid
 from sqlstate.proof import MAGIC, Document, Proof

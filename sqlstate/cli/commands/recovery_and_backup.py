@@ -14,7 +14,7 @@ import sqlstate
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, counted, file_argument, progress
 from sqlstate.cli.output import Column, printable, write_line, write_list, write_object
-from sqlstate.cli.transfer.forms import quoted
+from sqlstate.cli.transfer.exported import quoted
 from sqlstate.errors import JournalDamaged, RecoveryDue
 
 if TYPE_CHECKING:

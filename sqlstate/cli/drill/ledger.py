@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlstate.cli.drill.writer import ACCOUNTS, BALANCE, NAMES
 from sqlstate.format.merkle import RootBuilder, leaf, rank
 from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.store.access import entries_of
 from sqlstate.tables import wal
 from sqlstate.tables.wal import Kind
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from sqlstate.cli.drill.report import DrillReport
     from sqlstate.cli.drill.writer import Put
     from sqlstate.format.names import Key, Stored
+    from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
-    from sqlstate.store.transaction import Snapshot
     from sqlstate.tables.wal import Head, Record
 
 
@@ -154,7 +155,7 @@ class Replay:
         """Yield what differs in the entries of *view*, and whether its root is theirs."""
         root = RootBuilder()
         count = balances = 0
-        for collection, key, stored in view.scan_all():
+        for collection, key, stored in entries_of(view).scan_all():
             there = self.entries.get((collection, key))
             count += 1
             if there is None or there[0] != stored:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlstate.cli.drill.report import Plan
+    from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
-    from sqlstate.store.transaction import Snapshot
 
 FILE_NAME: Final = "drill.db"
 

@@ -1,12 +1,6 @@
-"""Entries outside a store: the exported form, and what other programs write, read as entries.
+"""Sources of entries: the exported form, and what other programs write.
 
-An exported line is one entry, `{"collection":"c","key":K,"value":V}`. K is a number for int, a string for
-str, the base64 form for bytes. V is the stored document byte for byte, or the base64 form for bytes:
-`{"$base64":true,"encoded":"…"}`. A document that is an object with a member `$base64` or `$json` is written
-`{"$json":document}`, so that it is never taken for a form.
-
-Sources are parsed with the standard library's json, which keeps an int of any size an int. Nothing here
-knows a store; `transfer` does.
+Nothing here knows a store; `import_export` does.
 """
 
 from __future__ import annotations
@@ -14,20 +8,18 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isinf
 from pathlib import Path
-from typing import IO, Any, Final, Literal, NamedTuple, NoReturn, cast
+from typing import IO, Any, Final, Literal, NamedTuple, cast
 
-import msgspec
-
-from sqlstate.errors import Damaged, InvalidKey, InvalidOption, InvalidValue
+from sqlstate.cli.transfer.exact_json import ContentError, parse, shown
+from sqlstate.cli.transfer.exported import BASE64, DOCUMENT, ENCODED
+from sqlstate.errors import InvalidKey, InvalidOption
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import Key, Stored, check_collection
+from sqlstate.format.names import Key, check_collection
 
 Format = Literal["json", "jsonl", "csv"]
 Place = tuple[str, str, Key, Any]
@@ -38,9 +30,6 @@ SUFFIXES: Final[dict[str, Format]] = {".json": "json", ".jsonl": "jsonl", ".ndjs
 # Room for the largest value in base64, with its key. Without a limit a file without line ends is one line.
 LINE_BYTES_MAX: Final = 2 * fmt.VALUE_BYTES_MAX
 
-_BASE64: Final = "$base64"
-_ENCODED: Final = "encoded"
-_DOCUMENT: Final = "$json"
 _EXPORTED: Final = frozenset(("collection", "key", "value"))
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -90,83 +79,6 @@ class SourceError(ValueError):
         super().__init__(place, str(reason))
         self.place = place
         self.reason = str(reason)
-
-
-class _ContentError(ValueError):
-    """A piece of text cannot be used; *at* is the place in it, if there is one."""
-
-    def __init__(self, reason: str, at: int | None = None) -> None:
-        super().__init__(reason)
-        self.at = at
-
-
-# ---- Entries as text ----
-
-
-def quoted(text: str) -> str:
-    """Return *text* as a JSON string."""
-    return msgspec.json.encode(text).decode()
-
-
-def key_text(key: Key) -> str:
-    """Return JSON for a key.
-
-    Raises:
-        Damaged: it is of no type that a key can have.
-    """
-    if isinstance(key, str):
-        return quoted(key)
-    if isinstance(key, bytes):
-        return _base64_form(key)
-    if isinstance(key, int):
-        return str(key)
-    raise Damaged(f"I1: a key is a {type(key).__name__}; it was changed from outside. Restore a backup")
-
-
-def value_text(stored: Stored) -> str:
-    """Return JSON for a stored value, on one line.
-
-    Raises:
-        Damaged: it is not a JSON document and not bytes.
-    """
-    if isinstance(stored, bytes):
-        return _base64_form(stored)
-    try:
-        _any_document.decode(stored)
-        looks_like_form = ('"$' in stored or "\\u" in stored) and _has_form_member(stored)
-    except (TypeError, msgspec.MsgspecError, RecursionError):
-        raise Damaged("I1: a value is not a JSON document; it was changed from outside. Restore a backup") from None
-    if "\n" in stored or "\r" in stored:
-        # Only another program writes line ends into a document, and they can only stand between its parts.
-        stored = stored.replace("\n", " ").replace("\r", " ")
-    return f'{{"{_DOCUMENT}":{stored}}}' if looks_like_form else stored
-
-
-def entry_text(collection: str, key: Key, stored: Stored) -> str:
-    """Return the exported form of an entry, without a line end.
-
-    Raises:
-        Damaged: the key or the value is not what an entry can have.
-    """
-    try:
-        return f'{{"collection":{quoted(collection)},"key":{key_text(key)},"value":{value_text(stored)}}}'
-    except Damaged as e:
-        raise Damaged(f"{collection!r}[{key!r}]: {e}") from None
-
-
-_any_document = msgspec.json.Decoder(msgspec.Raw)
-_any_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def _base64_form(raw: bytes) -> str:
-    return f'{{"{_BASE64}":true,"{_ENCODED}":"{base64.b64encode(raw).decode()}"}}'
-
-
-def _has_form_member(document: str) -> bool:
-    if not document.lstrip().startswith("{"):
-        return False
-    members = _any_members.decode(document)
-    return _BASE64 in members or _DOCUMENT in members
 
 
 # ---- Sources ----
@@ -265,9 +177,9 @@ def _read_jsonl(stream: IO[bytes], how: Reading) -> Iterator[ReadEntry]:
             continue
         place = f"line {lines.number}"
         try:
-            document = _parse(line)
+            document = parse(line)
             collection, key, value = _record(document, how) if how.key else _exported(document)
-        except _ContentError as e:
+        except ContentError as e:
             raise SourceError(place if e.at is None else f"{place}, column {e.at + 1}", e) from None
         yield ReadEntry(place, collection, key, value, lines.position)
 
@@ -288,7 +200,7 @@ def _read_csv(stream: IO[bytes], how: Reading, collection: str) -> Iterator[Read
         record = dict(zip(header, row, strict=True))
         try:
             key = _record_key(record, how)
-        except _ContentError as e:
+        except ContentError as e:
             raise SourceError(place, e) from None
         yield ReadEntry(place, collection, key, record, lines.position)
 
@@ -325,8 +237,8 @@ def _parse_file(raw: bytes) -> Any:
         line = raw.count(b"\n", 0, e.start) + 1
         raise SourceError(f"line {line}", f"byte {e.start + 1} of the file is not UTF-8") from None
     try:
-        return _parse(text)
-    except _ContentError as e:
+        return parse(text)
+    except ContentError as e:
         if e.at is None:
             raise SourceError("", e) from None
         line, column = text.count("\n", 0, e.at) + 1, e.at - text.rfind("\n", 0, e.at)
@@ -358,12 +270,12 @@ def _json_entries(document: Any, how: Reading) -> Iterator[Place]:
     if not all(lists):
         raise SourceError("", "some of its members are lists of records and some are not; import them one by one")
     for name, member in document.items():
-        yield from _records(member, f"member {_shown(name)}, ", how.collection, how)
+        yield from _records(member, f"member {shown(name)}, ", how.collection, how)
 
 
 def _collection(name: str, member: Any, how: Reading) -> Iterator[Place]:
     """Yield the entries of one member of an object of collections."""
-    place = f"member {_shown(name)}"
+    place = f"member {shown(name)}"
     if isinstance(member, dict):
         yield from _members(member, f"{place}, ", name, how)
     elif isinstance(member, list):
@@ -378,10 +290,10 @@ def _collection(name: str, member: Any, how: Reading) -> Iterator[Place]:
 
 def _members(members: Mapping[str, Any], place: str, collection: str, how: Reading) -> Iterator[Place]:
     for name, value in members.items():
-        at = f"{place}member {_shown(name)}"
+        at = f"{place}member {shown(name)}"
         try:
             key = _typed_key(name, how)
-        except _ContentError as e:
+        except ContentError as e:
             raise SourceError(at, e) from None
         yield at, collection, key, value
 
@@ -394,7 +306,7 @@ def _records(records: Sequence[Any], place: str, collection: str, how: Reading) 
         at = f"{place}record {number}"
         try:
             key = _record_key(record, how)
-        except _ContentError as e:
+        except ContentError as e:
             raise SourceError(at, e) from None
         yield at, collection, key, record
 
@@ -409,7 +321,7 @@ def int_key(text: str) -> int:
         InvalidKey: it is not an int as an int is written: neither `007` nor `+7` is.
     """
     if _INT.fullmatch(text) is None:
-        raise InvalidKey(f"key {_shown(text)} is not an int: a minus sign and digits, without leading zeros")
+        raise InvalidKey(f"key {shown(text)} is not an int: a minus sign and digits, without leading zeros")
     return int(text)
 
 
@@ -423,7 +335,7 @@ def _record(document: Any, how: Reading) -> tuple[str, Key, Any]:
 
 def _record_key(record: Any, how: Reading) -> Key:
     if not isinstance(record, dict):
-        raise _ContentError(f"a record is an object, this is {_kind(record)}")
+        raise ContentError(f"a record is an object, this is {_kind(record)}")
     for field in how.key:
         value = record.get(field)
         if value is not None and value != "":
@@ -431,8 +343,8 @@ def _record_key(record: Any, how: Reading) -> Key:
                 return _typed_key(value, how)
             if type(value) is int:
                 return value if how.key_type != "str" else str(value)
-            raise _ContentError(f"the field {_shown(field)} is {_kind(value)}, and a key is a string or an int")
-    raise _ContentError(f"the record has no field {_either(how.key)}")
+            raise ContentError(f"the field {shown(field)} is {_kind(value)}, and a key is a string or an int")
+    raise ContentError(f"the record has no field {_either(how.key)}")
 
 
 def _typed_key(text: str, how: Reading) -> Key:
@@ -441,45 +353,45 @@ def _typed_key(text: str, how: Reading) -> Key:
     try:
         return int_key(text)
     except InvalidKey as e:
-        raise _ContentError(str(e)) from None
+        raise ContentError(str(e)) from None
 
 
 def _exported(document: Any) -> tuple[str, Key, Any]:
     """Return collection, key and value of a line as entry_text() writes it."""
     if not isinstance(document, dict) or document.keys() != _EXPORTED:
-        raise _ContentError(
+        raise ContentError(
             'the line is not an exported entry {"collection":…,"key":…,"value":…}; '
             "if it is a record, give a collection and a key"
         )
     collection, key, value = document["collection"], document["key"], document["value"]
     if type(collection) is not str:
-        raise _ContentError(f"the collection is {_kind(collection)}, and its name is a string")
+        raise ContentError(f"the collection is {_kind(collection)}, and its name is a string")
     if type(key) is dict:
         key = _from_base64(key)
     elif type(key) not in (int, str):
-        raise _ContentError(f"the key is {_kind(key)}, and a key is a string, an int, or bytes in the base64 form")
-    if type(value) is dict and _BASE64 in value:
+        raise ContentError(f"the key is {_kind(key)}, and a key is a string, an int, or bytes in the base64 form")
+    if type(value) is dict and BASE64 in value:
         value = _from_base64(value)
-    elif type(value) is dict and _DOCUMENT in value:
+    elif type(value) is dict and DOCUMENT in value:
         if len(value) != 1:
-            raise _ContentError(f'an object with the member {_DOCUMENT} has no other: {{"{_DOCUMENT}":document}}')
-        value = value[_DOCUMENT]
+            raise ContentError(f'an object with the member {DOCUMENT} has no other: {{"{DOCUMENT}":document}}')
+        value = value[DOCUMENT]
     return collection, key, value
 
 
 def _from_base64(form: dict[str, Any]) -> bytes:
-    encoded = form.get(_ENCODED)
-    if form.keys() != {_BASE64, _ENCODED} or form[_BASE64] is not True or type(encoded) is not str:
-        raise _ContentError(
-            f'bytes are written {{"{_BASE64}":true,"{_ENCODED}":"…"}}, '
-            f'and a document that has a member {_BASE64} is written {{"{_DOCUMENT}":document}}'
+    encoded = form.get(ENCODED)
+    if form.keys() != {BASE64, ENCODED} or form[BASE64] is not True or type(encoded) is not str:
+        raise ContentError(
+            f'bytes are written {{"{BASE64}":true,"{ENCODED}":"…"}}, '
+            f'and a document that has a member {BASE64} is written {{"{DOCUMENT}":document}}'
         )
     with suppress(binascii.Error, ValueError):
         raw = base64.b64decode(encoded)
         # Encoded again: the decoder skips what is not base64, and knows several texts for the same bytes.
         if base64.b64encode(raw).decode() == encoded:
             return raw
-    raise _ContentError(f"{_shown(encoded)} is not base64")
+    raise ContentError(f"{shown(encoded)} is not base64")
 
 
 def _kind(value: object) -> str:
@@ -490,98 +402,4 @@ def _kind(value: object) -> str:
 
 
 def _either(fields: Sequence[str]) -> str:
-    return " or ".join(_shown(field) for field in fields)
-
-
-def _shown(text: str) -> str:
-    shown = json.dumps(text, ensure_ascii=not text.isprintable())
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
-
-
-# ---- Parsing JSON ----
-
-
-def parse_document(text: str) -> Any:
-    """Return the value of one JSON document: ints stay ints, whatever their size.
-
-    Raises:
-        InvalidValue: it is not JSON, or gives a member twice.
-    """
-    try:
-        return _parse(text)
-    except _ContentError as e:
-        raise InvalidValue(str(e), "the value" if e.at is None else f"column {e.at + 1} of the value") from None
-
-
-def _parse(text: str) -> Any:
-    try:
-        return _decoder.decode(text)
-    except json.JSONDecodeError as e:
-        what = e.msg.removesuffix(" at").removesuffix(" starting")
-        raise _ContentError(f"this is not JSON: {what}", e.pos) from None
-    except RecursionError:
-        raise _ContentError(f"nested more than {fmt.JSON_DEPTH_MAX} levels deep") from None
-    except ValueError:
-        raise _fault(text) from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError
-    return members
-
-
-def _shown_number(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _constant(_name: str) -> NoReturn:
-    raise ValueError
-
-
-def _float(text: str) -> float:
-    """Return the double nearest to a number, which must have one: nothing turns into zero or infinity."""
-    number = float(text)
-    if _is_lost(text, number):
-        raise ValueError
-    return number
-
-
-def _is_lost(text: str, number: float) -> bool:
-    return isinf(number) or (not number and not _zero.match(text))
-
-
-_zero = re.compile(r"-?[0.]+(?:[eE]|$)")
-_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
-_parts = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
-
-
-def _fault(text: str) -> _ContentError:
-    """Return what is wrong with JSON that a hook of the decoder refused; the hooks do not say where."""
-    names: list[set[str] | None] = []  # of the members of each object that is open; None for a list
-    name_next = False
-    for match in _parts.finditer(text):
-        part = match[0]
-        if part in "{[":
-            names.append(set() if part == "{" else None)
-            name_next = part == "{"
-        elif part in "}]":
-            names.pop()
-            name_next = False
-        elif part == ",":
-            name_next = names[-1] is not None
-        elif part in ("NaN", "Infinity", "-Infinity"):
-            return _ContentError(f"{part} is not a number in JSON", match.start())
-        elif part[0] in "-0123456789" and not part.lstrip("-").isdecimal() and _is_lost(part, float(part)):
-            what = "too small: the nearest double is 0" if not float(part) else "too large for a double"
-            return _ContentError(f"the number {_shown_number(part)} is {what}; store it as a string", match.start())
-        elif part[0] != '"' and len(part) > 1000:  # Python limits the digits that int() takes
-            return _ContentError(f"an int of {len(part):,} digits is outside -2^63 to 2^64-1", match.start())
-        elif name_next and (seen := names[-1]) is not None:
-            name = json.loads(part)
-            if name in seen:
-                return _ContentError(f"the member {_shown(name)} is given twice in one object", match.start())
-            seen.add(name)
-            name_next = False
-    return _ContentError("this is not JSON")
+    return " or ".join(shown(field) for field in fields)

@@ -15,13 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from sqlstate.cli.transfer.exported import entry_text
 from sqlstate.cli.transfer.forms import (
     Format,
     Reading,
     Source,
     SourceError,
     check_reading,
-    entry_text,
     format_of,
     read_entries,
 )
@@ -30,12 +30,15 @@ from sqlstate.files.identity import belongs_to
 from sqlstate.files.replace import replacing
 from sqlstate.format.names import Codec, Key, Name, Stored, check_collection, make_name
 from sqlstate.sqlite.connection import Connection
-from sqlstate.store.collection import CollectionView, Reads
+from sqlstate.store.access import entries_of
+from sqlstate.store.collection import CollectionView
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
+    from sqlstate.store.access import Face, Reads
+    from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
-    from sqlstate.store.transaction import Snapshot, Transaction
+    from sqlstate.store.transaction import Transaction
     from sqlstate.tables.wal import Head
 
 Progress = Callable[[int, int | None], None]
@@ -84,9 +87,9 @@ class _AsStored(Codec[Stored]):
         return stored
 
 
-def stored_view(view: Reads, collection: str) -> CollectionView[Stored]:
+def stored_view(view: Face[Reads], collection: str) -> CollectionView[Stored]:
     """Return a collection whose values are given as they are stored: str for a JSON document, or bytes."""
-    return CollectionView(view, check_collection(collection), _AsStored())
+    return CollectionView(entries_of(view), check_collection(collection), _AsStored())
 
 
 def export_lines(view: Snapshot, collections: Sequence[str] | None = None) -> Generator[bytes]:
@@ -141,11 +144,11 @@ def _rows(view: Snapshot, collections: Sequence[str] | None) -> Iterator[tuple[s
     """Yield the entries of a snapshot; at the end of all of them, compare their number with what the commit says."""
     if collections is not None:
         for name in sorted({check_collection(name) for name in collections}):
-            for key, stored in view.scan(Span(name), values=True):
+            for key, stored in entries_of(view).scan(Span(name), values=True):
                 yield name, key, stored
         return
     there = 0
-    for row in view.scan_all():
+    for row in entries_of(view).scan_all():
         there += 1
         yield row
     if there != view.head.count:
@@ -240,10 +243,11 @@ def encode_entry(collection: str, key: Key, value: Any) -> tuple[Name, Stored]:
 
 def put_entry(txn: Transaction, name: Name, stored: Stored) -> bool:
     """Put an entry, and tell whether that changes anything."""
-    before = txn.get_stored(name)
+    entries = entries_of(txn)
+    before = entries.get_stored(name)
     if type(before) is type(stored) and before == stored:
         return False
-    txn.put_stored(name, stored)
+    entries.put_stored(name, stored)
     return True
 
 

@@ -1,0 +1,119 @@
+"""JSON of others, parsed as it is: an int of any size stays one, and what a float would lose is refused.
+
+The standard library's json does it, with hooks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from math import isinf
+from typing import Any, NoReturn
+
+from sqlstate.errors import InvalidValue
+from sqlstate.format import constants as fmt
+
+
+class ContentError(ValueError):
+    """A piece of text cannot be used; *at* is the place in it, if there is one."""
+
+    def __init__(self, reason: str, at: int | None = None) -> None:
+        super().__init__(reason)
+        self.at = at
+
+
+def shown(text: str) -> str:
+    """Return *text* for a message, quoted and not too long."""
+    quoted = json.dumps(text, ensure_ascii=not text.isprintable())
+    return quoted if len(quoted) <= 80 else f"{quoted[:77]}..."
+
+
+def parse_document(text: str) -> Any:
+    """Return the value of one JSON document: ints stay ints, whatever their size.
+
+    Raises:
+        InvalidValue: it is not JSON, or gives a member twice.
+    """
+    try:
+        return parse(text)
+    except ContentError as e:
+        raise InvalidValue(str(e), "the value" if e.at is None else f"column {e.at + 1} of the value") from None
+
+
+def parse(text: str) -> Any:
+    """Return the value of one JSON document.
+
+    Raises:
+        ContentError: it is not JSON, or gives a member twice.
+    """
+    try:
+        return _decoder.decode(text)
+    except json.JSONDecodeError as e:
+        what = e.msg.removesuffix(" at").removesuffix(" starting")
+        raise ContentError(f"this is not JSON: {what}", e.pos) from None
+    except RecursionError:
+        raise ContentError(f"nested more than {fmt.JSON_DEPTH_MAX} levels deep") from None
+    except ValueError:
+        raise _fault(text) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError
+    return members
+
+
+def _shown_number(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _constant(_name: str) -> NoReturn:
+    raise ValueError
+
+
+def _float(text: str) -> float:
+    """Return the double nearest to a number, which must have one: nothing turns into zero or infinity."""
+    number = float(text)
+    if _is_lost(text, number):
+        raise ValueError
+    return number
+
+
+def _is_lost(text: str, number: float) -> bool:
+    return isinf(number) or (not number and not _zero.match(text))
+
+
+_zero = re.compile(r"-?[0.]+(?:[eE]|$)")
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+_parts = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+
+
+def _fault(text: str) -> ContentError:
+    """Return what is wrong with JSON that a hook of the decoder refused; the hooks do not say where."""
+    names: list[set[str] | None] = []  # of the members of each object that is open; None for a list
+    name_next = False
+    for match in _parts.finditer(text):
+        part = match[0]
+        if part in "{[":
+            names.append(set() if part == "{" else None)
+            name_next = part == "{"
+        elif part in "}]":
+            names.pop()
+            name_next = False
+        elif part == ",":
+            name_next = names[-1] is not None
+        elif part in ("NaN", "Infinity", "-Infinity"):
+            return ContentError(f"{part} is not a number in JSON", match.start())
+        elif part[0] in "-0123456789" and not part.lstrip("-").isdecimal() and _is_lost(part, float(part)):
+            what = "too small: the nearest double is 0" if not float(part) else "too large for a double"
+            return ContentError(f"the number {_shown_number(part)} is {what}; store it as a string", match.start())
+        elif part[0] != '"' and len(part) > 1000:  # Python limits the digits that int() takes
+            return ContentError(f"an int of {len(part):,} digits is outside -2^63 to 2^64-1", match.start())
+        elif name_next and (seen := names[-1]) is not None:
+            name = json.loads(part)
+            if name in seen:
+                return ContentError(f"the member {shown(name)} is given twice in one object", match.start())
+            seen.add(name)
+            name_next = False
+    return ContentError("this is not JSON")

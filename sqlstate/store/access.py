@@ -1,0 +1,95 @@
+"""What collections read and write through.
+
+Each public object that has collections is a face of a private one, which knows entries as they are stored: that of a
+Store is a StoreEntries, of a Transaction an OpenTransaction, of a Batch an OpenBatch, of a Snapshot an OpenSnapshot.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from sqlstate.errors import StoreUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from sqlstate.commit.commit import Writer
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.sqlite.life import Life
+    from sqlstate.tables.state import Span
+
+R = TypeVar("R")
+E_co = TypeVar("E_co", covariant=True)
+
+
+class Reads(Protocol):
+    """What a collection reads through: a store, a transaction or a snapshot."""
+
+    def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+
+    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
+        """Yield (key, stored value) in order."""
+
+    def count(self, start: Name, stop: Name) -> int:
+        """Return the number of entries in [start, stop)."""
+
+
+class Writes(Reads, Protocol):
+    """An open transaction."""
+
+    def put_stored(self, name: Name, stored: Stored) -> None:
+        """Put an entry."""
+
+    def delete_stored(self, name: Name) -> None:
+        """Delete an entry, if there is one."""
+
+
+class Writable(Reads, Protocol):
+    """What a collection writes through: a store or a transaction."""
+
+    def put_stored(self, name: Name, stored: Stored) -> None:
+        """Put an entry: a transaction of its own, or part of the one that is open."""
+
+    def run(self, work: Callable[[Writes], R]) -> R:
+        """Return what *work* returns of one transaction, made for it, or of the one that is open.
+
+        It may be called in another thread. It changes nothing if it raises.
+        """
+
+    def writing(self) -> AbstractContextManager[Writes]:
+        """Return a block whose writes are one transaction, or part of the one that is open.
+
+        An exception in the block undoes those of the block alone.
+        """
+
+
+class Face(Protocol[E_co]):
+    """A public object with a private one behind it."""
+
+    @property
+    def _entries(self) -> E_co: ...
+
+
+def entries_of(face: Face[E_co]) -> E_co:
+    """Return the private object behind *face*, through which this package's own modules reach stored entries."""
+    return face._entries  # noqa: SLF001, the one place
+
+
+def condition(life: Life, *, ended: bool = False) -> str:
+    """Return in a word, for a repr, whether a handle or what was taken from it can be used."""
+    if life.forked:
+        return "of the parent process"
+    if life.closed or ended:
+        return "closed" if life.closed else "ended"
+    return "failed" if life.failure else "open"
+
+
+def refuse_inside(writer: Writer, what: str) -> None:
+    """Raise StoreUnusable if this thread has a transaction or batch open: *what* cannot be called inside one."""
+    if writer.own.get() is not None:
+        raise StoreUnusable(
+            f"{writer.engine.path}: {what}() cannot be called inside a transaction or batch of the same thread; "
+            "leave its block first. Nothing was changed"
+        )

@@ -1,0 +1,169 @@
+"""Snapshots: one commit, read while others write."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from sqlstate.errors import StoreClosed, TransactionEnded
+from sqlstate.format.names import check_collection
+from sqlstate.proving.entries import Provable
+from sqlstate.sqlite.readers import Lease, ended
+from sqlstate.store.access import condition
+from sqlstate.store.collection import JSON, CollectionView, codec_for
+from sqlstate.tables import merkle as tree
+from sqlstate.tables import state, wal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.sqlite.connection import Connection
+    from sqlstate.sqlite.engine import Engine
+    from sqlstate.tables.meta import Meta
+    from sqlstate.tables.state import Span
+    from sqlstate.tables.wal import Head
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Snapshot(Provable):
+    """The store as one commit left it, for reading while others write. Made by `store.snapshot()`.
+
+    `view["users"]` is a mapping that can be read; `view.head` is the commit. One thread at a time.
+    While it is open, SQLite's WAL cannot be folded beyond it: keep it short.
+    """
+
+    __slots__ = ("__weakref__", "_entries", "head", "store_id")
+
+    head: Head
+    """The commit that is seen."""
+    store_id: bytes
+    """The store that it is of, 16 bytes."""
+
+    def __init__(self, entries: OpenSnapshot) -> None:
+        self._entries = entries
+        self.head = entries.head
+        self.store_id = entries.store_id
+
+    def __getitem__(self, collection: str) -> CollectionView[Any]:
+        """Return a collection as it was."""
+        return CollectionView(self._entries, check_collection(collection), JSON)
+
+    @overload
+    def collection(self, name: str) -> CollectionView[Any]: ...
+    @overload
+    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> CollectionView[T]: ...
+    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> CollectionView[Any]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*, as it was."""
+        return CollectionView(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections that had entries."""
+        return self._entries.collections()
+
+    def close(self) -> None:
+        """Let go of the commit. Called by the end of the block. Iterators of it end: their next step says so."""
+        self._entries.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.Snapshot of {self._entries.path!r}: commit {self.head.seq}, {self._entries.condition}>"
+
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Connection, Head]]:
+        yield self._entries.reader(), self.head
+
+
+class OpenSnapshot:
+    """What a Snapshot is the face of: one commit, and the lease on the connection that reads it."""
+
+    __slots__ = ("_ended", "_lease", "_life", "head", "store_id")
+
+    head: Head
+    store_id: bytes
+
+    def __init__(self, engine: Engine, meta: Meta) -> None:
+        self._life = engine.life
+        self._ended = False
+        self.store_id = meta.store_id
+        self._lease = Lease(engine.readers, "a snapshot")
+        try:
+            self.head = wal.last(self._lease.connection, meta)[1]
+        except BaseException:
+            self._lease.end()
+            raise
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections that had entries."""
+        return state.collections(self.reader())
+
+    def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+        return state.get(self.reader(), name[0], name[2])
+
+    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
+        """Yield (key, stored value) in order."""
+        return self._rows(lambda connection, rest: state.chunk(connection, rest, values=values), span)
+
+    def scan_all(self) -> Iterator[tuple[str, Key, Stored]]:
+        """Yield (collection, key, stored value) of every entry, in order."""
+        first: tuple[str, Key] = ("", "")
+        return self._rows(state.chunk_of_all, first)
+
+    def count(self, start: Name, stop: Name) -> int:
+        """Return the number of entries in [start, stop)."""
+        connection = self.reader()
+        return tree.count(connection, start, stop)
+
+    def close(self) -> None:
+        """Release the commit, and end its iterators."""
+        self._ended = True
+        self._lease.end()
+
+    @property
+    def path(self) -> str:
+        """The store's path."""
+        return self._life.path
+
+    @property
+    def condition(self) -> str:
+        """Whether it can be read, for a repr."""
+        return condition(self._life, ended=self._ended)
+
+    def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
+        """Yield rows in chunks, each read by a statement that has ended."""
+        self._life.check()  # of a store that is closed already, it says so
+        left: R | None = rest
+        while left is not None:
+            try:
+                rows, left = read(self.reader(), left)
+            except StoreClosed as e:
+                if self._life.closed:
+                    raise ended(self._life, "the snapshot") from e
+                raise
+            for row in rows:
+                self._check_open()
+                yield row
+        self._check_open()
+
+    def _check_open(self) -> None:
+        """Raise if what an iterator reads has ended."""
+        if self._life.closed and not self._ended:
+            raise ended(self._life, "the snapshot")
+        if self._ended or self._life.forked:
+            self.reader()
+
+    def reader(self) -> Connection:
+        """Return the connection that reads the commit."""
+        if self._ended:
+            self._life.check_forked()
+            raise TransactionEnded("the snapshot has ended; take one with store.snapshot()")
+        self._life.check()
+        return self._lease.connection
