@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlstate import Damaged, Store
+from sqlstate.commit import node_cache, tree_update
 from sqlstate.format import merkle
 from sqlstate.format.names import first_name, make_name, name_bytes
 from sqlstate.sqlite.connection import Connection, memory
-from sqlstate.tables import merkle as tree
+from sqlstate.tables import merkle as nodes
 from sqlstate.tables import migrations as migrate
 from sqlstate.tables import state
 from tests.reference import plain
@@ -39,7 +40,8 @@ def frequent_rank(name: bytes) -> int:
 def ranks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "frequent ranks":
         monkeypatch.setattr(merkle, "rank", frequent_rank)
-        monkeypatch.setattr(tree, "rank", frequent_rank)
+        monkeypatch.setattr(tree_update, "rank", frequent_rank)
+        monkeypatch.setattr(node_cache, "rank", frequent_rank)
         monkeypatch.setattr(plain, "rank", lambda collection, key: frequent_rank(plain.name_bytes(collection, key)))
 
 
@@ -60,9 +62,9 @@ class Table:
             merkle.leaf_edit(name, name_bytes(name), self._leaf(name, self.entries.get(name)), self._leaf(name, value))
             for name, value in wanted.items()
         ]
-        plan = tree.plan(self.connection, edits, self.root)
+        plan = tree_update.plan(self.connection, edits, self.root)
         state.write(self.connection, list(wanted.items()))
-        tree.write(self.connection, plan)
+        tree_update.write(self.connection, plan)
         self.root = plan.root
         self.entries.update({name: value for name, value in wanted.items() if value is not None})
         for name in [name for name, value in wanted.items() if value is None]:
@@ -126,7 +128,7 @@ def test_count_up_to_a_name_is_the_number_of_smaller_names(present: set[Name], n
     table = Table()
     table.change(dict.fromkeys(present, "0"))
 
-    assert tree.count(table.connection, first_name(""), name) == sum(each < name for each in present)
+    assert nodes.count(table.connection, first_name(""), name) == sum(each < name for each in present)
 
 
 def contents(store: Store) -> set[tuple[Any, ...]]:

@@ -12,11 +12,11 @@ from hashlib import sha256
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sqlstate.commit import node_cache, tree_update
 from sqlstate.commit.dirty_flag import Marking
 from sqlstate.errors import StoreError, StoreFull, StoreIOError
 from sqlstate.format.merkle import leaf, leaf_edit, rank
 from sqlstate.format.names import name_bytes, same
-from sqlstate.tables import merkle as tree
 from sqlstate.tables import state, wal
 from sqlstate.tables.wal import Head, Kind
 
@@ -123,7 +123,7 @@ class Writer:
         self.engine = engine
         self.meta = meta
         self.marking = Marking(engine, meta)
-        self.spine = tree.Spine()
+        self.spine = node_cache.Spine()
         self.own = Own()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
         self._made: dict[int, Head] = {}  # by thread: what COMMIT was run for, until the caller has its answer
@@ -237,7 +237,7 @@ class Writer:
             raise
 
     def _put(
-        self, lsn: int, base: Head, name: Name, values: tuple[Stored | None, Stored], found: tree.Leaves | None
+        self, lsn: int, base: Head, name: Name, values: tuple[Stored | None, Stored], found: node_cache.Leaves | None
     ) -> Head | None:
         """Make the commit, or return None, with nothing written, if the shape of the tree changes."""
         connection, raw, (before, after) = self.engine.writer, name_bytes(name), values
@@ -443,7 +443,7 @@ class Commit:
         self._check()
         self._torn = True
         values: dict[Name, Stored | None] = {}
-        changes: list[tree.Change] = []
+        changes: list[node_cache.Change] = []
         moves = 0
         for name in sorted(pending):
             value, after, raw, before = pending[name]
@@ -455,7 +455,7 @@ class Commit:
                     self._count += 1 if before is None else -1
         if changes:
             try:
-                self._write(values, changes, spine=moves <= tree.SPINE_MOVES and len(changes) <= BUFFER_ENTRIES)
+                self._write(values, changes, spine=moves <= node_cache.SPINE_MOVES and len(changes) <= BUFFER_ENTRIES)
             except BaseException as e:
                 self.failure = e
                 raise
@@ -463,7 +463,7 @@ class Commit:
         self._bytes = 0
         self._torn = False
 
-    def _write(self, values: dict[Name, Stored | None], changes: list[tree.Change], *, spine: bool) -> None:
+    def _write(self, values: dict[Name, Stored | None], changes: list[node_cache.Change], *, spine: bool) -> None:
         """Write *changes*, sorted by name, to state and tree."""
         connection, known = self._connection, self._writer.spine
         if spine:
@@ -478,9 +478,10 @@ class Commit:
                 state.write(connection, list(values.items()))
                 return
         known.of = None
-        plan = tree.plan(connection, [leaf_edit(name, raw, *leaves) for name, *leaves, raw in changes], self._root)
+        edits = [leaf_edit(name, raw, *leaves) for name, *leaves, raw in changes]
+        plan = tree_update.plan(connection, edits, self._root)
         state.write(connection, list(values.items()))
-        tree.write(connection, plan)
+        tree_update.write(connection, plan)
         self._root = plan.root
 
     def finish(self) -> Head | None:
