@@ -25,13 +25,13 @@ from sqlstate.cli import main
 from sqlstate.errors import InvalidOption
 from sqlstate.format import merkle
 from sqlstate.format.names import Codec, make_name, name_bytes
+from sqlstate.format.records import chain_next, chain_zero, short_bytes
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.check.entries import Findings
 from sqlstate.maintenance.check.log_tree import LogTree, order
 from sqlstate.maintenance.check.second_process import Apart
 from sqlstate.sqlite.connection import Connection
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import wal
 from tests.crash.campaign import check as campaign
 
 if TYPE_CHECKING:
@@ -414,12 +414,12 @@ def test_an_old_state_with_a_recomputed_chain_is_found_by_its_roots(path: Path) 
         store["a"]["y"] = 2
         meta = store._meta
     one = leaf("a", "x", "7")
-    records = wal.short_bytes(1, None, one)
+    records = short_bytes(1, None, one)
     with closing(sqlite3.connect(path)) as db:
         heads = db.execute("SELECT seq, root, count, at FROM wal WHERE root IS NOT NULL ORDER BY lsn").fetchall()
-    chain = wal.chain_next(wal.chain_zero(meta.store_id), heads[0], sha256(records).digest())
-    records = wal.short_bytes(4, None, leaf("a", "y", "2"))
-    after = wal.chain_next(chain, heads[1], sha256(records).digest())
+    chain = chain_next(chain_zero(meta.store_id), heads[0], sha256(records).digest())
+    records = short_bytes(4, None, leaf("a", "y", "2"))
+    after = chain_next(chain, heads[1], sha256(records).digest())
     change(
         path,
         ("UPDATE wal SET value = '7' WHERE lsn = ?", (2,)),

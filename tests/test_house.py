@@ -82,7 +82,7 @@ TABLES = {
     "state": "tables.state",
     "merkle": "tables.merkle",
     "wal": "tables.wal",
-    "staged": "tables.wal",
+    "staged": "tables.staged",
     "meta": "tables.meta",
     "schema_migrations": "tables.migrations",
     "audit": "tables.audit",

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.recovery.recover import Recover, RecoveryReport
     from sqlstate.sqlite.connection import Journal
     from sqlstate.store.opening import Mode
     from sqlstate.store.store import Stats, Store
     from sqlstate.store.transaction import Transaction
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 R = TypeVar("R")
 T = TypeVar("T")

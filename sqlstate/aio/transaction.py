@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from sqlstate.aio.scan import AsyncScan, Row, StoredRows
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Snapshot, Transaction
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
 

@@ -14,20 +14,30 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.commit import node_cache, tree_update
 from sqlstate.commit.dirty_flag import Marking
+from sqlstate.commit.log_tail import Tail
 from sqlstate.errors import StoreError, StoreFull, StoreIOError
 from sqlstate.format.merkle import leaf, leaf_edit, rank
 from sqlstate.format.names import name_bytes, same
-from sqlstate.tables import state, wal
-from sqlstate.tables.wal import Head, Kind
+from sqlstate.format.records import (
+    Head,
+    Kind,
+    begin_bytes,
+    chain_next,
+    change_bytes,
+    commit_bytes,
+    record_bytes,
+    short_bytes,
+)
+from sqlstate.tables import staged, state, wal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlstate.format.names import Name, Stored
+    from sqlstate.format.records import Record
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Record
 
 
 # Writes are kept in memory up to this and applied together: sorted, each node of the tree once.
@@ -253,8 +263,8 @@ class Writer:
         assert root is not None  # noqa: S101, for the type checker
         txn = lsn + 1
         facts = (base.seq + 1, root, base.count + (before is None), now())  # I4
-        records = sha256(wal.short_bytes(txn, leaf_before, leaf_after)).digest()
-        head = Head(*facts, wal.chain_next(base.chain, facts, records))
+        records = sha256(short_bytes(txn, leaf_before, leaf_after)).digest()
+        head = Head(*facts, chain_next(base.chain, facts, records))
         wal.write_short(connection, txn, (Kind.PUT, name[0], name[2], after, before), head)
         self.commit(head, txn + 2)
         self.spine.of = head.chain
@@ -301,7 +311,7 @@ class Commit:
         self._root = self.base.root
         self._count = self.base.count
         self._records = sha256()
-        self._tail = wal.Tail(self.base.seq + 1)
+        self._tail = Tail(self.base.seq + 1)
         self._pending: dict[Name, _Pending] = {}
         self._bytes = 0  # of the values that are pending
         self._session: bytes | None = None
@@ -349,8 +359,8 @@ class Commit:
         if not self._txn:
             self._lsn += 1  # I5
             self._txn = self._lsn
-            self._records.update(wal.begin_bytes(self._lsn, self._note, None))
-        lsn, txn, change_bytes = self._lsn, self._txn, wal.change_bytes
+            self._records.update(begin_bytes(self._lsn, self._note, None))
+        lsn, txn = self._lsn, self._txn
         self._records.update(
             b"".join(
                 [change_bytes(each, txn, before, after) for each, (*_, before, after) in enumerate(changes, lsn + 1)]
@@ -386,7 +396,7 @@ class Commit:
         self._torn = True
         lsn, short, parts = self._lsn + 1, self._tail.short, []
         for name, before, after, leaf_before, leaf_after in changes:
-            parts.append(wal.short_bytes(lsn, leaf_before, leaf_after))  # type: ignore[arg-type]  # a put
+            parts.append(short_bytes(lsn, leaf_before, leaf_after))  # type: ignore[arg-type]  # a put
             short(lsn, (Kind.PUT, name[0], name[2], after, before))
             lsn += 3
         self._lsn = lsn - 1
@@ -404,7 +414,7 @@ class Commit:
         self._torn = True
         self._txn, self._session = records[0].txn, records[0].session
         for record in records:
-            self._records.update(wal.record_bytes(record))
+            self._records.update(record_bytes(record))
         self._torn = False
 
     def end(self) -> bool:
@@ -417,7 +427,7 @@ class Commit:
         self._torn = True
         short = len(changes) == 1 and txn + 1 == self._lsn and not self._note and not self._session
         self._lsn += 1
-        self._records.update(wal.commit_bytes(self._lsn, txn))
+        self._records.update(commit_bytes(self._lsn, txn))
         if short:
             (collection, _, key), before, after, _, _ = changes[0]
             kind = Kind.DELETE if after is None else Kind.PUT
@@ -504,10 +514,10 @@ class Commit:
             txn = self._txn
             self.end()
             facts = (base.seq + 1, self._root, self._count, now())  # I4
-            self.head = Head(*facts, wal.chain_next(base.chain, facts, self._records.digest()))
+            self.head = Head(*facts, chain_next(base.chain, facts, self._records.digest()))
             self._tail.write(self._connection, self.head)
             if self._session is not None:
-                wal.clear_staged(self._connection, txn)
+                staged.remove(self._connection, txn)
             self._writer.commit(self.head, self._lsn, self.transactions)
             if self._writer.spine.of is self:
                 self._writer.spine.of = self.head.chain

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlstate.format.names import Key, Stored
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection, Row
-    from sqlstate.tables.wal import Head
 
 # About 1 KB each; enough for all upper nodes of two million entries.
 SPINE_NODES: Final = 8192

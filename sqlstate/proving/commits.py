@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from sqlstate import headlog
 from sqlstate.errors import Damaged, InvalidOption
 from sqlstate.format import constants as fmt
+from sqlstate.format.records import chain_next, chain_zero
 from sqlstate.proof import Proof
 from sqlstate.tables import wal
 from sqlstate.tables.raw_rows import is_digest
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from sqlstate.commit.commit import Writer
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 _STORED: Final = "SELECT block, digest FROM log_blocks ORDER BY block"
 _STORED_COUNT: Final = "SELECT count(*) FROM log_blocks"
@@ -92,10 +93,10 @@ class History:
             Damaged: the commit is not what it must be, or does not follow from the one before.
         """
         _check_number("seq", seq, (1, self.newest))
-        before = wal.chain_zero(self._meta.store_id) if seq == 1 else self._commit(seq - 1).chain
+        before = chain_zero(self._meta.store_id) if seq == 1 else self._commit(seq - 1).chain
         said = self._commit(seq)
         records = wal.records_digest(self._connection, seq)
-        if not records or wal.chain_next(before, said[:4], records) != said.chain:
+        if not records or chain_next(before, said[:4], records) != said.chain:
             raise _damaged(self._connection, f"I6: commit {seq} does not follow from the one before")
         at = said.at.encode()
         count = said.count.to_bytes(fmt.COUNT_BYTES)

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
-    from sqlstate.tables.wal import Head
 
 PROOF_BYTES_MAX: Final = 1 << 30
 

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlstate.files.file_bytes import FileBytes
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.sqlite.wal_frames import Bytes
-    from sqlstate.tables.wal import Head
 
 # Of the entries that the journal's commits changed, so many of the newest are followed up to the root.
 ENTRIES_CHECKED: Final = 250

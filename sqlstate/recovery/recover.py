@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlstate.commit.commit import now
 from sqlstate.errors import Busy, Damaged, JournalDamaged, RecoveryDue, StoreFull, StoreIOError
 from sqlstate.files import replace as files
+from sqlstate.format.records import Kind, Record
 from sqlstate.proving import commits as history
 from sqlstate.recovery.inspect import Inspection, JournalReport, check_commits, prove
-from sqlstate.tables import audit, wal
+from sqlstate.tables import audit, staged, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables.wal import Kind, Record
 
 if TYPE_CHECKING:
     from sqlstate.commit.commit import Writer
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
-    from sqlstate.tables.wal import Head
 
 Recover = Literal["rollback", "resume", "refuse", "accept"]
 WAYS: Final = ("rollback", "resume", "refuse", "accept")
@@ -262,7 +262,7 @@ def _dead(engine: Engine) -> list[int]:
     path = engine.real_path
     alive: dict[bytes, bool] = {}
     found = []
-    for txn, session in wal.sessions(engine.writer):
+    for txn, session in staged.sessions(engine.writer):
         if session not in alive:
             alive[session] = files.session_alive(path, session)
         if not alive[session]:
@@ -278,7 +278,7 @@ def _roll_back(writer: Writer) -> tuple[int, ...]:
     for lsn_, txn in enumerate(dead, lsn + 1):
         session = wal.read_begin(connection, txn).session
         wal.write(connection, Record(lsn_, txn, Kind.ROLLBACK, session, at=now()))
-        wal.clear_staged(connection, txn)
+        staged.remove(connection, txn)
     return tuple(dead)
 
 

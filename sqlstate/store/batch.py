@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.commit import Writer
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
 R = TypeVar("R")

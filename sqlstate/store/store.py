@@ -27,7 +27,7 @@ from sqlstate.store.batch import BatchBlock
 from sqlstate.store.collection import Collection
 from sqlstate.store.staged import StagedTransaction, WriteAheadLog
 from sqlstate.store.transaction import JSON, Snapshot, Transaction, check_note, codec_for
-from sqlstate.tables import audit, state, wal
+from sqlstate.tables import audit, staged, state, wal
 from sqlstate.tables import merkle as tree
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.requests import Future, Request
     from sqlstate.errors import CommitOutcomeUnknown
+    from sqlstate.format.records import Head
     from sqlstate.headlog import SignedHead, Signer
     from sqlstate.maintenance.backup.backup import BackupReport, Progress
     from sqlstate.maintenance.check.check import CheckReport, Level
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from sqlstate.store.staged import Uncommitted
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
 Mode = Literal["full", "group"]
@@ -507,7 +507,7 @@ class Store(Provable):
         with engine.reading() as connection:
             head = wal.last(connection, self._meta)[1]
             levels, nodes = tree.size(connection)
-            records, staged = wal.size(connection)
+            records, open_staged = wal.size(connection), staged.size(connection)
             collections = len(state.collections(connection))
             synchronous = connection.synchronous()
         return Stats(
@@ -520,7 +520,7 @@ class Store(Provable):
             levels=levels,
             nodes=nodes,
             records=records,
-            staged=staged,
+            staged=open_staged,
             file_bytes=engine.size(),
             sqlite_wal_bytes=engine.size("-wal"),
             journal=engine.journal,

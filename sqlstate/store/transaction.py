@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlstate.commit.commit import Writer
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -198,7 +198,7 @@ TEETH: Final = (
     Tooth(
         "the COMMIT of a staged transaction leaves it staged",
         "12 staged:wal",
-        (Edit("commit/commit", "wal.clear_staged(self._connection, txn)", "pass"),),
+        (Edit("commit/commit", "staged.remove(self._connection, txn)", "pass"),),
     ),
     Tooth(
         "a group whose COMMIT failed is told that it is durable",
@@ -221,7 +221,7 @@ TEETH: Final = (
         "1 groups:wal",
         (
             Edit(
-                "tables/wal",
+                "commit/log_tail",
                 "            self._add(sql, row + self._no_head)",
                 "            self._add(sql, row + (self._no_head[0], bytes(32), 0, '', bytes(32)))",
             ),

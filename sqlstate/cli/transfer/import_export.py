@@ -33,9 +33,9 @@ from sqlstate.store.collection import CollectionView, Reads
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
+    from sqlstate.format.records import Head
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Snapshot, Transaction
-    from sqlstate.tables.wal import Head
 
 Progress = Callable[[int, int | None], None]
 """Called with what is done and what there is in all, None if that is not known."""

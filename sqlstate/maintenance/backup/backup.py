@@ -43,9 +43,9 @@ from sqlstate.tables import migrations as migrate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is in all."""

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate.errors import Damaged
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.format.records import Head, begin_bytes, change_bytes, commit_bytes
 from sqlstate.maintenance.check.entries import leaf_of, read_on, shown
 from sqlstate.maintenance.check.log_tree import Change, LogTree, order
 from sqlstate.tables import state, wal
 from sqlstate.tables.raw_rows import is_entry_name
-from sqlstate.tables.wal import Head, begin_bytes, change_bytes, commit_bytes, has_bytes
+from sqlstate.tables.wal import has_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

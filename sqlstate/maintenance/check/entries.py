@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlstate.format.names import Key, Name
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection, Row
-    from sqlstate.tables.wal import Head
 
 FINDINGS_MAX: Final = 10_000
 ROWS_AT_ONCE: Final = 4096

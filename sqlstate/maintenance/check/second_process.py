@@ -26,8 +26,8 @@ from sqlstate.tables import meta as metadata
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
+    from sqlstate.format.records import Head
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 _TIMEOUT: Final = 30.0
 _STEP: Final = b"s"

@@ -17,13 +17,13 @@ from sqlstate.errors import InvalidInput
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, FIRST, RootBuilder, count_of, leaf, node_digest, rank
 from sqlstate.format.names import Name, Stored, make_name, name_bytes
+from sqlstate.format.records import Kind
 from sqlstate.maintenance.repair.log import committed
 from sqlstate.tables.verbatim import Torn
-from sqlstate.tables.wal import Kind
 
 if TYPE_CHECKING:
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Row
-    from sqlstate.tables.wal import Head
 
 Rows = Callable[[], Iterable["Row"]]
 Tell = Callable[[], None]

@@ -45,12 +45,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sqlstate.format.names import Stored
+    from sqlstate.format.records import Head
     from sqlstate.maintenance.backup.backup import Progress
     from sqlstate.maintenance.check.check import CheckReport
     from sqlstate.maintenance.repair.log import Changes
     from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import Marker, Meta
-    from sqlstate.tables.wal import Head
 
 _NOTHING: Final = "Nothing was changed"
 _LOST_NOTED: Final = 100
