@@ -86,7 +86,7 @@ TABLES = {
     "meta": "tables.meta",
     "schema_migrations": "tables.migrations",
     "audit": "tables.audit",
-    "log_blocks": "proving.commits",
+    "log_blocks": "tables.log_blocks",
 }
 
 FUNCTION_LINES_MAX = 60

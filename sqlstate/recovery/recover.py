@@ -17,9 +17,8 @@ from sqlstate.commit.commit import now
 from sqlstate.errors import Busy, Damaged, JournalDamaged, RecoveryDue, StoreFull, StoreIOError
 from sqlstate.files import replace as files
 from sqlstate.format.records import Kind, Record
-from sqlstate.proving import commits as history
 from sqlstate.recovery.inspect import Inspection, JournalReport, check_commits, prove
-from sqlstate.tables import audit, staged, wal
+from sqlstate.tables import audit, log_blocks, staged, wal
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ def _recovered(
             report = replace(report, shared=True)  # somebody else was faster, and has recovered
         writer.marking.ensure_open()
         if report.damage:  # the main file may hold blocks of commits that are lost
-            history.trim(connection, wal.last(connection, writer.meta)[1].seq)
+            log_blocks.trim(connection, wal.last(connection, writer.meta)[1].seq)
         rolled_back = () if how == "resume" else _roll_back(writer)
         removed = tuple(name for name in map(files.as_text, orphans) if not audit.mentions(connection, name))
         report = replace(

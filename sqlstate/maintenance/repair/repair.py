@@ -32,10 +32,9 @@ from sqlstate.maintenance.check import check
 from sqlstate.maintenance.repair import entries as mending
 from sqlstate.maintenance.repair import log as relinking
 from sqlstate.maintenance.repair.entries import Content, Lost, Mending
-from sqlstate.proving import commits as history
 from sqlstate.sqlite.connection import check_sqlite
 from sqlstate.sqlite.raw_file import alone, digest, parts, set_journaling, unlocked_vfs
-from sqlstate.tables import audit, schema, state, wal
+from sqlstate.tables import audit, log_blocks, schema, state, wal
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import meta as metadata
 from sqlstate.tables import migrations as migrate
@@ -415,7 +414,7 @@ def _apply(copy: Connection, plan: _Plan) -> None:
     state.write(copy, done.puts)
     tree.replace_nodes(copy, done.node_deletes, done.node_inserts)
     if plan.blocks:
-        history.trim(copy, 0)
+        log_blocks.trim(copy, 0)
     schema.make(copy, plan.layout)
     copy.commit()
 
