@@ -24,8 +24,9 @@ from sqlstate import headlog
 from sqlstate.cli import main
 from sqlstate.errors import InvalidOption
 from sqlstate.format import merkle
-from sqlstate.format.names import Codec, make_name, name_bytes
+from sqlstate.format.names import make_name, name_bytes
 from sqlstate.format.records import chain_next, chain_zero, short_bytes
+from sqlstate.format.values import Codec
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.check.entries import Findings
 from sqlstate.maintenance.check.log_tree import LogTree, order

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sqlstate import Damaged, Store
 from sqlstate.commit import node_cache, tree_update
-from sqlstate.format import merkle
+from sqlstate.format import merkle, merkle_edit
 from sqlstate.format.names import first_name, make_name, name_bytes
 from sqlstate.sqlite.connection import Connection, memory
 from sqlstate.tables import merkle as nodes
@@ -40,6 +40,7 @@ def frequent_rank(name: bytes) -> int:
 def ranks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "frequent ranks":
         monkeypatch.setattr(merkle, "rank", frequent_rank)
+        monkeypatch.setattr(merkle_edit, "rank", frequent_rank)
         monkeypatch.setattr(tree_update, "rank", frequent_rank)
         monkeypatch.setattr(node_cache, "rank", frequent_rank)
         monkeypatch.setattr(plain, "rank", lambda collection, key: frequent_rank(plain.name_bytes(collection, key)))
@@ -59,7 +60,9 @@ class Table:
         if not wanted:
             return
         edits = [
-            merkle.leaf_edit(name, name_bytes(name), self._leaf(name, self.entries.get(name)), self._leaf(name, value))
+            merkle_edit.leaf_edit(
+                name, name_bytes(name), self._leaf(name, self.entries.get(name)), self._leaf(name, value)
+            )
             for name, value in wanted.items()
         ]
         plan = tree_update.plan(self.connection, edits, self.root)
@@ -248,7 +251,7 @@ def test_a_digest_is_found_as_a_child_only() -> None:
     children = b"\0" * 20 + digest + b"\0" * 28 + b"\0" * 8 + digest
 
     assert merkle.child_at(children, digest) == 80
-    changed, _ = merkle.replace_child(1, children, digest, b"\xff" * 32)
+    changed, _ = merkle_edit.replace_child(1, children, digest, b"\xff" * 32)
     assert changed == children[:88] + b"\xff" * 32
     with pytest.raises(Damaged):
         merkle.child_at(children[:80], digest)

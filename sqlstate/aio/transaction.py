@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, overloa
 from sqlstate.aio.collection import BufferedCollection, Entries
 from sqlstate.aio.snapshot import Frozen
 from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
-from sqlstate.format.names import check_collection, first_name, make_name, same, stored_name
+from sqlstate.format.names import check_collection, first_name, make_name, stored_name
+from sqlstate.format.values import same
 from sqlstate.store.transaction import ABSENT, JSON, check_note, codec_for
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from sqlstate.commit import node_cache, tree_update
 from sqlstate.commit.dirty_flag import Marking
 from sqlstate.commit.log_tail import Tail
 from sqlstate.errors import StoreError, StoreFull, StoreIOError
-from sqlstate.format.merkle import leaf, leaf_edit, rank
-from sqlstate.format.names import name_bytes, same
+from sqlstate.format.merkle import leaf, rank
+from sqlstate.format.merkle_edit import leaf_edit
+from sqlstate.format.names import name_bytes
 from sqlstate.format.records import (
     Head,
     Kind,
@@ -28,6 +29,7 @@ from sqlstate.format.records import (
     record_bytes,
     short_bytes,
 )
+from sqlstate.format.values import same
 from sqlstate.tables import staged, state, wal
 
 if TYPE_CHECKING:

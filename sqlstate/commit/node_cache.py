@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.format.merkle import child_at, delete_leaf, insert_leaf, node_digest, rank, replace_child, splice_child
+from sqlstate.format.merkle import child_at, node_digest, rank
+from sqlstate.format.merkle_edit import delete_leaf, insert_leaf, replace_child, splice_child
 from sqlstate.format.names import Name, stored_name
 from sqlstate.tables import merkle, state
 from sqlstate.tables.raw_rows import are_children, is_node_name, is_stored

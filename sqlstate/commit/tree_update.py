@@ -5,19 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import (
-    EMPTY_ROOT,
-    FIRST,
-    Edit,
-    LevelRewrite,
-    LevelRewriter,
-    Node,
-    Run,
-    count_bytes,
-    count_of,
-    node_digest,
-    rank,
-)
+from sqlstate.format.merkle import EMPTY_ROOT, FIRST, count_bytes, count_of, node_digest, rank
+from sqlstate.format.merkle_edit import Edit, LevelRewrite, LevelRewriter, Node, Run
 from sqlstate.format.names import Name, name_bytes
 from sqlstate.tables import merkle, state
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, 
 
 from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue
 from sqlstate.format.names import (
-    Codec,
     Key,
     Name,
     Stored,
@@ -23,6 +22,8 @@ from sqlstate.tables.state import Span
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+
+    from sqlstate.format.values import Codec
 
 T = TypeVar("T")
 D = TypeVar("D")

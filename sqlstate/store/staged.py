@@ -10,8 +10,9 @@ from sqlstate.commit.commit import Commit, now
 from sqlstate.errors import Conflict, Damaged, InvalidRecord, StoreError
 from sqlstate.files.replace import SessionFile, session_alive
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import check_collection, check_number, make_name, same, stored_name
+from sqlstate.format.names import check_collection, check_number, make_name, stored_name
 from sqlstate.format.records import Kind, Record
+from sqlstate.format.values import same
 from sqlstate.store.transaction import ABSENT, JSON, check_note, encode
 from sqlstate.tables import audit, staged, state, wal
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue, StoreClosed, TransactionEnded
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import Codec, Key, Name, Stored, check_collection, make_name, same, stored_name
+from sqlstate.format.names import Key, Name, Stored, check_collection, make_name, stored_name
+from sqlstate.format.values import Codec, same
 from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.blocks import Block
 from sqlstate.sqlite.readers import Lease, ended

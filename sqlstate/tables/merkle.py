@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import EMPTY_ROOT, FIRST, Run, child_at, count_of, node_digest
+from sqlstate.format.merkle import EMPTY_ROOT, FIRST, child_at, count_of, node_digest
+from sqlstate.format.merkle_edit import Run
 from sqlstate.format.names import Name, stored_name
 from sqlstate.tables import raw_rows, state, verbatim
 from sqlstate.tables.raw_rows import are_children, is_level, is_node_name, is_number

@@ -27,7 +27,8 @@ from sqlstate.cli.transfer.forms import (
 )
 from sqlstate.errors import Damaged, ImportRejected, InvalidInput, InvalidOption, InvalidValue, StoreError
 from sqlstate.files.replace import belongs_to, replacing
-from sqlstate.format.names import Codec, Key, Name, Stored, check_collection, make_name
+from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
+from sqlstate.format.values import Codec
 from sqlstate.sqlite.connection import Connection
 from sqlstate.store.collection import CollectionView, Reads
 from sqlstate.tables.state import Span

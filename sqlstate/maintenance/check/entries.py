@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, FIRST, RootBuilder, count_of, leaf, node_digest, rank
-from sqlstate.format.names import is_document, name_bytes, stored_name
+from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.format.values import is_document
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state, wal
 from sqlstate.tables.raw_rows import are_children, is_entry_name, is_level, is_node_name, is_stored
