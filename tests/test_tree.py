@@ -168,7 +168,7 @@ def test_the_root_depends_on_the_entries_alone(
     assert rows[0] == rows[1]
 
 
-def test_a_put_through_the_spine_leaves_what_a_transaction_leaves(open_store: OpenStore, tmp_path: Any) -> None:
+def test_a_put_through_the_node_cache_leaves_what_a_transaction_leaves(open_store: OpenStore, tmp_path: Any) -> None:
     """Single puts take a way of their own; foreign commits and new shapes in between must not mislead it."""
     one, other = open_store(), open_store()
     plainly = open_store(tmp_path / "other.db")

@@ -12,9 +12,10 @@ from hashlib import sha256
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlstate.commit import node_cache, tree_update
+from sqlstate.commit import tree_update
 from sqlstate.commit.dirty_flag import Marking
 from sqlstate.commit.log_tail import Tail
+from sqlstate.commit.node_cache import MOVES_MAX, UNKNOWN, EntryChange, Leaves, NodeCache
 from sqlstate.errors import StoreError, StoreFull, StoreIOError
 from sqlstate.format.merkle import leaf, rank
 from sqlstate.format.merkle_edit import leaf_edit
@@ -129,13 +130,13 @@ class Writer:
         meta: the store's facts.
     """
 
-    __slots__ = ("_made", "_newest", "engine", "marking", "meta", "own", "spine")
+    __slots__ = ("_made", "_newest", "engine", "marking", "meta", "node_cache", "own")
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self.engine = engine
         self.meta = meta
         self.marking = Marking(engine, meta)
-        self.spine = node_cache.Spine()
+        self.node_cache = NodeCache()
         self.own = Own()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
         self._made: dict[int, Head] = {}  # by thread: what COMMIT was run for, until the caller has its answer
@@ -215,7 +216,7 @@ class Writer:
         head = self._made.pop(get_ident(), None)
         if isinstance(error, StoreError):
             return
-        self.spine.of = None
+        self.node_cache.valid_for(UNKNOWN)
         if head is None or not self.engine.usable:
             return
         made = None
@@ -235,7 +236,7 @@ class Writer:
         connection = self.engine.writer
         lsn, base = self.begin()
         try:
-            before, found = self.spine.find(connection, name, base)
+            before, found = self.node_cache.find(connection, name, base)
             if not same(before, after):
                 head = self._put(lsn, base, name, (before, after), found)
                 if head is not None:
@@ -249,16 +250,16 @@ class Writer:
             raise
 
     def _put(
-        self, lsn: int, base: Head, name: Name, values: tuple[Stored | None, Stored], found: node_cache.Leaves | None
+        self, lsn: int, base: Head, name: Name, values: tuple[Stored | None, Stored], found: Leaves | None
     ) -> Head | None:
         """Make the commit, or return None, with nothing written, if the shape of the tree changes."""
         connection, raw, (before, after) = self.engine.writer, name_bytes(name), values
         leaf_before, leaf_after = None if before is None else leaf(raw, before), leaf(raw, after)
         if leaf_before is not None:
-            root: bytes | None = self.spine.replace(connection, name, (leaf_before, leaf_after), found, base)
+            root: bytes | None = self.node_cache.replace(connection, name, (leaf_before, leaf_after), found, base)
             state.replace(connection, name, after)
         else:
-            root = None if rank(raw) else self.spine.insert(connection, name, leaf_after, found, base)
+            root = None if rank(raw) else self.node_cache.insert(connection, name, leaf_after, found, base)
             if root is None:
                 return None
             state.put(connection, name, after)
@@ -269,7 +270,7 @@ class Writer:
         head = Head(*facts, chain_next(base.chain, facts, records))
         wal.write_short(connection, txn, (Kind.PUT, name[0], name[2], after, before), head)
         self.commit(head, txn + 2)
-        self.spine.of = head.chain
+        self.node_cache.valid_for(head.chain)
         return head
 
 
@@ -290,8 +291,8 @@ class Commit:
     """
 
     __slots__ = (
-        "_bytes", "_connection", "_count", "_lsn", "_moment", "_note", "_pending", "_records", "_root", "_session",
-        "_tail", "_torn", "_txn", "_unwritten", "_writer", "base", "failure", "head", "transactions",
+        "_bytes", "_connection", "_count", "_lsn", "_note", "_pending", "_records", "_root", "_session",
+        "_tail", "_torn", "_txn", "_unwritten", "_version", "_writer", "base", "failure", "head", "transactions",
     )  # fmt: skip
 
     failure: BaseException | None
@@ -308,7 +309,7 @@ class Commit:
         self.failure = None
         self.head = None
         self._torn = False  # what is known here was being changed when something was raised
-        self._moment: object = self.base.chain  # of which the spine may be
+        self._version = self.base.chain  # of the tree, as the node cache names it
         self.transactions = 0
         self._root = self.base.root
         self._count = self.base.count
@@ -455,7 +456,7 @@ class Commit:
         self._check()
         self._torn = True
         values: dict[Name, Stored | None] = {}
-        changes: list[node_cache.Change] = []
+        changes: list[EntryChange] = []
         moves = 0
         for name in sorted(pending):
             value, after, raw, before = pending[name]
@@ -467,7 +468,7 @@ class Commit:
                     self._count += 1 if before is None else -1
         if changes:
             try:
-                self._write(values, changes, spine=moves <= node_cache.SPINE_MOVES and len(changes) <= BUFFER_ENTRIES)
+                self._write(values, changes, cached=moves <= MOVES_MAX and len(changes) <= BUFFER_ENTRIES)
             except BaseException as e:
                 self.failure = e
                 raise
@@ -475,13 +476,14 @@ class Commit:
         self._bytes = 0
         self._torn = False
 
-    def _write(self, values: dict[Name, Stored | None], changes: list[node_cache.Change], *, spine: bool) -> None:
+    def _write(self, values: dict[Name, Stored | None], changes: list[EntryChange], *, cached: bool) -> None:
         """Write *changes*, sorted by name, to state and tree."""
-        connection, known = self._connection, self._writer.spine
-        if spine:
-            known.be_at(self._moment)
-            known.of = self._moment = self
-            self._root, left = known.rewrite(connection, changes, self._root)
+        connection, cache = self._connection, self._writer.node_cache
+        if cached:
+            cache.use(self._version)
+            self._version = self.base.chain + b"+"  # a version that only this commit uses: it began at base.chain
+            cache.valid_for(self._version)
+            self._root, left = cache.rewrite(connection, changes, self._root)
             if left:
                 later = {name: values.pop(name) for name, *_ in left}
                 state.write(connection, list(values.items()))
@@ -489,7 +491,7 @@ class Commit:
             else:
                 state.write(connection, list(values.items()))
                 return
-        known.of = None
+        cache.valid_for(UNKNOWN)
         edits = [leaf_edit(name, raw, *leaves) for name, *leaves, raw in changes]
         plan = tree_update.plan(connection, edits, self._root)
         state.write(connection, list(values.items()))
@@ -521,8 +523,8 @@ class Commit:
             if self._session is not None:
                 staged.remove(self._connection, txn)
             self._writer.commit(self.head, self._lsn, self.transactions)
-            if self._writer.spine.of is self:
-                self._writer.spine.of = self.head.chain
+            if self._writer.node_cache.version == self._version:
+                self._writer.node_cache.valid_for(self.head.chain)
         except BaseException:
             self.roll_back()
             raise
@@ -571,7 +573,7 @@ class Commit:
         self._unwritten.clear()
         self._pending.clear()
         self._bytes = 0
-        self._writer.spine.of = None
+        self._writer.node_cache.valid_for(UNKNOWN)
         self.failure = None  # what failed since then is undone
         self._torn = False
         self._lsn, self._txn, self._root, self._count, self._records, self.transactions, closing = mark

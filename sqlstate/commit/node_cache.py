@@ -18,42 +18,52 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Row
 
 # About 1 KB each; enough for all upper nodes of two million entries.
-SPINE_NODES: Final = 8192
+NODES_MAX: Final = 8192
 _LEAVES_A_NODE: Final = 16
 # More inserts and deletes than this lie close together: plan() then does better, which reads each run once.
-SPINE_MOVES: Final = 64
+MOVES_MAX: Final = 64
+# Of this version, nothing is known.
+UNKNOWN: Final = b""
 
 # One changed entry: its name, its leaf before and after, None for no entry, and `name_bytes()`.
-Change = tuple[Name, bytes | None, bytes | None, bytes]
+EntryChange = tuple[Name, bytes | None, bytes | None, bytes]
 
 # A run of leaves: its row's id and children, collection and key.
 Leaves = tuple[int, bytes, str, "Key"]
 
 
-class Spine:
-    """The upper nodes of the tree, level 2 and above, that recent commits of this handle went through.
+class NodeCache:
+    """Caches the upper nodes of the tree, level 2 and above, that recent commits of this handle went through.
 
     A commit that puts one entry and moves no boundary of a run then reads one node and hashes one path,
-    instead of reading and hashing a whole path twice. It is true as long as no other handle commits:
-    `of` says of which moment it is: the chain of a commit, or the commit that is being made. Every node in it was
-    found by its digest in the one above, up to the root.
+    instead of reading and hashing a whole path twice. Every node in the cache was found by its digest in the one
+    above, up to the root. The nodes are valid for one version of the tree, as long as no other handle commits.
+
+    A version is named by the chain of its commit, or, while a commit is being made, by what that commit says.
     """
 
-    __slots__ = ("_above", "_leaves", "_nodes", "of")
+    __slots__ = ("_above", "_leaves", "_nodes", "version")
+
+    version: bytes
+    """The version that the nodes are of, UNKNOWN for none. valid_for() alone sets it."""
 
     def __init__(self) -> None:
-        self.of: object = None
+        self.valid_for(UNKNOWN)
         self._above: dict[int, int] = {}  # id of a node to the id of the one above, 0 for the root's
         self._nodes: dict[int, tuple[bytes, bytes]] = {}  # id to children and digest
         self._leaves: dict[int, tuple[bytes, bytes]] = {}  # the same of level 1, whose rows are read all the same
 
-    def be_at(self, moment: object) -> None:
-        """Forget all, unless what is known is of *moment*: the chain of a commit, or a commit in the making."""
-        if self.of != moment or len(self._nodes) > SPINE_NODES or len(self._above) > _LEAVES_A_NODE * SPINE_NODES:
+    def valid_for(self, version: bytes) -> None:
+        """Take the nodes as those of *version*: the caller knows that they are, or that none are, with UNKNOWN."""
+        self.version = version
+
+    def use(self, version: bytes) -> None:
+        """Prepare the cache for *version*: drop the nodes if they are of another version, or too many."""
+        if self.version != version or len(self._nodes) > NODES_MAX or len(self._above) > _LEAVES_A_NODE * NODES_MAX:
             self._above.clear()
             self._nodes.clear()
-            self.of = moment
-        if len(self._leaves) > SPINE_NODES:
+            self.valid_for(version)
+        if len(self._leaves) > NODES_MAX:
             self._leaves.clear()
 
     def find(self, connection: Connection, name: Name, head: Head) -> tuple[Stored | None, Leaves | None]:
@@ -61,7 +71,7 @@ class Spine:
 
         What replace() and insert() need next; *head* is the newest commit.
         """
-        self.be_at(head.chain)
+        self.use(head.chain)
         row = merkle.leaf_run(connection, name)
         if row is None:  # it comes before all that there is
             return state.get(connection, name[0], name[2]), None
@@ -77,7 +87,7 @@ class Spine:
     ) -> bytes:
         """Replace the digest of one entry, (before, after) in *leaf*, in the tree of *head*; return the new root.
 
-        Does what plan() and write() would. The caller sets `of` once the commit is made.
+        Does what plan() and write() would. The caller calls valid_for() once the commit is made.
 
         Raises:
             Damaged: the entry or a node on its path is not what the tree says; nothing was written.
@@ -99,7 +109,9 @@ class Spine:
         changed = insert_leaf(children, place, leaf)
         return self._climb(connection, name, found, (changed, node_digest(1, changed)), head, added=1)
 
-    def rewrite(self, connection: Connection, changes: Sequence[Change], root: bytes) -> tuple[bytes, list[Change]]:
+    def rewrite(
+        self, connection: Connection, changes: Sequence[EntryChange], root: bytes
+    ) -> tuple[bytes, list[EntryChange]]:
         """Write those of *changes*, sorted by name, that leave the shape of the tree with *root* as it is.
 
         The table state must still be as it was before them. Each node is written once.
@@ -123,7 +135,7 @@ class Spine:
                 left.append(change)
         return (self._climb_all(connection, nodes, root) if nodes else root), left
 
-    def _change(self, connection: Connection, change: Change, run: Row, nodes: dict[int, list[Any]]) -> bool:
+    def _change(self, connection: Connection, change: EntryChange, run: Row, nodes: dict[int, list[Any]]) -> bool:
         """Make one change in the run of leaves that it falls into, in memory; False if it changes the shape."""
         name, before, after, raw = change
         id_, children, collection, key = run
@@ -198,7 +210,7 @@ class Spine:
         added: int = 0,
     ) -> bytes:
         """Write the node *found*, which has *changed* to (children, digest), and those above; return the root."""
-        self.of = None
+        self.valid_for(UNKNOWN)
         id_, children, _, _ = found
         above = self._above_leaves(connection, name, id_, head.root)
         known = self._leaves.get(id_)
