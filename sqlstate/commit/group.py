@@ -43,6 +43,7 @@ from sqlstate.commit.requests import (
     WaitedCall,
     failed,
 )
+from sqlstate.commit.single_put import put_one
 from sqlstate.errors import Busy, Damaged, StoreClosed, StoreError, StoreIOError, StoreUnusable
 from sqlstate.sqlite.blocks import Block
 from sqlstate.tables import wal
@@ -50,7 +51,7 @@ from sqlstate.tables import wal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Name, Stored
     from sqlstate.sqlite.blocks import Over
 
@@ -74,7 +75,7 @@ class GroupCommit(Generic[X]):
     """
 
     def __init__(
-        self, writer: Writer, transaction: Callable[[Writer, str, Commit, Over], X], size: int, wait: float
+        self, writer: WriteContext, transaction: Callable[[WriteContext, str, Commit, Over], X], size: int, wait: float
     ) -> None:
         self.writer = writer
         self.transaction = transaction
@@ -106,7 +107,7 @@ class GroupCommit(Generic[X]):
                 self._ask(Put(name, stored))
                 return
             with self._engine.writing():
-                self.writer.put(name, stored)
+                put_one(self.writer, name, stored)
         except BaseException as e:
             self.writer.tell(e)
             raise
@@ -495,7 +496,7 @@ class GroupCommit(Generic[X]):
 
     def _begin_again(self, group: Group) -> None:
         """Begin the group's commit anew if its first transaction failed, and took the beginning with it."""
-        if group.commit.transactions or self.writer.engine.writer.in_transaction():
+        if group.commit.is_open:
             return
         try:
             group.commit = Commit(self.writer)
@@ -521,7 +522,7 @@ class GroupCommit(Generic[X]):
         commit, requests = group.commit, group.requests
         error: BaseException | None = None
         try:
-            if commit.transactions or self._engine.writer.in_transaction():  # else what was in it failed, all of it
+            if commit.is_open:  # else what was in it failed, all of it
                 commit.finish()
         except StoreIOError as e:
             # What is durable is durable: that the handle refuses further work is the next caller's news.
@@ -593,7 +594,7 @@ class GroupCommit(Generic[X]):
         for request in group.requests:
             assert isinstance(request, Put)  # noqa: S101, the caller made sure
             try:
-                request.head = self.writer.put(request.name, request.stored)
+                request.head = put_one(self.writer, request.name, request.stored)
             except BaseException as e:  # noqa: BLE001, it is delivered to who waits
                 failed(request, e)
         self._hand_out(group)

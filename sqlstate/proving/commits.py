@@ -20,7 +20,7 @@ from sqlstate.tables import log_blocks, wal
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
@@ -183,7 +183,7 @@ def prove_consistency(connection: Connection, meta: Meta, old: int, new: int) ->
     return Proof("consistency", b"".join(headlog.consistency_path(history.subtree, old, new)))
 
 
-def extend(writer: Writer) -> int:
+def extend(writer: WriteContext) -> int:
     """Write the complete blocks that the table lacks, in one SQLite transaction, and return how many there were.
 
     They are computed before, so that other writers wait for the writing alone; with nothing to write they do not
@@ -194,7 +194,7 @@ def extend(writer: Writer) -> int:
         StoreUnusable: this thread has a transaction open.
         ReadOnly: the store was opened for reading.
         Damaged: a commit in the log, or a row of log_blocks, is not what it must be.
-        StoreIOError: as Writer.commit_other().
+        StoreIOError: as WriteContext.commit_other().
     """
     engine = writer.engine
     engine.life.check_writable()

@@ -13,7 +13,7 @@ from hashlib import sha256
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlstate.commit.commit import now
+from sqlstate.commit.clock import now
 from sqlstate.errors import Busy, Damaged, JournalDamaged, RecoveryDue, StoreFull, StoreIOError
 from sqlstate.files import replace as files
 from sqlstate.format.records import Kind, Record
@@ -22,7 +22,7 @@ from sqlstate.tables import audit, log_blocks, staged, wal
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
@@ -113,7 +113,7 @@ def admit_connected(engine: Engine, found: Inspection, store_id: bytes, how: Rec
         raise _due(engine, replace(_report(engine, found), pending=tuple(dead)))
 
 
-def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str, ...]) -> RecoveryReport:
+def recover(writer: WriteContext, found: Inspection, how: Recover, evidence: tuple[str, ...]) -> RecoveryReport:
     """Finish recovery once SQLite has the file open, and return the report.
 
     Args:
@@ -148,7 +148,7 @@ def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str
 
 
 def _recovered_if_room(
-    writer: Writer, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
+    writer: WriteContext, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
 ) -> RecoveryReport:
     """Do what is due; on a full disk leave it to the next open: what was committed can be used all the same."""
     for _ in range(2):
@@ -160,7 +160,7 @@ def _recovered_if_room(
 
 
 def _recovered(
-    writer: Writer, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
+    writer: WriteContext, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
 ) -> RecoveryReport:
     """Do what is due, in one SQLite transaction; then remove *orphans*."""
     engine, connection = writer.engine, writer.engine.writer
@@ -200,7 +200,7 @@ def _recovered(
     return report
 
 
-def _begin_anew(writer: Writer) -> None:
+def _begin_anew(writer: WriteContext) -> None:
     """Empty SQLite's WAL once damage was accepted: what is damaged in it must not be found again after a crash."""
     if writer.engine.journal == "wal" and writer.marking.rest():
         with suppress(Busy, StoreFull):
@@ -218,7 +218,7 @@ def _is_told(connection: Connection, found: Inspection) -> bool:
     return found.marker is not None and metadata.read_marker(connection) != found.marker
 
 
-def _compared(writer: Writer, found: Inspection, report: RecoveryReport) -> RecoveryReport:
+def _compared(writer: WriteContext, found: Inspection, report: RecoveryReport) -> RecoveryReport:
     """Compare what SQLite recovered with what it should have."""
     engine, connection = writer.engine, writer.engine.writer
     with connection.one_state():
@@ -246,7 +246,7 @@ def _compared(writer: Writer, found: Inspection, report: RecoveryReport) -> Reco
     return report
 
 
-def _check_newest(engine: Engine, connection: Connection, writer: Writer, report: RecoveryReport) -> str:
+def _check_newest(engine: Engine, connection: Connection, writer: WriteContext, report: RecoveryReport) -> str:
     """Check the newest commit, after SQLite has rolled back the one behind it."""
     lsn, head = wal.last(connection, writer.meta)
     base = wal.base_of(connection, wal.commit_lsn(connection, head.seq)) if head.seq else lsn
@@ -269,7 +269,7 @@ def _dead(engine: Engine) -> list[int]:
     return found
 
 
-def _roll_back(writer: Writer) -> tuple[int, ...]:
+def _roll_back(writer: WriteContext) -> tuple[int, ...]:
     """Write ROLLBACK for the staged transactions of dead sessions, inside the open transaction."""
     connection = writer.engine.writer
     lsn = wal.last(connection, writer.meta)[0]
@@ -281,7 +281,7 @@ def _roll_back(writer: Writer) -> tuple[int, ...]:
     return tuple(dead)
 
 
-def _note(writer: Writer, report: RecoveryReport, how: Recover) -> int:
+def _note(writer: WriteContext, report: RecoveryReport, how: Recover) -> int:
     connection = writer.engine.writer
     detail = report.as_dict()
     detail["how"] = how

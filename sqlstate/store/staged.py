@@ -6,7 +6,8 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from sqlstate.commit.commit import Commit, now
+from sqlstate.commit.clock import now
+from sqlstate.commit.commit import Commit
 from sqlstate.errors import Conflict, Damaged, InvalidRecord, StoreError
 from sqlstate.files.replace import SessionFile, session_alive
 from sqlstate.format import constants as fmt
@@ -19,7 +20,7 @@ from sqlstate.tables import audit, staged, state, wal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
@@ -56,7 +57,7 @@ class WriteAheadLog:
         store.wal.mark_committed(txn)
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: WriteContext) -> None:
         self._writer = writer
         self._engine = writer.engine
         self._session = secrets.token_bytes(fmt.SESSION_BYTES)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from sqlstate import headlog
-from sqlstate.commit.commit import Writer, now
+from sqlstate.commit.clock import now
 from sqlstate.commit.group import GroupCommit
 from sqlstate.errors import Busy, InvalidOption, StoreError, StoreFull, StoreUnusable
 from sqlstate.files import replace as files
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from sqlstate.commit.requests import Future, Request
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.errors import CommitOutcomeUnknown
     from sqlstate.format.records import Head
     from sqlstate.headlog import SignedHead, Signer
@@ -97,7 +98,7 @@ class Store(Provable):
     All threads of a process can share one Store.
     """
 
-    def __init__(self, writer: Writer, recovery: RecoveryReport, limits: tuple[int, float]) -> None:
+    def __init__(self, writer: WriteContext, recovery: RecoveryReport, limits: tuple[int, float]) -> None:
         self._engine = writer.engine
         self._engine.count_anew()
         self._meta = writer.meta

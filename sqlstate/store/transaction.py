@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
-from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
+from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue, StoreClosed, TransactionEnded
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name, stored_name
@@ -21,7 +21,8 @@ from sqlstate.tables import state, wal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.changes import Mark
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.connection import Connection
@@ -100,7 +101,7 @@ class Transaction:
         "_over", "_shared", "_thread",
     )  # fmt: skip
 
-    def __init__(self, writer: Writer, note: str, commit: Commit, over: Over) -> None:
+    def __init__(self, writer: WriteContext, note: str, commit: Commit, over: Over) -> None:
         commit.begin(note)
         self._commit = commit
         self._over = over  # dead once the block is over, which then need not have ended it

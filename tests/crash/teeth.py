@@ -190,8 +190,8 @@ TEETH: Final = (
             ),
             Edit(
                 "commit/commit",
-                "        self._lsn, self.base = writer.begin()",
-                '        self._connection.run("PRAGMA synchronous=2")\n        self._lsn, self.base = writer.begin()',
+                "        self._lsn, self.base = context.begin()",
+                '        self._connection.run("PRAGMA synchronous=2")\n        self._lsn, self.base = context.begin()',
             ),
         ),
     ),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlstate.commit.commit import now
+from sqlstate.commit.clock import now
 from sqlstate.errors import (
     Busy,
     Damaged,
