@@ -56,6 +56,7 @@ PURE_MAY_IMPORT = {
     "dataclasses",
     "datetime",
     "decimal",
+    "enum",
     "bisect",
     "functools",
     "hashlib",

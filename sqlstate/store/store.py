@@ -636,7 +636,7 @@ class TransactionBlock(Block):
     def enter(self) -> Transaction:
         """Begin it; one of its own waits for the writing connection."""
         self._outer = self._group.own.get()
-        self._group.writer.nothing_made()
+        self._group.context.nothing_made()
         begin = self._group.begin if self._outer is None else self._outer.begin_inside
         self._txn: Transaction = begin(self._note, self.over)
         return self._txn
@@ -650,5 +650,5 @@ class TransactionBlock(Block):
             else:
                 self._outer.end_inside(self.over, self._txn, keep=kind is None)
         except BaseException as e:
-            group.writer.tell(e)
+            group.context.tell(e)
             raise

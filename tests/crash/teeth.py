@@ -205,7 +205,7 @@ TEETH: Final = (
         "5 groups:wal:sync:once",
         (
             Edit(
-                "commit/group",
+                "commit/open_group",
                 "            if ours or not self._was_made(commit):\n",
                 "            if False:\n",
             ),
