@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from sqlstate.errors import StoreUnusable as StoreUnusable
     from sqlstate.errors import TransactionEnded as TransactionEnded
     from sqlstate.errors import WalPinned as WalPinned
+    from sqlstate.format.records import Head as Head
+    from sqlstate.format.records import Kind as Kind
+    from sqlstate.format.records import Record as Record
     from sqlstate.headlog import SignedHead as SignedHead
     from sqlstate.headlog import Signer as Signer
     from sqlstate.maintenance.backup.backup import BackupReport as BackupReport
@@ -73,9 +76,6 @@ if TYPE_CHECKING:
     from sqlstate.store.transaction import Transaction as Transaction
     from sqlstate.store.upkeep import Stats as Stats
     from sqlstate.tables.audit import AuditEntry as AuditEntry
-    from sqlstate.tables.wal import Head as Head
-    from sqlstate.tables.wal import Kind as Kind
-    from sqlstate.tables.wal import Record as Record
 
 __version__ = "0.1.0"
 
@@ -148,7 +148,7 @@ _MODULES = {
         "Transaction",
     ),
     "store.upkeep": ("Stats",),
-    "tables.wal": (
+    "format.records": (
         "Head",
         "Kind",
         "Record",

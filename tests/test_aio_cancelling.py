@@ -68,7 +68,7 @@ async def test_a_write_cancelled_before_it_begins_is_withdrawn_at_once(
     await gate.reached()
     async with anyio.create_task_group() as group:
         task = Task(group, lambda: write(aiostore))
-        await until(lambda: aiostore._store._group._queue)
+        await until(lambda: aiostore._store._group.committer._queue)
         task.cancel()
         assert await task.was_cancelled() == WITHDRAWN
         assert first.outcome == "waiting"

@@ -23,12 +23,13 @@ from sqlstate import headlog
 from sqlstate.cli import main
 from sqlstate.errors import InvalidOption
 from sqlstate.format import merkle
-from sqlstate.format.names import Codec, make_name, name_bytes
+from sqlstate.format.names import make_name, name_bytes
+from sqlstate.format.records import chain_next, chain_zero, short_bytes
+from sqlstate.format.values import Codec
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.check.replay import LogRoots
 from sqlstate.sqlite.connection import Connection
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import wal
 from tests.crash.campaign import check as campaign
 
 if TYPE_CHECKING:
@@ -393,12 +394,13 @@ def rewritten(path: Path, value: str, before: str) -> None:
         store["a"]["x"] = 1
         store["a"]["x"] = 2
         meta = store._meta
+    one = leaf("a", "x", "7")
+    records = short_bytes(1, None, one)
     with closing(sqlite3.connect(path)) as db:
         heads = db.execute("SELECT seq, root, count, at FROM wal WHERE root IS NOT NULL ORDER BY lsn").fetchall()
-    records = wal.short_bytes(1, None, leaf("a", "x", value))
-    chain = wal.chain_next(wal.chain_zero(meta.store_id), heads[0], sha256(records).digest())
-    records = wal.short_bytes(4, leaf("a", "x", before), leaf("a", "x", "2"))
-    after = wal.chain_next(chain, heads[1], sha256(records).digest())
+    chain = chain_next(chain_zero(meta.store_id), heads[0], sha256(records).digest())
+    records = short_bytes(4, None, leaf("a", "y", "2"))
+    after = chain_next(chain, heads[1], sha256(records).digest())
     change(
         path,
         ("UPDATE wal SET value = ? WHERE lsn = ?", (value, 2)),

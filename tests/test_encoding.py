@@ -21,15 +21,8 @@ from hypothesis import strategies as st
 
 from sqlstate import InvalidKey, InvalidName, InvalidOption, InvalidValue
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import (
-    Codec,
-    check_collection,
-    first_name,
-    make_name,
-    name_bytes,
-    next_collection,
-    prefix_bounds,
-)
+from sqlstate.format.names import check_collection, first_name, make_name, name_bytes, next_collection, prefix_bounds
+from sqlstate.format.values import Codec
 from sqlstate.store.collection import JSON
 from tests.reference import plain
 

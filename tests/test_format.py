@@ -25,9 +25,19 @@ import sqlstate
 from sqlstate.format import constants as fmt
 from sqlstate.format import merkle
 from sqlstate.format.names import make_name, name_bytes, stored_name
+from sqlstate.format.records import (
+    Kind,
+    Record,
+    begin_bytes,
+    chain_next,
+    chain_zero,
+    change_bytes,
+    commit_bytes,
+    record_bytes,
+    short_bytes,
+)
 from sqlstate.sqlite import connection
 from sqlstate.tables import audit, meta, wal
-from sqlstate.tables.wal import Kind, Record
 from tests.reference import audit as plain_audit
 from tests.reference import plain
 from tests.reference.notation import sha256
@@ -106,18 +116,18 @@ def record_of(row: dict[str, Any]) -> Record:
 def test_record_bytes_and_chain_are_those_of_the_vectors() -> None:
     vectors = load("chain")
     records = {row["lsn"]: row for row in vectors["wal"]}
-    chain = wal.chain_zero(bytes.fromhex(vectors["store_id"]))
+    chain = chain_zero(bytes.fromhex(vectors["store_id"]))
     assert chain.hex() == vectors["chain_0"]
     for commit in vectors["commits"]:
         joined = b""
         for lsn in commit["lsn"]:
-            ours = wal.record_bytes(record_of(records[lsn]))
+            ours = record_bytes(record_of(records[lsn]))
             assert ours.hex() == records[lsn]["bytes"]
             joined += ours
         digest = sha256(joined)
         assert digest.hex() == commit["records_hash"]
         facts = (commit["seq"], bytes.fromhex(commit["root"]), commit["count"], commit["at"])
-        chain = wal.chain_next(chain, facts, digest)
+        chain = chain_next(chain, facts, digest)
         assert chain.hex() == commit["chain"]
 
 
@@ -158,8 +168,8 @@ def test_the_short_form_of_a_commit_has_the_bytes_of_its_three_records() -> None
     before, after = b"\x01" * 32, b"\x02" * 32
 
     for leaf in (before, None):
-        assert wal.short_bytes(7, leaf, after) == (
-            wal.begin_bytes(7, "", None) + wal.change_bytes(8, 7, leaf, after) + wal.commit_bytes(9, 7)
+        assert short_bytes(7, leaf, after) == (
+            begin_bytes(7, "", None) + change_bytes(8, 7, leaf, after) + commit_bytes(9, 7)
         )
 
 

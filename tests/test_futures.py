@@ -126,7 +126,7 @@ def test_a_future_is_done_only_when_it_is_durable(store: Store) -> None:
         second = store.submit(lambda txn: seen.append((first.done(), store.durable)))
     second.result(PATIENCE)
     assert seen in ([(False, 0)], [(True, 1)])
-    assert seen == [(False, 0)] or store._group._size == 1
+    assert seen == [(False, 0)] or store._group.committer.open.size == 1
 
 
 def test_one_that_is_cancelled_before_it_begins_never_runs(store: Store) -> None:
@@ -582,7 +582,7 @@ def test_the_child_of_a_fork_is_refused_and_the_parent_goes_on(store: Store, at_
 
 def test_threads_that_tell_at_once_tell_each_one_and_nobody_twice(store: Store) -> None:
     """Who finishes what another left open tells of it, while the store's own thread may be telling too."""
-    group, called = store._group, []
+    answers, called = store._group.committer.answers, []
     for _ in range(30):
         promised: list[Future[Any]] = [Future() for _ in range(50)]
         for number, future in enumerate(promised):
@@ -590,10 +590,10 @@ def test_threads_that_tell_at_once_tell_each_one_and_nobody_twice(store: Store) 
             request = requests.FutureCall(add, "", future)
             request.begin()
             request.result = number
-            group._done.append(request)
+            answers.add([request])
         with Threads() as threads:
             for _ in range(4):
-                threads.start(group._tell)
+                threads.start(answers.tell)
         assert [future.result(PATIENCE) for future in promised] == list(range(50))
         assert sorted(called) == list(range(50))
         called.clear()
@@ -606,9 +606,9 @@ def test_a_thread_that_has_the_connection_leaves_callbacks_to_the_store_s_own(st
     future.add_done_callback(lambda _: told.append(threading.current_thread().name))
     request = requests.FutureCall(add, "", future)
     request.begin()
-    store._group._done.append(request)
+    store._group.committer.answers.add([request])
     with store._engine.writing():
-        store._group._have_told()
+        store._group.committer.answers.have_told()
         assert future.result(PATIENCE) is None
     store.barrier()
     assert told == [f"sqlstate {store.path}"]

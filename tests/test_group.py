@@ -15,7 +15,7 @@ import pytest
 import sqlstate
 from sqlstate import ABSENT, Busy, Conflict, Damaged, Future, InvalidOption, Store, StoreIOError, Transaction
 from sqlstate.commit import commit as commit_module
-from sqlstate.commit import group as group_module
+from sqlstate.commit import committer, open_group
 from sqlstate.commit.commit import BUFFER_ENTRIES
 from tests.reference import plain
 from tests.support.child import Child
@@ -594,7 +594,7 @@ def test_an_own_rollback_of_sqlite_fails_the_whole_group_and_nothing_else(store:
 
 def test_a_beginning_that_fails_is_told_to_all_who_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first of a group failed; its successor begins anew, and finds another process at work."""
-    real: Any = vars(group_module)["Commit"]
+    real: Any = vars(open_group)["Commit"]
     begun: list[Any] = []
 
     def begin(writer: Any, *args: Any) -> Any:
@@ -603,7 +603,7 @@ def test_a_beginning_that_fails_is_told_to_all_who_wait(store: Store, monkeypatc
             raise Busy("another process")
         return real(writer, *args)
 
-    monkeypatch.setattr(group_module, "Commit", begin)
+    monkeypatch.setattr(open_group, "Commit", begin)
     futures = submit(store, fail(ValueError()), put("a", 1), put("b", 1))
     raised = [future.exception(0) for future in futures]
     assert [type(error) for error in raised[:2]] == [ValueError, Busy]
@@ -658,7 +658,8 @@ def test_requests_that_wait_longer_than_the_timeout_for_a_block_get_busy(
         def monotonic() -> float:
             return now
 
-    monkeypatch.setattr(group_module, "time", Clock)
+    for module in (committer, open_group):
+        monkeypatch.setattr(module, "time", Clock)
     waits: list[float] = []
     came, go = threading.Semaphore(0), threading.Semaphore(0)
     lock = store._engine.writer_lock

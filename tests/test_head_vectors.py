@@ -13,7 +13,7 @@ import pytest
 
 from sqlstate import headlog, proof
 from sqlstate.errors import InvalidOption, ProofInvalid
-from sqlstate.format.names import Codec
+from sqlstate.format.values import Codec
 from tests.reference import plain, proving
 from tests.reference.notation import json_faults, u8, u32, u64
 from tests.reference.proving import Question

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from sqlstate import headlog
 from sqlstate.errors import Damaged, InvalidOption, ProofInvalid
+from sqlstate.format.records import Head
 from sqlstate.headlog import SignedHead, Signer, verify_head
 from sqlstate.proof import EMPTY_ROOT, Proof
-from sqlstate.tables.wal import Head
 from tests.reference import log
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from sqlstate import headlog
 from sqlstate.format import constants as fmt
 from sqlstate.proving import commits as history
 from sqlstate.sqlite.connection import memory
-from sqlstate.tables import meta
+from sqlstate.tables import log_blocks, meta
 from sqlstate.tables import migrations as migrate
 from tests.reference import log as rfc6962
 from tests.reference import plain
@@ -562,6 +562,6 @@ def test_trim_removes_the_blocks_that_have_lost_a_commit(long_path: Path) -> Non
         with sqlstate.open(copy) as store:
             connection = store._engine.writer
             connection.begin()
-            history.trim(connection, seq)
+            log_blocks.trim(connection, seq)
             assert connection.value("SELECT count(*) FROM log_blocks") == left
             connection.rollback()

@@ -56,6 +56,7 @@ PURE_MAY_IMPORT = {
     "dataclasses",
     "datetime",
     "decimal",
+    "enum",
     "bisect",
     "functools",
     "hashlib",
@@ -82,11 +83,11 @@ TABLES = {
     "state": "tables.state",
     "merkle": "tables.merkle",
     "wal": "tables.wal",
-    "staged": "tables.wal",
+    "staged": "tables.staged",
     "meta": "tables.meta",
     "schema_migrations": "tables.migrations",
     "audit": "tables.audit",
-    "log_blocks": "proving.commits",
+    "log_blocks": "tables.log_blocks",
 }
 
 FUNCTION_LINES_MAX = 60

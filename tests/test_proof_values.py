@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import sqlstate
 from sqlstate import proof
 from sqlstate.errors import Damaged, InvalidValue, ProofInvalid
-from sqlstate.format.names import Codec
+from sqlstate.format.values import Codec
 from tests.reference import notation, proving
 from tests.reference.proving import Question
 

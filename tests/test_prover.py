@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import Damaged, InvalidKey, InvalidName, InvalidOption, ProofInvalid, proof
-from sqlstate.format import merkle
+from sqlstate.commit import node_cache, tree_update
+from sqlstate.format import merkle, merkle_edit
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.tables import merkle as tree
 from tests.mutated_proofs import any_question, frequent_rank
 from tests.reference import plain, proving
 from tests.reference.proving import Question, Tree
@@ -88,7 +88,9 @@ def deep_trees(monkeypatch: pytest.MonkeyPatch) -> None:
         return frequent_rank(collection, key)
 
     monkeypatch.setattr(merkle, "rank", rank)
-    monkeypatch.setattr(tree, "rank", rank)
+    monkeypatch.setattr(merkle_edit, "rank", rank)
+    monkeypatch.setattr(tree_update, "rank", rank)
+    monkeypatch.setattr(node_cache, "rank", rank)
     monkeypatch.setattr(plain, "rank", frequent_rank)
 
 

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlstate import Damaged, Store
-from sqlstate.format import merkle
+from sqlstate.commit import node_cache, tree_update
+from sqlstate.format import merkle, merkle_edit
 from sqlstate.format.names import first_name, make_name, name_bytes
 from sqlstate.sqlite.connection import Connection, memory
-from sqlstate.tables import merkle as tree
+from sqlstate.tables import merkle as nodes
 from sqlstate.tables import migrations as migrate
 from sqlstate.tables import state
 from tests.reference import plain
@@ -39,7 +40,9 @@ def frequent_rank(name: bytes) -> int:
 def ranks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "frequent ranks":
         monkeypatch.setattr(merkle, "rank", frequent_rank)
-        monkeypatch.setattr(tree, "rank", frequent_rank)
+        monkeypatch.setattr(merkle_edit, "rank", frequent_rank)
+        monkeypatch.setattr(tree_update, "rank", frequent_rank)
+        monkeypatch.setattr(node_cache, "rank", frequent_rank)
         monkeypatch.setattr(plain, "rank", lambda collection, key: frequent_rank(plain.name_bytes(collection, key)))
 
 
@@ -57,12 +60,14 @@ class Table:
         if not wanted:
             return
         edits = [
-            merkle.leaf_edit(name, name_bytes(name), self._leaf(name, self.entries.get(name)), self._leaf(name, value))
+            merkle_edit.leaf_edit(
+                name, name_bytes(name), self._leaf(name, self.entries.get(name)), self._leaf(name, value)
+            )
             for name, value in wanted.items()
         ]
-        plan = tree.plan(self.connection, edits, self.root)
+        plan = tree_update.plan(self.connection, edits, self.root)
         state.write(self.connection, list(wanted.items()))
-        tree.write(self.connection, plan)
+        tree_update.write(self.connection, plan)
         self.root = plan.root
         self.entries.update({name: value for name, value in wanted.items() if value is not None})
         for name in [name for name, value in wanted.items() if value is None]:
@@ -126,7 +131,7 @@ def test_count_up_to_a_name_is_the_number_of_smaller_names(present: set[Name], n
     table = Table()
     table.change(dict.fromkeys(present, "0"))
 
-    assert tree.count(table.connection, first_name(""), name) == sum(each < name for each in present)
+    assert nodes.count(table.connection, first_name(""), name) == sum(each < name for each in present)
 
 
 def contents(store: Store) -> set[tuple[Any, ...]]:
@@ -163,7 +168,7 @@ def test_the_root_depends_on_the_entries_alone(
     assert rows[0] == rows[1]
 
 
-def test_a_put_through_the_spine_leaves_what_a_transaction_leaves(open_store: OpenStore, tmp_path: Any) -> None:
+def test_a_put_through_the_node_cache_leaves_what_a_transaction_leaves(open_store: OpenStore, tmp_path: Any) -> None:
     """Single puts take a way of their own; foreign commits and new shapes in between must not mislead it."""
     one, other = open_store(), open_store()
     plainly = open_store(tmp_path / "other.db")
@@ -246,7 +251,7 @@ def test_a_digest_is_found_as_a_child_only() -> None:
     children = b"\0" * 20 + digest + b"\0" * 28 + b"\0" * 8 + digest
 
     assert merkle.child_at(children, digest) == 80
-    changed, _ = merkle.replace_child(1, children, digest, b"\xff" * 32)
+    changed, _ = merkle_edit.replace_child(1, children, digest, b"\xff" * 32)
     assert changed == children[:88] + b"\xff" * 32
     with pytest.raises(Damaged):
         merkle.child_at(children[:80], digest)

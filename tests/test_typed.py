@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import sqlstate
 from sqlstate import InvalidOption, InvalidValue
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import Codec
+from sqlstate.format.values import Codec
 from sqlstate.store.collection import JSON
 from tests.support.typed_values import Shape, anything, identical, shapes
 

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 
 import sqlstate
 from sqlstate import InvalidOption, InvalidValue, aio
-from sqlstate.format.names import Codec
+from sqlstate.format.values import Codec
 from sqlstate.store.collection import JSON
 from tests.support.typed_values import Shape, shapes
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlstate.aio.scan import Rows
-    from sqlstate.format.names import Codec, Key, Name, Stored
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.values import Codec
     from sqlstate.store.transaction import OpenTransaction
     from sqlstate.tables.state import Span
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.store.snapshot import OpenSnapshot
     from sqlstate.store.store import StoreEntries
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.recovery.report import Recover, RecoveryReport
     from sqlstate.sqlite.connection import Journal
     from sqlstate.store.opening import Mode
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from sqlstate.store.transaction import OpenTransaction, Transaction
     from sqlstate.store.upkeep import Stats
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, overloa
 from sqlstate.aio.collection import BufferedCollection, Entries
 from sqlstate.aio.snapshot import Frozen
 from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
-from sqlstate.format.names import check_collection, first_name, make_name, next_collection, same, stored_name
+from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
+from sqlstate.format.values import same
 from sqlstate.store.collection import JSON, codec_for
 from sqlstate.store.transaction import ABSENT, check_note
 
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from sqlstate.aio.scan import Progress, Row, StoredRows
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.store.snapshot import OpenSnapshot
     from sqlstate.store.store import StoreEntries
     from sqlstate.store.transaction import OpenTransaction
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
 

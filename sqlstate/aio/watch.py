@@ -14,8 +14,8 @@ from sqlstate.tables.wal import ROWS_AT_ONCE
 if TYPE_CHECKING:
     from sqlstate.aio.event_loop import Loop
     from sqlstate.aio.threads import Threads
+    from sqlstate.format.records import Head
     from sqlstate.store.store import Store
-    from sqlstate.tables.wal import Head
 
 
 class AsyncWatch:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from sqlstate.aio.event_loop import Loop
+    from sqlstate.format.records import Head
     from sqlstate.store.transaction import OpenTransaction
-    from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
 Outcome = Literal["waiting", "durable", "failed", "withdrawn", "unknown"]

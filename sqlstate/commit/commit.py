@@ -1,264 +1,47 @@
 """Makes commits: applies changes to state and tree, logs them, and closes them with root and chain.
 
-All of it happens in one SQLite transaction on the writing connection. What a transaction buffers and
-when it is applied is `transaction`'s matter.
+All of it happens in one SQLite transaction on the writing connection.
 """
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
 from hashlib import sha256
-from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from sqlstate.commit.dirty_flag import Marking
-from sqlstate.errors import StoreError, StoreFull, StoreIOError
-from sqlstate.format.merkle import leaf, leaf_edit, rank
-from sqlstate.format.names import name_bytes, same
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state, wal
-from sqlstate.tables.wal import Head, Kind
+from sqlstate.commit import tree_update
+from sqlstate.commit.changes import Change, Mark, Pending
+from sqlstate.commit.clock import now
+from sqlstate.commit.log_tail import Tail
+from sqlstate.commit.node_cache import MOVES_MAX, UNKNOWN
+from sqlstate.errors import StoreError, StoreIOError
+from sqlstate.format.merkle import leaf
+from sqlstate.format.merkle_edit import leaf_edit
+from sqlstate.format.names import name_bytes
+from sqlstate.format.records import (
+    Head,
+    Kind,
+    begin_bytes,
+    chain_next,
+    change_bytes,
+    commit_bytes,
+    record_bytes,
+    short_bytes,
+)
+from sqlstate.format.values import same
+from sqlstate.tables import staged, state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sqlstate.commit.node_cache import EntryChange
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Name, Stored
-    from sqlstate.sqlite.blocks import Over
-    from sqlstate.sqlite.engine import Engine
-    from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Record
+    from sqlstate.format.records import Record
 
 
 # Writes are kept in memory up to this and applied together: sorted, each node of the tree once.
 BUFFER_ENTRIES: Final = 16_384
 BUFFER_BYTES: Final = 32 << 20
-
-
-def now() -> str:
-    """Return the time as the file format writes it: ISO 8601, UTC, microseconds."""
-    global _second  # noqa: PLW0603, one assignment of a pair, so threads can share it
-    second, rest = divmod(time.time_ns(), 1_000_000_000)
-    known, text = _second
-    if second != known:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        _second = second, text
-    return f"{text}{rest // 1000:06d}Z"
-
-
-# The newest second and its text: most commits fall into the second of the one before.
-_second = (0, "1970-01-01T00:00:00.")
-
-
-# One entry that differs: its name, its value before and after, the leaves of both; None stands for no entry.
-# A plain tuple, as the edits in merkle are.
-Change = tuple["Name", "Stored | None", "Stored | None", bytes | None, bytes | None]
-
-
-class Mark(NamedTuple):
-    """A point in a commit that can be gone back to."""
-
-    lsn: int
-    txn: int
-    root: bytes
-    entries: int
-    records: Any
-    transactions: int
-    closing: Any
-
-
-class _Pending(NamedTuple):
-    """An entry as transactions of a commit left it, and the tables do not have it yet."""
-
-    value: Stored | None
-    leaf: bytes | None
-    raw: bytes
-    before: bytes | None
-    """The leaf that is in the tree."""
-
-
-class Own:
-    """What the thread that has the writing connection has open with it: a transaction, a batch, one in the other.
-
-    Each is open for as long as its block is, whatever becomes of the block's end.
-    """
-
-    __slots__ = ("_open",)
-
-    def __init__(self) -> None:
-        self._open: tuple[int, tuple[tuple[Any, Over], ...]] = (0, ())  # the thread; what it has open, innermost last
-
-    def get(self) -> Any:
-        """Return what this thread has open, the innermost; None for nothing."""
-        thread, stack = self._open
-        if not stack or thread != get_ident():
-            return None
-        while stack and stack[-1][1]() is None:
-            stack = stack[:-1]
-        return stack[-1][0] if stack else None
-
-    def enter(self, what: Any, over: Over) -> None:
-        """Note that this thread has opened *what*, in a block that is not *over*."""
-        thread, stack = self._open
-        below = stack if thread == get_ident() else ()
-        self._open = get_ident(), (*(each for each in below if each[1]() is not None), (what, over))
-
-    def leave(self, over: Over | None) -> None:
-        """Note that a block is over. Twice does nothing."""
-        thread, stack = self._open
-        self._open = thread, tuple(each for each in stack if each[1] is not over)
-
-
-class Writer:
-    """What the commits of one open store have in common.
-
-    Args:
-        engine: the store's connections.
-        meta: the store's facts.
-    """
-
-    __slots__ = ("_made", "_newest", "engine", "marking", "meta", "own", "spine")
-
-    def __init__(self, engine: Engine, meta: Meta) -> None:
-        self.engine = engine
-        self.meta = meta
-        self.marking = Marking(engine, meta)
-        self.spine = tree.Spine()
-        self.own = Own()
-        self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
-        self._made: dict[int, Head] = {}  # by thread: what COMMIT was run for, until the caller has its answer
-
-    def begin(self) -> tuple[int, Head]:
-        """Begin a transaction on the writing connection; return the greatest LSN and the newest commit.
-
-        Raises:
-            Busy: another process held the writer's lock for the whole timeout.
-        """
-        if self.marking.begin() and self._newest is not None:
-            return self._newest
-        try:
-            return wal.last(self.engine.writer, self.meta)
-        except BaseException:
-            self.engine.writer.rollback()
-            raise
-
-    def commit(self, head: Head, lsn: int, transactions: int = 1) -> None:
-        """Commit the open transaction durably; it makes the commit *head*, which carries so many *transactions*.
-
-        *lsn* is the number of its last record.
-
-        Raises:
-            Busy, StoreFull: nothing was committed.
-            CommitOutcomeUnknown, StoreIOError: as Engine.commit() and Marking.committed().
-        """
-        self._newest = None
-        self._made[get_ident()] = head
-        try:
-            self.engine.commit(head.seq, head.chain)
-        except StoreFull:
-            # Without SQLite's WAL, cutting the file off comes after the commit, and can fail.
-            if self.engine.journal == "wal" or wal.last(self.engine.writer, self.meta)[1] != head:
-                raise
-        self._newest = lsn, head
-        self.engine.counters.committed(transactions)
-        self.marking.committed(head.seq, head.chain, lsn)
-
-    def commit_other(self, what: str, newest: tuple[int, Head] | None = None) -> None:
-        """Commit the open transaction durably; it makes no numbered commit: *what* says what it makes instead.
-
-        *newest* is what begin() returns then, where the caller knows it: to look for it takes longer with each staged
-        record behind the newest commit.
-
-        Raises:
-            Busy, StoreFull: nothing was committed.
-            StoreIOError: as Engine.commit_other() and Marking.committed().
-        """
-        self._newest = None
-        try:
-            self.engine.commit_other(what)
-            lsn, head = newest or (0, None)
-            self.marking.committed(chain=b"" if head is None else head.chain, lsn=lsn)
-            self._newest = newest
-        except StoreError:
-            raise
-        except BaseException as e:
-            # The transaction was open before: that it is not any more means that COMMIT was done.
-            if self.engine.usable and not self.engine.writer.in_transaction():
-                e.add_note(f"sqlstate: {what} was done before this exception, and is durable")
-            raise
-
-    def nothing_made(self) -> None:
-        """Note that this thread begins something anew: it has made no commit yet that tell() could tell of."""
-        self._made.pop(get_ident(), None)
-
-    def made(self, head: Head) -> None:
-        """Note that a commit was made for this thread, by another."""
-        self._made[get_ident()] = head
-
-    def tell(self, error: BaseException) -> None:
-        """Say in a note of *error*, which cut a commit short and is not ours, if the commit was made all the same.
-
-        The caller has the engine's writer lock, or had it a moment ago. SQLite is asked: nothing else knows.
-        """
-        head = self._made.pop(get_ident(), None)
-        if isinstance(error, StoreError):
-            return
-        self.spine.of = None
-        if head is None or not self.engine.usable:
-            return
-        made = None
-        with suppress(StoreError), self.engine.reading() as connection:
-            made = wal.commit(connection, head.seq)
-        if made is not None and made.chain == head.chain:
-            self._newest = None
-            error.add_note(f"sqlstate: commit {head.seq} was made before this exception, and is durable")
-
-    def put(self, name: Name, after: Stored) -> Head | None:
-        """Put one entry in a transaction and commit of its own; the caller holds the engine's writer lock.
-
-        For the most frequent commits of all, a changed value and a new key that starts no run of the tree, it
-        does in one pass what Commit does for any number of entries: 8 or 9 statements and, beside the
-        entry's, one digest a level.
-        """
-        connection = self.engine.writer
-        lsn, base = self.begin()
-        try:
-            before, found = self.spine.find(connection, name, base)
-            if not same(before, after):
-                head = self._put(lsn, base, name, (before, after), found)
-                if head is not None:
-                    return head
-            commit = Commit(self, begun=(lsn, base))
-            commit.apply({name: after})
-            return commit.finish()
-        except BaseException:
-            if self.engine.usable:
-                connection.rollback()
-            raise
-
-    def _put(
-        self, lsn: int, base: Head, name: Name, values: tuple[Stored | None, Stored], found: tree.Leaves | None
-    ) -> Head | None:
-        """Make the commit, or return None, with nothing written, if the shape of the tree changes."""
-        connection, raw, (before, after) = self.engine.writer, name_bytes(name), values
-        leaf_before, leaf_after = None if before is None else leaf(raw, before), leaf(raw, after)
-        if leaf_before is not None:
-            root: bytes | None = self.spine.replace(connection, name, (leaf_before, leaf_after), found, base)
-            state.replace(connection, name, after)
-        else:
-            root = None if rank(raw) else self.spine.insert(connection, name, leaf_after, found, base)
-            if root is None:
-                return None
-            state.put(connection, name, after)
-        assert root is not None  # noqa: S101, for the type checker
-        txn = lsn + 1
-        facts = (base.seq + 1, root, base.count + (before is None), now())  # I4
-        records = sha256(wal.short_bytes(txn, leaf_before, leaf_after)).digest()
-        head = Head(*facts, wal.chain_next(base.chain, facts, records))
-        wal.write_short(connection, txn, (Kind.PUT, name[0], name[2], after, before), head)
-        self.commit(head, txn + 2)
-        self.spine.of = head.chain
-        return head
 
 
 class Commit:
@@ -269,7 +52,7 @@ class Commit:
     finish().
 
     Args:
-        writer: of the store; the caller holds the engine's writer lock.
+        context: of the store; the caller holds the engine's writer lock.
         note: the caller's words for the BEGIN record of the first transaction.
         begun: the greatest LSN and the head, if BEGIN IMMEDIATE and wal.last() were run already.
 
@@ -278,8 +61,25 @@ class Commit:
     """
 
     __slots__ = (
-        "_bytes", "_connection", "_count", "_lsn", "_moment", "_note", "_pending", "_records", "_root", "_session",
-        "_tail", "_torn", "_txn", "_unwritten", "_writer", "base", "failure", "head", "transactions",
+        "_bytes",
+        "_connection",
+        "_context",
+        "_count",
+        "_lsn",
+        "_note",
+        "_pending",
+        "_records",
+        "_root",
+        "_session",
+        "_tail",
+        "_torn",
+        "_txn",
+        "_unwritten",
+        "_version",
+        "base",
+        "failure",
+        "head",
+        "transactions",
     )  # fmt: skip
 
     failure: BaseException | None
@@ -289,20 +89,20 @@ class Commit:
     transactions: int
     """How many have ended in it, those without effect not counted."""
 
-    def __init__(self, writer: Writer, note: str = "", *, begun: tuple[int, Head] | None = None) -> None:
-        self._writer = writer
-        self._connection = writer.engine.writer
-        self._lsn, self.base = writer.begin() if begun is None else begun
+    def __init__(self, context: WriteContext, note: str = "", *, begun: tuple[int, Head] | None = None) -> None:
+        self._context = context
+        self._connection = context.engine.writer
+        self._lsn, self.base = context.begin() if begun is None else begun
         self.failure = None
         self.head = None
         self._torn = False  # what is known here was being changed when something was raised
-        self._moment: object = self.base.chain  # of which the spine may be
+        self._version = self.base.chain  # of the tree, as the node cache names it
         self.transactions = 0
         self._root = self.base.root
         self._count = self.base.count
         self._records = sha256()
-        self._tail = wal.Tail(self.base.seq + 1)
-        self._pending: dict[Name, _Pending] = {}
+        self._tail = Tail(self.base.seq + 1)
+        self._pending: dict[Name, Pending] = {}
         self._bytes = 0  # of the values that are pending
         self._session: bytes | None = None
         self._txn = 0
@@ -317,6 +117,15 @@ class Commit:
     def broken(self) -> bool:
         """Whether it cannot be committed any more."""
         return self._torn or self.failure is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to go on with: it survived its failures, if it had any.
+
+        If its first transaction fails, SQLite can roll back by itself, and nothing is left; behind a transaction that
+        ended well, the others must be told what became of theirs, so the commit stands until it is finished.
+        """
+        return self.transactions > 0 or self._connection.in_transaction()
 
     @property
     def root(self) -> bytes:
@@ -349,8 +158,8 @@ class Commit:
         if not self._txn:
             self._lsn += 1  # I5
             self._txn = self._lsn
-            self._records.update(wal.begin_bytes(self._lsn, self._note, None))
-        lsn, txn, change_bytes = self._lsn, self._txn, wal.change_bytes
+            self._records.update(begin_bytes(self._lsn, self._note, None))
+        lsn, txn = self._lsn, self._txn
         self._records.update(
             b"".join(
                 [change_bytes(each, txn, before, after) for each, (*_, before, after) in enumerate(changes, lsn + 1)]
@@ -386,7 +195,7 @@ class Commit:
         self._torn = True
         lsn, short, parts = self._lsn + 1, self._tail.short, []
         for name, before, after, leaf_before, leaf_after in changes:
-            parts.append(wal.short_bytes(lsn, leaf_before, leaf_after))  # type: ignore[arg-type]  # a put
+            parts.append(short_bytes(lsn, leaf_before, leaf_after))  # type: ignore[arg-type]  # a put
             short(lsn, (Kind.PUT, name[0], name[2], after, before))
             lsn += 3
         self._lsn = lsn - 1
@@ -404,7 +213,7 @@ class Commit:
         self._torn = True
         self._txn, self._session = records[0].txn, records[0].session
         for record in records:
-            self._records.update(wal.record_bytes(record))
+            self._records.update(record_bytes(record))
         self._torn = False
 
     def end(self) -> bool:
@@ -417,7 +226,7 @@ class Commit:
         self._torn = True
         short = len(changes) == 1 and txn + 1 == self._lsn and not self._note and not self._session
         self._lsn += 1
-        self._records.update(wal.commit_bytes(self._lsn, txn))
+        self._records.update(commit_bytes(self._lsn, txn))
         if short:
             (collection, _, key), before, after, _, _ = changes[0]
             kind = Kind.DELETE if after is None else Kind.PUT
@@ -443,7 +252,7 @@ class Commit:
         self._check()
         self._torn = True
         values: dict[Name, Stored | None] = {}
-        changes: list[tree.Change] = []
+        changes: list[EntryChange] = []
         moves = 0
         for name in sorted(pending):
             value, after, raw, before = pending[name]
@@ -455,7 +264,7 @@ class Commit:
                     self._count += 1 if before is None else -1
         if changes:
             try:
-                self._write(values, changes, spine=moves <= tree.SPINE_MOVES and len(changes) <= BUFFER_ENTRIES)
+                self._write(values, changes, cached=moves <= MOVES_MAX and len(changes) <= BUFFER_ENTRIES)
             except BaseException as e:
                 self.failure = e
                 raise
@@ -463,13 +272,14 @@ class Commit:
         self._bytes = 0
         self._torn = False
 
-    def _write(self, values: dict[Name, Stored | None], changes: list[tree.Change], *, spine: bool) -> None:
+    def _write(self, values: dict[Name, Stored | None], changes: list[EntryChange], *, cached: bool) -> None:
         """Write *changes*, sorted by name, to state and tree."""
-        connection, known = self._connection, self._writer.spine
-        if spine:
-            known.be_at(self._moment)
-            known.of = self._moment = self
-            self._root, left = known.rewrite(connection, changes, self._root)
+        connection, cache = self._connection, self._context.node_cache
+        if cached:
+            cache.use(self._version)
+            self._version = self.base.chain + b"+"  # a version that only this commit uses: it began at base.chain
+            cache.valid_for(self._version)
+            self._root, left = cache.rewrite(connection, changes, self._root)
             if left:
                 later = {name: values.pop(name) for name, *_ in left}
                 state.write(connection, list(values.items()))
@@ -477,10 +287,11 @@ class Commit:
             else:
                 state.write(connection, list(values.items()))
                 return
-        known.of = None
-        plan = tree.plan(connection, [leaf_edit(name, raw, *leaves) for name, *leaves, raw in changes], self._root)
+        cache.valid_for(UNKNOWN)
+        edits = [leaf_edit(name, raw, *leaves) for name, *leaves, raw in changes]
+        plan = tree_update.plan(connection, edits, self._root)
         state.write(connection, list(values.items()))
-        tree.write(connection, plan)
+        tree_update.write(connection, plan)
         self._root = plan.root
 
     def finish(self) -> Head | None:
@@ -503,13 +314,13 @@ class Commit:
             txn = self._txn
             self.end()
             facts = (base.seq + 1, self._root, self._count, now())  # I4
-            self.head = Head(*facts, wal.chain_next(base.chain, facts, self._records.digest()))
+            self.head = Head(*facts, chain_next(base.chain, facts, self._records.digest()))
             self._tail.write(self._connection, self.head)
             if self._session is not None:
-                wal.clear_staged(self._connection, txn)
-            self._writer.commit(self.head, self._lsn, self.transactions)
-            if self._writer.spine.of is self:
-                self._writer.spine.of = self.head.chain
+                staged.remove(self._connection, txn)
+            self._context.commit(self.head, self._lsn, self.transactions)
+            if self._context.node_cache.version == self._version:
+                self._context.node_cache.valid_for(self.head.chain)
         except BaseException:
             self.roll_back()
             raise
@@ -533,7 +344,7 @@ class Commit:
 
     def roll_back(self) -> None:
         """Undo everything since the beginning, unless the handle failed or is a parent's: then nothing is touched."""
-        if self._writer.engine.usable:
+        if self._context.engine.usable:
             self._connection.rollback()
 
     def mark(self) -> Mark:
@@ -547,7 +358,7 @@ class Commit:
 
     def restore(self, mark: Mark) -> None:
         """Go back to the newest savepoint, which *mark* describes, and remove it."""
-        if not self._writer.engine.usable:
+        if not self._context.engine.usable:
             return
         if self._connection.in_transaction():
             try:
@@ -558,7 +369,7 @@ class Commit:
         self._unwritten.clear()
         self._pending.clear()
         self._bytes = 0
-        self._writer.spine.of = None
+        self._context.node_cache.valid_for(UNKNOWN)
         self.failure = None  # what failed since then is undone
         self._torn = False
         self._lsn, self._txn, self._root, self._count, self._records, self.transactions, closing = mark
@@ -577,7 +388,7 @@ class Commit:
         else:
             befores = iter(state.get_many(self._connection, names))
         changes: list[Change] = []
-        changed: dict[Name, _Pending] = {}
+        changed: dict[Name, Pending] = {}
         size = 0
         for name in names:
             after = values[name]
@@ -592,7 +403,7 @@ class Commit:
             else:
                 leaf_before, first = known.leaf, known.before
             changes.append((name, before, after, leaf_before, leaf_after))
-            changed[name] = _Pending(after, leaf_after, raw, first)
+            changed[name] = Pending(after, leaf_after, raw, first)
             size += len(after or "")
         if changes:
             self._torn = True  # until the caller has logged them

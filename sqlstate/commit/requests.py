@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.commit import Commit
     from sqlstate.format.names import Name, Stored
-    from sqlstate.tables.wal import Head
+    from sqlstate.format.records import Head
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Keys, values, and the bytes of them that are hashed (docs/reference/file-format.md, sections 3.2 to 5).
+"""Collections, keys, and the bytes of them that are hashed (docs/reference/file-format.md, sections 3.2 and 6).
 
 A *name* is the triple (collection, key class, key). Python orders such triples as the file does:
 int before str before bytes, and str by code points, which is the order of their UTF-8 bytes.
@@ -8,19 +8,15 @@ A *stored* value is what SQLite holds: str for a JSON document, bytes for bytes.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, cast
 
-import msgspec
-
-from sqlstate.errors import Damaged, InvalidKey, InvalidName, InvalidOption, InvalidValue
+from sqlstate.errors import InvalidKey, InvalidName, InvalidOption
 from sqlstate.format import constants as fmt
-from sqlstate.format.documents import document, shown
-from sqlstate.format.typed import Typed
+from sqlstate.format.documents import shown
 
 Key = int | str | bytes
 Stored = str | bytes
 Name = tuple[str, int, Key]
-T = TypeVar("T")
 
 _CLASS: Final[dict[type, int]] = {int: 0, str: 1, bytes: 2}
 _KIND: Final = (fmt.KIND_INT, fmt.KIND_STR, fmt.KIND_BYTES)
@@ -109,11 +105,6 @@ def name_bytes(name: Name) -> bytes:
     return _collection_bytes(collection) + _KIND[cls] + len(raw).to_bytes(4) + raw
 
 
-def same(a: Stored | None, b: Stored | None) -> bool:
-    """Tell whether two stored values are equal; text and bytes never are, nor is no value to any."""
-    return type(a) is type(b) and a == b
-
-
 def first_name(collection: str) -> Name:
     """Return the smallest name that an entry of *collection* can have."""
     return collection, 0, fmt.INT_MIN
@@ -154,88 +145,3 @@ def check_bound(key: Key) -> Key:
     if key in ("", b"") and type(key) in (str, bytes):
         return key
     return make_name("", key)[2]
-
-
-class Codec(Generic[T]):
-    """Turns values into what is stored and back.
-
-    Without a type: bytes as they are, everything else as one JSON document that reads back equal and
-    of the same types. With a type, any that msgspec can encode (dataclass, attrs class, Struct,
-    TypedDict, datetime, Decimal, UUID, Enum, and containers of them): values are checked against it
-    both ways. The type `bytes` stores bytes as they are.
-
-    Args:
-        type_: the type of all values, or None.
-        forbid_unknown: refuse to read a document that has members which the type has no field for.
-
-    Raises:
-        InvalidOption: msgspec cannot decode the type; or *forbid_unknown* without one.
-    """
-
-    __slots__ = ("_holds_bytes", "_typed")
-
-    def __init__(self, type_: type[T] | None = None, *, forbid_unknown: bool = False) -> None:
-        if forbid_unknown and type_ is None:
-            raise InvalidOption("forbid_unknown=True needs a type= that says which fields are known")
-        self._holds_bytes = type_ is None or type_ is bytes
-        self._typed = None if type_ is None else Typed(type_, forbid_unknown=forbid_unknown)
-
-    @property
-    def typed(self) -> bool:
-        """Whether values are checked against a type."""
-        return self._typed is not None
-
-    def encode(self, value: T) -> Stored:
-        """Return *value* as it is stored.
-
-        Raises:
-            InvalidValue: it would not read back exactly; the error names the place inside the value.
-        """
-        if type(value) is bytes and self._holds_bytes:
-            stored = cast("Stored", value)
-            size = len(stored)
-        elif self._typed is None:
-            raw = document(value)
-            size, stored = len(raw), raw.decode()
-        elif self._holds_bytes:
-            raise InvalidValue(f"a value of this collection is bytes, not {type(value).__name__}")
-        else:
-            raw = self._typed.encode(value)
-            size, stored = len(raw), raw.decode()
-        if size > fmt.VALUE_BYTES_MAX:
-            raise InvalidValue(f"{size:,} bytes as stored, and the limit is {fmt.VALUE_BYTES_MAX:,}")
-        return stored
-
-    def decode(self, stored: Stored) -> T:
-        """Return the value that *stored* stands for.
-
-        Raises:
-            InvalidValue: it is not of the collection's type, or not JSON at all.
-            Damaged: it is nothing that a value can be stored as.
-        """
-        if type(stored) is bytes:
-            if self._holds_bytes:
-                return cast("T", stored)
-            raise InvalidValue("bytes are stored, and this collection's type is read from JSON")
-        if type(stored) is not str:
-            raise Damaged(f"I1: a value is stored as {stored!r}, neither a document nor bytes; restore a backup")
-        if self._typed is None:
-            try:
-                return cast("T", _decode(stored))
-            except (msgspec.MsgspecError, RecursionError) as e:
-                raise InvalidValue(f"the stored document does not fit: {e}") from None
-        if self._holds_bytes:
-            raise InvalidValue("a JSON document is stored, and this collection's type is bytes")
-        return self._typed.decode(stored)
-
-
-def is_document(text: str) -> bool:
-    """Tell whether a text that is stored as a value is one JSON document."""
-    try:
-        _decode(text)
-    except (msgspec.MsgspecError, RecursionError):
-        return False
-    return True
-
-
-_decode = msgspec.json.Decoder().decode

@@ -1,33 +1,29 @@
-"""The log over the commits, and the table log_blocks: proofs that a commit is in it, and that it only grew.
+"""Proofs that a commit is in the log over the commits, and that this log only grew.
 
 The log is that of RFC 6962: leaf n-1 is made of the chain of commit n (docs/reference/file-format.md, section 7.1).
-Its formulas are `headlog`'s. Here is where its digests come from: the chains in the log, and of complete blocks
-of commits the table, which a commit never writes. Who asks for a proof and may write fills in what is missing.
+Its formulas are `headlog`'s. Here is where its digests come from: the chains in the table wal, and, of complete blocks
+of commits, the table log_blocks.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from sqlstate import headlog
 from sqlstate.errors import Damaged, InvalidOption
 from sqlstate.format import constants as fmt
+from sqlstate.format.records import chain_next, chain_zero
 from sqlstate.proof import Proof
-from sqlstate.tables import wal
-from sqlstate.tables.raw_rows import is_digest
+from sqlstate.tables import log_blocks, wal
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
-
-_STORED: Final = "SELECT block, digest FROM log_blocks ORDER BY block"
-_STORED_COUNT: Final = "SELECT count(*) FROM log_blocks"
-_STORE: Final = "INSERT INTO log_blocks (block, digest) VALUES (?, ?)"
 
 
 class History:
@@ -51,7 +47,7 @@ class History:
         self._connection = connection
         self._meta = meta
         self.newest = wal.last(connection, meta)[1].seq
-        self._blocks: dict[int, bytes] = dict(enumerate(_read_blocks(connection, self.newest))) if stored else {}
+        self._blocks: dict[int, bytes] = dict(enumerate(log_blocks.read(connection, self.newest))) if stored else {}
         self._stored = len(self._blocks)
 
     def root(self, size: int) -> bytes:
@@ -92,10 +88,10 @@ class History:
             Damaged: the commit is not what it must be, or does not follow from the one before.
         """
         _check_number("seq", seq, (1, self.newest))
-        before = wal.chain_zero(self._meta.store_id) if seq == 1 else self._commit(seq - 1).chain
+        before = chain_zero(self._meta.store_id) if seq == 1 else self._commit(seq - 1).chain
         said = self._commit(seq)
         records = wal.records_digest(self._connection, seq)
-        if not records or wal.chain_next(before, said[:4], records) != said.chain:
+        if not records or chain_next(before, said[:4], records) != said.chain:
             raise _damaged(self._connection, f"I6: commit {seq} does not follow from the one before")
         at = said.at.encode()
         count = said.count.to_bytes(fmt.COUNT_BYTES)
@@ -187,7 +183,7 @@ def prove_consistency(connection: Connection, meta: Meta, old: int, new: int) ->
     return Proof("consistency", b"".join(headlog.consistency_path(history.subtree, old, new)))
 
 
-def extend(writer: Writer) -> int:
+def extend(writer: WriteContext) -> int:
     """Write the complete blocks that the table lacks, in one SQLite transaction, and return how many there were.
 
     They are computed before, so that other writers wait for the writing alone; with nothing to write they do not
@@ -198,7 +194,7 @@ def extend(writer: Writer) -> int:
         StoreUnusable: this thread has a transaction open.
         ReadOnly: the store was opened for reading.
         Damaged: a commit in the log, or a row of log_blocks, is not what it must be.
-        StoreIOError: as Writer.commit_other().
+        StoreIOError: as WriteContext.commit_other().
     """
     engine = writer.engine
     engine.life.check_writable()
@@ -209,33 +205,10 @@ def extend(writer: Writer) -> int:
     with engine.writing():
         connection = engine.writer
         writer.marking.begin()
-        stored = connection.value(_STORED_COUNT)
-        rows = [row for row in rows if row[0] >= stored]  # others may have been faster; I13 has no holes
-        connection.run_many(_STORE, rows)
+        rows = log_blocks.append(connection, rows)
         if rows:
             writer.commit_other(f"log block {rows[-1][0]}")
     return len(rows)
-
-
-def trim(connection: Connection, seq: int) -> None:
-    """Remove the blocks that commits behind *seq* are in, inside the caller's transaction, if any of them is lost.
-
-    For a file that was left in the middle of a checkpoint, with the newest blocks and without their commits; with 0,
-    for one whose blocks are wrong: they are made anew when they are asked for.
-    """
-    connection.run("DELETE FROM log_blocks WHERE block >= ?", (seq // fmt.LOG_BLOCK,))
-
-
-def _read_blocks(connection: Connection, seq: int) -> list[bytes]:
-    """Return the digests in the table, in order, of a store whose newest commit is *seq*."""
-    found: list[bytes] = []
-    for block, digest in connection.rows(_STORED):
-        if block != len(found) or not is_digest(digest):
-            raise _damaged(connection, f"I13: block {block} of log_blocks is not the digest of block {len(found)}")
-        found.append(digest)
-    if len(found) > seq // fmt.LOG_BLOCK:
-        raise _damaged(connection, f"I13: log_blocks has {len(found)} blocks, and {seq} commits have fewer")
-    return found
 
 
 def _damaged(connection: Connection, what: str) -> Damaged:

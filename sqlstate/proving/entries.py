@@ -38,8 +38,7 @@ from sqlstate.proof import (
     verify_many,
     verify_range,
 )
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
+from sqlstate.tables import merkle, state
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
@@ -47,8 +46,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
-    from sqlstate.tables.wal import Head
 
 PROOF_BYTES_MAX: Final = 1 << 30
 
@@ -238,7 +237,7 @@ def _prove(connection: Connection, head: Head, kind: str, opened: _Opened, *, sp
         if head.root != EMPTY_ROOT:
             raise _damaged(connection)
         return Proof(kind, b"\0")
-    top, nodes = tree.opened(connection, sorted(opened), span=span)
+    top, nodes = merkle.opened(connection, sorted(opened), span=span)
     pruned = _Pruned({node_digest(level, children): children for level, children in nodes}, leaves)
     body = bytes([top]) + pruned.node(top, head.root)
     if pruned.found != len(leaves) or len(body) > PROOF_BYTES_MAX:

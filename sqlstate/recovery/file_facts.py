@@ -12,11 +12,11 @@ from sqlstate.tables import meta as metadata
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.sqlite.overlay import Pages
     from sqlstate.tables.meta import Marker, Meta
-    from sqlstate.tables.wal import Head
 
 # A commit with more records is taken as it is when the main file is looked at by itself.
 RECORDS_RELINKED: Final = 5_000

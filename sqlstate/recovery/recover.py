@@ -12,20 +12,19 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from sqlstate.commit.commit import now
+from sqlstate.commit.clock import now
 from sqlstate.errors import Busy, Damaged, StoreFull
 from sqlstate.files import paths, sessions
 from sqlstate.files import replace as files
-from sqlstate.proving import commits as history
+from sqlstate.format.records import Kind, Record
 from sqlstate.recovery.damage import journal_damaged, recovery_due
 from sqlstate.recovery.report import Inspection, Recover, RecoveryReport, report_of
 from sqlstate.recovery.verify_content import check_commits
-from sqlstate.tables import audit, wal
+from sqlstate.tables import audit, log_blocks, staged, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables.wal import Kind, Record
 
 if TYPE_CHECKING:
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
 
@@ -43,7 +42,7 @@ def admit_connected(engine: Engine, found: Inspection, store_id: bytes, how: Rec
         raise recovery_due(engine, replace(report_of(engine, found), pending=tuple(dead)))
 
 
-def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str, ...]) -> RecoveryReport:
+def recover(writer: WriteContext, found: Inspection, how: Recover, evidence: tuple[str, ...]) -> RecoveryReport:
     """Finish recovery once SQLite has the file open, and return the report.
 
     Args:
@@ -78,7 +77,7 @@ def recover(writer: Writer, found: Inspection, how: Recover, evidence: tuple[str
 
 
 def _recovered_if_room(
-    writer: Writer, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
+    writer: WriteContext, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
 ) -> RecoveryReport:
     """Do what is due; on a full disk leave it to the next open: what was committed can be used all the same."""
     for _ in range(2):
@@ -90,7 +89,7 @@ def _recovered_if_room(
 
 
 def _recovered(
-    writer: Writer, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
+    writer: WriteContext, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
 ) -> RecoveryReport:
     """Do what is due, in one SQLite transaction; then remove *orphans*."""
     engine, connection = writer.engine, writer.engine.writer
@@ -100,7 +99,7 @@ def _recovered(
             report = replace(report, shared=True)  # somebody else was faster, and has recovered
         writer.marking.ensure_open()
         if report.damage:  # the main file may hold blocks of commits that are lost
-            history.trim(connection, wal.last(connection, writer.meta)[1].seq)
+            log_blocks.trim(connection, wal.last(connection, writer.meta)[1].seq)
         rolled_back = () if how == "resume" else _roll_back(writer)
         removed = tuple(name for name in map(paths.as_text, orphans) if not audit.mentions(connection, name))
         report = replace(
@@ -130,7 +129,7 @@ def _recovered(
     return report
 
 
-def _begin_anew(writer: Writer) -> None:
+def _begin_anew(writer: WriteContext) -> None:
     """Empty SQLite's WAL once damage was accepted: what is damaged in it must not be found again after a crash."""
     if writer.engine.journal == "wal" and writer.marking.rest():
         with suppress(Busy, StoreFull):
@@ -148,7 +147,7 @@ def _is_told(connection: Connection, found: Inspection) -> bool:
     return found.marker is not None and metadata.read_marker(connection) != found.marker
 
 
-def _compared(writer: Writer, found: Inspection, report: RecoveryReport) -> RecoveryReport:
+def _compared(writer: WriteContext, found: Inspection, report: RecoveryReport) -> RecoveryReport:
     """Compare what SQLite recovered with what it should have."""
     engine, connection = writer.engine, writer.engine.writer
     with connection.one_state():
@@ -176,7 +175,7 @@ def _compared(writer: Writer, found: Inspection, report: RecoveryReport) -> Reco
     return report
 
 
-def _check_newest(engine: Engine, connection: Connection, writer: Writer, report: RecoveryReport) -> str:
+def _check_newest(engine: Engine, connection: Connection, writer: WriteContext, report: RecoveryReport) -> str:
     """Check the newest commit, after SQLite has rolled back the one behind it."""
     lsn, head = wal.last(connection, writer.meta)
     base = wal.base_of(connection, wal.commit_lsn(connection, head.seq)) if head.seq else lsn
@@ -193,7 +192,7 @@ def _dead(engine: Engine) -> list[int]:
     path = engine.real_path
     alive: dict[bytes, bool] = {}
     found = []
-    for txn, session in wal.sessions(engine.writer):
+    for txn, session in staged.sessions(engine.writer):
         if session not in alive:
             alive[session] = sessions.session_alive(path, session)
         if not alive[session]:
@@ -201,7 +200,7 @@ def _dead(engine: Engine) -> list[int]:
     return found
 
 
-def _roll_back(writer: Writer) -> tuple[int, ...]:
+def _roll_back(writer: WriteContext) -> tuple[int, ...]:
     """Write ROLLBACK for the staged transactions of dead sessions, inside the open transaction."""
     connection = writer.engine.writer
     lsn = wal.last(connection, writer.meta)[0]
@@ -209,11 +208,11 @@ def _roll_back(writer: Writer) -> tuple[int, ...]:
     for lsn_, txn in enumerate(dead, lsn + 1):
         session = wal.read_begin(connection, txn).session
         wal.write(connection, Record(lsn_, txn, Kind.ROLLBACK, session, at=now()))
-        wal.clear_staged(connection, txn)
+        staged.remove(connection, txn)
     return tuple(dead)
 
 
-def _note(writer: Writer, report: RecoveryReport, how: Recover) -> int:
+def _note(writer: WriteContext, report: RecoveryReport, how: Recover) -> int:
     connection = writer.engine.writer
     detail = report.as_dict()
     detail["how"] = how

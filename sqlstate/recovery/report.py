@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlstate.format import constants as fmt
 
 if TYPE_CHECKING:
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Marker
-    from sqlstate.tables.wal import Head
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from sqlstate.tables import merkle, state, wal
 
 if TYPE_CHECKING:
     from sqlstate.commit import acknowledged
+    from sqlstate.format.records import Head
     from sqlstate.recovery.file_facts import Facts
     from sqlstate.recovery.report import Inspection
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
-    from sqlstate.tables.wal import Head
 
 # Of the entries that the journal's commits changed, so many of the newest are followed up to the root.
 ENTRIES_CHECKED: Final = 250

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.sqlite.life import Life
     from sqlstate.tables.state import Span
@@ -86,7 +86,7 @@ def condition(life: Life, *, ended: bool = False) -> str:
     return "failed" if life.failure else "open"
 
 
-def refuse_inside(writer: Writer, what: str) -> None:
+def refuse_inside(writer: WriteContext, what: str) -> None:
     """Raise StoreUnusable if this thread has a transaction or batch open: *what* cannot be called inside one."""
     if writer.own.get() is not None:
         raise StoreUnusable(

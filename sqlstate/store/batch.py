@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
     from sqlstate.store.transaction import Transaction
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 R = TypeVar("R")
 
@@ -104,7 +104,7 @@ class OpenBatch:
 
     __slots__ = ("_bytes", "_commit", "_ended", "_engine", "_inner", "_over", "_own", "_puts", "_thread", "_writer")
 
-    def __init__(self, writer: Writer, over: Over) -> None:
+    def __init__(self, writer: WriteContext, over: Over) -> None:
         self._writer = writer
         self._engine = writer.engine
         self._own = writer.own
@@ -237,9 +237,7 @@ class OpenBatch:
     def _current(self) -> Commit | None:
         """Return the commit in the making, if something was begun, and did not fail as a whole."""
         commit = self._commit
-        if commit is None or not (commit.transactions or self._engine.writer.in_transaction()):
-            return None
-        return commit
+        return commit if commit is not None and commit.is_open else None
 
     def _forget(self) -> None:
         """Undo what is not durable."""
@@ -269,7 +267,7 @@ class BatchBlock(Block):
 
     __slots__ = ("_batch", "_writer")
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: WriteContext) -> None:
         super().__init__()
         self._writer = writer
 

@@ -29,7 +29,7 @@ class WriteBlock(Block):
     def enter(self) -> Any:
         """Begin it; one of its own waits for the writing connection."""
         self._outer = self._group.own.get()
-        self._group.writer.nothing_made()
+        self._group.context.nothing_made()
         begin = self._group.begin if self._outer is None else self._outer.begin_inside
         self._txn: OpenTransaction = begin(self._note, self.over)
         return self._txn
@@ -43,7 +43,7 @@ class WriteBlock(Block):
             else:
                 self._outer.end_inside(self.over, self._txn, keep=kind is None)
         except BaseException as e:
-            group.writer.tell(e)
+            group.context.tell(e)
             raise
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue
 from sqlstate.format.names import (
-    Codec,
     Key,
     Stored,
     check_bound,
@@ -18,6 +17,7 @@ from sqlstate.format.names import (
     prefix_bounds,
     stored_name,
 )
+from sqlstate.format.values import Codec
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:

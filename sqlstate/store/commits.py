@@ -18,14 +18,14 @@ from sqlstate.tables import wal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.errors import CommitOutcomeUnknown
+    from sqlstate.format.records import Head
     from sqlstate.headlog import SignedHead, Signer
     from sqlstate.proof import Proof
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 
 class Commits(Provable):
@@ -33,7 +33,7 @@ class Commits(Provable):
 
     _engine: Engine
     _meta: Meta
-    _writer: Writer
+    _writer: WriteContext
 
     @property
     def durable(self) -> int:

@@ -7,8 +7,9 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Final, Literal
 
-from sqlstate.commit.commit import Writer, now
+from sqlstate.commit.clock import now
 from sqlstate.commit.group import GROUP_SIZE, GROUP_WAIT
+from sqlstate.commit.write_context import WriteContext
 from sqlstate.errors import Busy, CannotOpen, Damaged, InvalidOption, NotAStore, ReadOnly, StoreFull
 from sqlstate.files import paths
 from sqlstate.format import constants as fmt
@@ -106,7 +107,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         if engine.journal != meta.journal and not read_only:
             settings.set_journal(engine.writer, meta.journal)
             engine.settle()
-        writer = Writer(engine, meta)
+        writer = WriteContext(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
         engine.opener.check_unchanged()
     except BaseException:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
 R = TypeVar("R")

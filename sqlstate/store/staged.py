@@ -6,23 +6,25 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from sqlstate.commit.commit import Commit, now
+from sqlstate.commit.clock import now
+from sqlstate.commit.commit import Commit
 from sqlstate.errors import Conflict, Damaged, InvalidRecord, StoreError
 from sqlstate.files.sessions import SessionFile, session_alive
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import check_collection, check_number, make_name, same, stored_name
+from sqlstate.format.names import check_collection, check_number, make_name, stored_name
+from sqlstate.format.records import Kind, Record
+from sqlstate.format.values import same
 from sqlstate.store.collection import JSON
 from sqlstate.store.transaction import ABSENT, check_note, encode
-from sqlstate.tables import audit, state, wal
-from sqlstate.tables.wal import Kind, Record
+from sqlstate.tables import audit, staged, state, wal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
-    from sqlstate.tables.wal import Head
 
 
 _ARGUMENTS: Final = {
@@ -141,7 +143,7 @@ class WriteAheadLog:
 class Session:
     """What a WriteAheadLog is the face of: a handle's right to the staged transactions that it began or resumed."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: WriteContext) -> None:
         self._writer = writer
         self._engine = writer.engine
         self._id = secrets.token_bytes(fmt.SESSION_BYTES)
@@ -166,14 +168,14 @@ class Session:
     def uncommitted(self) -> list[Uncommitted]:
         """Return the staged transactions that have not ended, in the order of their beginning."""
         with self._engine.reading() as connection:
-            return [_uncommitted(connection, txn) for txn in wal.open_staged(connection)]
+            return [_uncommitted(connection, txn) for txn in staged.transactions(connection)]
 
     def pending(self) -> list[Uncommitted]:
         """Return those among uncommitted() whose session is dead."""
         with self._engine.reading() as connection:
             return [
                 _uncommitted(connection, txn)
-                for txn, session in wal.sessions(connection)
+                for txn, session in staged.sessions(connection)
                 if not self._is_alive(session)
             ]
 
@@ -193,8 +195,8 @@ class Session:
             session = self._session_of(txn)
             if self._is_alive(session):
                 raise InvalidRecord(f"staged transaction {txn} belongs to a handle that is open; nothing was changed")
-            wal.check_staged(connection, _uncommitted(connection, txn).records)
-            wal.set_session(connection, txn, self._id)
+            staged.check(connection, _uncommitted(connection, txn).records)
+            staged.set_session(connection, txn, self._id)
             detail = {"resumed": [txn], "session": session.hex(), "by": self._id.hex()}
             head = wal.last(connection, writer.meta)[1]
             audit.append(connection, writer.meta.store_id, head, now(), ("recovery", detail))
@@ -227,7 +229,7 @@ class Session:
                 commit = Commit(writer)
                 self._session_of(txn)
                 records = _uncommitted(self._engine.writer, txn).records
-                wal.check_staged(self._engine.writer, records)
+                staged.check(self._engine.writer, records)
                 values = self._net(records)
                 commit.apply_staged(records, values)
                 head = commit.finish()
@@ -244,7 +246,7 @@ class Session:
         record = Record(last + 1, last + 1 if txn is None else txn, kind, self._id)
         if txn is None:
             record = record._replace(at=now(), note=note)
-            wal.set_staged(writer, record.txn, self._id)
+            staged.add(writer, record.txn, self._id)
         else:
             self._session_of(txn)
             record = record._replace(session=wal.read_begin(writer, txn).session)
@@ -255,9 +257,9 @@ class Session:
             record = record._replace(collection=name[0], key=name[2], value=stored, before=before)
         elif kind is Kind.ROLLBACK:
             record = record._replace(at=now())
-            wal.clear_staged(writer, record.txn)
+            staged.remove(writer, record.txn)
         if kind is not Kind.ROLLBACK:
-            record = wal.sealed(writer, record)
+            record = staged.sealed(writer, record)
         wal.write(writer, record)
         self._writer.commit_other(f"WAL record {record.lsn}", (record.lsn, head))
         return record
@@ -295,7 +297,7 @@ class Session:
 
     def _session_of(self, txn: int, connection: Connection | None = None) -> bytes:
         """Return the session that has a staged transaction that has not ended (I7)."""
-        session = wal.staged_session(connection or self._engine.writer, txn) if type(txn) is int else None
+        session = staged.session_of(connection or self._engine.writer, txn) if type(txn) is int else None
         if session is None:
             raise InvalidRecord(f"{txn!r} is not a staged transaction, or it has ended; uncommitted() lists them")
         return session

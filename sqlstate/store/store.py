@@ -14,7 +14,7 @@ from sqlstate.store.collection import Collections
 from sqlstate.store.commits import Commits
 from sqlstate.store.snapshot import OpenSnapshot, Snapshot
 from sqlstate.store.staged import Session, StagedTransaction, WriteAheadLog
-from sqlstate.store.transaction import OpenTransaction, check_note
+from sqlstate.store.transaction import OpenTransaction, Transaction, check_note
 from sqlstate.store.upkeep import Upkeep
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from sqlstate.commit.commit import Writer
     from sqlstate.commit.requests import Future, Request
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.recovery.report import RecoveryReport
     from sqlstate.store.batch import Batch, OpenBatch
     from sqlstate.store.staged import Uncommitted
     from sqlstate.store.transaction import Transaction
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Store(Collections, Commits, Upkeep):
 
     _entries: StoreEntries
 
-    def __init__(self, writer: Writer, recovery: RecoveryReport, limits: tuple[int, float]) -> None:
+    def __init__(self, writer: WriteContext, recovery: RecoveryReport, limits: tuple[int, float]) -> None:
         self._engine = writer.engine
         self._engine.counters.begin()
         self._meta = writer.meta
@@ -234,7 +234,7 @@ class Store(Collections, Commits, Upkeep):
 class StoreEntries:
     """What a Store is the face of where it comes to entries: what this thread has open, or else the newest commit."""
 
-    def __init__(self, group: GroupCommit[OpenTransaction], writer: Writer) -> None:
+    def __init__(self, group: GroupCommit[OpenTransaction], writer: WriteContext) -> None:
         self._group = group
         self._writer = writer
         self._engine = writer.engine

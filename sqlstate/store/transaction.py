@@ -6,10 +6,12 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
-from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit, Mark
+from sqlstate.commit.changes import Mark
+from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import Key, Name, Stored, check_collection, make_name, same, stored_name
+from sqlstate.format.names import Key, Name, Stored, check_collection, make_name, stored_name
+from sqlstate.format.values import same
 from sqlstate.sqlite.blocks import Block
 from sqlstate.store.access import condition
 from sqlstate.store.collection import JSON, Collections
@@ -19,10 +21,11 @@ from sqlstate.tables import state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.changes import Mark
+    from sqlstate.commit.write_context import WriteContext
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
     from sqlstate.tables.state import Span
-    from sqlstate.tables.wal import Head
 
 R = TypeVar("R")
 
@@ -157,7 +160,7 @@ class OpenTransaction:
         "_state", "_thread",
     )  # fmt: skip
 
-    def __init__(self, writer: Writer, note: str, commit: Commit, over: Over) -> None:
+    def __init__(self, writer: WriteContext, note: str, commit: Commit, over: Over) -> None:
         commit.begin(note)
         self._commit = commit
         self._over = over  # dead once the block is over, which then need not have ended it

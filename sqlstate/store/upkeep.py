@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlstate.commit.commit import now
+from sqlstate.commit.clock import now
 from sqlstate.errors import StoreError
 from sqlstate.files import paths
 from sqlstate.format import constants as fmt
@@ -15,7 +15,7 @@ from sqlstate.maintenance.backup import backup
 from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check import check
 from sqlstate.sqlite import settings
-from sqlstate.tables import audit, state, wal
+from sqlstate.tables import audit, staged, state, wal
 from sqlstate.tables import merkle as tree
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from sqlstate.commit.commit import Writer
+    from sqlstate.commit.write_context import WriteContext
     from sqlstate.headlog import SignedHead
     from sqlstate.maintenance.backup.backup import BackupReport
     from sqlstate.maintenance.check.check import CheckReport, Level
@@ -69,7 +69,7 @@ class Upkeep:
 
     _engine: Engine
     _meta: Meta
-    _writer: Writer
+    _writer: WriteContext
 
     def audit(self, after: int = 0) -> Iterator[AuditEntry]:
         """Yield the entries of the audit trail with a greater number than *after*, in order.
@@ -173,7 +173,7 @@ class Upkeep:
         with engine.reading() as connection:
             head = wal.last(connection, self._meta)[1]
             levels, nodes = tree.size(connection)
-            records, staged = wal.size(connection)
+            records, drafts = wal.size(connection), staged.size(connection)
             collections = len(state.collections(connection))
             synchronous = settings.synchronous(connection)
         return Stats(
@@ -186,7 +186,7 @@ class Upkeep:
             levels=levels,
             nodes=nodes,
             records=records,
-            staged=staged,
+            staged=drafts,
             file_bytes=engine.files.size(),
             sqlite_wal_bytes=engine.files.size("-wal"),
             journal=engine.journal,

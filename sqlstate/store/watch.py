@@ -12,9 +12,9 @@ from sqlstate.tables import wal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 # Commits of other processes are seen so late at most; one look costs some 20 µs.
 POLL_SECONDS: Final = 0.02

@@ -16,8 +16,8 @@ from sqlstate.tables import raw_rows, verbatim
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
-    from sqlstate.tables.wal import Head
 
 
 class AuditEntry(NamedTuple):

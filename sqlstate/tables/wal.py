@@ -1,77 +1,28 @@
-"""The tables wal and staged: the write-ahead log (docs/reference/file-format.md, sections 3.4 to 3.5, 7 and 8).
+"""The table wal: the write-ahead log (docs/reference/file-format.md, section 3.4).
 
-This module knows the records and their SQL. What a commit is made of is `commit`'s matter.
+What a record is, and the bytes that it is hashed by, is in `format.records`.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from hashlib import sha256
 from itertools import pairwise
-from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import EMPTY_ROOT, leaf
-from sqlstate.format.names import Key, Stored, name_bytes, stored_name
+from sqlstate.format.merkle import EMPTY_ROOT
+from sqlstate.format.records import Head, Kind, Record, chain_next, chain_zero, record_bytes
 from sqlstate.sqlite.connection import size_of
 from sqlstate.tables import raw_rows, verbatim
 from sqlstate.tables.raw_rows import is_digest, is_entry_name, is_number, is_stored, is_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
+    from sqlstate.format.names import Key, Stored
     from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import Meta
-
-
-class Kind(StrEnum):
-    """What a record says."""
-
-    BEGIN = "BEGIN"
-    PUT = "PUT"
-    DELETE = "DELETE"
-    COMMIT = "COMMIT"
-    ROLLBACK = "ROLLBACK"
-
-
-class Head(NamedTuple):
-    """One commit, or the state before the first."""
-
-    seq: int
-    """Number of the commit, from 1 without holes; 0 before the first."""
-    root: bytes
-    """Root of the Merkle tree, 32 bytes."""
-    count: int  # type: ignore[assignment]  # hides tuple.count, which no commit needs
-    """Number of entries in the store."""
-    at: str
-    """When it was committed: ISO 8601, UTC, microseconds."""
-    chain: bytes
-    """Digest of the commit chain, 32 bytes: it depends on every commit before this one."""
-
-    def __repr__(self) -> str:
-        digests = f"root={self.root.hex()}, count={self.count}, at={self.at!r}, chain={self.chain.hex()}"
-        return f"Head(seq={self.seq}, {digests})"
-
-
-class Record(NamedTuple):
-    """One record of the log; the fields are those of section 3.4, values as they are stored."""
-
-    lsn: int
-    txn: int
-    kind: Kind
-    session: bytes | None = None
-    collection: str | None = None
-    key: Key | None = None
-    value: Stored | None = None
-    before: Stored | None = None
-    seq: int | None = None
-    root: bytes | None = None
-    count: int | None = None  # type: ignore[assignment]  # as in Head
-    at: str | None = None
-    chain: bytes | None = None
-    note: str | None = None
 
 
 _KINDS = frozenset(Kind)
@@ -81,22 +32,22 @@ BYTES_AT_ONCE = 1 << 20
 _VALUE, _BEFORE = Record._fields.index("value"), Record._fields.index("before")
 
 # kind, collection, key, value, before
-ChangeRow = tuple[Kind, str, Key, Stored | None, Stored | None]
+ChangeRow = tuple[Kind, str, "Key", "Stored | None", "Stored | None"]
 
 _COLUMNS = ", ".join(Record._fields)
 _INSERT = f"INSERT INTO wal ({_COLUMNS}) VALUES ({', '.join('?' * len(Record._fields))})"
-_INSERT_CHANGE = "INSERT INTO wal (lsn, txn, kind, collection, key, value, before) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_INSERT_COMMIT = (
+INSERT_CHANGE = "INSERT INTO wal (lsn, txn, kind, collection, key, value, before) VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT_COMMIT = (
     "INSERT INTO wal (lsn, txn, kind, session, seq, root, count, at, chain) VALUES (?, ?, 'COMMIT', ?, ?, ?, ?, ?, ?)"
 )
 # BEGIN, one change and COMMIT in one statement: 5 µs instead of 8 for the most frequent commit of all.
-_INSERT_SHORT = """
+INSERT_SHORT = """
 INSERT INTO wal (lsn, txn, kind, collection, key, value, before, seq, root, count, at, chain, note) VALUES
 (?1, ?1, 'BEGIN', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ''),
 (?1 + 1, ?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL, NULL, NULL, NULL, NULL),
 (?1 + 2, ?1, 'COMMIT', NULL, NULL, NULL, NULL, ?7, ?8, ?9, ?10, ?11, NULL)
 """
-_INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)"
+INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)"
 _HEAD = "seq, root, count, at, chain"
 _LAST = f"SELECT lsn, {_HEAD} FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST = f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
@@ -105,69 +56,6 @@ _COMMITS = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT
 _CHAINS = "SELECT seq, chain FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?"
 _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORDER BY lsn DESC LIMIT 1"
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
-
-
-def chain_zero(store_id: bytes) -> bytes:
-    """Return the chain's digest before the first commit."""
-    return sha256(fmt.TAG_CHAIN + store_id).digest()
-
-
-def chain_next(chain: bytes, head: tuple[int, bytes, int, str], records_digest: bytes) -> bytes:
-    """Return the chain's digest after a commit with (seq, root, count, at) of *head* (I6)."""
-    seq, root, count, at = head
-    time = at.encode()
-    link = _LINK.pack(fmt.TAG_CHAIN, chain, seq, root, count, len(time)) + time + records_digest
-    return sha256(link).digest()
-
-
-_LINK = Struct(">c32sQ32sQI")
-_BEGIN = Struct(">QQcI")
-_SHORT = Struct(">QQcII QQcI32s32s QQc")
-_CHANGE = Struct(">QQc")
-
-
-def begin_bytes(lsn: int, note: str, at: str | None) -> bytes:
-    """Return the canonical bytes of a BEGIN record."""
-    text, time = note.encode(), (at or "").encode()
-    return _BEGIN.pack(lsn, lsn, fmt.RECORD_BEGIN, len(text)) + text + len(time).to_bytes(4) + time
-
-
-def change_bytes(lsn: int, txn: int, before: bytes | None, after: bytes | None) -> bytes:
-    """Return the canonical bytes of a PUT or DELETE record, from the leaves before and after."""
-    if after is None:
-        return _CHANGE.pack(lsn, txn, fmt.RECORD_DELETE) + (before or b"")
-    if before is None:
-        return _CHANGE.pack(lsn, txn, fmt.RECORD_PUT) + b"\0\0\0\0" + after
-    return _CHANGE.pack(lsn, txn, fmt.RECORD_PUT) + b"\0\0\0\x20" + before + after
-
-
-def commit_bytes(lsn: int, txn: int) -> bytes:
-    """Return the canonical bytes of a COMMIT record."""
-    return _CHANGE.pack(lsn, txn, fmt.RECORD_COMMIT)
-
-
-def short_bytes(lsn: int, before: bytes | None, after: bytes) -> bytes:
-    """Return the canonical bytes of write_short()'s records for a PUT, from the leaves before and after."""
-    if before is None:
-        return begin_bytes(lsn, "", None) + change_bytes(lsn + 1, lsn, None, after) + commit_bytes(lsn + 2, lsn)
-    return _SHORT.pack(
-        lsn, lsn, fmt.RECORD_BEGIN, 0, 0,
-        lsn + 1, lsn, fmt.RECORD_PUT, fmt.DIGEST_BYTES, before, after,
-        lsn + 2, lsn, fmt.RECORD_COMMIT,
-    )  # fmt: skip
-
-
-def record_bytes(record: Record) -> bytes:
-    """Return the canonical bytes of any record that belongs to a commit."""
-    if record.kind == Kind.BEGIN:
-        return begin_bytes(record.lsn, record.note or "", record.at)
-    if record.kind == Kind.COMMIT:
-        return commit_bytes(record.lsn, record.txn)
-    assert record.collection is not None and record.key is not None  # noqa: S101, PT018, for the type checker
-    name = name_bytes(stored_name(record.collection, record.key))
-    before = None if record.before is None else leaf(name, record.before)
-    after = None if record.value is None else leaf(name, record.value)
-    return change_bytes(record.lsn, record.txn, before, after)
 
 
 def has_bytes(row: Row) -> bool:
@@ -196,44 +84,14 @@ def chain_or_none(chain: Any, head: tuple[Any, Any, Any, Any], records_digest: b
     return None
 
 
-def staged_digest(before: bytes, session: bytes | None, body: bytes) -> bytes:
-    """Return the digest of a staged BEGIN, PUT or DELETE record, from that of the one before and its bytes (I14)."""
-    return sha256(fmt.TAG_STAGED + before + (session or b"") + body).digest()
-
-
-def sealed(connection: Connection, record: Record) -> Record:
-    """Return a record that is about to be appended to its staged transaction, with its digest (I14).
-
-    Where the transaction was begun without digests, by an older version, it goes on without.
-    """
-    before: bytes | None = fmt.STAGED_ZERO
-    if record.kind is not Kind.BEGIN:
-        # From the end on: by the index, all its records would be looked at.
-        before = connection.value(
-            "SELECT chain FROM wal WHERE +txn = ? AND lsn >= ? AND session IS NOT NULL ORDER BY lsn DESC LIMIT 1",
-            (record.txn, record.txn),
-        )
-    return (
-        record if before is None else record._replace(chain=staged_digest(before, record.session, record_bytes(record)))
+def staged_digest_before(connection: Connection, txn: int) -> bytes | None:
+    """Return the digest in the newest record of the staged transaction *txn*, None if it has none."""
+    # From the end on: by the index, all its records would be looked at.
+    digest: bytes | None = connection.value(
+        "SELECT chain FROM wal WHERE +txn = ? AND lsn >= ? AND session IS NOT NULL ORDER BY lsn DESC LIMIT 1",
+        (txn, txn),
     )
-
-
-def check_staged(connection: Connection, records: list[Record]) -> None:
-    """Check that the *records* of a staged transaction that has not ended are what was written (I14).
-
-    Raises:
-        Damaged: one is not, or is missing.
-    """
-    digest = fmt.STAGED_ZERO
-    for record in records:
-        if record.chain is None and records[0].chain is None:
-            continue
-        digest = staged_digest(digest, record.session, record_bytes(record))
-        if record.chain != digest:
-            raise _unlike_written(connection, records[0].txn, f"record {record.lsn}, or one before it,")
-    missing = missing_behind(connection, records[-1].lsn) if digest != fmt.STAGED_ZERO else 0
-    if missing:
-        raise _unlike_written(connection, records[0].txn, f"record {missing} is missing. If it is one of it, the end")
+    return digest
 
 
 def missing_behind(connection: Connection, lsn: int) -> int:
@@ -246,95 +104,14 @@ def missing_behind(connection: Connection, lsn: int) -> int:
     return next((expected for expected, (each,) in enumerate(rows, lsn + 1) if each != expected), 0)
 
 
-def _unlike_written(connection: Connection, txn: int, what: str) -> Damaged:
-    return Damaged(
-        f"I14: {connection.path}: {what} of staged transaction {txn} is not what was written. Nothing of it was "
-        "committed. Look at it with store.wal.uncommitted(), and end it with rollback()"
-    )
-
-
 def write(connection: Connection, record: Record) -> None:
     """Append a record, inside the caller's transaction."""
     connection.run(_INSERT, record)
 
 
-class Tail:
-    """The newest records of a commit in the making, in order, that are not in the table yet.
-
-    Of several transactions, only the last one's COMMIT record carries the head. Which one that is comes out at the
-    end, so the newest COMMIT record is kept back until another follows it.
-
-    Args:
-        seq: number of the commit.
-    """
-
-    __slots__ = ("_closing", "_no_head", "_rows")
-
-    def __init__(self, seq: int) -> None:
-        self._no_head = (seq, None, None, None, None)
-        self._rows: list[tuple[str, list[Sequence[Any]]]] = []  # a statement, and what it is run with
-        self._closing: tuple[str, tuple[Any, ...]] | None = None  # the newest COMMIT record, without its head
-
-    @property
-    def closing(self) -> tuple[str, tuple[Any, ...]] | None:
-        """The COMMIT record that is kept back, to be given to reset()."""
-        return self._closing
-
-    def begin(self, lsn: int, note: str) -> None:
-        """Add the BEGIN record of a direct transaction."""
-        self._add(_INSERT_BEGIN, (lsn, note))
-
-    def changes(self, lsn: int, txn: int, changes: Iterable[ChangeRow]) -> None:
-        """Add PUT and DELETE records of a direct transaction, numbered from *lsn* on."""
-        self._let_go()
-        rows: list[Sequence[Any]] = [(each, txn, *change) for each, change in enumerate(changes, lsn)]
-        self._rows.append((_INSERT_CHANGE, rows))
-
-    def commit(self, lsn: int, txn: int, session: bytes | None) -> None:
-        """Add the COMMIT record of a transaction."""
-        self._let_go()
-        self._closing = _INSERT_COMMIT, (lsn, txn, session)
-
-    def short(self, lsn: int, change: ChangeRow) -> None:
-        """Add BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*."""
-        self._let_go()
-        self._closing = _INSERT_SHORT, (lsn, *change)
-
-    def reset(self, closing: tuple[str, tuple[Any, ...]] | None) -> None:
-        """Forget all, and keep *closing* back as before."""
-        self._rows.clear()
-        self._closing = closing
-
-    def write(self, connection: Connection, head: Head | None = None) -> None:
-        """Append them to the table, inside the caller's transaction; with *head*, the last record too, closing it."""
-        if head is not None and self._closing is not None:
-            sql, row = self._closing
-            self._closing = None
-            self._add(sql, row + head)
-        for sql, rows in self._rows:
-            if len(rows) == 1:
-                connection.run(sql, rows[0])
-            else:
-                connection.run_many(sql, rows)
-        self._rows.clear()
-
-    def _let_go(self) -> None:
-        if self._closing is not None:
-            sql, row = self._closing
-            self._closing = None
-            self._add(sql, row + self._no_head)
-
-    def _add(self, sql: str, row: Sequence[Any]) -> None:
-        self._let_go()
-        if self._rows and self._rows[-1][0] is sql:
-            self._rows[-1][1].append(row)
-        else:
-            self._rows.append((sql, [row]))
-
-
 def write_short(connection: Connection, lsn: int, change: ChangeRow, head: Head) -> None:
     """Append BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*."""
-    connection.run(_INSERT_SHORT, (lsn, *change, *head))
+    connection.run(INSERT_SHORT, (lsn, *change, *head))
 
 
 def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
@@ -406,21 +183,6 @@ def read_begin(connection: Connection, txn: int) -> Record:
     return _record(connection, rows[0])
 
 
-def open_staged(connection: Connection) -> list[int]:
-    """Return the numbers of the staged transactions that have not ended, in order."""
-    return [txn for txn, _ in sessions(connection)]
-
-
-def staged_session(connection: Connection, txn: int) -> bytes | None:
-    """Return the session of the staged transaction *txn*, or None if there is none that has not ended."""
-    row = connection.row("SELECT txn, session FROM staged WHERE txn = ?", (txn,))
-    if row is None:
-        return None
-    raw_rows.STAGED.check(row, connection.path)
-    session: bytes = row[1]
-    return session
-
-
 def staged_value(connection: Connection, txn: int, collection: str, key: Key) -> Row | None:
     """Return (value,) of the newest record of the staged transaction for an entry, None if it has none."""
     sql = (
@@ -429,29 +191,6 @@ def staged_value(connection: Connection, txn: int, collection: str, key: Key) ->
     )
     row = connection.row(sql, (txn, collection, key))
     return None if row is None else (_record(connection, row).value,)
-
-
-def set_staged(connection: Connection, txn: int, session: bytes) -> None:
-    """Note that *txn* is staged and has not ended (I9)."""
-    connection.run("INSERT INTO staged (txn, session) VALUES (?, ?)", (txn, session))
-
-
-def clear_staged(connection: Connection, txn: int) -> None:
-    """Note that the staged transaction *txn* has ended (I9)."""
-    connection.run("DELETE FROM staged WHERE txn = ?", (txn,))
-
-
-def set_session(connection: Connection, txn: int, session: bytes) -> None:
-    """Note that *session* goes on with the staged transaction *txn*."""
-    connection.run("UPDATE staged SET session = ? WHERE txn = ?", (session, txn))
-
-
-def sessions(connection: Connection) -> list[tuple[int, bytes]]:
-    """Return (txn, session) of the staged transactions that have not ended, in order."""
-    rows = connection.rows("SELECT txn, session FROM staged ORDER BY txn")
-    for row in rows:
-        raw_rows.STAGED.check(row, connection.path)
-    return [(txn, session) for txn, session in rows]
 
 
 def has(connection: Connection, lsn: int) -> bool:
@@ -587,19 +326,15 @@ def wrong_index(connection: Connection) -> str:
 _PARTS: Final = {"wal_milestones": "seq % 64 = 0 AND root IS NOT NULL", "wal_staged": "session IS NOT NULL"}
 
 
-def size(connection: Connection) -> tuple[int, int]:
-    """Return the number of records, and of staged transactions that have not ended, counted."""
-    return connection.value("SELECT count(*) FROM wal"), connection.value("SELECT count(*) FROM staged")
+def size(connection: Connection) -> int:
+    """Return the number of records, counted."""
+    found: int = connection.value("SELECT count(*) FROM wal")
+    return found
 
 
 def rows(connection: Connection) -> Iterator[Row]:
     """Yield every row, with the columns of Record, in order; Damaged for text that is no UTF-8."""
     return connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn")
-
-
-def staged_rows(connection: Connection) -> list[Row]:
-    """Return (txn, session) of the rows of the table staged, as SQLite holds them."""
-    return connection.rows("SELECT txn, session FROM staged ORDER BY txn")
 
 
 def _milestone(connection: Connection, seq: int) -> int:

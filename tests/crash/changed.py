@@ -33,7 +33,8 @@ from tests.crash.campaign import Plan, Result, campaign, expect, merged, scratch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlstate.maintenance.check.check import CheckReport, Finding
+    from sqlstate.maintenance.check.check import CheckReport
+    from sqlstate.maintenance.check.findings import Finding
 
 CHANGES_OF_A_STORE: Final = 125
 ENTRIES: Final = 700

@@ -130,8 +130,8 @@ TEETH: Final = (
         (
             Edit(
                 "commit/commit",
-                "            self._root, left = known.rewrite(connection, changes, self._root)\n",
-                "            self._root, left = known.rewrite(connection, changes, self._root)\n"
+                "            self._root, left = cache.rewrite(connection, changes, self._root)\n",
+                "            self._root, left = cache.rewrite(connection, changes, self._root)\n"
                 '            connection.run("COMMIT; BEGIN IMMEDIATE")\n',
             ),
         ),
@@ -191,22 +191,22 @@ TEETH: Final = (
             ),
             Edit(
                 "commit/commit",
-                "        self._lsn, self.base = writer.begin()",
-                '        self._connection.run("PRAGMA synchronous=2")\n        self._lsn, self.base = writer.begin()',
+                "        self._lsn, self.base = context.begin()",
+                '        self._connection.run("PRAGMA synchronous=2")\n        self._lsn, self.base = context.begin()',
             ),
         ),
     ),
     Tooth(
         "the COMMIT of a staged transaction leaves it staged",
         "12 staged:wal",
-        (Edit("commit/commit", "wal.clear_staged(self._connection, txn)", "pass"),),
+        (Edit("commit/commit", "staged.remove(self._connection, txn)", "pass"),),
     ),
     Tooth(
         "a group whose COMMIT failed is told that it is durable",
         "5 groups:wal:sync:once",
         (
             Edit(
-                "commit/group",
+                "commit/open_group",
                 "            if ours or not self._was_made(commit):\n",
                 "            if False:\n",
             ),
@@ -222,7 +222,7 @@ TEETH: Final = (
         "1 groups:wal",
         (
             Edit(
-                "tables/wal",
+                "commit/log_tail",
                 "            self._add(sql, row + self._no_head)",
                 "            self._add(sql, row + (self._no_head[0], bytes(32), 0, '', bytes(32)))",
             ),

@@ -616,7 +616,7 @@ def in_thread(work: Callable[[], object]) -> None:
 def wait_until_idle(store: sqlstate.Store) -> None:
     """Wait until the store's own thread sleeps, so that what comes next does not depend on how fast it was."""
     until = time.monotonic() + SECONDS_MAX
-    while store._group._has_work() or store._group._is_at_work():
+    while store._group.committer.has_work() or store._group.committer.is_at_work():
         assert time.monotonic() < until, "the store's own thread does not come to rest"
         time.sleep(0)
 

@@ -51,7 +51,7 @@ def line_of_turns(store: sqlstate.Store) -> Line[Any]:
 def line_of_requests(store: sqlstate.Store) -> Line[Any]:
     """Return the line of what waits for the store's own thread."""
     line: Line[Any] = Line()
-    store._group._queue = line
+    store._group.committer._queue = line
     return line
 
 

@@ -13,7 +13,7 @@ from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument
 from sqlstate.cli.output import Column, key_cell, printable, value_cell, write_list, write_object
 from sqlstate.cli.transfer.exported import key_text, quoted, value_text
-from sqlstate.tables.wal import Head, Kind, Record
+from sqlstate.format.records import Head, Kind, Record
 
 if TYPE_CHECKING:
     from collections.abc import Generator

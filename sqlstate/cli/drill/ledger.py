@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlstate.cli.drill.writer import ACCOUNTS, BALANCE, NAMES
 from sqlstate.format.merkle import RootBuilder, leaf, rank
 from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.format.records import Kind, chain_next, chain_zero, record_bytes
 from sqlstate.store.access import entries_of
-from sqlstate.tables import wal
-from sqlstate.tables.wal import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
     from sqlstate.cli.drill.report import DrillReport
     from sqlstate.cli.drill.writer import Put
     from sqlstate.format.names import Key, Stored
+    from sqlstate.format.records import Head, Record
     from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
-    from sqlstate.tables.wal import Head, Record
 
 
 class Found(NamedTuple):
@@ -109,7 +108,7 @@ class Replay:
         self.open: dict[int, list[Record]] = {}
         self._lsn = 0
         self._seq = 0
-        self._chain = wal.chain_zero(store_id)
+        self._chain = chain_zero(store_id)
 
     def follow(self, store: Store, head: Head) -> Iterator[Found | str]:
         """Read on in the log up to *head*; yield each commit, and what is wrong with it."""
@@ -135,10 +134,10 @@ class Replay:
             yield f"the log ends with commit {self._seq}, and the head is commit {head.seq}, or has another chain"
 
     def _apply(self, commit: Record, records: Sequence[Record]) -> Iterator[str]:
-        digest = sha256(b"".join(wal.record_bytes(record) for record in records)).digest()
+        digest = sha256(b"".join(record_bytes(record) for record in records)).digest()
         self._seq += 1
         facts = (self._seq, commit.root or b"", commit.count or 0, commit.at or "")
-        self._chain = wal.chain_next(self._chain, facts, digest)
+        self._chain = chain_next(self._chain, facts, digest)
         if (commit.seq, commit.chain) != (self._seq, self._chain):
             yield f"commit {commit.seq} does not follow from its records and commit {self._seq - 1}"
         for record in records[1:-1]:

@@ -13,8 +13,8 @@ from sqlstate.cli.drill.ledger import Ledger, Replay
 from sqlstate.cli.drill.report import DrillReport
 from sqlstate.cli.drill.writer import ACCOUNTS, BALANCE, COLLECTIONS, NAMES, WRITERS, WriterProcess, command_of
 from sqlstate.errors import InvalidOption, StoreError
+from sqlstate.format.records import Kind
 from sqlstate.store.opening import open as open_store
-from sqlstate.tables.wal import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -28,18 +28,19 @@ from sqlstate.cli.transfer.forms import (
 from sqlstate.errors import Damaged, ImportRejected, InvalidInput, InvalidOption, InvalidValue, StoreError
 from sqlstate.files.identity import belongs_to
 from sqlstate.files.replace import replacing
-from sqlstate.format.names import Codec, Key, Name, Stored, check_collection, make_name
+from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
+from sqlstate.format.values import Codec
 from sqlstate.sqlite.connection import Connection
 from sqlstate.store.access import entries_of
 from sqlstate.store.collection import CollectionView
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
+    from sqlstate.format.records import Head
     from sqlstate.store.access import Face, Reads
     from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
-    from sqlstate.tables.wal import Head
 
 Progress = Callable[[int, int | None], None]
 """Called with what is done and what there is in all, None if that is not known."""

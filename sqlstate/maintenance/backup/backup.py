@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlstate.errors import Damaged, InvalidOption
+from sqlstate.errors import (
+    Damaged,
+    InvalidOption,
+)
 from sqlstate.files import replace as files
 from sqlstate.maintenance.backup.rotation import Rotation
 from sqlstate.maintenance.backup.verify_copy import check_copy, close_marker, finish
@@ -22,9 +25,9 @@ from sqlstate.sqlite.raw_file import digest, set_journaling, unlocked_vfs
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlstate.commit.commit import now
+from sqlstate.commit.clock import now
 from sqlstate.errors import (
     Busy,
     Damaged,
@@ -42,10 +42,10 @@ from sqlstate.tables import audit
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
+    from sqlstate.format.records import Head
     from sqlstate.maintenance.closed_file import Progress
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 
 def restore(

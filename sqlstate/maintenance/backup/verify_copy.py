@@ -12,10 +12,10 @@ from sqlstate.tables import migrations, schema, wal
 
 if TYPE_CHECKING:
     from sqlstate.files.replace import Temporary
+    from sqlstate.format.records import Head
     from sqlstate.maintenance.closed_file import Meter
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 
 def close_marker(written: Connection, lsn: int) -> None:

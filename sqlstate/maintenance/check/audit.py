@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from sqlstate.format import constants as fmt
+from sqlstate.format.records import Kind
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
 from sqlstate.tables import audit, wal
 from sqlstate.tables import migrations as migrate
-from sqlstate.tables.wal import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "prune")
 _LOST_MAX: Final = 100

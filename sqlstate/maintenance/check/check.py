@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
+from sqlstate.format.records import Kind
 from sqlstate.maintenance.check import audit as audit_trail
 from sqlstate.maintenance.check.entries import compare
 from sqlstate.maintenance.check.findings import Finding, Findings
 from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
-from sqlstate.tables import audit, merkle, migrations, schema, state, wal
+from sqlstate.tables import audit, merkle, migrations, schema, staged, state, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables.wal import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlstate.format.records import Head
     from sqlstate.headlog import SignedHead
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 __all__ = ["CheckReport", "Finding", "Level", "Meter", "check", "examine"]
 
@@ -275,7 +275,7 @@ class _Examination:
     # ---- Of a full check ----
 
     def _count(self) -> None:
-        records, _ = wal.size(self._connection)
+        records = wal.size(self._connection)
         self._meter.total = state.size(self._connection) + merkle.size(self._connection)[1] + records
 
     def _tree(self) -> None:
@@ -335,7 +335,7 @@ class _Examination:
             self._findings.add("commit", what, seq=head.seq)
 
     def _staged(self) -> None:
-        for txn, _ in wal.sessions(self._connection):
+        for txn, _ in staged.sessions(self._connection):
             records = wal.read_staged(self._connection, txn)
             kinds = [record.kind for record in records]
             if not kinds or kinds[0] is not Kind.BEGIN or {Kind.COMMIT, Kind.ROLLBACK} & {*kinds}:
@@ -343,7 +343,7 @@ class _Examination:
                 self._findings.add("staged", what, lsn=txn)
                 continue
             try:
-                wal.check_staged(self._connection, records)
+                staged.check(self._connection, records)
             except Damaged as e:
                 self._findings.add("staged", f"{e}", lsn=txn)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import RootBuilder, node_digest, rank
-from sqlstate.format.names import is_document, name_bytes, stored_name
+from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.format.values import is_document
 from sqlstate.maintenance.check.findings import FINDINGS_MAX, ROWS_AT_ONCE, leaf_of, named, read_on, shown
 from sqlstate.maintenance.check.nodes import (
     NodeJudge,
@@ -33,9 +34,9 @@ from sqlstate.tables import state, wal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from sqlstate.format.records import Head
     from sqlstate.maintenance.check.findings import Findings
     from sqlstate.sqlite.connection import Connection, Row
-    from sqlstate.tables.wal import Head
 
 _ONE: Final = (1).to_bytes(fmt.COUNT_BYTES)
 _WINDOW: Final = 64

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.format.records import Head, Kind, change_bytes, staged_digest
 from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, Findings, named, read_on
 from sqlstate.maintenance.check.findings import shown as shown_name
 from sqlstate.maintenance.check.replay import LogRoots
-from sqlstate.tables import wal
+from sqlstate.tables import staged, wal
 from sqlstate.tables.raw_rows import HEAD, RECORDS, STAGED, is_digest, is_number, is_text, shown
-from sqlstate.tables.wal import Kind, canonical, chain_or_none, change_bytes, has_bytes, head_zero
+from sqlstate.tables.wal import canonical, chain_or_none, has_bytes, head_zero
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal import Head
 
 
 class Figures(NamedTuple):
@@ -221,7 +221,7 @@ class LogCheck:
         opened, body = self._staged.get(txn), canonical(row)
         if opened is None or body is None or type(session) is not bytes or (row[12] is None and opened[2] is None):
             return
-        if row[12] != wal.staged_digest(opened[2] or fmt.STAGED_ZERO, session, body):
+        if row[12] != staged_digest(opened[2] or fmt.STAGED_ZERO, session, body):
             opened[4].append((lsn, name))
         opened[2] = row[12] if type(row[12]) is bytes else fmt.STAGED_ZERO
 
@@ -303,7 +303,7 @@ class LogCheck:
         if not HEAD.fits(said):
             self._findings.add("commit", HEAD.wrong(said), seq=number, lsn=row[0])
             self._named += 1
-        return wal.Head(
+        return Head(
             number,
             root if is_digest(root) else _NO_DIGEST,
             count if is_number(count) else 0,
@@ -345,7 +345,7 @@ class LogCheck:
 
     def _check_staged(self) -> None:
         """Compare the table staged with the transactions that have not ended (I9)."""
-        rows = wal.staged_rows(self._connection)
+        rows = staged.rows(self._connection)
         by = trail.resumptions(self._connection, self._store_id) if rows else {}
         there: dict[Any, Any] = dict(rows)
         for row in rows:

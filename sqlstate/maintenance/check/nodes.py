@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlstate.format.names import Name
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection, Row
-    from sqlstate.tables.wal import Head
 
 
 class NodeLevel:

@@ -31,8 +31,8 @@ from sqlstate.tables.raw_rows import is_stored
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Row
-    from sqlstate.tables.wal import Head
 
 
 class Lost(NamedTuple):

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT
+from sqlstate.format.records import Head, Kind, Record, chain_zero, staged_digest
 from sqlstate.tables.raw_rows import HEAD, is_entry_name, is_number
-from sqlstate.tables.wal import Head, Kind, Record, canonical, chain_or_none, chain_zero, staged_digest
+from sqlstate.tables.wal import canonical, chain_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ from sqlstate.tables.raw_rows import are_children, is_level, is_stored
 from sqlstate.tables.verbatim import Torn
 
 if TYPE_CHECKING:
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Row
-    from sqlstate.tables.wal import Head
 
 Rows = Callable[[], Iterable["Row"]]
 

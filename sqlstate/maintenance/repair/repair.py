@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlstate.commit.commit import now
+from sqlstate.commit.clock import now
 from sqlstate.errors import (
     Busy,
     Damaged,
@@ -35,10 +35,9 @@ from sqlstate.maintenance.repair import log as relinking
 from sqlstate.maintenance.repair import proven_tree
 from sqlstate.maintenance.repair.entries import Lost, Mending
 from sqlstate.maintenance.repair.proven_tree import Content
-from sqlstate.proving import commits as history
 from sqlstate.sqlite.library import check_sqlite
 from sqlstate.sqlite.raw_file import alone, digest, parts, set_journaling, unlocked_vfs
-from sqlstate.tables import audit, schema, state, wal
+from sqlstate.tables import audit, log_blocks, schema, state, wal
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import meta as metadata
 from sqlstate.tables import migrations as migrate
@@ -48,12 +47,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sqlstate.format.names import Stored
+    from sqlstate.format.records import Head
     from sqlstate.maintenance.check.check import CheckReport
     from sqlstate.maintenance.closed_file import Progress
     from sqlstate.maintenance.repair.log import Changes
     from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import Marker, Meta
-    from sqlstate.tables.wal import Head
 
 _NOTHING: Final = "Nothing was changed"
 _LOST_NOTED: Final = 100
@@ -418,7 +417,7 @@ def _apply(copy: Connection, plan: _Plan) -> None:
     state.write(copy, done.puts)
     tree.replace_nodes(copy, done.node_deletes, done.node_inserts)
     if plan.blocks:
-        history.trim(copy, 0)
+        log_blocks.trim(copy, 0)
     schema.make(copy, plan.layout)
     copy.commit()
 

@@ -1,0 +1,309 @@
+"""The store's own thread, the committer: it runs the requests that wait, and makes one commit of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from sqlstate.commit import own_thread
+from sqlstate.commit.answers import Answers
+from sqlstate.commit.open_group import OpenGroup
+from sqlstate.commit.own_thread import OwnThread
+from sqlstate.commit.requests import Call, Group, Put, Request, Running, failed
+from sqlstate.errors import Busy, StoreClosed, StoreError, StoreUnusable
+from sqlstate.sqlite.blocks import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlstate.commit.commit import Commit
+    from sqlstate.commit.write_context import WriteContext
+    from sqlstate.format.names import Name
+    from sqlstate.sqlite.blocks import Over
+
+X = TypeVar("X", bound=Running)
+
+# How often the committer lets other threads run before it takes it that nothing more comes.
+YIELDS: Final = 4
+
+
+class Committer(Generic[X]):
+    """The requests of one store that wait, and the thread that runs them.
+
+    Args:
+        context: of the store's commits.
+        transaction: makes a transaction of the store, of what is to commit it.
+        size: the most transactions in one commit; 1 shares none.
+        wait: seconds after which a commit takes no more transactions.
+    """
+
+    def __init__(
+        self, context: WriteContext, transaction: Callable[[WriteContext, str, Commit, Over], X], size: int, wait: float
+    ) -> None:
+        self.context = context
+        self.transaction = transaction
+        self._engine = context.engine
+        self._queue: deque[Request] = deque()
+        self._thread = OwnThread(f"sqlstate {self._engine.path}", self.work, self.has_work)
+        self.answers = Answers(self._thread.wake)
+        self.open = OpenGroup(context, self.answers, size, wait)
+        self.closed = False
+        self._expected = 0  # requests in the newest group: most of those who made them come back at once
+
+    # What other threads ask.
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a request waits to be taken."""
+        return bool(self._queue)
+
+    def enqueue(self, request: Request) -> None:
+        """Have the committer see to *request*.
+
+        Raises:
+            StoreUnusable, ReadOnly: the store takes no writes.
+        """
+        self._engine.life.check_writable()
+        if self.closed:
+            raise StoreClosed(f"{self._engine.path}: the store is closed")
+        if own_thread.ending():
+            raise StoreUnusable(
+                f"{self._engine.path}: the interpreter is ending, and the store's own thread with it; nothing was "
+                "changed. Write in a `with store.transaction()` block, or earlier"
+            )
+        request.asked = time.monotonic()
+        try:
+            self._queue.append(request)
+            self._thread.wake()
+        except BaseException:  # such as RuntimeError: no thread can be begun, of what a user may have
+            if request.withdraw():
+                with suppress(ValueError):  # the committer took it out
+                    self._queue.remove(request)
+            raise
+
+    def is_here(self) -> bool:
+        """Return True in the committer's thread, which must not wait for itself."""
+        return self._thread.is_here()
+
+    def is_at_work(self) -> bool:
+        """Return True while the thread looks for work or does it."""
+        return self._thread.busy and self._thread.alive
+
+    def has_work(self) -> bool:
+        """Return True if there is something that the committer must see to; a block alone in its group is not."""
+        group = self.open.group
+        return bool(self._queue or self.answers or (group is not None and (group.requests or group.taken)))
+
+    def is_kept_waiting(self) -> bool:
+        """Return True if a block of another thread than the committer's has the writer lock."""
+        return self._engine.writer_lock.owner not in (0, self._thread.ident)
+
+    def look_after(self) -> None:
+        """See that somebody is at work if there is work; for those who wait."""
+        if self._queue or self.answers or (self.open.group is not None and not self._engine.writer_lock.owner):
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake the thread. If none can be begun, those who wait try again."""
+        with suppress(RuntimeError):
+            self._thread.wake()
+
+    def ring(self) -> None:
+        """Wake the thread if it is there and sleeps."""
+        self._thread.ring()
+
+    def work_here(self) -> None:
+        """Do the work in this thread if the committer's is not there: at its end, Python may begin no thread."""
+        if not self._thread.alive:
+            self.work()
+
+    # What the committer does.
+
+    def work(self) -> bool:
+        """Do all that there is to do; return False if nothing more will come."""
+        self._thread.busy = True
+        has_turn = True
+        while self.has_work() and (has_turn or self._queue):  # whoever puts the open group down calls again
+            self.answers.tell()
+            try:
+                has_turn = self._serve()
+            except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
+                self._take_over(e)
+            self.answers.tell()
+            if not self._queue and self._expected > 1:
+                self._gather()
+        self._thread.busy = False
+        return not self.closed
+
+    def _serve(self) -> bool:
+        """Make one commit of what waits, as far as the limits allow; return False if its turn did not come."""
+        queue = self._queue
+        patience = self._engine.timeout
+        if queue:
+            patience = max(0.001, patience - (time.monotonic() - queue[0].asked))
+        with _Serving(self, patience) as has_turn:
+            if not has_turn:
+                self._give_up()
+                return False
+            if not self._engine.usable:
+                self._refuse_all()
+                return True
+            waiting = len(queue)
+            group = self.open.take()
+            if group is None and not waiting:
+                return True
+            if group is None:
+                try:
+                    group = self.open.begin()
+                except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
+                    self.answers.refuse([queue.popleft() for _ in range(waiting)], e)
+                    return True
+            try:
+                self._fill(group)
+            except BaseException as e:  # noqa: BLE001, as above
+                group.commit.failure = e
+            self._expected = len(group.requests)
+            self.open.finish(group)
+        return True
+
+    def _fill(self, group: Group) -> None:
+        """Run what waits, and what comes meanwhile, until the group takes no more."""
+        queue, now = self._queue, time.monotonic()
+        waited, size = self._engine.counters.waited, self.open.size
+        puts: dict[Name, Put] = {}
+        while True:
+            while queue and not group.commit.broken and len(group.requests) + len(puts) < size:
+                group.taken.append(queue.popleft())
+                request = group.taken[-1]
+                if not request.begin():  # it was withdrawn
+                    group.taken.pop()
+                    continue
+                waited(max(0.0, now - request.asked))
+                if type(request) is Put:
+                    if request.name in puts:
+                        self._add_puts(group, puts)
+                    puts[request.name] = request
+                    continue
+                self._add_puts(group, puts)
+                if isinstance(request, Call):
+                    self._call(group, request)
+                    if not self.open.takes_more(group):
+                        break
+                else:
+                    group.requests.append(request)
+            self._add_puts(group, puts)
+            now = time.monotonic()
+            if group.commit.broken or not self.open.takes_more(group):
+                return
+            if not queue and (len(group.requests) >= self._expected or not self._gather()):
+                return
+
+    def _gather(self) -> bool:
+        """Let the threads that were answered a moment ago run; return True if one of them came back."""
+        for _ in range(YIELDS):
+            time.sleep(0)
+            if self._queue:
+                return True
+        return False
+
+    def _add_puts(self, group: Group, puts: dict[Name, Put]) -> None:
+        """Add *puts*, and forget them."""
+        if not puts:
+            return
+        try:
+            self.open.begin_again(group)
+            group.commit.add_puts({name: request.stored for name, request in puts.items()})
+            group.requests += puts.values()
+        except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
+            if group.commit.broken and group.commit.transactions:
+                group.requests += puts.values()  # carried with those before them: finish() gives each its outcome
+            else:
+                for request in puts.values():
+                    failed(request, e)
+        puts.clear()
+
+    def _call(self, group: Group, request: Call) -> None:
+        """Call a function with a transaction in the group."""
+        try:
+            with _Called(self, group, request) as txn:
+                request.result = request.work(txn)
+        except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
+            request.error = e
+
+    def _take_over(self, error: BaseException) -> None:
+        """Go on after *error* was raised where nothing should be: who waits in the group is told."""
+        with _Serving(self, self._engine.timeout) as has_turn:
+            group = self.open.group
+            if has_turn and group is not None:
+                self.open.give_back(group, error)
+            else:
+                threading.excepthook(
+                    threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+                )
+
+    def _give_up(self) -> None:
+        """Tell those who waited for the whole timeout that another thread's transaction was in the way."""
+        until = time.monotonic() - self._engine.timeout
+        late = []
+        while self._queue and self._queue[0].asked <= until:
+            late.append(self._queue.popleft())
+        self.answers.refuse(late, Busy(self._engine.busy_message()))
+
+    def _refuse_all(self) -> None:
+        """Tell all that wait the reason why the store takes no more."""
+        group = self.open.group
+        waiting = [*self._queue]
+        self._queue.clear()
+        error = self._engine.life.refusal()
+        if group is not None:
+            group.running = None
+            self.open.close(group, error)
+        self.answers.refuse(waiting, error)
+
+
+class _Serving(Block):
+    """A block in which the committer has the writing connection, or could not get it in time."""
+
+    __slots__ = ("_lock", "_patience")
+
+    def __init__(self, committer: Committer[Any], patience: float) -> None:
+        super().__init__()
+        self._lock = committer.context.engine.writer_lock
+        self._patience = patience
+
+    def enter(self) -> bool:
+        return self._lock.acquire(self.over, self._patience)
+
+    def leave(self, *_: object) -> None:
+        self._lock.release(self.over)
+
+
+class _Called(Block):
+    """A block in which the committer calls a function with a transaction. What it raises undoes the transaction."""
+
+    __slots__ = ("_committer", "_group", "_request", "_txn")
+
+    def __init__(self, committer: Committer[Any], group: Group, request: Call) -> None:
+        super().__init__()
+        self._committer = committer
+        self._group = group
+        self._request = request
+
+    def enter(self) -> Any:
+        committer = self._committer
+        committer.open.begin_again(self._group)
+        self._txn = committer.transaction(committer.context, self._request.note, self._group.commit, self.over)
+        committer.context.own.enter(self._txn, self.over)
+        return self._txn
+
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._committer.context.own.leave(self.over)
+        if kind is not None:
+            with suppress(StoreError):  # then nothing of the group can be committed: the others are told
+                self._txn.abandon()
+            return
+        self._request.head = self._group.commit.base if self._txn.end() else None
+        self._group.requests.append(self._request)

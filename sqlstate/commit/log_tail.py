@@ -1,0 +1,87 @@
+"""Keeps the log records of a commit in the making until they are written to the table together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlstate.tables import wal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlstate.format.records import Head
+    from sqlstate.sqlite.connection import Connection
+
+
+class Tail:
+    """The newest records of a commit in the making, in order, that are not in the table yet.
+
+    Of several transactions, only the last one's COMMIT record carries the head. Which one that is comes out at the
+    end, so the newest COMMIT record is kept back until another follows it.
+
+    Args:
+        seq: number of the commit.
+    """
+
+    __slots__ = ("_closing", "_no_head", "_rows")
+
+    def __init__(self, seq: int) -> None:
+        self._no_head = (seq, None, None, None, None)
+        self._rows: list[tuple[str, list[Sequence[Any]]]] = []  # a statement, and what it is run with
+        self._closing: tuple[str, tuple[Any, ...]] | None = None  # the newest COMMIT record, without its head
+
+    @property
+    def closing(self) -> tuple[str, tuple[Any, ...]] | None:
+        """The COMMIT record that is kept back, to be given to reset()."""
+        return self._closing
+
+    def begin(self, lsn: int, note: str) -> None:
+        """Add the BEGIN record of a direct transaction."""
+        self._add(wal.INSERT_BEGIN, (lsn, note))
+
+    def changes(self, lsn: int, txn: int, changes: Iterable[wal.ChangeRow]) -> None:
+        """Add PUT and DELETE records of a direct transaction, numbered from *lsn* on."""
+        self._let_go()
+        rows: list[Sequence[Any]] = [(each, txn, *change) for each, change in enumerate(changes, lsn)]
+        self._rows.append((wal.INSERT_CHANGE, rows))
+
+    def commit(self, lsn: int, txn: int, session: bytes | None) -> None:
+        """Add the COMMIT record of a transaction."""
+        self._let_go()
+        self._closing = wal.INSERT_COMMIT, (lsn, txn, session)
+
+    def short(self, lsn: int, change: wal.ChangeRow) -> None:
+        """Add BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*."""
+        self._let_go()
+        self._closing = wal.INSERT_SHORT, (lsn, *change)
+
+    def reset(self, closing: tuple[str, tuple[Any, ...]] | None) -> None:
+        """Forget all, and keep *closing* back as before."""
+        self._rows.clear()
+        self._closing = closing
+
+    def write(self, connection: Connection, head: Head | None = None) -> None:
+        """Append them to the table, inside the caller's transaction; with *head*, the last record too, closing it."""
+        if head is not None and self._closing is not None:
+            sql, row = self._closing
+            self._closing = None
+            self._add(sql, row + head)
+        for sql, rows in self._rows:
+            if len(rows) == 1:
+                connection.run(sql, rows[0])
+            else:
+                connection.run_many(sql, rows)
+        self._rows.clear()
+
+    def _let_go(self) -> None:
+        if self._closing is not None:
+            sql, row = self._closing
+            self._closing = None
+            self._add(sql, row + self._no_head)
+
+    def _add(self, sql: str, row: Sequence[Any]) -> None:
+        self._let_go()
+        if self._rows and self._rows[-1][0] is sql:
+            self._rows[-1][1].append(row)
+        else:
+            self._rows.append((sql, [row]))

@@ -1,0 +1,182 @@
+"""The group that a store's next commit is made of, and the outcome that each of its requests gets."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sqlstate.commit.commit import Commit
+from sqlstate.commit.requests import Ended, Group, Put, failed
+from sqlstate.commit.single_put import put_one
+from sqlstate.errors import Damaged, StoreError, StoreIOError
+from sqlstate.tables import wal
+
+if TYPE_CHECKING:
+    from sqlstate.commit.answers import Answers
+    from sqlstate.commit.write_context import WriteContext
+
+
+class OpenGroup:
+    """A group in the making, or none: whoever has the writing connection goes on with it.
+
+    Args:
+        context: of the store's commits.
+        answers: where requests go once they have an outcome.
+        size: the most transactions in one commit.
+        wait: seconds after which a commit takes no more transactions.
+    """
+
+    __slots__ = ("_answers", "_context", "_engine", "_wait", "group", "size")
+
+    group: Group | None
+    """The group, None if there is none."""
+    size: int
+    """The most transactions in one commit."""
+
+    def __init__(self, context: WriteContext, answers: Answers, size: int, wait: float) -> None:
+        self._context = context
+        self._engine = context.engine
+        self._answers = answers
+        self.group = None
+        self.size = size
+        self._wait = wait
+
+    def takes_more(self, group: Group) -> bool:
+        """Return True if the limits allow more transactions in the group."""
+        return len(group.requests) < self.size and time.monotonic() - group.began < self._wait
+
+    def begin(self) -> Group:
+        """Begin a group; the caller has the writing connection.
+
+        Raises:
+            Busy: another process held the writer's lock for the whole timeout.
+        """
+        self._engine.tidy_writer()
+        self.group = Group(Commit(self._context))
+        return self.group
+
+    def begin_again(self, group: Group) -> None:
+        """Begin the group's commit again if its first transaction failed, and took the beginning with it."""
+        if group.commit.is_open:
+            return
+        try:
+            group.commit = Commit(self._context)
+        except BaseException as e:
+            group.commit.failure = e  # the others shall not wait as long one after the other
+            raise
+
+    def take(self) -> Group | None:
+        """Return the group, if there is one, without what was cut short in it. The caller has the connection."""
+        group = self.group
+        if group is None:
+            return None
+        if group.taken or group.commit.head is not None:  # whoever was at it was cut short
+            self.give_back(group, cut_short(self._engine.path))
+            return None
+        running, group.running = group.running, None
+        if running is not None and not running.ended:
+            try:
+                running.abandon()
+            except StoreError as e:
+                group.commit.failure = e
+        if not group.requests:
+            self.group = None
+            group.commit.roll_back()
+        return self.group
+
+    def put_down(self) -> None:
+        """Undo the block's transaction that did not end; keep the group if others are in it, else undo all of it."""
+        group = self.group
+        if group is not None and group.running is not None and not group.running.ended:
+            group.running.abandon()
+        if group is not None:
+            group.running = None
+        if group is not None and not group.requests:
+            self.group = None
+            group.commit.roll_back()
+        elif group is None:
+            self._engine.tidy_writer()
+
+    def finish(self, group: Group, *, mine: bool = True) -> None:
+        """Commit the group, and give each of its requests its outcome.
+
+        Args:
+            group: the open one.
+            mine: this is the committer's thread; otherwise what is not ours is raised, once all have an outcome.
+        """
+        commit, requests = group.commit, group.requests
+        error: BaseException | None = None
+        try:
+            if commit.is_open:  # else what was in it failed, all of it
+                commit.finish()
+        except StoreIOError as e:
+            # What is durable is durable: that the handle refuses further work is the next caller's news.
+            error = None if e.durable else e
+        except Damaged as e:
+            if any(type(request) is not Put for request in requests):
+                error = e
+            else:
+                self._put_one_by_one(group)
+                return
+        except BaseException as e:
+            ours = isinstance(e, StoreError)
+            if ours or not self._was_made(commit):
+                error = e if ours or (mine and isinstance(e, Exception)) else cut_short(self._engine.path)
+            if not (ours or mine):  # it was meant for this thread, which commits what is others'
+                self.close(group, error)
+                raise
+        self.close(group, error)
+
+    def close(self, group: Group, error: BaseException | None) -> None:
+        """Give each request of the group its outcome, and have it told."""
+        for request in group.requests:
+            if error is not None:
+                failed(request, error)
+            elif type(request) in (Put, Ended) or request.head is not None:
+                request.head = group.commit.head
+        self._hand_out(group, error)
+
+    def give_back(self, group: Group, error: BaseException) -> None:
+        """End a group in which whoever was at it was cut short by *error*; the caller has the connection."""
+        made = self._was_made(group.commit)
+        if not made:
+            group.commit.roll_back()
+        self.close(group, None if made else error)
+
+    def _hand_out(self, group: Group, error: BaseException | None = None) -> None:
+        """Have all who are in the group told: those that ended in it, and those that were taken and did not."""
+        ended = set(map(id, group.requests))
+        others = [request for request in group.taken if id(request) not in ended]
+        for request in others:
+            if request.error is None:
+                failed(request, error or cut_short(self._engine.path))
+        self._answers.add(group.requests)
+        self._answers.add(others)
+        self.group = None
+
+    def _was_made(self, commit: Commit) -> bool:
+        """Return True if a commit that was cut short is there. SQLite is asked: nothing else knows."""
+        if commit.head is None or not self._engine.usable:
+            return False
+        with suppress(StoreError), self._engine.reading() as connection:
+            made = wal.commit(connection, commit.head.seq)
+            return made is not None and made.chain == commit.head.chain
+        return False
+
+    def _put_one_by_one(self, group: Group) -> None:
+        """Put the group's entries again, each in a commit of its own: a damaged one must not fail the others."""
+        for request in group.requests:
+            assert isinstance(request, Put)  # noqa: S101, the caller made sure
+            try:
+                request.head = put_one(self._context, request.name, request.stored)
+            except BaseException as e:  # noqa: BLE001, it is delivered to who waits
+                failed(request, e)
+        self._hand_out(group)
+
+
+def cut_short(path: str) -> StoreIOError:
+    """Return the error of a transaction that shared its commit with one that was cut short."""
+    return StoreIOError(
+        f"{path}: another transaction of the same commit was cut short in its midst; nothing was changed. Try again"
+    )

@@ -1,0 +1,144 @@
+"""Rewrites the tree for the changes of a commit: plan() says what becomes of the table merkle, write() writes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlstate.format import constants as fmt
+from sqlstate.format.merkle import EMPTY_ROOT, FIRST, count_bytes, count_of, node_digest, rank
+from sqlstate.format.merkle_edit import Edit, LevelRewrite, LevelRewriter, Node, Run
+from sqlstate.format.names import Name, name_bytes
+from sqlstate.tables import merkle, state
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlstate.sqlite.connection import Connection
+
+
+class Plan(NamedTuple):
+    """What a commit writes to the table."""
+
+    root: bytes
+    updates: list[tuple[bytes, int]]
+    inserts: list[tuple[int, Name, bytes]]
+    deletes: list[int]
+
+
+def plan(connection: Connection, edits: Sequence[Edit], root: bytes) -> Plan:
+    """Return what *edits* of the leaves, sorted by name, make of the tree whose root is *root*.
+
+    The table state must still be as it was before the edits: it places new entries in their runs.
+
+    Raises:
+        Damaged: an entry or a node that the edits touch is not what the tree says.
+    """
+    path = merkle.path(connection, edits[0][0]) if len(edits) == 1 else {}
+    top = merkle.top(connection)
+    if not top and root != EMPTY_ROOT:
+        raise merkle.other_root(connection)
+    levels: dict[int, LevelRewrite] = {}
+    level = 0
+    while edits:
+        level += 1
+        known = path.get(level) if len(edits) == 1 else None
+        levels[level] = done = _rewrite_level(connection, level, edits, known, exists=level <= top)
+        if level < top:
+            edits = done.edits
+            continue
+        nodes = done.nodes
+        if level == top:
+            nodes += _checked_top(connection, level, done, root)
+        edits = [(FIRST, None, _ranked(nodes))] if len(nodes) > 1 else ()
+    return _finish(connection, levels)
+
+
+def write(connection: Connection, plan: Plan) -> None:
+    """Write *plan*, inside the caller's transaction."""
+    if plan.updates:
+        merkle.update(connection, plan.updates)
+    if plan.deletes:
+        merkle.delete(connection, plan.deletes)
+    if plan.inserts:
+        merkle.insert(connection, plan.inserts)
+
+
+def _rewrite_level(
+    connection: Connection, level: int, edits: Sequence[Edit], known: Run | None, *, exists: bool
+) -> LevelRewrite:
+    def load(name: Name) -> Run:
+        if known is not None:
+            return known
+        if not exists:
+            return Run(None, FIRST, b"")
+        return merkle.run_at(connection, level, name)
+
+    def load_before(name: Name) -> Run:
+        return merkle.run_before(connection, level, name)
+
+    def place(run: Run, names: Sequence[Name]) -> Sequence[int]:
+        return state.places(connection, run.name, names)
+
+    return LevelRewriter(level, load, load_before, place).rewrite(edits)
+
+
+def _checked_top(connection: Connection, level: int, done: LevelRewrite, root: bytes) -> list[Node]:
+    """Compare the root's node, as it was, with *root*; return it if the rewriting put all its nodes before it."""
+    old = next((old for _, old, _ in done.edits if old is not None), None)
+    if old is not None:
+        if old != root:
+            raise merkle.other_root(connection)
+        return []
+    run = merkle.only_run(connection, level)
+    if run is None or node_digest(level, run.children) != root:
+        raise merkle.other_root(connection)
+    return [(run.name, None, count_bytes(count_of(run.children)) + root)]
+
+
+def _ranked(nodes: Sequence[Node]) -> list[Node]:
+    """Return *nodes* with their ranks known: a new level is cut among nodes that were there before."""
+    ranked: list[Node] = []
+    for name, rank_, child in nodes:
+        if rank_ is None:
+            rank_ = 0 if name == FIRST else rank(name_bytes(name))  # noqa: PLW2901
+        ranked.append((name, rank_, child))
+    return ranked
+
+
+def _finish(connection: Connection, levels: dict[int, LevelRewrite]) -> Plan:
+    """Drop the levels above the first that has a single node, and number the new rows."""
+    top = max(levels)
+    nodes = levels[top].nodes
+    root = nodes[0][2][fmt.COUNT_BYTES :] if nodes else EMPTY_ROOT
+    while top > 1 and nodes:
+        id_, children = _single(connection, top, levels[top])
+        if len(children) > fmt.CHILD_BYTES:
+            break
+        root = children[fmt.COUNT_BYTES :]
+        levels[top].updates.clear()
+        levels[top].inserts.clear()
+        if id_ is not None:
+            levels[top].deletes.append(id_)
+        top -= 1
+    updates: list[tuple[bytes, int]] = []
+    inserts: list[tuple[int, Name, bytes]] = []
+    deletes: list[int] = []
+    for level, rewrite in levels.items():
+        updates += [(children, id_) for id_, children in rewrite.updates]
+        deletes += rewrite.deletes
+        if rewrite.inserts:
+            first = merkle.next_id(connection, level)
+            inserts += [(id_, name, children) for id_, (name, children) in enumerate(rewrite.inserts, first)]
+    return Plan(root, updates, inserts, deletes)
+
+
+def _single(connection: Connection, level: int, rewrite: LevelRewrite) -> tuple[int | None, bytes]:
+    """Return id and children of the one node that the rewriting leaves in the level."""
+    if rewrite.updates:
+        return rewrite.updates[0]
+    if rewrite.inserts:
+        return None, rewrite.inserts[0][1]
+    found = merkle.first_node(connection, level, set(rewrite.deletes))
+    if found is None:
+        raise merkle.other_root(connection)
+    return found

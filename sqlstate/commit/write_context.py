@@ -1,0 +1,123 @@
+"""Begins and ends SQLite transactions on the writing connection, and knows the newest commit."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from sqlstate.commit.dirty_flag import Marking
+from sqlstate.commit.node_cache import UNKNOWN, NodeCache
+from sqlstate.commit.open_blocks import OpenBlocks
+from sqlstate.errors import StoreError, StoreFull
+from sqlstate.tables import wal
+
+if TYPE_CHECKING:
+    from sqlstate.format.records import Head
+    from sqlstate.sqlite.engine import Engine
+    from sqlstate.tables.meta import Meta
+
+
+class WriteContext:
+    """What the commits of one open store have in common.
+
+    Args:
+        engine: the store's connections.
+        meta: the store's facts.
+    """
+
+    __slots__ = ("_made", "_newest", "engine", "marking", "meta", "node_cache", "own")
+
+    def __init__(self, engine: Engine, meta: Meta) -> None:
+        self.engine = engine
+        self.meta = meta
+        self.marking = Marking(engine, meta)
+        self.node_cache = NodeCache()
+        self.own = OpenBlocks()
+        self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
+        self._made: dict[int, Head] = {}  # by thread: what COMMIT was run for, until the caller has its answer
+
+    def begin(self) -> tuple[int, Head]:
+        """Begin a transaction on the writing connection; return the greatest LSN and the newest commit.
+
+        Raises:
+            Busy: another process held the writer's lock for the whole timeout.
+        """
+        if self.marking.begin() and self._newest is not None:
+            return self._newest
+        try:
+            return wal.last(self.engine.writer, self.meta)
+        except BaseException:
+            self.engine.writer.rollback()
+            raise
+
+    def commit(self, head: Head, lsn: int, transactions: int = 1) -> None:
+        """Commit the open transaction durably; it makes the commit *head*, which carries so many *transactions*.
+
+        *lsn* is the number of its last record.
+
+        Raises:
+            Busy, StoreFull: nothing was committed.
+            CommitOutcomeUnknown, StoreIOError: as Engine.commit() and Marking.committed().
+        """
+        self._newest = None
+        self._made[get_ident()] = head
+        try:
+            self.engine.commit(head.seq, head.chain)
+        except StoreFull:
+            # Without SQLite's WAL, cutting the file off comes after the commit, and can fail.
+            if self.engine.journal == "wal" or wal.last(self.engine.writer, self.meta)[1] != head:
+                raise
+        self._newest = lsn, head
+        self.engine.counters.committed(transactions)
+        self.marking.committed(head.seq, head.chain, lsn)
+
+    def commit_other(self, what: str, newest: tuple[int, Head] | None = None) -> None:
+        """Commit the open transaction durably; it makes no numbered commit: *what* says what it makes instead.
+
+        *newest* is what begin() returns then, where the caller knows it: to look for it takes longer with each staged
+        record behind the newest commit.
+
+        Raises:
+            Busy, StoreFull: nothing was committed.
+            StoreIOError: as Engine.commit_other() and Marking.committed().
+        """
+        self._newest = None
+        try:
+            self.engine.commit_other(what)
+            lsn, head = newest or (0, None)
+            self.marking.committed(chain=b"" if head is None else head.chain, lsn=lsn)
+            self._newest = newest
+        except StoreError:
+            raise
+        except BaseException as e:
+            # The transaction was open before: that it is not any more means that COMMIT was done.
+            if self.engine.usable and not self.engine.writer.in_transaction():
+                e.add_note(f"sqlstate: {what} was done before this exception, and is durable")
+            raise
+
+    def nothing_made(self) -> None:
+        """Note that this thread begins something anew: it has made no commit yet that tell() could tell of."""
+        self._made.pop(get_ident(), None)
+
+    def made(self, head: Head) -> None:
+        """Note that a commit was made for this thread, by another."""
+        self._made[get_ident()] = head
+
+    def tell(self, error: BaseException) -> None:
+        """Say in a note of *error*, which cut a commit short and is not ours, if the commit was made all the same.
+
+        The caller has the engine's writer lock, or had it a moment ago. SQLite is asked: nothing else knows.
+        """
+        head = self._made.pop(get_ident(), None)
+        if isinstance(error, StoreError):
+            return
+        self.node_cache.valid_for(UNKNOWN)
+        if head is None or not self.engine.usable:
+            return
+        made = None
+        with suppress(StoreError), self.engine.reading() as connection:
+            made = wal.commit(connection, head.seq)
+        if made is not None and made.chain == head.chain:
+            self._newest = None
+            error.add_note(f"sqlstate: commit {head.seq} was made before this exception, and is durable")

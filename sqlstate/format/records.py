@@ -1,0 +1,124 @@
+"""Records of the log, their canonical bytes, and the chain (docs/reference/file-format.md, sections 3.4, 7 and 8)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from hashlib import sha256
+from struct import Struct
+from typing import NamedTuple
+
+from sqlstate.format import constants as fmt
+from sqlstate.format.merkle import leaf
+from sqlstate.format.names import Key, Stored, name_bytes, stored_name
+
+
+class Kind(StrEnum):
+    """What a record says."""
+
+    BEGIN = "BEGIN"
+    PUT = "PUT"
+    DELETE = "DELETE"
+    COMMIT = "COMMIT"
+    ROLLBACK = "ROLLBACK"
+
+
+class Head(NamedTuple):
+    """One commit, or the state before the first."""
+
+    seq: int
+    """Number of the commit, from 1 without holes; 0 before the first."""
+    root: bytes
+    """Root of the Merkle tree, 32 bytes."""
+    count: int  # type: ignore[assignment]  # hides tuple.count, which no commit needs
+    """Number of entries in the store."""
+    at: str
+    """When it was committed: ISO 8601, UTC, microseconds."""
+    chain: bytes
+    """Digest of the commit chain, 32 bytes: it depends on every commit before this one."""
+
+
+class Record(NamedTuple):
+    """One record of the log; the fields are those of section 3.4, values as they are stored."""
+
+    lsn: int
+    txn: int
+    kind: Kind
+    session: bytes | None = None
+    collection: str | None = None
+    key: Key | None = None
+    value: Stored | None = None
+    before: Stored | None = None
+    seq: int | None = None
+    root: bytes | None = None
+    count: int | None = None  # type: ignore[assignment]  # as in Head
+    at: str | None = None
+    chain: bytes | None = None
+    note: str | None = None
+
+
+def chain_zero(store_id: bytes) -> bytes:
+    """Return the chain's digest before the first commit."""
+    return sha256(fmt.TAG_CHAIN + store_id).digest()
+
+
+def chain_next(chain: bytes, head: tuple[int, bytes, int, str], records_digest: bytes) -> bytes:
+    """Return the chain's digest after a commit with (seq, root, count, at) of *head* (I6)."""
+    seq, root, count, at = head
+    time = at.encode()
+    link = _LINK.pack(fmt.TAG_CHAIN, chain, seq, root, count, len(time)) + time + records_digest
+    return sha256(link).digest()
+
+
+_LINK = Struct(">c32sQ32sQI")
+_BEGIN = Struct(">QQcI")
+_SHORT = Struct(">QQcII QQcI32s32s QQc")
+_CHANGE = Struct(">QQc")
+
+
+def begin_bytes(lsn: int, note: str, at: str | None) -> bytes:
+    """Return the canonical bytes of a BEGIN record."""
+    text, time = note.encode(), (at or "").encode()
+    return _BEGIN.pack(lsn, lsn, fmt.RECORD_BEGIN, len(text)) + text + len(time).to_bytes(4) + time
+
+
+def change_bytes(lsn: int, txn: int, before: bytes | None, after: bytes | None) -> bytes:
+    """Return the canonical bytes of a PUT or DELETE record, from the leaves before and after."""
+    if after is None:
+        return _CHANGE.pack(lsn, txn, fmt.RECORD_DELETE) + (before or b"")
+    if before is None:
+        return _CHANGE.pack(lsn, txn, fmt.RECORD_PUT) + b"\0\0\0\0" + after
+    return _CHANGE.pack(lsn, txn, fmt.RECORD_PUT) + b"\0\0\0\x20" + before + after
+
+
+def commit_bytes(lsn: int, txn: int) -> bytes:
+    """Return the canonical bytes of a COMMIT record."""
+    return _CHANGE.pack(lsn, txn, fmt.RECORD_COMMIT)
+
+
+def short_bytes(lsn: int, before: bytes | None, after: bytes) -> bytes:
+    """Return the canonical bytes of write_short()'s records for a PUT, from the leaves before and after."""
+    if before is None:
+        return begin_bytes(lsn, "", None) + change_bytes(lsn + 1, lsn, None, after) + commit_bytes(lsn + 2, lsn)
+    return _SHORT.pack(
+        lsn, lsn, fmt.RECORD_BEGIN, 0, 0,
+        lsn + 1, lsn, fmt.RECORD_PUT, fmt.DIGEST_BYTES, before, after,
+        lsn + 2, lsn, fmt.RECORD_COMMIT,
+    )  # fmt: skip
+
+
+def record_bytes(record: Record) -> bytes:
+    """Return the canonical bytes of any record that belongs to a commit."""
+    if record.kind == Kind.BEGIN:
+        return begin_bytes(record.lsn, record.note or "", record.at)
+    if record.kind == Kind.COMMIT:
+        return commit_bytes(record.lsn, record.txn)
+    assert record.collection is not None and record.key is not None  # noqa: S101, PT018, for the type checker
+    name = name_bytes(stored_name(record.collection, record.key))
+    before = None if record.before is None else leaf(name, record.before)
+    after = None if record.value is None else leaf(name, record.value)
+    return change_bytes(record.lsn, record.txn, before, after)
+
+
+def staged_digest(before: bytes, session: bytes | None, body: bytes) -> bytes:
+    """Return the digest of a staged BEGIN, PUT or DELETE record, from that of the one before and its bytes (I14)."""
+    return sha256(fmt.TAG_STAGED + before + (session or b"") + body).digest()
