@@ -394,12 +394,11 @@ def rewritten(path: Path, value: str, before: str) -> None:
         store["a"]["x"] = 1
         store["a"]["x"] = 2
         meta = store._meta
-    one = leaf("a", "x", "7")
-    records = short_bytes(1, None, one)
     with closing(sqlite3.connect(path)) as db:
         heads = db.execute("SELECT seq, root, count, at FROM wal WHERE root IS NOT NULL ORDER BY lsn").fetchall()
+    records = short_bytes(1, None, leaf("a", "x", value))
     chain = chain_next(chain_zero(meta.store_id), heads[0], sha256(records).digest())
-    records = short_bytes(4, None, leaf("a", "y", "2"))
+    records = short_bytes(4, leaf("a", "x", before), leaf("a", "x", "2"))
     after = chain_next(chain, heads[1], sha256(records).digest())
     change(
         path,
