@@ -31,7 +31,7 @@ PACKAGE = Path(sqlstate.__file__).parent
 # Words of Python: an argument with its value, a call. (synchronous= is a word of SQLite.)
 PYTHON = re.compile(r"\b(?!synchronous=)[a-z][a-z_]*=(True|False|None|['\"])|\b[A-Za-z_.]+\(\w*\)")
 # Modules of which the program raises nothing, or what it never asks for.
-ELSEWHERE = ("aio", "commit", "transaction", "batch", "staged", "collection", "drill", "names", "values", "log")
+ELSEWHERE = ("aio", "commit", "transaction", "batch", "staged", "snapshot", "collection", "drill", "names", "values", "log")
 
 
 def sentences() -> Iterator[tuple[str, str, str]]:
