@@ -31,7 +31,19 @@ PACKAGE = Path(sqlstate.__file__).parent
 # Words of Python: an argument with its value, a call. (synchronous= is a word of SQLite.)
 PYTHON = re.compile(r"\b(?!synchronous=)[a-z][a-z_]*=(True|False|None|['\"])|\b[A-Za-z_.]+\(\w*\)")
 # Modules of which the program raises nothing, or what it never asks for.
-ELSEWHERE = ("aio", "commit", "transaction", "batch", "staged", "snapshot", "collection", "drill", "names", "values", "log")
+ELSEWHERE = (
+    "aio",
+    "commit",
+    "transaction",
+    "batch",
+    "staged",
+    "snapshot",
+    "collection",
+    "drill",
+    "names",
+    "values",
+    "log",
+)
 
 
 def sentences() -> Iterator[tuple[str, str, str]]:
@@ -139,7 +151,8 @@ def test_with_an_ascii_locale_text_is_utf8_all_the_same(tmp_path: Path) -> None:
 def with_few_descriptors(work: str, *arguments: object) -> str:
     """Run a program that can open only few files more once it says so."""
     code = (
-        "import os, resource, sys\nimport sqlstate\nsqlstate.restore; sqlstate.open(sys.argv[1]).close()  # all modules are there\n"
+        "import os, resource, sys\nimport sqlstate\nsqlstate.restore\n"
+        "sqlstate.open(sys.argv[1]).close()  # all modules are there\n"
         "def few(number):\n"
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 4096))\n"
         "    held = []\n"

@@ -144,7 +144,7 @@ def test_two_new_stores_have_different_ids(tmp_path: Path, open_store: OpenStore
 def test_an_open_store_says_what_it_is(path: Path, open_store: OpenStore) -> None:
     store = open_store()
     assert store.path == path
-    assert repr(store) == f"<sqlstate.Store {str(path)!r}>"
+    assert repr(store) == f"<sqlstate.Store {str(path)!r}: open>"
     assert (store.head().seq, store.collections(), store.stats().entries) == (0, [], 0)
 
 
@@ -344,7 +344,7 @@ def test_a_store_for_reading_refuses_each_kind_of_write(path: Path, cls: type, n
 def test_the_list_of_writes_is_complete() -> None:
     """A method that writes and is not in the list would be a write that reading stores were never tested with."""
     for cls, reads in (
-        (sqlstate.WriteAheadLog, {"pending", "read", "staged", "uncommitted"}),
+        (sqlstate.WriteAheadLog, {"read", "uncommitted"}),
         (sqlstate.Collection, set(calls.VIEW)),
         (sqlstate.Store, set(calls.STORE) - set(calls.STORE_WRITES)),
     ):

@@ -52,6 +52,7 @@ class Committer(Generic[X]):
         self.open = OpenGroup(context, self.answers, size, wait)
         self.closed = False
         self._expected = 0  # requests in the newest group: most of those who made them come back at once
+        own_thread.drain_at_end(self)  # not the store's, which may be dropped while there is work
 
     # What other threads ask.
 
@@ -119,6 +120,19 @@ class Committer(Generic[X]):
         """Do the work in this thread if the committer's is not there: at its end, Python may begin no thread."""
         if not self._thread.alive:
             self.work()
+
+    def drain(self) -> None:
+        """Wait until nothing is left to be done; at the end of the interpreter.
+
+        A block that is still open then may never end. What shares its commit is waited for no longer than others wait.
+        """
+        until = time.monotonic() + self._engine.timeout
+        while self._engine.usable and (self.has_work() or self.is_at_work()):
+            if not self.waiting and time.monotonic() >= until and self.is_kept_waiting():
+                return
+            self.work_here()
+            self.look_after()
+            time.sleep(0.001)
 
     # What the committer does.
 

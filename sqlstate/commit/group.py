@@ -76,7 +76,6 @@ class GroupCommit(Generic[X]):
         self._open = self.committer.open
         self._engine = context.engine
         self._engine.before_turn = weakref.WeakMethod(self._settle)
-        own_thread.drain_at_end(self)
 
     def put(self, name: Name, stored: Stored) -> None:
         """Put one entry durably, in a transaction of its own."""
@@ -245,19 +244,6 @@ class GroupCommit(Generic[X]):
     def reopen(self) -> None:
         """Take requests again: the store could not be closed."""
         self.committer.closed = False
-
-    def drain(self) -> None:
-        """Wait until nothing is left to be done; at the end of the interpreter.
-
-        A block that is still open then may never end. What shares its commit is waited for no longer than others wait.
-        """
-        until = time.monotonic() + self._engine.timeout
-        while self._engine.usable and (self.committer.has_work() or self.committer.is_at_work()):
-            if not self.committer.waiting and time.monotonic() >= until and self.committer.is_kept_waiting():
-                return
-            self.committer.work_here()
-            self.look_after()
-            time.sleep(0.001)
 
     def is_free(self) -> bool:
         """Return True if this thread may do its work by itself: nobody is at work, or nothing is shared."""

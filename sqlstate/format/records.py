@@ -36,6 +36,10 @@ class Head(NamedTuple):
     chain: bytes
     """Digest of the commit chain, 32 bytes: it depends on every commit before this one."""
 
+    def __repr__(self) -> str:
+        digests = f"root={self.root.hex()}, count={self.count}, at={self.at!r}, chain={self.chain.hex()}"
+        return f"Head(seq={self.seq}, {digests})"
+
 
 class Record(NamedTuple):
     """One record of the log; the fields are those of section 3.4, values as they are stored."""
