@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, FIRST, RootBuilder, count_of, leaf, node_digest, rank
-from sqlstate.format.names import is_document, name_bytes, stored_name
+from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.proving.entries import is_document
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state, wal
 from sqlstate.tables.raw_rows import are_children, is_entry_name, is_level, is_node_name, is_stored
@@ -144,7 +145,7 @@ def compare(connection: Connection, head: Head, findings: Findings, advance: Cal
 
 
 def _noting(rows: Iterator[Row], no_documents: list[Row]) -> Iterator[Row]:
-    """Yield *rows*, and note the names of those whose text is no document: no digest says anything of that."""
+    """Yield *rows*, and note the names of those whose text is not a document, which no digest shows."""
     for row in rows:
         if type(row[2]) is str and not is_document(row[2]) and len(no_documents) < FINDINGS_MAX:
             no_documents.append(row[:2])
