@@ -6,6 +6,8 @@ invariants I1 to I14 of the file-format page, read through another SQLite librar
 
 from __future__ import annotations
 
+import signal
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -39,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The workers of pytest-xdist are given the controller's choice.
     """
+    # A shell ignores Ctrl-C in what it starts in the background, and so would the programs that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     named = any(not (config.invocation_params.dir / part).is_dir() for part in config.args)
     if not (config.option.all or config.option.markexpr or named):
         config.option.markexpr = DEFAULT_TIER

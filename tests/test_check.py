@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sqlstate
@@ -28,9 +28,11 @@ from sqlstate.format.records import chain_next, chain_zero, short_bytes
 from sqlstate.format.values import Codec
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.check.replay import LogRoots
+from sqlstate.proving.entries import is_document
 from sqlstate.sqlite.connection import Connection
 from sqlstate.tables import meta as metadata
 from tests.crash.campaign import check as campaign
+from tests.reference.notation import json_faults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -228,7 +230,31 @@ def test_a_value_that_is_no_text_is_named(made: Path) -> None:
     assert said(checked(made)) == [("entry", "items", 123, None, None, None)]
 
 
-@pytest.mark.parametrize("text", ["[1", "1e999", '"\\ud800"', "1 2", "", '{"a":1,}'])
+NO_DOCUMENTS = ["[1", "1e999", '"\\ud800"', "1 2", "", '{"a":1,}', "9" * 400, "[" * 201 + "]" * 201]
+
+
+@given(
+    text=st.one_of(
+        st.text('[]{}",:0123456789.eE+-\\ud8 \n', max_size=12),
+        st.builds(
+            lambda part, times, last: part * times + last,
+            st.sampled_from(["[", "9", "[9,", " "]),
+            st.integers(190, 420),
+            st.sampled_from(["", "]", "0", ".", "e1"]),
+        ),
+        st.builds(lambda depth: "[" * depth + "]" * depth, st.integers(190, 1200)),
+    )
+)
+@example(text="[" * 200 + "]" * 200)
+@example(text='["' + "[" * 300 + '"]')
+@example(text="1" + "0" * 308)
+@example(text="1" + "0" * 309)
+@settings(max_examples=400)
+def test_a_text_is_a_document_exactly_if_the_judge_takes_it_for_one(text: str) -> None:
+    assert is_document(text) == (json_faults(text) == [])
+
+
+@pytest.mark.parametrize("text", NO_DOCUMENTS, ids=lambda text: text[:9])
 @pytest.mark.parametrize("entries", [0, 400])
 def test_a_text_that_is_no_document_is_named_though_every_digest_is_right(
     path: Path, monkeypatch: pytest.MonkeyPatch, text: str, entries: int

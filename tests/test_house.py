@@ -24,28 +24,27 @@ from sqlstate import errors
 
 ROOT = Path(__file__).parents[1]
 
-# Top to bottom: a folder imports only from below its own line. Those of one line do not know each other.
+# Top to bottom: a folder imports only from below its own line.
 FLOORS = (
-    ("__main__",),
-    ("cli",),
-    ("__init__",),
-    ("aio",),
-    ("store",),
-    ("maintenance",),
-    ("recovery",),
-    ("proving",),
-    ("commit",),
-    ("tables",),
-    ("sqlite",),
-    ("files",),
+    "__main__",
+    "cli",
+    "__init__",
+    "aio",
+    "store",
+    "maintenance",
+    "recovery",
+    "proving",
+    "commit",
+    "tables",
+    "sqlite",
+    "files",
     # Below this line: no clock, files, threads or SQL.
-    ("headlog",),
-    ("proof",),
-    ("format",),
-    ("errors",),
+    "headlog",
+    "proof",
+    "format",
+    "errors",
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-PURE = ("headlog", "proof", "format", "errors")
+PURE = FLOORS[FLOORS.index("headlog") :]
 # All that the pure modules need of others. Nothing here reads a clock, a file or a random number.
 PURE_MAY_IMPORT = {
     "__future__",
@@ -174,8 +173,8 @@ def room_of(module: str) -> str:
 
 def every_folder_has_a_floor(package: Sources) -> Iterator[Finding]:
     rooms = {room_of(module) for module in package}
-    yield from (f"{room} has no floor" for room in sorted(rooms - set(FLOOR)))
-    yield from (f"{room} has a floor, and there is no such folder" for room in FLOOR if room not in rooms)
+    yield from (f"{room} has no floor" for room in sorted(rooms - set(FLOORS)))
+    yield from (f"{room} has a floor, and there is no such folder" for room in FLOORS if room not in rooms)
 
 
 def imports_run_down(package: Sources) -> Iterator[Finding]:
@@ -183,9 +182,9 @@ def imports_run_down(package: Sources) -> Iterator[Finding]:
         own = room_of(module)
         for each in imports(module, source, package):
             room = room_of(each.of)
-            if each.of.startswith("/") or own == room or own not in FLOOR or room not in FLOOR:
+            if each.of.startswith("/") or own == room or own not in FLOORS or room not in FLOORS:
                 continue
-            if FLOOR[room] <= FLOOR[own]:
+            if FLOORS.index(room) < FLOORS.index(own):
                 yield f"{module}:{each.line} imports {each.of}, which does not stand below it"
 
 

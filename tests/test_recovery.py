@@ -10,8 +10,11 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import ExitStack
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,7 +31,6 @@ from tests.support.remote import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sqlstate.recovery.report import Inspection
     from sqlstate.sqlite.engine import Engine
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 JOURNALS = ("wal", "delete")
 WAL_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
+ROOT = Path(__file__).parents[1]
 
 
 def names(folder: Path) -> list[str]:
@@ -517,6 +520,29 @@ def test_a_crash_is_told_though_another_has_ended_the_work_of_the_dead_meanwhile
 
 
 @pytest.mark.slow
+def test_a_crash_is_told_though_what_its_wal_kept_tells_of_the_crash_before(path: Path) -> None:
+    """The entry of the recovery before is in the -wal alone, and what comes behind it is damaged."""
+    killed(path)
+    code = (
+        "import os, sys, sqlstate\n"
+        "from sqlstate.commit.dirty_flag import Marking\n"
+        "Marking._carry = lambda *_: None  # it dies before its first checkpoint\n"
+        "store = sqlstate.open(sys.argv[1])\n"
+        "assert store.recovery.entry\n"
+        "store['c']['k'] = 'more'\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, path], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    name = path.with_name(f"{path.name}-wal")
+    wal = bytearray(name.read_bytes())
+    wal[-100] ^= 1
+    name.write_bytes(wal)
+    with sqlstate.open(path, recover="accept") as store:
+        assert (store.recovery.damage, store.recovery.shared) == ("rot", False)
+        assert store.recovery.entry is not None
+        assert [entry.detail["damage"] for entry in recoveries(store)] == ["", "rot"]
+
+
 def test_of_processes_that_race_to_open_a_store_with_a_damaged_wal_none_gets_in(tmp_path: Path) -> None:
     """None may take another's look at the file for a handle that lives, and has judged it."""
     folder = tmp_path / "left"

@@ -98,13 +98,4 @@ class Codec(Generic[T]):
         return self._typed.decode(stored)
 
 
-def is_document(text: str) -> bool:
-    """Tell whether a text that is stored as a value is one JSON document."""
-    try:
-        _decode(text)
-    except (msgspec.MsgspecError, RecursionError):
-        return False
-    return True
-
-
 _decode = msgspec.json.Decoder().decode

@@ -5,11 +5,14 @@ A prover needs no trust: what it hands out leads to the root that the commit rec
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from sqlstate.errors import Damaged, InvalidOption, ProofInvalid
 from sqlstate.format import constants as fmt
@@ -194,17 +197,38 @@ def _inside(connection: Connection, span: Span, limit: int | None) -> _Opened:
     return inside
 
 
+def is_document(text: str) -> bool:
+    """Return True if a stored text is one JSON document (docs/reference/file-format.md, section 3.2).
+
+    msgspec reads a text ten times as fast as the verifier does, but lets deeper nesting and larger numbers pass.
+    """
+    try:
+        _any_document(text)
+        exact = text.count("[") + text.count("{") > fmt.JSON_DEPTH_MAX or _LONG_NUMBER.search(text) is not None
+    except msgspec.MsgspecError:
+        return False
+    except RecursionError:  # of the document, or of the caller
+        exact = True
+    if exact:
+        try:
+            read_value(fmt.VKIND_JSON, text.encode())
+        except ProofInvalid:
+            return False
+    return True
+
+
+_any_document: Final = msgspec.json.Decoder().decode
+_LONG_NUMBER: Final = re.compile("[0-9]{309}")  # the largest double has so many digits
+
+
 def _check_documents(connection: Connection, inside: _Opened) -> None:
     """Raise Damaged for an entry whose value no range can hold, since a store holds no such."""
     for (collection, _, key), (_, stored) in inside.items():
-        try:
-            if isinstance(stored, str):
-                read_value(fmt.VKIND_JSON, stored.encode())
-        except ProofInvalid:
+        if isinstance(stored, str) and not is_document(stored):
             raise Damaged(
                 f"I1: {connection.path}: {collection!r}[{key!r}] is no document that a store holds, and so nothing "
                 "that a range can show; put it anew, or restore a backup"
-            ) from None
+            )
 
 
 def _beside(connection: Connection, name: Name) -> _Opened:

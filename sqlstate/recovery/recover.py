@@ -137,9 +137,10 @@ def _begin_anew(writer: WriteContext) -> None:
 
 
 def _is_told(connection: Connection, found: Inspection) -> bool:
-    """Return True if somebody else has told of this crash since we looked.
+    """Return True if another process has recorded this crash since inspect() looked.
 
-    Who came when we had the file open sees no crash: it rolls back what the dead left, and opens the marker as its own.
+    The marker does not say so: a process that opens the store while SQLite recovers for this one sees no crash, rolls
+    back the staged transactions of dead sessions, and opens the marker under a nonce of its own.
     """
     if found.audited:
         newer = audit.read(connection, found.audited)[0]

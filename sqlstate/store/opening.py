@@ -117,9 +117,13 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
 
 
 def _is_new(engine: Engine) -> bool:
-    """Tell whether the file is still empty. What looks like no store is looked at once more with others kept away.
+    """Return True if the file is still empty. If it looks like no store, look again with others kept away.
 
-    Where its cache spills, SQLite writes later pages of a file that it makes before the first one.
+    Another process may be making it: SQLite writes later pages before the first one if its cache spills.
+
+    Raises:
+        NotAStore, FormatTooNew, Damaged: as migrations.is_new().
+        Busy: another process was making it for the whole timeout.
     """
     read_header(engine)
     try:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import RootBuilder, node_digest, rank
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.format.values import is_document
 from sqlstate.maintenance.check.findings import FINDINGS_MAX, ROWS_AT_ONCE, leaf_of, named, read_on, shown
 from sqlstate.maintenance.check.nodes import (
     NodeJudge,
@@ -29,6 +28,7 @@ from sqlstate.maintenance.check.nodes import (
     shown_at,
     starts_run,
 )
+from sqlstate.proving.entries import is_document
 from sqlstate.tables import state, wal
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def compare(connection: Connection, head: Head, findings: Findings, advance: Cal
 
 
 def _noting(rows: Iterator[Row], no_documents: list[Row]) -> Iterator[Row]:
-    """Yield *rows*, and note the names of those whose text is no document: no digest says anything of that."""
+    """Yield *rows*, and note the names of those whose text is not a document, which no digest shows."""
     for row in rows:
         if type(row[2]) is str and not is_document(row[2]) and len(no_documents) < FINDINGS_MAX:
             no_documents.append(row[:2])
