@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -148,11 +149,18 @@ def test_it_ends_when_there_was_no_commit_for_so_long(store: sqlstate.Store, poo
 def test_it_ends_when_the_store_is_closed_which_leaves_one_file(path: Path, pool: ThreadPoolExecutor) -> None:
     store = sqlstate.open(path)
     store["c"]["k"] = 1
-    watched = pool.submit(lambda: list(store.watch(after=0)))
-    until_watched(store)
+    seen: SimpleQueue[int] = SimpleQueue()
+
+    def follow() -> None:
+        for head in store.watch(after=0):
+            seen.put(head.seq)
+
+    watched = pool.submit(follow)
+    assert seen.get(timeout=30) == 1
     store.close()
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert [head.seq for head in watched.result(30)] == [1]
+    watched.result(30)
+    assert seen.empty()
 
 
 def test_closing_in_the_midst_of_a_look_leaves_one_file(
