@@ -10,7 +10,6 @@ import pytest
 
 import sqlstate
 from sqlstate import Collection, Damaged, EntryNotFound, InvalidKey, InvalidName, InvalidOption, InvalidValue, Store
-from sqlstate.sqlite.connection import Connection
 from sqlstate.tables import state
 from sqlstate.tables.state import ROWS_AT_ONCE
 
@@ -506,20 +505,20 @@ def test_rows_of_a_megabyte_are_read_one_at_a_time_and_exactly(
     store["c"].update(values)
     store["c"].update({i: i for i in range(100, 110)})
     read: list[int] = []
-    real = Connection.chunk
+    real = state.chunk
 
-    def chunk(self: Connection, *args: Any, **options: Any) -> Any:
-        found = real(self, *args, **options)
+    def chunk(*args: Any, **options: Any) -> Any:
+        found = real(*args, **options)
         read.append(len(found[0]))
         return found
 
-    monkeypatch.setattr(Connection, "chunk", chunk)
+    monkeypatch.setattr(state, "chunk", chunk)
     expected = list((values | {i: i for i in range(100, 110)}).items())
     assert list(store["c"].items()) == expected
     assert read == [1] * 6 + [10]
     read.clear()
     assert list(store["c"].items(reverse=True)) == expected[::-1]
-    assert read == [11] + [1] * 5 + [0]
+    assert read == [11] + [1] * 5
     read.clear()
     assert list(store["c"]) == [key for key, _ in expected], "keys alone are no reason to stop"
     assert read == [16]
@@ -557,13 +556,16 @@ class Disordered:
     path = "damaged.db"
 
     def __init__(self, rows: list[Any]) -> None:
-        self.rows = rows
+        self.damaged = rows
         self.asked = 0
 
     def chunk(self, *_: Any, **__: Any) -> tuple[list[Any], bool]:
         self.asked += 1
         assert self.asked < 10, "the scan does not end"
-        return self.rows, False
+        return self.damaged, False
+
+    def rows(self, *_: Any) -> list[Any]:
+        return list(self.chunk()[0])
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -588,6 +590,6 @@ def test_a_scan_of_everything_over_a_damaged_order_says_damaged_and_ends() -> No
     assert len(rows) == ROWS_AT_ONCE
     with pytest.raises(Damaged, match="not in order"):
         state.chunk_of_all(connection, rest)
-    connection.rows[-1] = ("c", None, "1")
+    connection.damaged[-1] = ("c", None, "1")
     with pytest.raises(Damaged, match="NULL for its key"):
         state.chunk_of_all(connection, ("", ""))

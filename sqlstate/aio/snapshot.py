@@ -9,6 +9,7 @@ from sqlstate.aio.collection import AsyncCollectionView, Entries
 from sqlstate.aio.scan import StoredRows
 from sqlstate.errors import TransactionEnded
 from sqlstate.format.names import check_collection
+from sqlstate.sqlite.pages import Page
 from sqlstate.store.collection import codec_for
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Frozen:
         self._used = True
         return StoredRows(
             self._threads,
-            lambda: self._taken().scan(span, values=values),
+            lambda: self._taken().scan(span, Page, values=values),
             self.check_open,
             self._store.reclaim,
             self._lock,

@@ -16,6 +16,7 @@ from sqlstate.aio.watch import AsyncWatch
 from sqlstate.aio.writes import Submitted, Ticket, Write
 from sqlstate.errors import Busy, InvalidOption, TransactionEnded
 from sqlstate.format.names import check_collection, check_number
+from sqlstate.sqlite.pages import Page
 from sqlstate.store import opening
 from sqlstate.store.access import entries_of
 from sqlstate.store.blocks import on_face
@@ -357,7 +358,10 @@ class AsyncStoreEntries:
     def rows(self, span: Span, *, values: bool) -> StoredRows:
         """Return the rows of a scan."""
         return StoredRows(
-            self._threads, lambda: self.stored.scan(span, values=values), self._check_open, self.stored.reclaim
+            self._threads,
+            lambda: self.stored.scan(span, Page, values=values),
+            self._check_open,
+            self.stored.reclaim,
         )
 
     async def change(self, work: Callable[[OpenTransaction], R]) -> R:

@@ -15,6 +15,7 @@ from sqlstate.aio.snapshot import Frozen
 from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
 from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
 from sqlstate.format.values import same
+from sqlstate.sqlite.pages import Page
 from sqlstate.store.collection import JSON, codec_for
 from sqlstate.store.transaction import ABSENT, check_note
 
@@ -370,7 +371,7 @@ class _MergedRows:
         end = None if ended else self._name(taken[-1])
         wanted = iter([row for row in taken if self._name(row) not in own])
         want = next(wanted, None)
-        for row in txn.scan(self._span, values=self._values):
+        for row in txn.scan(self._span, Page, values=self._values):
             name = self._name(row)
             if end is not None and name != end and self._in_order(end, name):
                 break

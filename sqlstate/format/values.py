@@ -5,7 +5,7 @@ A *stored* value is what SQLite holds: str for a JSON document, bytes for bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -15,6 +15,8 @@ from sqlstate.format.documents import document
 from sqlstate.format.typed import Typed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlstate.format.names import Stored
 
 T = TypeVar("T")
@@ -97,5 +99,20 @@ class Codec(Generic[T]):
             raise InvalidValue("a JSON document is stored, and this collection's type is bytes")
         return self._typed.decode(stored)
 
+    def decode_all(self, stored: Sequence[Stored]) -> Sequence[T] | None:
+        """Return the values that *stored* stand for, in one go; None if that must be done one by one.
 
+        It must if one of them cannot be decoded, or if code of the type's own may run.
+        """
+        if self._holds_bytes and {*map(type, stored)} <= _BYTES:
+            return cast("Sequence[T]", stored)
+        if self._typed is None:
+            try:
+                return [each if type(each) is bytes else _decode(each) for each in stored]  # type: ignore[misc]
+            except (msgspec.MsgspecError, RecursionError):
+                return None
+        return None
+
+
+_BYTES: Final = {bytes}
 _decode = msgspec.json.Decoder().decode

@@ -264,7 +264,7 @@ class Engine:
         if self.life.forked:
             return
         with _Closing(self):
-            self.life.closed = True
+            self.life.close()
             self._wake_watchers()
             self.readers.end(max(1.0, self.timeout))
             self._close_writer(last)
@@ -373,7 +373,7 @@ def _after_fork() -> None:
     global _opening  # noqa: PLW0603, a thread that is not in the child may have had it
     _opening = threading.Lock()
     for engine in list(_engines):
-        engine.life.forked = True
+        engine.life.fork()
 
 
 if hasattr(os, "register_at_fork"):

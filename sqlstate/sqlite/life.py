@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlstate.errors import ReadOnly, StoreClosed, StoreError
 from sqlstate.sqlite.forks import refusal
+from sqlstate.sqlite.pages import Pages
 
 
 class Life:
@@ -14,7 +17,7 @@ class Life:
         read_only: writes are refused.
     """
 
-    __slots__ = ("closed", "failure", "forked", "path", "read_only")
+    __slots__ = ("closed", "failure", "forked", "pages", "path", "read_only")
 
     closed: bool
     """Whether close() was called."""
@@ -25,6 +28,8 @@ class Life:
 
     def __init__(self, path: str, *, read_only: bool) -> None:
         self.path = path
+        self.pages: Final = Pages()
+        """What scans of the store have read, and not yet yielded."""
         self.read_only = read_only
         self.closed = False
         self.failure = ""
@@ -34,6 +39,16 @@ class Life:
     def usable(self) -> bool:
         """Whether check() would pass."""
         return not (self.forked or self.closed or self.failure)
+
+    def close(self) -> None:
+        """Refuse all further work: the store is closed."""
+        self.closed = True
+        self.pages.clear()
+
+    def fork(self) -> None:
+        """Refuse all further work: this is the child of a fork."""
+        self.forked = True
+        self.pages.clear()
 
     def fail(self, failure: str) -> None:
         """Refuse all further work: *failure* says why."""

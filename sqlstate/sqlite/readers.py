@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import deque
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sqlstate.errors import StoreClosed, TransactionEnded
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
     from sqlstate.sqlite.life import Life
     from sqlstate.sqlite.opener import Opener
+    from sqlstate.sqlite.pages import Page
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -152,9 +154,9 @@ class Readers:
             rest: what is to be read.
         """
         self._life.check()
-        return self._rows(read, rest)
+        return chain.from_iterable(self._pages(read, rest))
 
-    def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
+    def _pages(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[Page[T]]:
         life = self._life
         lease: Lease | None = None
         left: R | None = rest
@@ -170,12 +172,13 @@ class Readers:
                 if life.closed and isinstance(e, StoreClosed):
                     raise ended(life, "the scan") from e
                 raise
-            for row in rows:
-                if life.closed or life.forked:
-                    raise ended(life, "the scan") if life.closed else life.refusal()
-                yield row
-        if life.closed:
-            raise ended(life, "the scan")
+            page = life.pages.shown(rows)
+            if life.closed:  # meanwhile
+                raise ended(life, "the scan")
+            yield page
+            if life.closed:
+                raise ended(life, "the scan")
+            life.check_forked()
 
     def end(self, timeout: float) -> bool:
         """Close all of them, also those that are lent: what runs on them is interrupted, and refused from then on.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlstate.errors import StoreUnusable
+from sqlstate.tables import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,11 +17,28 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.life import Life
+    from sqlstate.sqlite.pages import Page
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")
 E_co = TypeVar("E_co", covariant=True)
+
+if TYPE_CHECKING:
+    Row = tuple[Key, Stored]
+    Made = Callable[[list[Row]], Page[R]]
+    """Turns some rows of a scan into what the scan yields."""
+
+
+def chunks(make: Made[R], *, values: bool) -> Callable[[Connection, Span], tuple[Page[R], Span | None]]:
+    """Return a function that reads a chunk of a span, and returns what *make* makes of it, and what is left."""
+
+    def read(connection: Connection, span: Span) -> tuple[Page[R], Span | None]:
+        rows, rest = state.chunk(connection, span, values=values)
+        return make(rows), rest
+
+    return read
 
 
 class Reads(Protocol):
@@ -29,8 +47,11 @@ class Reads(Protocol):
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
 
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order."""
+    def scan(self, span: Span, make: Made[R], *, values: bool) -> Iterator[R]:
+        """Yield what *make* makes of the rows of a span, (key, stored value), in order.
+
+        Without *values*, the second part of each is `''`.
+        """
 
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
+    from sqlstate.store.access import Made
     from sqlstate.store.transaction import Transaction
     from sqlstate.tables.state import Span
 
@@ -154,19 +155,17 @@ class OpenBatch:
         self._puts[name] = stored
         self._bytes += len(stored)
 
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order, each as it is when its turn comes."""
-        while True:
+    def scan(self, span: Span, make: Made[R], *, values: bool) -> Iterator[R]:
+        """Yield what *make* makes of (key, stored value), in order, each as it is when its turn comes."""
+        rest: Span | None = span
+        while rest is not None:
             self._carry()
-            keys = state.next_keys(self._engine.writer, span)
-            for key in keys:
+            rows, rest = state.chunk(self._engine.writer, rest, values=False)
+            for key, _ in rows:
                 stored = self.get_stored(stored_name(span.collection, key))
                 if stored is not None:
-                    yield key, stored if values else ""
-            if len(keys) < state.KEYS_AT_ONCE:
-                self._check()
-                return
-            span = span.after(keys[-1])
+                    yield from make([(key, stored if values else "")])
+        self._check()
 
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue
@@ -18,11 +19,13 @@ from sqlstate.format.names import (
     stored_name,
 )
 from sqlstate.format.values import Codec
+from sqlstate.sqlite.pages import Page
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
-    from sqlstate.store.access import Reads, Writable, Writes
+    from sqlstate.store.access import Made, Reads, Row, Writable, Writes
 
+R = TypeVar("R")
 T = TypeVar("T")
 D = TypeVar("D")
 
@@ -156,6 +159,21 @@ class CollectionView(Mapping[Key, T], Generic[T]):
                 f"I1: {self.name!r}[{key!r}] is not a JSON document; it was changed from outside. Restore a backup"
             ) from None
 
+    def _values(self, rows: list[Row]) -> Page[Any]:
+        """Return the values of rows; one that cannot be decoded raises when its turn comes."""
+        values = self._codec.decode_all([stored for _, stored in rows])
+        return Page(rows, lambda row: self._decode(*row)) if values is None else Page(values)
+
+    def _items(self, rows: list[Row]) -> Page[Any]:
+        """Return the pairs of rows, as _values()."""
+        stored = [stored for _, stored in rows]
+        values = self._codec.decode_all(stored)
+        if values is None:
+            return Page(rows, lambda row: (row[0], self._decode(*row)))
+        if values is stored:
+            return Page(rows)
+        return Page(zip([key for key, _ in rows], values, strict=True))
+
     def _encode(self, key: Key, value: T) -> Stored:
         try:
             return self._codec.encode(value)
@@ -172,16 +190,11 @@ class CollectionView(Mapping[Key, T], Generic[T]):
             stop = None if stop is None else check_bound(stop)
         return Span(self.name, start, stop, reverse)
 
-    def _scan(self, span: Span, limit: int | None, *, values: bool = True) -> Iterator[tuple[Key, Stored]]:
+    def _scan(self, span: Span, limit: int | None, make: Made[R], *, values: bool = True) -> Iterator[R]:
         if limit is None:
-            yield from self._access.scan(span, values=values)
-            return
-        left = limit
-        for row in self._access.scan(span._replace(limit=limit), values=values):
-            if not left:  # a transaction counts what it has not written yet too
-                return
-            left -= 1
-            yield row
+            return self._access.scan(span, make, values=values)
+        # A transaction counts what it has not written yet too.
+        return islice(self._access.scan(span._replace(limit=limit), make, values=values), limit)
 
     def _count(self, span: Span, limit: int | None) -> int:
         low = first_name(self.name) if span.start is None else stored_name(self.name, span.start)
@@ -257,7 +270,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         """
 
         def popitem(txn: Writes) -> tuple[Key, T]:
-            for key, stored in txn.scan(Span(self.name, reverse=True), values=True):
+            for key, stored in txn.scan(Span(self.name, reverse=True, limit=1), Page, values=True):
                 value = self._decode(key, stored)
                 txn.delete_stored(stored_name(self.name, key))
                 return key, value
@@ -293,7 +306,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         """Make the collection equal to *other*, in one transaction that writes only what differs."""
         wanted = {make_name(self.name, key): self._encode(key, value) for key, value in other.items()}
         with self._access.writing() as txn:
-            for key, _ in txn.scan(Span(self.name), values=False):
+            for key, _ in txn.scan(Span(self.name), Page, values=False):
                 name = stored_name(self.name, key)
                 if name not in wanted:
                     txn.delete_stored(name)
@@ -303,7 +316,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def clear(self) -> None:
         """Delete all entries, in one transaction."""
         with self._access.writing() as txn:
-            for key, _ in txn.scan(Span(self.name), values=False):
+            for key, _ in txn.scan(Span(self.name), Page, values=False):
                 txn.delete_stored(stored_name(self.name, key))
 
 
@@ -343,6 +356,10 @@ class Collections:
         return Collection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
 
+def _keys(rows: list[Row]) -> Page[Key]:
+    return Page([key for key, _ in rows])
+
+
 def _pairs(other: Any) -> Iterable[tuple[Any, Any]]:
     return ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other  # noqa: SIM118, as dict does
 
@@ -376,8 +393,7 @@ class _Scan(Generic[T]):
 
 class _Keys(_Scan[T], KeysView[Key]):
     def __iter__(self) -> Iterator[Key]:
-        for key, _ in self._of._scan(self._span, self._limit, values=False):  # noqa: SLF001
-            yield key
+        return self._of._scan(self._span, self._limit, _keys, values=False)  # noqa: SLF001
 
     def __contains__(self, key: object) -> bool:
         if self._limit is not None:
@@ -387,14 +403,12 @@ class _Keys(_Scan[T], KeysView[Key]):
 
 class _Values(_Scan[T], ValuesView[T]):
     def __iter__(self) -> Iterator[T]:
-        for key, stored in self._of._scan(self._span, self._limit):  # noqa: SLF001
-            yield self._of._decode(key, stored)  # noqa: SLF001
+        return self._of._scan(self._span, self._limit, self._of._values)  # noqa: SLF001
 
 
 class _Items(_Scan[T], ItemsView[Key, T]):
     def __iter__(self) -> Iterator[tuple[Key, T]]:
-        for key, stored in self._of._scan(self._span, self._limit):  # noqa: SLF001
-            yield key, self._of._decode(key, stored)  # noqa: SLF001
+        return self._of._scan(self._span, self._limit, self._of._items)  # noqa: SLF001
 
     def __contains__(self, item: object) -> bool:
         key, value = cast("tuple[Key, T]", item)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from sqlstate.errors import StoreClosed, TransactionEnded
 from sqlstate.format.names import check_collection
 from sqlstate.proving.entries import Provable
+from sqlstate.sqlite.pages import Pages
 from sqlstate.sqlite.readers import Lease, ended
-from sqlstate.store.access import condition
+from sqlstate.store.access import chunks, condition
 from sqlstate.store.collection import JSON, CollectionView, codec_for
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state, wal
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
+    from sqlstate.store.access import Made
     from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
 
@@ -84,7 +87,7 @@ class Snapshot(Provable):
 class OpenSnapshot:
     """What a Snapshot is the face of: one commit, and the lease on the connection that reads it."""
 
-    __slots__ = ("_ended", "_lease", "_life", "head", "store_id")
+    __slots__ = ("_ended", "_lease", "_life", "_pages", "head", "store_id")
 
     head: Head
     store_id: bytes
@@ -92,6 +95,7 @@ class OpenSnapshot:
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self._life = engine.life
         self._ended = False
+        self._pages = Pages()
         self.store_id = meta.store_id
         self._lease = Lease(engine.readers, "a snapshot")
         try:
@@ -108,9 +112,9 @@ class OpenSnapshot:
         """Return the stored value of an entry, or None."""
         return state.get(self.reader(), name[0], name[2])
 
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order."""
-        return self._rows(lambda connection, rest: state.chunk(connection, rest, values=values), span)
+    def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
+        """Yield what *make* makes of (key, stored value), in order."""
+        return self._rows(chunks(make, values=values), span)
 
     def scan_all(self) -> Iterator[tuple[str, Key, Stored]]:
         """Yield (collection, key, stored value) of every entry, in order."""
@@ -125,6 +129,7 @@ class OpenSnapshot:
     def close(self) -> None:
         """Release the commit, and end its iterators."""
         self._ended = True
+        self._pages.clear()
         self._lease.end()
 
     @property
@@ -138,7 +143,10 @@ class OpenSnapshot:
         return condition(self._life, ended=self._ended)
 
     def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
-        """Yield rows in chunks, each read by a statement that has ended."""
+        """Yield rows, read in chunks, each by a statement that has ended."""
+        return chain.from_iterable(self._read_pages(read, rest))
+
+    def _read_pages(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[list[T]]:
         self._life.check()  # of a store that is closed already, it says so
         left: R | None = rest
         while left is not None:
@@ -148,10 +156,9 @@ class OpenSnapshot:
                 if self._life.closed:
                     raise ended(self._life, "the snapshot") from e
                 raise
-            for row in rows:
-                self._check_open()
-                yield row
-        self._check_open()
+            self._check_open()
+            yield self._life.pages.shown(self._pages.shown(rows))
+            self._check_open()
 
     def _check_open(self) -> None:
         """Raise if what an iterator reads has ended."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from sqlstate.commit.group import GroupCommit
-from sqlstate.store.access import condition, refuse_inside
+from sqlstate.store.access import chunks, condition, refuse_inside
 from sqlstate.store.batch import BatchBlock
 from sqlstate.store.blocks import TransactionBlock, WriteBlock, on_face
 from sqlstate.store.collection import Collections
@@ -25,9 +24,10 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.requests import Future, Request
     from sqlstate.commit.write_context import WriteContext
-    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.recovery.report import RecoveryReport
+    from sqlstate.store.access import Made
     from sqlstate.store.batch import Batch, OpenBatch
     from sqlstate.store.staged import Uncommitted
     from sqlstate.store.transaction import Transaction
@@ -259,13 +259,12 @@ class StoreEntries:
         else:
             self._group.put(name, stored)
 
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order."""
+    def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
+        """Yield what *make* makes of (key, stored value), in order."""
         txn = self._own()
         if txn is not None:
-            yield from txn.scan(span, values=values)
-        else:
-            yield from self._engine.readers.scan(partial(state.chunk, values=values), span)
+            return txn.scan(span, make, values=values)
+        return self._engine.readers.scan(chunks(make, values=values), span)
 
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
+    from sqlstate.store.access import Made
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")
@@ -198,27 +199,25 @@ class OpenTransaction:
         if len(self._buffer) >= BUFFER_ENTRIES:
             self.apply()
 
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order, each as it is when its turn comes.
+    def scan(self, span: Span, make: Made[R], *, values: bool) -> Iterator[R]:
+        """Yield what *make* makes of (key, stored value), in order, each as it is when its turn comes.
 
         An entry put ahead of the scan while it runs may be seen or not.
         """
-        while True:
+        rest: Span | None = span
+        while rest is not None:
             self.apply()
-            keys = state.next_keys(self._connection, span)
+            rows, rest = state.chunk(self._connection, rest, values=values)
             buffer = self._buffer
-            for key in keys:
-                name = stored_name(span.collection, key)
-                # Without values and without writes since, what was read a moment ago still holds.
-                if not values and self._buffer is buffer and name not in buffer:
+            for row in rows:
+                name = stored_name(span.collection, row[0])
+                # Unless it was written since, what was read a moment ago still holds.
+                if self._buffer is buffer and name not in buffer:
                     self._check()
-                    yield key, ""
+                    yield from make([row])
                 elif (stored := self.get_stored(name)) is not None:
-                    yield key, stored
-            if len(keys) < state.KEYS_AT_ONCE:
-                self._check()
-                return
-            span = span.after(keys[-1])
+                    yield from make([(row[0], stored)])
+        self._check()
 
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.sqlite.connection import Connection, Row
 
-KEYS_AT_ONCE = 256
-# A scan reads so many rows by one statement, and a row beyond so many characters or bytes of values.
-ROWS_AT_ONCE = 256
+# A scan reads so many rows by one statement; larger values, one by one.
+ROWS_AT_ONCE = 512
+LARGE_BYTES = 1 << 14
+# One that knows no collection reads a row beyond so many characters or bytes of values.
 BYTES_AT_ONCE = 1 << 20
 _STORED = {str, bytes}
 _KEYS = {int, str, bytes}
@@ -27,6 +28,7 @@ _SPAN_NAMES = 8
 # Up to so many names are placed by counting; for more it is cheaper to read what is there.
 _COUNTED_NAMES = 3
 
+_SMALL = f"iif(octet_length(value) > {LARGE_BYTES}, NULL, value)"
 _GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
 VALUE = "(SELECT ifnull(value, 0) FROM state WHERE collection = ?1 AND key = ?2)"
 """The value of entry (?1, ?2), NULL if there is no such entry, 0 if it has none, as a part of a statement."""
@@ -171,17 +173,36 @@ def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tup
     Raises:
         Damaged: a row is no entry, or the rows are not in order.
     """
-    sql, bound = _scan_sql(span, "value" if values else "''")
+    sql, bound = _scan_sql(span, _SMALL if values else "''")
     most = ROWS_AT_ONCE if span.limit is None else min(ROWS_AT_ONCE, span.limit)
-    rows, cut = connection.chunk(f"{sql} LIMIT ?", [*bound, most], BYTES_AT_ONCE)
-    _check_entries(connection, span.collection, rows)
+    rows: list[Any] = connection.rows(f"{sql} LIMIT {most}", bound)
+    found = len(rows)
+    if not _are_entries(rows):
+        _put_in_large(connection, span.collection, rows)
     left = None if span.limit is None else span.limit - len(rows)
-    if (not cut and len(rows) < ROWS_AT_ONCE) or left == 0:
+    if len(rows) == found < ROWS_AT_ONCE or left == 0:
         return rows, None
     last: Key = rows[-1][0]
     passed = None if span.passed is None else (span.collection, span.passed)
     _check_order(connection, passed, (span.collection, last), reverse=span.reverse)
     return rows, span._replace(passed=last, limit=left)
+
+
+def _put_in_large(connection: Connection, collection: str, rows: list[Any]) -> None:
+    """Put the large values into *rows*, which have None for them; drop what is behind the first BYTES_AT_ONCE of them.
+
+    Raises:
+        Damaged: a row is no entry.
+    """
+    left = BYTES_AT_ONCE
+    for at, (key, small) in enumerate(rows):
+        value = get(connection, collection, key) if small is None and type(key) in _KEYS else small
+        raw_rows.STATE.check((collection, key, value), connection.path)
+        rows[at] = key, value
+        if small is None:
+            left -= len(value or "")
+            if left <= 0:
+                del rows[at + 1 :]
 
 
 def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
@@ -205,14 +226,6 @@ def _check_order(
     if stored_name(*first) < stored_name(*second):
         return
     raise Damaged(f"I1: {connection.path}: the entries are not in order near {reached[0]!r}; restore a backup")
-
-
-def next_keys(connection: Connection, span: Span) -> list[Key]:
-    """Return the first KEYS_AT_ONCE keys in *span*, in order."""
-    sql, bound = _scan_sql(span, "''")
-    rows = connection.rows(f"{sql} LIMIT {KEYS_AT_ONCE}", bound)
-    _check_entries(connection, span.collection, rows)
-    return [key for key, _ in rows]
 
 
 def scan_all(connection: Connection) -> Iterator[Row]:
@@ -243,25 +256,18 @@ def chunk_of_all(
     return rows, last
 
 
-def _check_entries(connection: Connection, collection: str, rows: Sequence[Row]) -> None:
-    """Raise unless each of *rows*, (key, value), is an entry of the collection."""
-    if rows and not _are_entries(*zip(*rows, strict=True)):
-        for key, value in rows:
-            raw_rows.STATE.check((collection, key, value), connection.path)
-
-
 def _check_rows(connection: Connection, rows: Sequence[Row]) -> None:
     """Raise unless each of *rows*, (collection, key, value), is an entry."""
-    if not rows:
-        return
-    collections, *columns = zip(*rows, strict=True)
-    if not (all(map(is_collection, {*collections})) and _are_entries(*columns)):
+    if not (all(map(is_collection, {row[0] for row in rows})) and _are_entries([row[1:] for row in rows])):
         for row in rows:
             raw_rows.STATE.check(row, connection.path)
 
 
-def _are_entries(keys: Sequence[object], values: Sequence[object]) -> bool:
-    """Tell of many rows at once whether they have keys and values: a scan has no time for a call for each."""
+def _are_entries(rows: Sequence[Row]) -> bool:
+    """Return True if all rows have a key and a value. Asked of many at once: a scan has no time for a call for each."""
+    if not rows:
+        return True
+    keys, values = zip(*rows, strict=True)
     right = {*map(type, values)} <= _STORED and {*map(type, keys)} <= _KEYS
     return right and (all(keys) or ("" not in keys and b"" not in keys))  # 0 is a key
 

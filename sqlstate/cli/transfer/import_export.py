@@ -31,6 +31,7 @@ from sqlstate.files.replace import replacing
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
 from sqlstate.format.values import Codec
 from sqlstate.sqlite.connection import Connection
+from sqlstate.sqlite.pages import Page
 from sqlstate.store.access import entries_of
 from sqlstate.store.collection import CollectionView
 from sqlstate.tables.state import Span
@@ -145,7 +146,7 @@ def _rows(view: Snapshot, collections: Sequence[str] | None) -> Iterator[tuple[s
     """Yield the entries of a snapshot; at the end of all of them, compare their number with what the commit says."""
     if collections is not None:
         for name in sorted({check_collection(name) for name in collections}):
-            for key, stored in entries_of(view).scan(Span(name), values=True):
+            for key, stored in entries_of(view).scan(Span(name), Page, values=True):
                 yield name, key, stored
         return
     there = 0
