@@ -560,7 +560,7 @@ def test_trim_removes_the_blocks_that_have_lost_a_commit(long_path: Path) -> Non
         copy = long_path.with_name(f"{seq}.db")
         shutil.copy(long_path, copy)
         with sqlstate.open(copy) as store:
-            connection = store._engine.writer
+            connection = store._engine.write_connection
             connection.begin()
             log_blocks.trim(connection, seq)
             assert connection.value("SELECT count(*) FROM log_blocks") == left

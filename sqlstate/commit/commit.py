@@ -91,7 +91,7 @@ class Commit:
 
     def __init__(self, context: WriteContext, note: str = "", *, begun: tuple[int, Head] | None = None) -> None:
         self._context = context
-        self._connection = context.engine.writer
+        self._connection = context.engine.write_connection
         self._lsn, self.base = context.begin() if begun is None else begun
         self.failure = None
         self.head = None

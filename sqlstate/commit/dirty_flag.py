@@ -68,7 +68,7 @@ class Marking:
 
         Returns whether this handle's last commit is the newest that anybody made.
         """
-        engine, connection = self._engine, self._engine.writer
+        engine, connection = self._engine, self._engine.write_connection
         if engine.journal != "wal" and not engine.opener.main_in_place():  # SQLite would refuse to begin
             what = engine.opener.moved()
             engine.fail(what)
@@ -89,7 +89,7 @@ class Marking:
 
     def _check_schema(self) -> None:
         """Raise if somebody has put something on our tables, or taken something of ours, since this was last asked."""
-        connection = self._engine.writer
+        connection = self._engine.write_connection
         version = connection.value("PRAGMA schema_version")
         if version != self._schema:
             schema.check(connection)
@@ -99,7 +99,7 @@ class Marking:
         """Open the marker, if it is at rest, inside the open transaction."""
         if self._engine.journal != "wal":
             return
-        connection = self._engine.writer
+        connection = self._engine.write_connection
         marker = metadata.read_marker(connection)
         if not marker.open:
             self.renew()
@@ -113,7 +113,7 @@ class Marking:
     def renew(self) -> None:
         """Open the marker with a new nonce, inside the open transaction: whoever saw the old one sees a change."""
         if self._engine.journal == "wal":
-            connection = self._engine.writer
+            connection = self._engine.write_connection
             self._be_at(secrets.token_bytes(fmt.NONCE_BYTES))
             lsn, head = wal.last(connection, self._meta)
             self._notes.begin(self._nonce, Position(lsn, audit.last(connection)[0], head.chain))
@@ -134,7 +134,7 @@ class Marking:
             self._say_moved(seq, chain)
         if engine.journal != "wal":
             return
-        self._seen = engine.writer.data_version()
+        self._seen = engine.write_connection.data_version()
         if not engine.opener.wal_in_place():
             self._rescue(seq, chain if seq else b"")
         if not self._noted(lsn, chain):
@@ -146,7 +146,7 @@ class Marking:
     def _noted(self, lsn: int, chain: bytes) -> bool:
         """Note a commit that is about to be acknowledged; without an LSN, it is not known where the log ends."""
         if not lsn and self._notes.kept:
-            connection = self._engine.writer
+            connection = self._engine.write_connection
             try:
                 lsn, head = wal.last(connection, self._meta)
                 chain, self._audited = head.chain, audit.last(connection)[0]
@@ -198,9 +198,9 @@ class Marking:
     def _rest(self) -> bool:
         engine = self._engine
         with suppress(Busy):  # others write; the last of them does it
-            if metadata.read_marker(engine.writer).open:
+            if metadata.read_marker(engine.write_connection).open:
                 any(self._rested() for _ in range(_ATTEMPTS))
-            is_open = metadata.read_marker(engine.writer).open
+            is_open = metadata.read_marker(engine.write_connection).open
             if not is_open:
                 self._notes.remove()
             return not is_open
@@ -208,7 +208,7 @@ class Marking:
 
     def _rested(self) -> bool:
         """Try it once; False if somebody committed meanwhile."""
-        engine, connection = self._engine, self._engine.writer
+        engine, connection = self._engine, self._engine.write_connection
         lsn = wal.last(connection, self._meta)[0]
         frames, carried = engine.checkpointer.run()
         if carried < frames:
@@ -254,7 +254,7 @@ class Marking:
             engine.fail(what)
             raise CommitOutcomeUnknown(seq, f"{what}, and saving its content failed: {e}", chain) from e
         engine.fail(what)
-        if not safe or metadata.read_marker(engine.writer).open:
+        if not safe or metadata.read_marker(engine.write_connection).open:
             raise CommitOutcomeUnknown(seq, what, chain)
         raise StoreIOError(
             f"{engine.path}: {what}. Everything up to and with {f'commit {seq}' if seq else 'this write'} is in the "

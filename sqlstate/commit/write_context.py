@@ -46,9 +46,9 @@ class WriteContext:
         if self.marking.begin() and self._newest is not None:
             return self._newest
         try:
-            return wal.last(self.engine.writer, self.meta)
+            return wal.last(self.engine.write_connection, self.meta)
         except BaseException:
-            self.engine.writer.rollback()
+            self.engine.write_connection.rollback()
             raise
 
     def commit(self, head: Head, lsn: int, transactions: int = 1) -> None:
@@ -66,7 +66,7 @@ class WriteContext:
             self.engine.commit(head.seq, head.chain)
         except StoreFull:
             # Without SQLite's WAL, cutting the file off comes after the commit, and can fail.
-            if self.engine.journal == "wal" or wal.last(self.engine.writer, self.meta)[1] != head:
+            if self.engine.journal == "wal" or wal.last(self.engine.write_connection, self.meta)[1] != head:
                 raise
         self._newest = lsn, head
         self.engine.counters.committed(transactions)
@@ -92,7 +92,7 @@ class WriteContext:
             raise
         except BaseException as e:
             # The transaction was open before: that it is not any more means that COMMIT was done.
-            if self.engine.usable and not self.engine.writer.in_transaction():
+            if self.engine.usable and not self.engine.write_connection.in_transaction():
                 e.add_note(f"sqlstate: {what} was done before this exception, and is durable")
             raise
 

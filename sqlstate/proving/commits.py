@@ -203,7 +203,7 @@ def extend(writer: WriteContext) -> int:
     if not rows:
         return 0
     with engine.writing():
-        connection = engine.writer
+        connection = engine.write_connection
         writer.marking.begin()
         rows = log_blocks.append(connection, rows)
         if rows:

@@ -92,7 +92,7 @@ def _recovered(
     writer: WriteContext, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
 ) -> RecoveryReport:
     """Do what is due, in one SQLite transaction; then remove *orphans*."""
-    engine, connection = writer.engine, writer.engine.writer
+    engine, connection = writer.engine, writer.engine.write_connection
     connection.begin()
     try:
         if not report.clean and _is_told(connection, found):
@@ -133,7 +133,7 @@ def _begin_anew(writer: WriteContext) -> None:
     """Empty SQLite's WAL once damage was accepted: what is damaged in it must not be found again after a crash."""
     if writer.engine.journal == "wal" and writer.marking.rest():
         with suppress(Busy, StoreFull):
-            writer.engine.writer.checkpoint("truncate")
+            writer.engine.write_connection.checkpoint("truncate")
 
 
 def _is_told(connection: Connection, found: Inspection) -> bool:
@@ -150,7 +150,7 @@ def _is_told(connection: Connection, found: Inspection) -> bool:
 
 def _compared(writer: WriteContext, found: Inspection, report: RecoveryReport) -> RecoveryReport:
     """Compare what SQLite recovered with what it should have."""
-    engine, connection = writer.engine, writer.engine.writer
+    engine, connection = writer.engine, writer.engine.write_connection
     with connection.one_state():
         head = wal.last(connection, writer.meta)[1]
         report = replace(report, after=head)
@@ -193,7 +193,7 @@ def _dead(engine: Engine) -> list[int]:
     path = engine.real_path
     alive: dict[bytes, bool] = {}
     found = []
-    for txn, session in staged.sessions(engine.writer):
+    for txn, session in staged.sessions(engine.write_connection):
         if session not in alive:
             alive[session] = sessions.session_alive(path, session)
         if not alive[session]:
@@ -203,7 +203,7 @@ def _dead(engine: Engine) -> list[int]:
 
 def _roll_back(writer: WriteContext) -> tuple[int, ...]:
     """Write ROLLBACK for the staged transactions of dead sessions, inside the open transaction."""
-    connection = writer.engine.writer
+    connection = writer.engine.write_connection
     lsn = wal.last(connection, writer.meta)[0]
     dead = _dead(writer.engine)
     for lsn_, txn in enumerate(dead, lsn + 1):
@@ -214,7 +214,7 @@ def _roll_back(writer: WriteContext) -> tuple[int, ...]:
 
 
 def _note(writer: WriteContext, report: RecoveryReport, how: Recover) -> int:
-    connection = writer.engine.writer
+    connection = writer.engine.write_connection
     detail = report.as_dict()
     detail["how"] = how
     detail["evidence"] = [paths.as_text(os.path.basename(path)) for path in report.evidence]

@@ -97,8 +97,8 @@ class Engine:
 
     def connect(self) -> None:
         """Open the writing connection. `header` was looked at before: SQLite may change a file by reading it."""
-        self.writer = self.opener.open()
-        self.checkpointer = Checkpointer(self.writer, self.files, self.readers, self.counters, self.life)
+        self.write_connection = self.opener.open()
+        self.checkpointer = Checkpointer(self.write_connection, self.files, self.readers, self.counters, self.life)
         _engines.add(self)
 
     def settle(self) -> None:
@@ -110,24 +110,24 @@ class Engine:
         """
         if self.opener.frozen is not None:
             self.journal = "wal"
-            settings.apply(self.writer, "wal", read_only=True)
+            settings.apply(self.write_connection, "wal", read_only=True)
             return
-        actual = str(self.writer.value("PRAGMA journal_mode"))
+        actual = str(self.write_connection.value("PRAGMA journal_mode"))
         if actual not in settings.SYNCHRONOUS:
             raise InvalidOption(f"{self.path} has journal mode {actual!r}; use SQLite to set it to 'wal' or 'delete'")
         self.journal = "wal" if actual == "wal" else "delete"
-        settings.apply(self.writer, self.journal, read_only=self.read_only)
+        settings.apply(self.write_connection, self.journal, read_only=self.read_only)
         if self.journal == "wal" and not self.read_only:
-            self.writer.on_commit(self.checkpointer.seen_wal)
+            self.write_connection.on_commit(self.checkpointer.seen_wal)
             self.opener.wal_in_place()
         self.readers.journal = self.checkpointer.journal = self.journal
         self.recovered_frames = 0
         if self.journal == "wal":
             with suppress(ReadOnly):  # SQLite does not count for who may not write; nothing is compared then
-                self.recovered_frames = self.writer.checkpoint("count")[0]
+                self.recovered_frames = self.write_connection.checkpoint("count")[0]
         if (
             self.journal == "wal"
-            and self.writer.value("PRAGMA user_version") is not None
+            and self.write_connection.value("PRAGMA user_version") is not None
             and not self.files.has("-wal")
         ):
             # SQLite swallows an error of the change, and goes on with a rollback journal.
@@ -188,8 +188,8 @@ class Engine:
 
     def tidy_writer(self) -> None:
         """Undo what a block left in the writing connection that was cut short, and is over."""
-        if self.writer.in_transaction() and self.usable:
-            self.writer.rollback()
+        if self.write_connection.in_transaction() and self.usable:
+            self.write_connection.rollback()
 
     def commit(self, seq: int, chain: bytes) -> None:
         """Commit the open transaction, which makes commit *seq* with *chain*, and checkpoint when that is due.
@@ -201,7 +201,7 @@ class Engine:
             StoreIOError: the commit is durable, the checkpoint failed; the handle refuses further work.
         """
         try:
-            self.writer.commit()
+            self.write_connection.commit()
         except StoreFull:
             self.checkpointer.make_room()
             raise
@@ -226,7 +226,7 @@ class Engine:
                 work.
         """
         try:
-            self.writer.commit()
+            self.write_connection.commit()
         except StoreFull:
             self.checkpointer.make_room()
             raise
@@ -241,9 +241,9 @@ class Engine:
 
     def disconnect(self) -> None:
         """Close the writing connection, so that connect() can begin again."""
-        if hasattr(self, "writer"):
-            self.opener.close(self.writer)
-            del self.writer, self.checkpointer
+        if hasattr(self, "write_connection"):
+            self.opener.close(self.write_connection)
+            del self.write_connection, self.checkpointer
         self.opener.begin_anew()
 
     def close(self, last: Callable[[], bool] | None = None) -> None:
@@ -281,7 +281,7 @@ class Engine:
     def _fail(self, failure: str) -> None:
         self.life.failure = failure
         with suppress(StoreError):
-            self.writer.rollback()
+            self.write_connection.rollback()
 
     def _wait_for_writer(self, over: Over) -> None:
         if self.writer_lock.owner == threading.get_ident():
@@ -297,19 +297,19 @@ class Engine:
             before_turn()
 
     def _close_writer(self, last: Callable[[], bool] | None) -> None:
-        writer = getattr(self, "writer", None)
-        if writer is None or writer.closed:
+        connection = getattr(self, "write_connection", None)
+        if connection is None or connection.closed:
             return
         moved = ""
         try:
             with suppress(StoreError) if self.life.failure else nullcontext():
-                writer.rollback()
+                connection.rollback()
             if not self.life.failure and not self.opener.main_in_place():
                 moved = self.opener.moved()
             if last is not None and not self.life.failure:
                 self.opener.foldable = last()
         finally:
-            self.opener.close(writer)
+            self.opener.close(connection)
         if moved:
             raise StoreIOError(
                 f"{self.path}: {moved}. What was committed is in that file, and nowhere else; if it was removed, it "

@@ -134,7 +134,7 @@ class OpenBatch:
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as the batch left them."""
         self._carry()
-        return state.collections(self._engine.writer)
+        return state.collections(self._engine.write_connection)
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -143,7 +143,7 @@ class OpenBatch:
             return self._puts[name]
         commit = self._current()
         if commit is None:
-            return state.get(self._engine.writer, name[0], name[2])
+            return state.get(self._engine.write_connection, name[0], name[2])
         return commit.get(name)
 
     def put_stored(self, name: Name, stored: Stored) -> None:
@@ -158,7 +158,7 @@ class OpenBatch:
         """Yield (key, stored value) in order, each as it is when its turn comes."""
         while True:
             self._carry()
-            keys = state.next_keys(self._engine.writer, span)
+            keys = state.next_keys(self._engine.write_connection, span)
             for key in keys:
                 stored = self.get_stored(stored_name(span.collection, key))
                 if stored is not None:
@@ -171,7 +171,7 @@ class OpenBatch:
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         self._carry()
-        connection = self._engine.writer
+        connection = self._engine.write_connection
         return tree.count(connection, start, stop)
 
     def run(self, work: Callable[[OpenTransaction], R]) -> R:

@@ -105,7 +105,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             meta = _connect(engine, journal, found, recover)
         _check_end(engine, meta)
         if engine.journal != meta.journal and not read_only:
-            settings.set_journal(engine.writer, meta.journal)
+            settings.set_journal(engine.write_connection, meta.journal)
             engine.settle()
         writer = WriteContext(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
@@ -160,17 +160,17 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
             engine.settle()
         except (CannotOpen, ReadOnly, StoreFull) as e:
             _freeze(engine, e)
-    is_store = migrate.check_header(engine.writer)
-    if not is_store or migrate.pending(engine.writer, migrate.shipped()):
+    is_store = migrate.check_header(engine.write_connection)
+    if not is_store or migrate.pending(engine.write_connection, migrate.shipped()):
         if is_store:
-            recovery.admit_connected(engine, found, read_meta(engine.writer).store_id, recover)
+            recovery.admit_connected(engine, found, read_meta(engine.write_connection).store_id, recover)
         _migrate(engine, journal)
-    schema.check_tables(engine.writer)
-    meta = metadata.read(engine.writer)
+    schema.check_tables(engine.write_connection)
+    meta = metadata.read(engine.write_connection)
     if (
         engine.opener.frozen is not None
         and not engine.opener.frozen.has_wal
-        and metadata.read_marker(engine.writer).open
+        and metadata.read_marker(engine.write_connection).open
     ):
         found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
         damage.admit(engine, found, "refuse")
@@ -243,13 +243,13 @@ def _is_suspect(engine: Engine, meta: Meta, found: Inspection) -> bool:
     """Tell whether the marker is open where there was no -wal to look at: it is lost, or somebody just came."""
     if meta.journal != "wal" or found.shared or found.marker is not None or found.damage:
         return False
-    return metadata.read_marker(engine.writer).open
+    return metadata.read_marker(engine.write_connection).open
 
 
 def _check_end(engine: Engine, meta: Meta) -> None:
     """Raise if the log of a store that was closed ends with another record than when it was closed (I11)."""
-    with engine.writer.one_state():
-        marker, lsn = metadata.read_marker(engine.writer), wal.last(engine.writer, meta)[0]
+    with engine.write_connection.one_state():
+        marker, lsn = metadata.read_marker(engine.write_connection), wal.last(engine.write_connection, meta)[0]
     if not marker.open and marker.lsn and marker.lsn != lsn:
         raise Damaged(
             f"I11: {engine.path}: the store was closed with record {marker.lsn}, and its log ends with record {lsn}: "
@@ -284,7 +284,7 @@ def _migrate(engine: Engine, journal: Journal) -> None:
     if engine.read_only:
         raise ReadOnly(f"{engine.path} must be migrated before this version can read it; open it for writing once")
     at = now()
-    writer = engine.writer
+    writer = engine.write_connection
     writer.begin()
     try:
         is_store = migrate.check_header(writer)

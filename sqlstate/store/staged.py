@@ -190,7 +190,7 @@ class Session:
         """
         with self._engine.writing():
             self._live()
-            connection, writer = self._engine.writer, self._writer
+            connection, writer = self._engine.write_connection, self._writer
             writer.marking.begin()
             session = self._session_of(txn)
             if self._is_alive(session):
@@ -228,8 +228,8 @@ class Session:
             with self._engine.writing():
                 commit = Commit(writer)
                 self._session_of(txn)
-                records = _uncommitted(self._engine.writer, txn).records
-                staged.check(self._engine.writer, records)
+                records = _uncommitted(self._engine.write_connection, txn).records
+                staged.check(self._engine.write_connection, records)
                 values = self._net(records)
                 commit.apply_staged(records, values)
                 head = commit.finish()
@@ -241,7 +241,7 @@ class Session:
             raise
 
     def _append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
-        writer = self._engine.writer
+        writer = self._engine.write_connection
         last, head = self._writer.begin()
         record = Record(last + 1, last + 1 if txn is None else txn, kind, self._id)
         if txn is None:
@@ -266,7 +266,7 @@ class Session:
 
     def _before(self, txn: int, name: Name, connection: Connection | None = None) -> Stored | None:
         """Return the entry's value as the staged transaction sees it (I8)."""
-        connection = connection or self._engine.writer
+        connection = connection or self._engine.write_connection
         staged = wal.staged_value(connection, txn, name[0], name[2])
         return state.get(connection, name[0], name[2]) if staged is None else staged[0]
 
@@ -279,7 +279,7 @@ class Session:
             assert record.collection is not None and record.key is not None  # noqa: S101, PT018
             name = stored_name(record.collection, record.key)
             if name not in values:
-                actual = state.get(self._engine.writer, name[0], name[2])
+                actual = state.get(self._engine.write_connection, name[0], name[2])
                 if not same(actual, record.before):
                     raise Conflict(name[0], name[2], _shown(record.before), _shown(actual))
             values[name] = record.value
@@ -297,7 +297,7 @@ class Session:
 
     def _session_of(self, txn: int, connection: Connection | None = None) -> bytes:
         """Return the session that has a staged transaction that has not ended (I7)."""
-        session = staged.session_of(connection or self._engine.writer, txn) if type(txn) is int else None
+        session = staged.session_of(connection or self._engine.write_connection, txn) if type(txn) is int else None
         if session is None:
             raise InvalidRecord(f"{txn!r} is not a staged transaction, or it has ended; uncommitted() lists them")
         return session

@@ -167,7 +167,7 @@ class OpenTransaction:
         self._shared = commit.transactions > 0  # with others, who must not be undone with this one
         self._outer: Mark | None = None  # before the first write of a shared one that reached the tables
         self._life = writer.engine.life
-        self._connection = writer.engine.writer
+        self._connection = writer.engine.write_connection
         self._buffer: dict[Name, Stored | None] = {}
         self._bytes = 0
         self._carried = 0  # writes that reached the tables

@@ -162,8 +162,8 @@ class Upkeep:
         engine = self._engine
         with engine.writing():
             self._writer.marking.begin()
-            head = wal.last(engine.writer, self._meta)[1]
-            number = audit.append(engine.writer, self._meta.store_id, head, now(), (kind, detail))
+            head = wal.last(engine.write_connection, self._meta)[1]
+            number = audit.append(engine.write_connection, self._meta.store_id, head, now(), (kind, detail))
             self._writer.commit_other(f"audit entry {number}")
         return number
 

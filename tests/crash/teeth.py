@@ -154,7 +154,7 @@ TEETH: Final = (
         (
             Edit(
                 "sqlite/engine",
-                "            self.writer.commit()\n        except StoreFull:\n"
+                "            self.write_connection.commit()\n        except StoreFull:\n"
                 "            self.checkpointer.make_room()\n            raise\n"
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
                 "            pass\n        except StoreFull:\n"
@@ -163,12 +163,13 @@ TEETH: Final = (
             ),
             Edit(
                 "sqlite/engine",
-                "                writer.rollback()\n",
-                '                writer.run("COMMIT") if writer.in_transaction() else None\n',
+                "                connection.rollback()\n",
+                '                connection.run("COMMIT") if connection.in_transaction() else None\n',
             ),
             Edit(
                 "sqlite/engine",
-                "        if self.writer.in_transaction() and self.usable:\n            self.writer.rollback()\n",
+                "        if self.write_connection.in_transaction() and self.usable:\n"
+                "            self.write_connection.rollback()\n",
                 "        pass\n",
             ),
             Edit(
@@ -184,8 +185,8 @@ TEETH: Final = (
         (
             Edit(
                 "store/staged",
-                "        writer = self._engine.writer\n        last, head = self._writer.begin()\n",
-                "        writer = self._engine.writer\n"
+                "        writer = self._engine.write_connection\n        last, head = self._writer.begin()\n",
+                "        writer = self._engine.write_connection\n"
                 '        writer.run(f"PRAGMA synchronous={int(kind is not Kind.PUT) * 2}")\n'
                 "        last, head = self._writer.begin()\n",
             ),

@@ -312,7 +312,7 @@ class Server:
 
     def spill(self, collection: str, entries: int) -> None:
         """Begin a transaction that SQLite writes to its files before its COMMIT, and leave it open."""
-        self.store._engine.writer.run("PRAGMA cache_size=1")
+        self.store._engine.write_connection.run("PRAGMA cache_size=1")
         txn = self.blocks.enter_context(self.store.transaction())
         for key in range(entries):
             txn.put(collection, key, "x" * 3000)
@@ -327,7 +327,7 @@ class Server:
         self.blocks.close()
 
     def checkpoint(self) -> list[int]:
-        return list(self.store._engine.writer.checkpoint())
+        return list(self.store._engine.write_connection.checkpoint())
 
     def fork(self, close: bool) -> int:
         """Let the child of a fork end as Python ends, after it closed the store if so asked; return its status."""
