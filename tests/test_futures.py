@@ -607,7 +607,7 @@ def test_a_thread_that_has_the_connection_leaves_callbacks_to_the_store_s_own(st
     request = requests.FutureCall(add, "", future)
     request.begin()
     store._group.committer.answers.add([request])
-    with store._engine.writing():
+    with store._group.writing():
         store._group.committer.answers.have_told()
         assert future.result(PATIENCE) is None
     store.barrier()

@@ -167,7 +167,7 @@ def test_scans_and_snapshots_that_are_dropped_in_the_middle_pin_nothing(store: s
         del scan, view, inner
     gc.collect()
     store["c"]["new"] = 1
-    with store._engine.writing():
+    with store._group.writing():
         frames, carried = store._engine.checkpointer.run()
     assert frames == carried
     assert store._engine.readers.lent == []

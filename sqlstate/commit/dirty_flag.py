@@ -174,13 +174,16 @@ class Marking:
     def rest(self) -> bool:
         """Put the marker to rest, before the handle is closed, if the main file can be made complete.
 
-        Returns whether it is at rest: then SQLite may remove its -wal.
+        The caller holds the writer lock. Returns whether it is at rest: then SQLite may remove its -wal.
 
         Raises:
             StoreFull: there is no room to move SQLite's WAL into the main file; nothing is lost.
             StoreIOError: another error while that was done; nothing is lost either.
         """
         engine = self._engine
+        if engine.life.failure or not engine.connected:
+            return False
+        engine.write_connection.rollback()  # of a block that was cut short
         if engine.journal != "wal":
             return True
         if engine.read_only or self.recovery_due:

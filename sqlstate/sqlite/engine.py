@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from sqlstate.errors import (
     Busy,
@@ -21,7 +21,6 @@ from sqlstate.errors import (
 )
 from sqlstate.files import paths
 from sqlstate.sqlite import main_file, settings
-from sqlstate.sqlite.blocks import Block
 from sqlstate.sqlite.checkpoints import Checkpointer
 from sqlstate.sqlite.connection import Journal, OutcomeUnknown
 from sqlstate.sqlite.counters import Counting
@@ -36,8 +35,6 @@ from sqlstate.sqlite.sidecars import StoreFiles
 from sqlstate.sqlite.writer_lock import WriterLock, thread_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.overlay import Pages
 
@@ -79,8 +76,6 @@ class Engine:
         self.timeout = timeout
         self.vfs = vfs
         self.writer_lock = WriterLock()
-        self.before_turn: weakref.WeakMethod[Callable[[], None]] | None = None
-        """What commits a transaction that one block left open for the next, before anybody else may write."""
         self.real_path = os.path.realpath(self.path)  # SQLite names the files beside it after what a link leads to
         self.files = StoreFiles(self.real_path, vfs, timeout)
         # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
@@ -150,16 +145,11 @@ class Engine:
         """Whether life.check() would pass."""
         return self.life.usable
 
-    def writing(self) -> Writing:
-        """Return a block that has the writing connection for itself, among the threads of this process."""
-        return Writing(self)
-
-    def lock_writer(self, over: Over, *, joining: bool = False) -> None:
-        """Wait until no other block uses the writing connection; what one left behind that was cut short is undone.
+    def lock_writer(self, over: Over) -> None:
+        """Wait for the writer lock of this handle. A transaction that the block before left open is left as it is.
 
         Args:
             over: of the block that wants it.
-            joining: leave a transaction open that another block left for this one to go on with.
 
         Raises:
             Busy: another thread had it for the whole timeout.
@@ -169,15 +159,26 @@ class Engine:
         self.life.check_writable()
         if self.readers.gone:  # in a store without SQLite's WAL they would keep the commit waiting
             self.readers.reclaim()
-        self._wait_for_writer(over)
+        self.wait_for_writer(over)
         try:
             self.life.check()  # it may have been closed, or failed, while this thread waited
-            if not joining:
-                self._finish_what_is_open()
-                self.tidy_writer()
         except BaseException:
             self.writer_lock.release(over)
             raise
+
+    def wait_for_writer(self, over: Over) -> None:
+        """Wait for the writer lock of this handle, even if it was closed or has failed.
+
+        Raises:
+            Busy: another thread had it for the whole timeout.
+            StoreUnusable: this thread has a transaction open.
+        """
+        if self.writer_lock.owner == threading.get_ident():
+            raise StoreUnusable(
+                f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
+            )
+        if not self.writer_lock.acquire(over, self.timeout):
+            raise Busy(self.busy_message())
 
     def busy_message(self) -> str:
         """Return what to say of a writer's lock that another thread had for the whole timeout."""
@@ -246,28 +247,44 @@ class Engine:
             del self.write_connection, self.checkpointer
         self.opener.begin_anew()
 
-    def close(self, last: Callable[[], bool] | None = None) -> None:
-        """Close all connections. The store is one file afterwards if nobody else has it open.
+    def stop(self) -> None:
+        """Refuse all further work, and close the connections that read: what runs on them is interrupted.
 
-        What threads read at this moment is cut short, and snapshots and scans end. If it is interrupted, calling it
-        again goes on.
+        The caller holds the writer lock. Calling it again goes on where it was interrupted.
+        """
+        self.life.closed = True
+        self._wake_watchers()
+        self.readers.end(max(1.0, self.timeout))
+
+    def close(self, *, fold: bool = False) -> StoreIOError | None:
+        """Close the writing connection, after stop(). Twice does nothing.
 
         Args:
-            last: called before the writing connection is closed, unless the handle failed; tells whether SQLite
-                may fold its WAL into the file and remove it. Without it, SQLite may not.
+            fold: let SQLite move its WAL into the file and remove it, if nobody else has the file open.
 
-        Raises:
-            Busy: a transaction of another thread was open for the whole timeout.
-            StoreUnusable: this thread has a transaction open.
-            StoreError: what *last* raised; the connections are closed all the same.
+        Returns an error to raise if the path no longer leads to the file, None if it does.
         """
-        if self.life.forked:
-            return
-        with _Closing(self):
-            self.life.closed = True
-            self._wake_watchers()
-            self.readers.end(max(1.0, self.timeout))
-            self._close_writer(last)
+        if self.life.forked or not self.connected:
+            return None
+        lost = None
+        try:
+            if self.life.failure:
+                with suppress(StoreError):
+                    self.write_connection.rollback()
+            elif not self.opener.main_in_place():
+                lost = StoreIOError(
+                    f"{self.path}: {self.opener.moved()}. What was committed is in that file, and nowhere else; if it "
+                    "was removed, it is gone"
+                )
+            self.opener.foldable = fold
+        finally:
+            self.opener.close(self.write_connection)
+        return lost
+
+    @property
+    def connected(self) -> bool:
+        """Whether the writing connection is open."""
+        return hasattr(self, "write_connection") and not self.write_connection.closed
 
     def look(self) -> None:
         """Take the header of the file as it is now."""
@@ -283,86 +300,9 @@ class Engine:
         with suppress(StoreError):
             self.write_connection.rollback()
 
-    def _wait_for_writer(self, over: Over) -> None:
-        if self.writer_lock.owner == threading.get_ident():
-            raise StoreUnusable(
-                f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
-            )
-        if not self.writer_lock.acquire(over, self.timeout):
-            raise Busy(self.busy_message())
-
-    def _finish_what_is_open(self) -> None:
-        before_turn = None if self.before_turn is None else self.before_turn()
-        if before_turn is not None:
-            before_turn()
-
-    def _close_writer(self, last: Callable[[], bool] | None) -> None:
-        connection = getattr(self, "write_connection", None)
-        if connection is None or connection.closed:
-            return
-        moved = ""
-        try:
-            with suppress(StoreError) if self.life.failure else nullcontext():
-                connection.rollback()
-            if not self.life.failure and not self.opener.main_in_place():
-                moved = self.opener.moved()
-            if last is not None and not self.life.failure:
-                self.opener.foldable = last()
-        finally:
-            self.opener.close(connection)
-        if moved:
-            raise StoreIOError(
-                f"{self.path}: {moved}. What was committed is in that file, and nowhere else; if it was removed, it "
-                "is gone"
-            )
-
     def _wake_watchers(self) -> None:
         for watcher in list(self.watchers):  # others come and go meanwhile
             watcher.set()
-
-
-class Writing(Block):
-    """A block that has the writing connection for itself. Whatever is raised in it, no transaction stays behind."""
-
-    __slots__ = ("_engine",)
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__()
-        self._engine = engine
-
-    def enter(self) -> None:
-        """Wait for it. Raises as Engine.lock_writer()."""
-        self._engine.lock_writer(self.over)
-
-    def leave(self, *_: Any) -> None:
-        """Undo what is open, and let the next have it."""
-        try:
-            self._engine.tidy_writer()
-        finally:
-            self._engine.writer_lock.release(self.over)
-
-
-class _Closing(Block):
-    """A block that has the writing connection to close it."""
-
-    __slots__ = ("_engine",)
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__()
-        self._engine = engine
-
-    def enter(self) -> None:
-        engine = self._engine
-        engine._wait_for_writer(self.over)  # noqa: SLF001, one module
-        try:
-            if engine.usable:
-                engine._finish_what_is_open()  # noqa: SLF001
-        except BaseException:
-            engine.writer_lock.release(self.over)
-            raise
-
-    def leave(self, *_: Any) -> None:
-        self._engine.writer_lock.release(self.over)
 
 
 _opening = threading.Lock()

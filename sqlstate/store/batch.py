@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
@@ -265,17 +266,18 @@ class OpenBatch:
 class BatchBlock(Block):
     """A block that is a batch."""
 
-    __slots__ = ("_batch", "_writer")
+    __slots__ = ("_batch", "_group", "_writer")
 
-    def __init__(self, writer: WriteContext) -> None:
+    def __init__(self, group: GroupCommit[Any]) -> None:
         super().__init__()
-        self._writer = writer
+        self._group = group
+        self._writer = group.context
 
     def enter(self) -> Batch:
         """Wait for the writing connection."""
         writer = self._writer
         writer.nothing_made()
-        writer.engine.lock_writer(self.over)
+        self._group.lock_writer(self.over)
         try:
             self._batch = OpenBatch(writer, self.over)
             writer.own.enter(self._batch, self.over)
@@ -299,10 +301,7 @@ class BatchBlock(Block):
                 writer.own.leave(self.over)
                 self._batch.end(keep=kind is None)
             finally:
-                try:
-                    writer.engine.tidy_writer()
-                finally:
-                    writer.engine.writer_lock.release(self.over)
+                self._group.unlock_writer(self.over)
         except BaseException as e:
             writer.tell(e)
             raise

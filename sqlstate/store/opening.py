@@ -111,6 +111,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         report = recovery.recover(writer, found, recover, evidence)
         engine.opener.check_unchanged()
     except BaseException:
+        engine.stop()
         engine.close()
         raise
     return Store(writer, report, (group_size if mode == "group" else 1, group_wait))

@@ -21,7 +21,7 @@ from sqlstate.tables import audit, staged, state, wal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlstate.commit.write_context import WriteContext
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
@@ -143,9 +143,10 @@ class WriteAheadLog:
 class Session:
     """What a WriteAheadLog is the face of: a handle's right to the staged transactions that it began or resumed."""
 
-    def __init__(self, writer: WriteContext) -> None:
-        self._writer = writer
-        self._engine = writer.engine
+    def __init__(self, group: GroupCommit[Any]) -> None:
+        self._group = group
+        self._writer = group.context
+        self._engine = group.context.engine
         self._id = secrets.token_bytes(fmt.SESSION_BYTES)
         self._file: SessionFile | None = None
 
@@ -156,7 +157,7 @@ class Session:
 
     def append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
         """Append one record whose parts fit its kind, durably; *txn* is None for a BEGIN."""
-        with self._engine.writing():
+        with self._group.writing():
             if txn is None:
                 self._live()
             return self._append(kind, txn, name, stored, note)
@@ -188,7 +189,7 @@ class Session:
             Busy, StoreFull, ReadOnly: as for a transaction.
             StoreIOError: it may have been done or not; the handle refuses further work.
         """
-        with self._engine.writing():
+        with self._group.writing():
             self._live()
             connection, writer = self._engine.write_connection, self._writer
             writer.marking.begin()
@@ -225,7 +226,7 @@ class Session:
         writer = self._writer
         writer.nothing_made()
         try:
-            with self._engine.writing():
+            with self._group.writing():
                 commit = Commit(writer)
                 self._session_of(txn)
                 records = _uncommitted(self._engine.write_connection, txn).records

@@ -162,9 +162,10 @@ TEETH: Final = (
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
             ),
             Edit(
-                "sqlite/engine",
-                "                connection.rollback()\n",
-                '                connection.run("COMMIT") if connection.in_transaction() else None\n',
+                "commit/dirty_flag",
+                "        engine.write_connection.rollback()  # of a block that was cut short\n",
+                "        connection = engine.write_connection\n"
+                '        connection.run("COMMIT") if connection.in_transaction() else None\n',
             ),
             Edit(
                 "sqlite/engine",
