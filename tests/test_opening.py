@@ -530,7 +530,7 @@ REFUSALS = {
         _changed("UPDATE meta SET value = '0123456789abcdef' WHERE name = 'store_id'"), sqlstate.Damaged, "meta"
     ),
     "no marker": Refusal(
-        _changed("DELETE FROM meta WHERE name = 'marker'"), sqlstate.Damaged, "marker in the table meta is missing"
+        _changed("DELETE FROM meta WHERE name = 'marker'"), sqlstate.Damaged, "row marker of the table meta is missing"
     ),
     "no time of making": Refusal(_changed("DELETE FROM meta WHERE name = 'created'"), sqlstate.Damaged, "meta"),
     "a time of making that is a number": Refusal(

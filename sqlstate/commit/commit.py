@@ -302,7 +302,7 @@ class Commit:
         Raises:
             Busy, StoreFull, Damaged: nothing was changed.
             CommitOutcomeUnknown: the commit may or may not be there.
-            StoreIOError: as Engine.commit() and Marking.committed().
+            StoreIOError: as Engine.commit() and FlagKeeper.after_commit().
         """
         base = self.base
         try:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from sqlstate.commit.dirty_flag import Marking
+from sqlstate.commit.dirty_flag import FlagKeeper
 from sqlstate.commit.node_cache import UNKNOWN, NodeCache
 from sqlstate.commit.open_blocks import OpenBlocks
 from sqlstate.errors import StoreError, StoreFull
@@ -26,12 +26,12 @@ class WriteContext:
         meta: the store's facts.
     """
 
-    __slots__ = ("_made", "_newest", "engine", "marking", "meta", "node_cache", "own")
+    __slots__ = ("_made", "_newest", "dirty_flag", "engine", "meta", "node_cache", "own")
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self.engine = engine
         self.meta = meta
-        self.marking = Marking(engine, meta)
+        self.dirty_flag = FlagKeeper(engine, meta)
         self.node_cache = NodeCache()
         self.own = OpenBlocks()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
@@ -43,7 +43,7 @@ class WriteContext:
         Raises:
             Busy: another process held the writer's lock for the whole timeout.
         """
-        if self.marking.begin() and self._newest is not None:
+        if self.dirty_flag.begin() and self._newest is not None:
             return self._newest
         try:
             return wal.last(self.engine.write_connection, self.meta)
@@ -58,7 +58,7 @@ class WriteContext:
 
         Raises:
             Busy, StoreFull: nothing was committed.
-            CommitOutcomeUnknown, StoreIOError: as Engine.commit() and Marking.committed().
+            CommitOutcomeUnknown, StoreIOError: as Engine.commit() and FlagKeeper.after_commit().
         """
         self._newest = None
         self._made[get_ident()] = head
@@ -70,7 +70,7 @@ class WriteContext:
                 raise
         self._newest = lsn, head
         self.engine.counters.committed(transactions)
-        self.marking.committed(head.seq, head.chain, lsn)
+        self.dirty_flag.after_commit(head.seq, head.chain, lsn)
 
     def commit_other(self, what: str, newest: tuple[int, Head] | None = None) -> None:
         """Commit the open transaction durably; it makes no numbered commit: *what* says what it makes instead.
@@ -80,13 +80,13 @@ class WriteContext:
 
         Raises:
             Busy, StoreFull: nothing was committed.
-            StoreIOError: as Engine.commit_other() and Marking.committed().
+            StoreIOError: as Engine.commit_other() and FlagKeeper.after_commit().
         """
         self._newest = None
         try:
             self.engine.commit_other(what)
             lsn, head = newest or (0, None)
-            self.marking.committed(chain=b"" if head is None else head.chain, lsn=lsn)
+            self.dirty_flag.after_commit(chain=b"" if head is None else head.chain, lsn=lsn)
             self._newest = newest
         except StoreError:
             raise

@@ -203,7 +203,7 @@ def extend(group: GroupCommit[Any]) -> int:
     if not rows:
         return 0
     with group.writing():
-        context.marking.begin()
+        context.dirty_flag.begin()
         rows = log_blocks.append(engine.write_connection, rows)
         if rows:
             context.commit_other(f"log block {rows[-1][0]}")

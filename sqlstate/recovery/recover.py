@@ -84,7 +84,7 @@ def _recovered_if_room(
         with suppress(StoreFull):
             return _recovered(writer, found, report, how, orphans)
         writer.engine.checkpointer.make_room()
-    writer.marking.recovery_due = True
+    writer.dirty_flag.recovery_due = True
     return replace(report, due=True)
 
 
@@ -97,7 +97,7 @@ def _recovered(
     try:
         if not report.clean and _is_told(connection, found):
             report = replace(report, shared=True)  # somebody else was faster, and has recovered
-        writer.marking.ensure_open()
+        writer.dirty_flag.ensure_dirty()
         if report.damage:  # the main file may hold blocks of commits that are lost
             log_blocks.trim(connection, wal.last(connection, writer.meta)[1].seq)
         rolled_back = () if how == "resume" else _roll_back(writer)
@@ -113,7 +113,7 @@ def _recovered(
         if crashed or rolled_back or removed:
             report = replace(report, entry=_note(writer, report, how))
         if crashed:
-            writer.marking.renew()
+            writer.dirty_flag.renew()
         if report.entry is None:
             connection.rollback()
         else:
@@ -131,7 +131,7 @@ def _recovered(
 
 def _begin_anew(writer: WriteContext) -> None:
     """Empty SQLite's WAL once damage was accepted: what is damaged in it must not be found again after a crash."""
-    if writer.engine.journal == "wal" and writer.marking.rest():
+    if writer.engine.journal == "wal" and writer.dirty_flag.clear():
         with suppress(Busy, StoreFull):
             writer.engine.write_connection.checkpoint("truncate")
 
@@ -145,7 +145,7 @@ def _is_told(connection: Connection, found: Inspection) -> bool:
     if found.audited:
         newer = audit.read(connection, found.audited)[0]
         return any(entry.kind == "recovery" and not entry.detail.get("clean", True) for entry in newer)
-    return found.marker is not None and metadata.read_marker(connection) != found.marker
+    return found.flag is not None and metadata.read_dirty_flag(connection) != found.flag
 
 
 def _compared(writer: WriteContext, found: Inspection, report: RecoveryReport) -> RecoveryReport:
@@ -164,7 +164,7 @@ def _compared(writer: WriteContext, found: Inspection, report: RecoveryReport) -
         return report
     frames = engine.recovered_frames
     agrees = frames == found.journal.committed
-    if not agrees and (found.after != head or metadata.read_marker(connection) != found.marker):
+    if not agrees and (found.after != head or metadata.read_dirty_flag(connection) != found.flag):
         return replace(report, shared=True)  # somebody else opened it after the scan, and has committed
     report = replace(report, journal=replace(report.journal, sqlite_frames=frames, agrees=agrees))
     if not agrees:

@@ -93,11 +93,11 @@ def compare(main: Facts, full: Facts, connection: Connection) -> None:
             certain=there is not None and there.chain != main.head.chain,
         )
     # An opening never goes back behind one that the file has seen.
-    if full.marker.open and full.marker.nonce != main.marker.nonce and full.marker.lsn < main.marker.lsn:
+    if full.flag.dirty and full.flag.nonce != main.flag.nonce and full.flag.lsn < main.flag.lsn:
         raise Mismatch("stale", "its -wal is of an earlier session than the file")
     if main.audited and audit.digest_of(connection, main.audited) != main.audit_digest:
         raise Mismatch("stale", f"its -wal lacks audit entry {main.audited}, which the file has: the -wal is older")
-    if not full.marker.open and full.marker.lsn and full.marker.lsn != full.lsn:
+    if not full.flag.dirty and full.flag.lsn and full.flag.lsn != full.lsn:
         raise Mismatch("stale", "its -wal closes the store at another record than the file ends with")
 
 

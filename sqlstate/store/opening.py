@@ -171,7 +171,7 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
     if (
         engine.opener.frozen is not None
         and not engine.opener.frozen.has_wal
-        and metadata.read_marker(engine.write_connection).open
+        and metadata.read_dirty_flag(engine.write_connection).dirty
     ):
         found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
         damage.admit(engine, found, "refuse")
@@ -241,19 +241,19 @@ def _pages(engine: Engine) -> Pages | None:
 
 
 def _is_suspect(engine: Engine, meta: Meta, found: Inspection) -> bool:
-    """Tell whether the marker is open where there was no -wal to look at: it is lost, or somebody just came."""
-    if meta.journal != "wal" or found.shared or found.marker is not None or found.damage:
+    """Return True if the store is dirty and no -wal was found: it is lost, or another process came since."""
+    if meta.journal != "wal" or found.shared or found.flag is not None or found.damage:
         return False
-    return metadata.read_marker(engine.write_connection).open
+    return metadata.read_dirty_flag(engine.write_connection).dirty
 
 
 def _check_end(engine: Engine, meta: Meta) -> None:
     """Raise if the log of a store that was closed ends with another record than when it was closed (I11)."""
     with engine.write_connection.one_state():
-        marker, lsn = metadata.read_marker(engine.write_connection), wal.last(engine.write_connection, meta)[0]
-    if not marker.open and marker.lsn and marker.lsn != lsn:
+        flag, lsn = metadata.read_dirty_flag(engine.write_connection), wal.last(engine.write_connection, meta)[0]
+    if not flag.dirty and flag.lsn and flag.lsn != lsn:
         raise Damaged(
-            f"I11: {engine.path}: the store was closed with record {marker.lsn}, and its log ends with record {lsn}: "
+            f"I11: {engine.path}: the store was closed with record {flag.lsn}, and its log ends with record {lsn}: "
             "part of the file was lost or changed. Nothing was changed. sqlstate.repair() mends what can be proven; "
             "or restore a backup"
         )

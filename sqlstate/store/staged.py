@@ -192,7 +192,7 @@ class Session:
         with self._group.writing():
             self._live()
             connection, writer = self._engine.write_connection, self._writer
-            writer.marking.begin()
+            writer.dirty_flag.begin()
             session = self._session_of(txn)
             if self._is_alive(session):
                 raise InvalidRecord(f"staged transaction {txn} belongs to a handle that is open; nothing was changed")

@@ -227,7 +227,7 @@ class Store(Collections, Commits, Upkeep):
         fold, lost = False, None
         self._engine.stop()
         try:
-            fold = self._writer.marking.rest()
+            fold = self._writer.dirty_flag.clear()
         finally:
             lost = self._engine.close(fold=fold)
         if lost is not None:

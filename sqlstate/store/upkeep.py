@@ -163,7 +163,7 @@ class Upkeep:
         """Append an entry to the audit trail, durably, and return its number."""
         engine = self._engine
         with self._group.writing():
-            self._writer.marking.begin()
+            self._writer.dirty_flag.begin()
             head = wal.last(engine.write_connection, self._meta)[1]
             number = audit.append(engine.write_connection, self._meta.store_id, head, now(), (kind, detail))
             self._writer.commit_other(f"audit entry {number}")

@@ -274,8 +274,8 @@ TEETH: Final = (
         (
             Edit(
                 "commit/dirty_flag",
-                "        if not marker.open:\n            self.renew()",
-                "        if marker.open:\n            self.renew()",
+                "        if not flag.dirty:\n            self.renew()",
+                "        if flag.dirty:\n            self.renew()",
             ),
         ),
     ),
@@ -326,7 +326,7 @@ TEETH: Final = (
     Tooth(
         "a copy is taken for the store itself",
         "14 backup-1+vacuum-1+cp-1",
-        (Edit("recovery/inspect", "marker.inode not in (0, ", "marker.inode in (0, "),),
+        (Edit("recovery/inspect", "flag.inode not in (0, ", "flag.inode in (0, "),),
     ),
     Tooth(
         "damage is accepted with what another store's -wal holds",

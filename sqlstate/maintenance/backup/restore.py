@@ -118,7 +118,7 @@ def _look_at_source(
     try:
         connection = open_source(origin, vfs, stack)
         facts = facts_of(connection, accept_copy=accept_copy)
-        return connection, facts, metadata.read_marker(connection).open
+        return connection, facts, metadata.read_dirty_flag(connection).dirty
     except (Damaged, StoreMissing, StoreForked):
         raise
     except (StoreError, OSError) as e:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.closed_file import Progress
     from sqlstate.maintenance.repair.log import Changes
     from sqlstate.sqlite.connection import Connection, Row
-    from sqlstate.tables.meta import Marker, Meta
+    from sqlstate.tables.meta import DirtyFlag, Meta
 
 _NOTHING: Final = "Nothing was changed"
 _LOST_NOTED: Final = 100
@@ -179,7 +179,7 @@ def repair(
     target = closed_file.absolute(path)
     with closed_file.on_disk(target), ExitStack() as stack:
         connection = _hold(target, stack, dry_run=dry_run)
-        meta, marker = _facts(connection)
+        meta, flag = _facts(connection)
         if not dry_run:
             files.sweep(target, meta.store_id)
         theirs = None if source is None else _open_backup(source, target, meta, stack)
@@ -188,7 +188,7 @@ def repair(
         report = RepairReport(Path(target), before.outcome)
         if before.ok:
             return report
-        plan = _plan(connection, theirs, meta, marker, reindex=reindex)
+        plan = _plan(connection, theirs, meta, flag, reindex=reindex)
         blocks = any(finding.kind == "block" for finding in before.findings)
         plan = plan._replace(blocks=blocks, layout=schema.compare(connection))
         report = _counted(report, plan, before)
@@ -245,20 +245,20 @@ def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
     return stack.enter_context(closed_file.reading(target, None))
 
 
-def _facts(connection: Connection) -> tuple[Meta, Marker]:
+def _facts(connection: Connection) -> tuple[Meta, DirtyFlag]:
     path = connection.path
     if not migrate.check_header(connection):
         raise NotAStore(f"{path} is an empty database, and no store. {_NOTHING}")
     if migrate.pending(connection, migrate.shipped()):
         raise MigrationMismatch(f"{path} has an older format; open it for writing once, which brings it to this one")
     schema.check_tables(connection)
-    meta, marker = metadata.read(connection), metadata.read_marker(connection)
-    if marker.open:
+    meta, flag = metadata.read(connection), metadata.read_dirty_flag(connection)
+    if flag.dirty:
         raise Damaged(
             f"{path}: it was not closed, and the -wal that belongs to it is not beside it; the newest commits may be "
             f'missing. Put the -wal there, or open it with recover="accept" first. {_NOTHING}'
         )
-    return meta, marker
+    return meta, flag
 
 
 def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack: ExitStack) -> Content:
@@ -332,7 +332,7 @@ def _is_walkable(connection: Connection) -> bool:
     return any(map(_INDEX.fullmatch, problems))
 
 
-def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Marker, *, reindex: bool) -> _Plan:
+def _plan(connection: Connection, theirs: Content | None, meta: Meta, flag: DirtyFlag, *, reindex: bool) -> _Plan:
     path = connection.path
 
     def current(collection: str, key: Any) -> Stored | None:
@@ -341,7 +341,7 @@ def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Ma
         except StoreError:
             return None
 
-    end = marker.lsn if marker.nonce else 0
+    end = flag.lsn if flag.nonce else 0
     theirs_log = None if theirs is None else theirs.records
     entries = relinking.Entries(current, lambda: proven_tree.heads_of(_content(connection)))
     log = relinking.mend(lambda: wal.scan_verbatim(connection), theirs_log, meta.store_id, end, entries)
