@@ -122,7 +122,7 @@ class Notes:
             self.close()
 
     def write(self, lsn: int, audited: int, chain: bytes) -> bool:
-        """Note a commit; return False if that failed: the caller must call spoil() then."""
+        """Note a commit; return False if that failed: the caller must call invalidate() then."""
         if self._seal is None:
             return True
         self._second = not self._second
@@ -132,7 +132,7 @@ class Notes:
         except OSError:
             return False
 
-    def spoil(self) -> None:
+    def invalidate(self) -> None:
         """Invalidate the notes of this nonce, because a commit is missing among them."""
         with suppress(OSError):
             os.ftruncate(self._descriptor, 0)

@@ -153,7 +153,7 @@ class FlagKeeper:
         if not engine.opener.wal_in_place():
             self._rescue_unlinked_wal(seq, chain if seq else b"")
         if not self._noted(lsn, chain):
-            self._notes.spoil()
+            self._notes.invalidate()
             self._forget()  # the next commit sets the flag with a new nonce
         if not self._carried:
             self._carry(seq)
@@ -237,7 +237,7 @@ class FlagKeeper:
                 connection.rollback()
                 return False
             metadata.write_dirty_flag(connection, flag._replace(dirty=False, lsn=lsn))
-            engine.commit_other("closing")
+            engine.commit_unnumbered("closing")
         except BaseException:
             if engine.usable:
                 connection.rollback()

@@ -69,7 +69,7 @@ class GroupCommit(Generic[X]):
     ) -> None:
         self.context = context
         self.transaction = transaction
-        self.own = context.own
+        self.open_blocks = context.open_blocks
         self.shares = size > 1
         self.committer = Committer(context, transaction, size, wait)
         self.enqueue = self.committer.enqueue
@@ -119,7 +119,7 @@ class GroupCommit(Generic[X]):
             with self.writing():
                 put_one(self.context, name, stored)
         except BaseException as e:
-            self.context.tell(e)
+            self.context.note_outcome(e)
             raise
 
     def run(self, work: Callable[[X], T], note: str = "") -> T:
@@ -183,16 +183,16 @@ class GroupCommit(Generic[X]):
         try:
             if alone:
                 self._make_way()
-            group = self._open.take()
+            group = self._open.resume()
             if group is not None and not self._open.takes_more(group):
                 self._commit_open(group)
                 group = None
             if group is None:
                 group = self._open.begin()
             group.running = txn = self.transaction(self.context, note, group.commit, over)
-            self.own.enter(txn, over)
+            self.open_blocks.push(txn, over)
         except BaseException:
-            self._put_down(over)
+            self._leave(over)
             raise
         return txn
 
@@ -208,14 +208,14 @@ class GroupCommit(Generic[X]):
             try:
                 waits = self._end(over, txn, keep=keep)
             finally:
-                self._put_down(over)
+                self._leave(over)
             if waits is not None:
                 self._await(waits)
         except StoreError:
             raise
         except BaseException as e:
             if self._engine.writer_lock.has(over):  # it came before that was given on, and others would wait for us
-                self._put_down(over)
+                self._leave(over)
             if (waits := waits or self._waiting_for(txn)) is not None:
                 self._explain(e, waits)
             raise
@@ -224,7 +224,7 @@ class GroupCommit(Generic[X]):
 
     def _end(self, over: Over, txn: Running, *, keep: bool) -> Barrier | None:
         """End the transaction; return what to wait for if others commit it, None if it has its outcome."""
-        self.own.leave(over)
+        self.open_blocks.remove(over)
         group = self._open.group
         if not keep:
             txn.abandon()
@@ -288,10 +288,10 @@ class GroupCommit(Generic[X]):
     def _waited_for(self) -> bool:
         return bool(self._engine.writer_lock.wanted or self.committer.waiting)
 
-    def _put_down(self, over: Over) -> None:
+    def _leave(self, over: Over) -> None:
         """Let the next have the writing connection: with the open group, if others are in it, or with nothing."""
         try:
-            self._open.put_down()
+            self._open.leave()
         finally:
             self._engine.writer_lock.release(over)
         if self._open.group is not None:
@@ -304,13 +304,13 @@ class GroupCommit(Generic[X]):
 
     def finish_open(self) -> None:
         """Commit the open group, if there is one. The caller holds the writer lock."""
-        group = self._open.take()
+        group = self._open.resume()
         if group is not None:
             self._commit_open(group)
 
     def _commit_open(self, group: Group) -> None:
         self._open.finish(group, mine=False)
-        self._answers.have_told()
+        self._answers.deliver_to_threads()
 
 
 class Writing(Block):

@@ -194,7 +194,7 @@ def extend(group: GroupCommit[Any]) -> int:
         StoreUnusable: this thread has a transaction open.
         ReadOnly: the store was opened for reading.
         Damaged: a commit in the log, or a row of log_blocks, is not what it must be.
-        StoreIOError: as WriteContext.commit_other().
+        StoreIOError: as WriteContext.commit_unnumbered().
     """
     context, engine = group.context, group.context.engine
     engine.life.check_writable()
@@ -206,7 +206,7 @@ def extend(group: GroupCommit[Any]) -> int:
         context.dirty_flag.begin()
         rows = log_blocks.append(engine.write_connection, rows)
         if rows:
-            context.commit_other(f"log block {rows[-1][0]}")
+            context.commit_unnumbered(f"log block {rows[-1][0]}")
     return len(rows)
 
 

@@ -20,7 +20,7 @@ from sqlstate.recovery.sqlite_journal import JournalScan, WalIndex, scan_journal
 from sqlstate.recovery.sqlite_wal import SALTS_APART, WalScan, scan_wal
 from sqlstate.recovery.stale import Mismatch
 from sqlstate.recovery.verify_content import check_acknowledged, check_folded, check_newest, prove_entries
-from sqlstate.sqlite.header import HEADER_BYTES, SQLITE_MAGIC, page_size
+from sqlstate.sqlite.main_file import HEADER_BYTES, SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
 from sqlstate.tables import meta as metadata
@@ -89,7 +89,7 @@ def undoes_making(engine: Engine) -> bool:
 
 def _inspect(engine: Engine, found: Inspection, *, is_wal: bool, thoroughly: bool) -> bool:
     """Look once; False if others have the file open in WAL mode, and there is no -wal yet, or no more."""
-    with engine.files.alone() as alone:
+    with engine.files.exclusive_lock() as alone:
         found.shared = not alone
         if found.shared:
             return not is_wal or alone is None or engine.files.has("-wal")
@@ -254,8 +254,8 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
         with file_facts.reading(engine, pages) as connection:
             full = file_facts.read(connection)
             if main is not None:
-                stale.compare(main, full, connection)
-                stale.compare_base(engine, scan, main, data)
+                stale.check_continues(main, full, connection)
+                stale.check_base(engine, scan, main, data)
                 base = main.head
             else:  # a checkpoint was under way: part of what the -wal holds is in the main file
                 meta = file_facts.read_meta(connection)

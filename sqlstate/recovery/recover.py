@@ -117,7 +117,7 @@ def _recovered(
         if report.entry is None:
             connection.rollback()
         else:
-            writer.commit_other("recovery")
+            writer.commit_unnumbered("recovery")
     except BaseException:
         if engine.usable:
             connection.rollback()

@@ -81,7 +81,7 @@ def _rightmost(engine: Engine, pages: Pages, root: int) -> int:
     return page
 
 
-def compare(main: Facts, full: Facts, connection: Connection) -> None:
+def check_continues(main: Facts, full: Facts, connection: Connection) -> None:
     """Raise Mismatch unless the file with its -wal goes on where the *main* file ends."""
     if main.store_id != full.store_id:
         raise Mismatch("foreign", "its -wal belongs to another store", certain=True)
@@ -101,7 +101,7 @@ def compare(main: Facts, full: Facts, connection: Connection) -> None:
         raise Mismatch("stale", "its -wal closes the store at another record than the file ends with")
 
 
-def compare_base(engine: Engine, scan: WalScan, main: Facts, data: FileBytes) -> None:
+def check_base(engine: Engine, scan: WalScan, main: Facts, data: FileBytes) -> None:
     """Compare where the first transaction in the -wal begins with where the main file ends."""
     pages = Pages(scan.page_size, data, scan.first_pages, scan.first_size)
     try:

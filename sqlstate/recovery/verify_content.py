@@ -13,7 +13,7 @@ from sqlstate.recovery import file_facts
 from sqlstate.recovery.file_facts import RECORDS_RELINKED
 from sqlstate.recovery.sqlite_journal import scan_journal
 from sqlstate.recovery.sqlite_wal import scan_wal
-from sqlstate.sqlite.header import page_size
+from sqlstate.sqlite.main_file import page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.tables import merkle, state, wal
 
@@ -121,7 +121,7 @@ def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
     Raises:
         Damaged: something contradicts something else, or others have the file open.
     """
-    with engine.files.alone() as alone, ExitStack() as stack:
+    with engine.files.exclusive_lock() as alone, ExitStack() as stack:
         if not alone:
             raise Damaged("others have the file open.")
         pages = Pages(page_size(engine.header), b"", {}, 0)

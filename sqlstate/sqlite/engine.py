@@ -24,13 +24,12 @@ from sqlstate.sqlite import main_file, settings
 from sqlstate.sqlite.checkpoints import Checkpointer
 from sqlstate.sqlite.connection import Journal, OutcomeUnknown
 from sqlstate.sqlite.counters import Counting
-from sqlstate.sqlite.frozen import Frozen
-from sqlstate.sqlite.header import HEADER_BYTES
-from sqlstate.sqlite.library import check_sqlite, check_vfs
 from sqlstate.sqlite.life import Life
-from sqlstate.sqlite.opener import Opener
+from sqlstate.sqlite.main_file import HEADER_BYTES
+from sqlstate.sqlite.opener import ImmutableFile, Opener
 from sqlstate.sqlite.raw_file import read_at
-from sqlstate.sqlite.readers import Readers, Reading
+from sqlstate.sqlite.readers import ReadBlock, Readers
+from sqlstate.sqlite.settings import check_sqlite, check_vfs
 from sqlstate.sqlite.sidecars import StoreFiles
 from sqlstate.sqlite.writer_lock import WriterLock, thread_name
 
@@ -79,16 +78,16 @@ class Engine:
         self.real_path = os.path.realpath(self.path)  # SQLite names the files beside it after what a link leads to
         self.files = StoreFiles(self.real_path, vfs, timeout)
         # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
-        with _opening: self._look(create=create and not read_only)  # noqa: E701  # fmt: skip
+        with _opening: self._prepare(create=create and not read_only)  # noqa: E701  # fmt: skip
         self.readers = Readers(self.opener, self.life)
 
-    def _look(self, *, create: bool) -> None:
+    def _prepare(self, *, create: bool) -> None:
         """Make sure that there is a file, and look at its header."""
         if create:
             self.files.refuse_strangers(self.path)
         main_file.prepare(self.path, create=create)
         self.opener = Opener(self.life, self.real_path, self.timeout, vfs=self.vfs)
-        self.look()
+        self.load_header()
 
     def connect(self) -> None:
         """Open the writing connection. `header` was looked at before: SQLite may change a file by reading it."""
@@ -96,7 +95,7 @@ class Engine:
         self.checkpointer = Checkpointer(self.write_connection, self.files, self.readers, self.counters, self.life)
         _engines.add(self)
 
-    def settle(self) -> None:
+    def apply_settings(self) -> None:
         """Apply the store's settings to the writing connection.
 
         Raises:
@@ -128,7 +127,7 @@ class Engine:
             # SQLite swallows an error of the change, and goes on with a rollback journal.
             raise StoreIOError(f"{self.path}: SQLite could not go over to WAL mode; nothing was changed. Try again")
 
-    def reading(self) -> Reading:
+    def reading(self) -> ReadBlock:
         """Return a block with a connection that sees one committed state."""
         return self.readers.reading()
 
@@ -138,7 +137,7 @@ class Engine:
         Args:
             pages: of a -wal that holds commits; the caller is alone with the file.
         """
-        self.opener.frozen = Frozen(self.real_path, self.vfs, pages)
+        self.opener.frozen = ImmutableFile(self.real_path, self.vfs, pages)
 
     @property
     def usable(self) -> bool:
@@ -218,7 +217,7 @@ class Engine:
         """Refuse all further work: *failure* says why."""
         self.life.fail(failure)
 
-    def commit_other(self, what: str) -> None:
+    def commit_unnumbered(self, what: str) -> None:
         """Commit the open transaction, which makes no numbered commit: *what* says what it makes instead.
 
         Raises:
@@ -245,7 +244,7 @@ class Engine:
         if hasattr(self, "write_connection"):
             self.opener.close(self.write_connection)
             del self.write_connection, self.checkpointer
-        self.opener.begin_anew()
+        self.opener.forget_wal()
 
     def stop(self) -> None:
         """Refuse all further work, and close the connections that read: what runs on them is interrupted.
@@ -254,7 +253,7 @@ class Engine:
         """
         self.life.closed = True
         self._wake_watchers()
-        self.readers.end(max(1.0, self.timeout))
+        self.readers.close_all(max(1.0, self.timeout))
 
     def close(self, *, fold: bool = False) -> StoreIOError | None:
         """Close the writing connection, after stop(). Twice does nothing.
@@ -286,7 +285,7 @@ class Engine:
         """Whether the writing connection is open."""
         return hasattr(self, "write_connection") and not self.write_connection.closed
 
-    def look(self) -> None:
+    def load_header(self) -> None:
         """Take the header of the file as it is now."""
         try:
             self.header = read_at(self.real_path, self.vfs, 0, HEADER_BYTES)

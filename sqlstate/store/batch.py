@@ -103,12 +103,23 @@ class Batch(Collections):
 class OpenBatch:
     """What a Batch is the face of: its puts in memory, and the commit in the making."""
 
-    __slots__ = ("_bytes", "_commit", "_ended", "_engine", "_inner", "_over", "_own", "_puts", "_thread", "_writer")
+    __slots__ = (
+        "_bytes",
+        "_commit",
+        "_ended",
+        "_engine",
+        "_inner",
+        "_open_blocks",
+        "_over",
+        "_puts",
+        "_thread",
+        "_writer",
+    )
 
     def __init__(self, writer: WriteContext, over: Over) -> None:
         self._writer = writer
         self._engine = writer.engine
-        self._own = writer.own
+        self._open_blocks = writer.open_blocks
         self._over = over  # dead once the block is over, which then need not have ended it
         self._commit: Commit | None = None
         self._puts: dict[Name, Stored] = {}  # transactions of one put each, in order
@@ -129,7 +140,7 @@ class OpenBatch:
             finally:
                 self._forget()
         except BaseException as e:
-            self._writer.tell(e)
+            self._writer.note_outcome(e)
             raise
 
     def collections(self) -> list[str]:
@@ -193,12 +204,12 @@ class OpenBatch:
         self._drain()
         txn = OpenTransaction(self._writer, note, self._begun(), over)
         self._inner = txn, over
-        self._own.enter(txn, over)
+        self._open_blocks.push(txn, over)
         return txn
 
     def end_inside(self, over: Over, txn: OpenTransaction, *, keep: bool) -> None:
         """End a transaction: keep what it wrote for the batch, or undo it."""
-        self._own.leave(over)
+        self._open_blocks.remove(over)
         if keep:
             txn.end()
         else:
@@ -226,7 +237,7 @@ class OpenBatch:
         self._drain()
         commit = self._current()
         if commit is not None:
-            commit.carry()
+            commit.write_pending()
 
     def _begun(self) -> Commit:
         """Return the commit in the making; it is begun with the first write, and again if that failed."""
@@ -280,7 +291,7 @@ class BatchBlock(Block):
         self._group.lock_writer(self.over)
         try:
             self._batch = OpenBatch(writer, self.over)
-            writer.own.enter(self._batch, self.over)
+            writer.open_blocks.push(self._batch, self.over)
         except BaseException:
             writer.engine.writer_lock.release(self.over)
             raise
@@ -298,10 +309,10 @@ class BatchBlock(Block):
         try:
             try:
                 writer.nothing_made()  # what flush() made, its caller knows
-                writer.own.leave(self.over)
+                writer.open_blocks.remove(self.over)
                 self._batch.end(keep=kind is None)
             finally:
                 self._group.unlock_writer(self.over)
         except BaseException as e:
-            writer.tell(e)
+            writer.note_outcome(e)
             raise

@@ -21,7 +21,7 @@ from sqlstate.recovery.report import WAYS
 from sqlstate.recovery.sqlite_wal import scan_wal
 from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
-from sqlstate.sqlite.header import SQLITE_MAGIC, page_size
+from sqlstate.sqlite.main_file import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.store.store import Store
 from sqlstate.store.watch import check_timeout
@@ -106,7 +106,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         _check_end(engine, meta)
         if engine.journal != meta.journal and not read_only:
             settings.set_journal(engine.write_connection, meta.journal)
-            engine.settle()
+            engine.apply_settings()
         writer = WriteContext(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
         engine.opener.check_unchanged()
@@ -132,8 +132,8 @@ def _is_new(engine: Engine) -> bool:
     except NotAStore:
         if engine.header.startswith(SQLITE_MAGIC):
             raise
-    with engine.files.alone() as alone:
-        engine.look()
+    with engine.files.exclusive_lock() as alone:
+        engine.load_header()
         read_header(engine)
         undone = undoes_making(engine)
         if alone is False and not any(engine.header) and not undone:
@@ -158,7 +158,7 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
                     "was changed, and nothing is lost. Free space on its file system, and open it again"
                 )
             engine.connect()
-            engine.settle()
+            engine.apply_settings()
         except (CannotOpen, ReadOnly, StoreFull) as e:
             _freeze(engine, e)
     is_store = migrate.check_header(engine.write_connection)
@@ -225,12 +225,12 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
             "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
             "the copy"
         ) from cause
-    with engine.files.alone() as alone:
+    with engine.files.exclusive_lock() as alone:
         if cause is not None and (alone is False or (alone is None and full)):
             raise cause
         engine.freeze(_pages(engine))
     engine.connect()
-    engine.settle()
+    engine.apply_settings()
 
 
 def _pages(engine: Engine) -> Pages | None:
@@ -298,7 +298,7 @@ def _migrate(engine: Engine, journal: Journal) -> None:
         for migration in pending:
             detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}
             audit.append(writer, meta.store_id, wal.last(writer, meta)[1], at, ("migration", detail))
-        engine.commit_other("bringing the file to this version's format")
+        engine.commit_unnumbered("bringing the file to this version's format")
     except BaseException:
         writer.rollback()
         raise

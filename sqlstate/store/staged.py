@@ -201,7 +201,7 @@ class Session:
             detail = {"resumed": [txn], "session": session.hex(), "by": self._id.hex()}
             head = wal.last(connection, writer.meta)[1]
             audit.append(connection, writer.meta.store_id, head, now(), ("recovery", detail))
-            writer.commit_other(f"resuming staged transaction {txn}")
+            writer.commit_unnumbered(f"resuming staged transaction {txn}")
 
     def staged(self, txn: int, collection: str, key: Key) -> Any:
         """Return the value of an entry as the staged transaction *txn* sees it, ABSENT if there is none.
@@ -238,7 +238,7 @@ class Session:
                     self._append(Kind.ROLLBACK, txn, None, None, "")
                 return head or commit.base
         except BaseException as e:
-            writer.tell(e)
+            writer.note_outcome(e)
             raise
 
     def _append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
@@ -262,7 +262,7 @@ class Session:
         if kind is not Kind.ROLLBACK:
             record = staged.sealed(writer, record)
         wal.write(writer, record)
-        self._writer.commit_other(f"WAL record {record.lsn}", (record.lsn, head))
+        self._writer.commit_unnumbered(f"WAL record {record.lsn}", (record.lsn, head))
         return record
 
     def _before(self, txn: int, name: Name, connection: Connection | None = None) -> Stored | None:

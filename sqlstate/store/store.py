@@ -251,7 +251,7 @@ class StoreEntries:
         self._group = group
         self._writer = writer
         self._engine = writer.engine
-        self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.own.get
+        self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.open_blocks.innermost
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -259,9 +259,9 @@ class StoreEntries:
         if txn is not None:
             return txn.get_stored(name)
         readers = self._engine.readers
-        connection = readers.take()
+        connection = readers.acquire()
         stored = state.get(connection, name[0], name[2])
-        readers.put(connection)
+        readers.release(connection)
         return stored
 
     def put_stored(self, name: Name, stored: Stored) -> None:
@@ -309,7 +309,7 @@ class StoreEntries:
         try:
             return self._group.run(work, note)
         except BaseException as e:
-            self._writer.tell(e)
+            self._writer.note_outcome(e)
             raise
 
     def writing(self) -> WriteBlock:

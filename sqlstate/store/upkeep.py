@@ -166,7 +166,7 @@ class Upkeep:
             self._writer.dirty_flag.begin()
             head = wal.last(engine.write_connection, self._meta)[1]
             number = audit.append(engine.write_connection, self._meta.store_id, head, now(), (kind, detail))
-            self._writer.commit_other(f"audit entry {number}")
+            self._writer.commit_unnumbered(f"audit entry {number}")
         return number
 
     def stats(self) -> Stats:

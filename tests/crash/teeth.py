@@ -224,7 +224,7 @@ TEETH: Final = (
         "1 groups:wal",
         (
             Edit(
-                "commit/log_tail",
+                "commit/pending",
                 "            self._add(sql, row + self._no_head)",
                 "            self._add(sql, row + (self._no_head[0], bytes(32), 0, '', bytes(32)))",
             ),

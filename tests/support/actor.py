@@ -439,7 +439,7 @@ def locks(path: str) -> None:
 
 def makes(path: str, journal: str) -> None:
     """Make a store that SQLite's cache is too small for, and wait before its COMMIT, with later pages in the file."""
-    commit = Engine.commit_other
+    commit = Engine.commit_unnumbered
 
     def later(self: Engine, what: str) -> None:
         say("makes")
@@ -447,7 +447,7 @@ def makes(path: str, journal: str) -> None:
         commit(self, what)
 
     settings.CACHE_KIB = 32  # type: ignore[misc]
-    Engine.commit_other = later  # type: ignore[method-assign]
+    Engine.commit_unnumbered = later  # type: ignore[method-assign]
     with sqlstate.open(path, journal=journal):  # type: ignore[arg-type]
         say("made")
 
