@@ -593,7 +593,7 @@ def test_threads_that_tell_at_once_tell_each_one_and_nobody_twice(store: Store) 
             answers.add([request])
         with Threads() as threads:
             for _ in range(4):
-                threads.start(answers.tell)
+                threads.start(answers.deliver)
         assert [future.result(PATIENCE) for future in promised] == list(range(50))
         assert sorted(called) == list(range(50))
         called.clear()
@@ -607,8 +607,8 @@ def test_a_thread_that_has_the_connection_leaves_callbacks_to_the_store_s_own(st
     request = requests.FutureCall(add, "", future)
     request.begin()
     store._group.committer.answers.add([request])
-    with store._engine.writing():
-        store._group.committer.answers.have_told()
+    with store._group.writing():
+        store._group.committer.answers.deliver_to_threads()
         assert future.result(PATIENCE) is None
     store.barrier()
     assert told == [f"sqlstate {store.path}"]

@@ -9,10 +9,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from sqlstate.commit import tree_update
-from sqlstate.commit.changes import Change, Mark, Pending
 from sqlstate.commit.clock import now
-from sqlstate.commit.log_tail import Tail
 from sqlstate.commit.node_cache import MOVES_MAX, UNKNOWN
+from sqlstate.commit.pending import Change, Pending, Savepoint, Tail
 from sqlstate.errors import StoreError, StoreIOError
 from sqlstate.format.merkle import leaf
 from sqlstate.format.merkle_edit import leaf_edit
@@ -47,8 +46,8 @@ BUFFER_BYTES: Final = 32 << 20
 class Commit:
     """One commit in the making, from BEGIN IMMEDIATE on: one transaction, or several after each other.
 
-    Each transaction is made of add() or apply(), and end(). What is added is pending until carry() writes it to the
-    tables: all at once, sorted, each node of the tree once. Nothing of it is durable, or seen by others, before
+    Each transaction is made of add() or apply(), and end(). Added entries are pending until write_pending() writes them
+    to the tables: all at once, sorted, each node of the tree once. Nothing is durable, or seen by others, before
     finish().
 
     Args:
@@ -91,7 +90,7 @@ class Commit:
 
     def __init__(self, context: WriteContext, note: str = "", *, begun: tuple[int, Head] | None = None) -> None:
         self._context = context
-        self._connection = context.engine.writer
+        self._connection = context.engine.write_connection
         self._lsn, self.base = context.begin() if begun is None else begun
         self.failure = None
         self.head = None
@@ -170,13 +169,13 @@ class Commit:
         self._torn = False
 
     def apply(self, values: Mapping[Name, Stored | None]) -> None:
-        """Add *values*, and carry() them.
+        """Add *values*, and write_pending() them.
 
         Raises:
             Damaged: an entry or a node on its path contradicts the tree. The caller must roll back.
         """
         self.add(values)
-        self.carry()
+        self.write_pending()
         if len(self._unwritten) > 1:
             self._write_log()
 
@@ -209,7 +208,7 @@ class Commit:
         if not self._change(values):
             return
         self._torn = False
-        self.carry()
+        self.write_pending()
         self._torn = True
         self._txn, self._session = records[0].txn, records[0].session
         for record in records:
@@ -240,7 +239,7 @@ class Commit:
         self._bound()
         return True
 
-    def carry(self) -> None:
+    def write_pending(self) -> None:
         """Write what is pending to state and tree.
 
         Raises:
@@ -302,12 +301,12 @@ class Commit:
         Raises:
             Busy, StoreFull, Damaged: nothing was changed.
             CommitOutcomeUnknown: the commit may or may not be there.
-            StoreIOError: as Engine.commit() and Marking.committed().
+            StoreIOError: as Engine.commit() and FlagKeeper.after_commit().
         """
         base = self.base
         try:
             self._check()
-            self.carry()
+            self.write_pending()
             if not self.transactions and (not self._txn or self._root == base.root):  # I10
                 self.roll_back()
                 return None
@@ -329,7 +328,7 @@ class Commit:
     def _bound(self) -> None:
         """Keep what is pending from filling the memory."""
         if len(self._pending) >= BUFFER_ENTRIES or self._bytes >= BUFFER_BYTES:
-            self.carry()
+            self.write_pending()
             self._write_log()
 
     def _check(self) -> None:
@@ -347,16 +346,16 @@ class Commit:
         if self._context.engine.usable:
             self._connection.rollback()
 
-    def mark(self) -> Mark:
-        """Set a savepoint and return what restore() needs to go back to it."""
+    def savepoint(self) -> Savepoint:
+        """Set a savepoint and return what roll_back_to() needs to go back to it."""
         self._check()
-        self.carry()
+        self.write_pending()
         self._write_log()
         self._connection.run("SAVEPOINT nested")
         records, closing = self._records.copy(), self._tail.closing
-        return Mark(self._lsn, self._txn, self._root, self._count, records, self.transactions, closing)
+        return Savepoint(self._lsn, self._txn, self._root, self._count, records, self.transactions, closing)
 
-    def restore(self, mark: Mark) -> None:
+    def roll_back_to(self, mark: Savepoint) -> None:
         """Go back to the newest savepoint, which *mark* describes, and remove it."""
         if not self._context.engine.usable:
             return
@@ -375,7 +374,7 @@ class Commit:
         self._lsn, self._txn, self._root, self._count, self._records, self.transactions, closing = mark
         self._tail.reset(closing)
 
-    def release(self) -> None:
+    def release_savepoint(self) -> None:
         """Keep what was done since the newest savepoint, and remove it."""
         self._connection.run("RELEASE nested")
 

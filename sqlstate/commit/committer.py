@@ -9,10 +9,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlstate.commit import own_thread
-from sqlstate.commit.answers import Answers
 from sqlstate.commit.open_group import OpenGroup
 from sqlstate.commit.own_thread import OwnThread
-from sqlstate.commit.requests import Call, Group, Put, Request, Running, failed
+from sqlstate.commit.requests import Answers, Call, Group, Put, Request, Running, failed
 from sqlstate.errors import Busy, StoreClosed, StoreError, StoreUnusable
 from sqlstate.sqlite.blocks import Block
 
@@ -139,14 +138,14 @@ class Committer(Generic[X]):
     def work(self) -> bool:
         """Do all that there is to do; return False if nothing more will come."""
         self._thread.busy = True
-        has_turn = True
-        while self.has_work() and (has_turn or self._queue):  # whoever puts the open group down calls again
-            self.answers.tell()
+        has_lock = True
+        while self.has_work() and (has_lock or self._queue):  # whoever puts the open group down calls again
+            self.answers.deliver()
             try:
-                has_turn = self._serve()
+                has_lock = self._serve()
             except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
                 self._take_over(e)
-            self.answers.tell()
+            self.answers.deliver()
             if not self._queue and self._expected > 1:
                 self._gather()
         self._thread.busy = False
@@ -158,15 +157,15 @@ class Committer(Generic[X]):
         patience = self._engine.timeout
         if queue:
             patience = max(0.001, patience - (time.monotonic() - queue[0].asked))
-        with _Serving(self, patience) as has_turn:
-            if not has_turn:
+        with _Serving(self, patience) as has_lock:
+            if not has_lock:
                 self._give_up()
                 return False
             if not self._engine.usable:
                 self._refuse_all()
                 return True
             waiting = len(queue)
-            group = self.open.take()
+            group = self.open.resume()
             if group is None and not waiting:
                 return True
             if group is None:
@@ -249,10 +248,10 @@ class Committer(Generic[X]):
 
     def _take_over(self, error: BaseException) -> None:
         """Go on after *error* was raised where nothing should be: who waits in the group is told."""
-        with _Serving(self, self._engine.timeout) as has_turn:
+        with _Serving(self, self._engine.timeout) as has_lock:
             group = self.open.group
-            if has_turn and group is not None:
-                self.open.give_back(group, error)
+            if has_lock and group is not None:
+                self.open.end_interrupted(group, error)
             else:
                 threading.excepthook(
                     threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
@@ -310,11 +309,11 @@ class _Called(Block):
         committer = self._committer
         committer.open.begin_again(self._group)
         self._txn = committer.transaction(committer.context, self._request.note, self._group.commit, self.over)
-        committer.context.own.enter(self._txn, self.over)
+        committer.context.open_blocks.push(self._txn, self.over)
         return self._txn
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._committer.context.own.leave(self.over)
+        self._committer.context.open_blocks.remove(self.over)
         if kind is not None:
             with suppress(StoreError):  # then nothing of the group can be committed: the others are told
                 self._txn.abandon()

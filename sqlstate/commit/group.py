@@ -30,12 +30,14 @@ from sqlstate.commit.requests import (
     Ended,
     Future,
     FutureCall,
+    Group,
     Put,
     Running,
     WaitedCall,
 )
 from sqlstate.commit.single_put import put_one
 from sqlstate.errors import Busy, StoreError, StoreUnusable
+from sqlstate.sqlite.blocks import Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +69,7 @@ class GroupCommit(Generic[X]):
     ) -> None:
         self.context = context
         self.transaction = transaction
-        self.own = context.own
+        self.open_blocks = context.open_blocks
         self.shares = size > 1
         self.committer = Committer(context, transaction, size, wait)
         self.enqueue = self.committer.enqueue
@@ -75,7 +77,37 @@ class GroupCommit(Generic[X]):
         self._answers = self.committer.answers
         self._open = self.committer.open
         self._engine = context.engine
-        self._engine.before_turn = weakref.WeakMethod(self._settle)
+
+    def lock_writer(self, over: Over) -> None:
+        """Wait for the writer lock. A transaction that the block before left open is committed, or undone, first.
+
+        Args:
+            over: of the block that wants it.
+
+        Raises:
+            Busy, StoreUnusable, ReadOnly: as Engine.lock_writer().
+        """
+        self._engine.lock_writer(over)
+        try:
+            self._make_way()
+        except BaseException:
+            self._engine.writer_lock.release(over)
+            raise
+
+    def unlock_writer(self, over: Over) -> None:
+        """Undo what is open, and let the next have the writer lock."""
+        try:
+            self._engine.tidy_writer()
+        finally:
+            self._engine.writer_lock.release(over)
+
+    def writing(self) -> Writing:
+        """Return a block that holds the writer lock; it begins without a transaction, and raises as lock_writer()."""
+        return Writing(self)
+
+    def closing(self) -> Closing:
+        """Return a block that holds the writer lock while the store is closed."""
+        return Closing(self)
 
     def put(self, name: Name, stored: Stored) -> None:
         """Put one entry durably, in a transaction of its own."""
@@ -84,10 +116,10 @@ class GroupCommit(Generic[X]):
             if not self.is_free():
                 self._ask(Put(name, stored))
                 return
-            with self._engine.writing():
+            with self.writing():
                 put_one(self.context, name, stored)
         except BaseException as e:
-            self.context.tell(e)
+            self.context.note_outcome(e)
             raise
 
     def run(self, work: Callable[[X], T], note: str = "") -> T:
@@ -147,19 +179,20 @@ class GroupCommit(Generic[X]):
             Busy, StoreUnusable, ReadOnly: as Engine.lock_writer().
         """
         alone = not self.shares or self.committer.is_here()  # in a callback of a future: nobody else would commit it
-        self._engine.lock_writer(over, joining=not alone)
+        self._engine.lock_writer(over)
         try:
-            group = self._open.take()
+            if alone:
+                self._make_way()
+            group = self._open.resume()
             if group is not None and not self._open.takes_more(group):
-                self._open.finish(group, mine=False)
-                self._answers.have_told()
+                self._commit_open(group)
                 group = None
             if group is None:
                 group = self._open.begin()
             group.running = txn = self.transaction(self.context, note, group.commit, over)
-            self.own.enter(txn, over)
+            self.open_blocks.push(txn, over)
         except BaseException:
-            self._put_down(over)
+            self._leave(over)
             raise
         return txn
 
@@ -175,14 +208,14 @@ class GroupCommit(Generic[X]):
             try:
                 waits = self._end(over, txn, keep=keep)
             finally:
-                self._put_down(over)
+                self._leave(over)
             if waits is not None:
                 self._await(waits)
         except StoreError:
             raise
         except BaseException as e:
             if self._engine.writer_lock.has(over):  # it came before that was given on, and others would wait for us
-                self._put_down(over)
+                self._leave(over)
             if (waits := waits or self._waiting_for(txn)) is not None:
                 self._explain(e, waits)
             raise
@@ -191,7 +224,7 @@ class GroupCommit(Generic[X]):
 
     def _end(self, over: Over, txn: Running, *, keep: bool) -> Barrier | None:
         """End the transaction; return what to wait for if others commit it, None if it has its outcome."""
-        self.own.leave(over)
+        self.open_blocks.remove(over)
         group = self._open.group
         if not keep:
             txn.abandon()
@@ -255,18 +288,69 @@ class GroupCommit(Generic[X]):
     def _waited_for(self) -> bool:
         return bool(self._engine.writer_lock.wanted or self.committer.waiting)
 
-    def _put_down(self, over: Over) -> None:
+    def _leave(self, over: Over) -> None:
         """Let the next have the writing connection: with the open group, if others are in it, or with nothing."""
         try:
-            self._open.put_down()
+            self._open.leave()
         finally:
             self._engine.writer_lock.release(over)
         if self._open.group is not None:
             self.committer.wake()
 
-    def _settle(self) -> None:
-        """Commit the group that was left open: who has the connection now wants it for something else."""
-        group = self._open.take()
+    def _make_way(self) -> None:
+        """Commit the open group, and undo what a block left that was cut short, for work of another kind."""
+        self.finish_open()
+        self._engine.tidy_writer()
+
+    def finish_open(self) -> None:
+        """Commit the open group, if there is one. The caller holds the writer lock."""
+        group = self._open.resume()
         if group is not None:
-            self._open.finish(group, mine=False)
-            self._answers.have_told()
+            self._commit_open(group)
+
+    def _commit_open(self, group: Group) -> None:
+        self._open.finish(group, mine=False)
+        self._answers.deliver_to_threads()
+
+
+class Writing(Block):
+    """A block that holds the writer lock. Whatever is raised in it, no transaction stays behind."""
+
+    __slots__ = ("_group",)
+
+    def __init__(self, group: GroupCommit[Any]) -> None:
+        super().__init__()
+        self._group = group
+
+    def enter(self) -> None:
+        """Wait for the lock."""
+        self._group.lock_writer(self.over)
+
+    def leave(self, *_: Any) -> None:
+        """Undo what is open, and let the next have the lock."""
+        self._group.unlock_writer(self.over)
+
+
+class Closing(Block):
+    """A block that holds the writer lock to close the store, also one that was closed or has failed."""
+
+    __slots__ = ("_engine", "_group")
+
+    def __init__(self, group: GroupCommit[Any]) -> None:
+        super().__init__()
+        self._group = group
+        self._engine = group.context.engine
+
+    def enter(self) -> None:
+        """Wait for the lock; commit the open group."""
+        self._engine.wait_for_writer(self.over)
+        try:
+            if self._engine.usable:
+                self._group.finish_open()
+        except BaseException:
+            self._engine.writer_lock.release(self.over)
+            raise
+
+    def leave(self, *_: Any) -> None:
+        """Let the next have the lock, who finds the store closed."""
+        self._engine.writer_lock.release(self.over)

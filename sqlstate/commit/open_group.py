@@ -13,7 +13,7 @@ from sqlstate.errors import Damaged, StoreError, StoreIOError
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
-    from sqlstate.commit.answers import Answers
+    from sqlstate.commit.requests import Answers
     from sqlstate.commit.write_context import WriteContext
 
 
@@ -66,13 +66,13 @@ class OpenGroup:
             group.commit.failure = e  # the others shall not wait as long one after the other
             raise
 
-    def take(self) -> Group | None:
+    def resume(self) -> Group | None:
         """Return the group, if there is one, without what was cut short in it. The caller has the connection."""
         group = self.group
         if group is None:
             return None
         if group.taken or group.commit.head is not None:  # whoever was at it was cut short
-            self.give_back(group, cut_short(self._engine.path))
+            self.end_interrupted(group, cut_short(self._engine.path))
             return None
         running, group.running = group.running, None
         if running is not None and not running.ended:
@@ -85,7 +85,7 @@ class OpenGroup:
             group.commit.roll_back()
         return self.group
 
-    def put_down(self) -> None:
+    def leave(self) -> None:
         """Undo the block's transaction that did not end; keep the group if others are in it, else undo all of it."""
         group = self.group
         if group is not None and group.running is not None and not group.running.ended:
@@ -137,7 +137,7 @@ class OpenGroup:
                 request.head = group.commit.head
         self._hand_out(group, error)
 
-    def give_back(self, group: Group, error: BaseException) -> None:
+    def end_interrupted(self, group: Group, error: BaseException) -> None:
         """End a group in which whoever was at it was cut short by *error*; the caller has the connection."""
         made = self._was_made(group.commit)
         if not made:

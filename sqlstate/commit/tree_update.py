@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
 
 
-class Plan(NamedTuple):
+class TreeUpdate(NamedTuple):
     """What a commit writes to the table."""
 
     root: bytes
@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     deletes: list[int]
 
 
-def plan(connection: Connection, edits: Sequence[Edit], root: bytes) -> Plan:
+def plan(connection: Connection, edits: Sequence[Edit], root: bytes) -> TreeUpdate:
     """Return what *edits* of the leaves, sorted by name, make of the tree whose root is *root*.
 
     The table state must still be as it was before the edits: it places new entries in their runs.
@@ -53,7 +53,7 @@ def plan(connection: Connection, edits: Sequence[Edit], root: bytes) -> Plan:
     return _finish(connection, levels)
 
 
-def write(connection: Connection, plan: Plan) -> None:
+def write(connection: Connection, plan: TreeUpdate) -> None:
     """Write *plan*, inside the caller's transaction."""
     if plan.updates:
         merkle.update(connection, plan.updates)
@@ -105,7 +105,7 @@ def _ranked(nodes: Sequence[Node]) -> list[Node]:
     return ranked
 
 
-def _finish(connection: Connection, levels: dict[int, LevelRewrite]) -> Plan:
+def _finish(connection: Connection, levels: dict[int, LevelRewrite]) -> TreeUpdate:
     """Drop the levels above the first that has a single node, and number the new rows."""
     top = max(levels)
     nodes = levels[top].nodes
@@ -129,7 +129,7 @@ def _finish(connection: Connection, levels: dict[int, LevelRewrite]) -> Plan:
         if rewrite.inserts:
             first = merkle.next_id(connection, level)
             inserts += [(id_, name, children) for id_, (name, children) in enumerate(rewrite.inserts, first)]
-    return Plan(root, updates, inserts, deletes)
+    return TreeUpdate(root, updates, inserts, deletes)
 
 
 def _single(connection: Connection, level: int, rewrite: LevelRewrite) -> tuple[int | None, bytes]:

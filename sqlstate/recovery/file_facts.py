@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.sqlite.overlay import Pages
-    from sqlstate.tables.meta import Marker, Meta
+    from sqlstate.tables.meta import DirtyFlag, Meta
 
 # A commit with more records is taken as it is when the main file is looked at by itself.
 RECORDS_RELINKED: Final = 5_000
@@ -29,7 +29,7 @@ class Facts(NamedTuple):
     """What a file says of itself."""
 
     store_id: bytes
-    marker: Marker
+    flag: DirtyFlag
     lsn: int
     head: Head
     audited: int
@@ -47,7 +47,7 @@ def read(connection: Connection) -> Facts:
     """Return the facts."""
     meta = read_meta(connection)
     audited = audit.last(connection) if _version(connection) >= _AUDITED_SINCE else (0, b"")
-    return Facts(meta.store_id, metadata.read_marker(connection), *wal.last(connection, meta), *audited)
+    return Facts(meta.store_id, metadata.read_dirty_flag(connection), *wal.last(connection, meta), *audited)
 
 
 def read_meta(connection: Connection) -> Meta:

@@ -20,12 +20,12 @@ from sqlstate.recovery.sqlite_journal import JournalScan, WalIndex, scan_journal
 from sqlstate.recovery.sqlite_wal import SALTS_APART, WalScan, scan_wal
 from sqlstate.recovery.stale import Mismatch
 from sqlstate.recovery.verify_content import check_acknowledged, check_folded, check_newest, prove_entries
-from sqlstate.sqlite.header import HEADER_BYTES, SQLITE_MAGIC, page_size
+from sqlstate.sqlite.main_file import HEADER_BYTES, SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
 from sqlstate.tables import meta as metadata
 from sqlstate.tables import wal
-from sqlstate.tables.meta import Marker
+from sqlstate.tables.meta import DirtyFlag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ def undoes_making(engine: Engine) -> bool:
 
 def _inspect(engine: Engine, found: Inspection, *, is_wal: bool, thoroughly: bool) -> bool:
     """Look once; False if others have the file open in WAL mode, and there is no -wal yet, or no more."""
-    with engine.files.alone() as alone:
+    with engine.files.exclusive_lock() as alone:
         found.shared = not alone
         if found.shared:
             return not is_wal or alone is None or engine.files.has("-wal")
@@ -107,12 +107,12 @@ def _inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None
     """Look at a file without a -wal: is it whole, or a copy, or did somebody move the -wal into it, or lose it?"""
     main = _facts_of_main(engine, Pages(page_size(engine.header), b"", {}, 0))
     if main is not None:
-        found.before, found.marker, found.store_id = main.head, main.marker, main.store_id
+        found.before, found.flag, found.store_id = main.head, main.flag, main.store_id
         found.audited = main.audited
-    marker = _identity_of_main(engine)[1] if main is None else main.marker
-    if not marker.open and (main is not None or not is_wal):
+    flag = _identity_of_main(engine)[1] if main is None else main.flag
+    if not flag.dirty and (main is not None or not is_wal):
         return  # no -wal can be missing; what else may be wrong with the file is told by others
-    if marker.open and marker.inode not in (0, engine.opener.inode):
+    if flag.dirty and flag.inode not in (0, engine.opener.inode):
         end = "It contradicts itself: it was copied while it was written"
         if main is not None:
             end = f"It ends with commit {main.head.seq}; what the store committed later is not in it"
@@ -121,7 +121,7 @@ def _inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None
     found.damage, found.reason = "missing", _MISSING
     if main is None:
         return
-    noted = acknowledged.newest(engine.real_path, main.store_id, main.marker.nonce)
+    noted = acknowledged.newest(engine.real_path, main.store_id, main.flag.nonce)
     if noted is None:
         found.reason += f". If another program moved it into the file and removed it, {_UNKNOWN}"
         return
@@ -144,7 +144,7 @@ def _inspect_wal(engine: Engine, data: FileBytes, found: Inspection) -> None:
     found.journal = _report_wal(scan)
     main = _facts_of_main(engine, Pages(size, b"", {}, 0))
     if main is not None:
-        found.before, found.after, found.marker = main.head, main.head, main.marker
+        found.before, found.after, found.flag = main.head, main.head, main.flag
         found.store_id, found.audited = main.store_id, main.audited
     wrong: Mismatch | None = None
     judged = None
@@ -165,14 +165,14 @@ def _inspect_wal(engine: Engine, data: FileBytes, found: Inspection) -> None:
         found.damage, found.reason = wrong.damage, str(wrong)
     elif judged is not None:
         facts, found.checked = judged
-        found.after, found.marker, found.audited = facts.head, facts.marker, facts.audited
+        found.after, found.flag, found.audited = facts.head, facts.flag, facts.audited
 
 
 def _judge_acknowledged(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> Mismatch | None:
     """Judge by what was noted beside the store, if that can be believed: a -wal can be cut without a trace."""
     if main is None:
         return None
-    noted = acknowledged.newest(engine.real_path, main.store_id, main.marker.nonce)
+    noted = acknowledged.newest(engine.real_path, main.store_id, main.flag.nonce)
     if noted is None:
         return None
     pages = Pages(page_size(engine.header), b"", {}, 0)
@@ -192,7 +192,7 @@ def _judge_frames(engine: Engine, scan: WalScan, main: Facts | None, data: FileB
     """Judge by the frames alone: is what SQLite will recover all that was acknowledged?"""
     size = page_size(engine.header)
     index = wal_index(engine.files.sidecar_start("-shm", _INDEX_BYTES))
-    is_short = scan.bytes < WAL_HEADER_BYTES + FRAME_HEADER_BYTES + size and (main is None or main.marker.open)
+    is_short = scan.bytes < WAL_HEADER_BYTES + FRAME_HEADER_BYTES + size and (main is None or main.flag.dirty)
     if scan.header != "valid" and is_short:
         raise Mismatch("truncated", "its -wal was cut off")
     if scan.header == "valid" and scan.page_size != size:
@@ -241,8 +241,8 @@ def _judge_headless(engine: Engine, scan: WalScan, main: Facts | None, index: Wa
         raise Mismatch("header", f"{what}, and the file is in the middle of a checkpoint")
     if scan.orphans:
         return
-    noted = acknowledged.newest(engine.real_path, main.store_id, main.marker.nonce, last=True)
-    if noted is None or not main.marker.open:
+    noted = acknowledged.newest(engine.real_path, main.store_id, main.flag.nonce, last=True)
+    if noted is None or not main.flag.dirty:
         raise Mismatch("header", f"{what}, and nothing tells whether it held commits that the file lacks")
     # That the file has what was noted is judged with the notes.
 
@@ -254,8 +254,8 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
         with file_facts.reading(engine, pages) as connection:
             full = file_facts.read(connection)
             if main is not None:
-                stale.compare(main, full, connection)
-                stale.compare_base(engine, scan, main, data)
+                stale.check_continues(main, full, connection)
+                stale.check_base(engine, scan, main, data)
                 base = main.head
             else:  # a checkpoint was under way: part of what the -wal holds is in the main file
                 meta = file_facts.read_meta(connection)
@@ -264,7 +264,7 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
                 base = wal.head_at(connection, meta, max(0, full.lsn - RECORDS_RELINKED))
             if engine.files.pages(scan.page_size) > scan.database_pages:
                 raise Mismatch("stale", "the file is larger than its -wal says: the -wal is older")
-            if full.marker.open and full.lsn <= full.marker.lsn and stale.writes_log_alone(engine, connection, pages):
+            if full.flag.dirty and full.lsn <= full.flag.lsn and stale.writes_log_alone(engine, connection, pages):
                 raise Mismatch("stale", "all that its -wal holds was in the file before it was opened last")
             if not stale.is_reached(engine, connection, pages, stale.last_pages(data, scan)):
                 raise Mismatch(
@@ -311,7 +311,7 @@ def _inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
             facts = file_facts.read(connection)
             if not file_facts.is_coherent(connection, facts):
                 raise Damaged("the newest commit does not follow from the one before")
-            found.after, found.marker, found.store_id = facts.head, facts.marker, facts.store_id
+            found.after, found.flag, found.store_id = facts.head, facts.flag, facts.store_id
             found.audited = facts.audited
     except StoreIOError:  # it says nothing of what is there
         raise
@@ -359,11 +359,11 @@ def _facts_of_main(engine: Engine, pages: Pages) -> Facts | None:
         return None
 
 
-def _identity_of_main(engine: Engine) -> tuple[bytes, Marker]:
+def _identity_of_main(engine: Engine) -> tuple[bytes, DirtyFlag]:
     """Return store id and marker of the main file, also in the middle of a checkpoint; none if they are unreadable."""
     with suppress(StoreError), file_facts.reading(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection:
-        return file_facts.read_meta(connection).store_id, metadata.read_marker(connection)
-    return b"", Marker()
+        return file_facts.read_meta(connection).store_id, metadata.read_dirty_flag(connection)
+    return b"", DirtyFlag()
 
 
 def _report_wal(scan: WalScan) -> JournalReport:

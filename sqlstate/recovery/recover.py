@@ -84,7 +84,7 @@ def _recovered_if_room(
         with suppress(StoreFull):
             return _recovered(writer, found, report, how, orphans)
         writer.engine.checkpointer.make_room()
-    writer.marking.recovery_due = True
+    writer.dirty_flag.recovery_due = True
     return replace(report, due=True)
 
 
@@ -92,12 +92,12 @@ def _recovered(
     writer: WriteContext, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
 ) -> RecoveryReport:
     """Do what is due, in one SQLite transaction; then remove *orphans*."""
-    engine, connection = writer.engine, writer.engine.writer
+    engine, connection = writer.engine, writer.engine.write_connection
     connection.begin()
     try:
         if not report.clean and _is_told(connection, found):
             report = replace(report, shared=True)  # somebody else was faster, and has recovered
-        writer.marking.ensure_open()
+        writer.dirty_flag.ensure_dirty()
         if report.damage:  # the main file may hold blocks of commits that are lost
             log_blocks.trim(connection, wal.last(connection, writer.meta)[1].seq)
         rolled_back = () if how == "resume" else _roll_back(writer)
@@ -113,11 +113,11 @@ def _recovered(
         if crashed or rolled_back or removed:
             report = replace(report, entry=_note(writer, report, how))
         if crashed:
-            writer.marking.renew()
+            writer.dirty_flag.renew()
         if report.entry is None:
             connection.rollback()
         else:
-            writer.commit_other("recovery")
+            writer.commit_unnumbered("recovery")
     except BaseException:
         if engine.usable:
             connection.rollback()
@@ -131,9 +131,9 @@ def _recovered(
 
 def _begin_anew(writer: WriteContext) -> None:
     """Empty SQLite's WAL once damage was accepted: what is damaged in it must not be found again after a crash."""
-    if writer.engine.journal == "wal" and writer.marking.rest():
+    if writer.engine.journal == "wal" and writer.dirty_flag.clear():
         with suppress(Busy, StoreFull):
-            writer.engine.writer.checkpoint("truncate")
+            writer.engine.write_connection.checkpoint("truncate")
 
 
 def _is_told(connection: Connection, found: Inspection) -> bool:
@@ -145,12 +145,12 @@ def _is_told(connection: Connection, found: Inspection) -> bool:
     if found.audited:
         newer = audit.read(connection, found.audited)[0]
         return any(entry.kind == "recovery" and not entry.detail.get("clean", True) for entry in newer)
-    return found.marker is not None and metadata.read_marker(connection) != found.marker
+    return found.flag is not None and metadata.read_dirty_flag(connection) != found.flag
 
 
 def _compared(writer: WriteContext, found: Inspection, report: RecoveryReport) -> RecoveryReport:
     """Compare what SQLite recovered with what it should have."""
-    engine, connection = writer.engine, writer.engine.writer
+    engine, connection = writer.engine, writer.engine.write_connection
     with connection.one_state():
         head = wal.last(connection, writer.meta)[1]
         report = replace(report, after=head)
@@ -164,7 +164,7 @@ def _compared(writer: WriteContext, found: Inspection, report: RecoveryReport) -
         return report
     frames = engine.recovered_frames
     agrees = frames == found.journal.committed
-    if not agrees and (found.after != head or metadata.read_marker(connection) != found.marker):
+    if not agrees and (found.after != head or metadata.read_dirty_flag(connection) != found.flag):
         return replace(report, shared=True)  # somebody else opened it after the scan, and has committed
     report = replace(report, journal=replace(report.journal, sqlite_frames=frames, agrees=agrees))
     if not agrees:
@@ -193,7 +193,7 @@ def _dead(engine: Engine) -> list[int]:
     path = engine.real_path
     alive: dict[bytes, bool] = {}
     found = []
-    for txn, session in staged.sessions(engine.writer):
+    for txn, session in staged.sessions(engine.write_connection):
         if session not in alive:
             alive[session] = sessions.session_alive(path, session)
         if not alive[session]:
@@ -203,7 +203,7 @@ def _dead(engine: Engine) -> list[int]:
 
 def _roll_back(writer: WriteContext) -> tuple[int, ...]:
     """Write ROLLBACK for the staged transactions of dead sessions, inside the open transaction."""
-    connection = writer.engine.writer
+    connection = writer.engine.write_connection
     lsn = wal.last(connection, writer.meta)[0]
     dead = _dead(writer.engine)
     for lsn_, txn in enumerate(dead, lsn + 1):
@@ -214,7 +214,7 @@ def _roll_back(writer: WriteContext) -> tuple[int, ...]:
 
 
 def _note(writer: WriteContext, report: RecoveryReport, how: Recover) -> int:
-    connection = writer.engine.writer
+    connection = writer.engine.write_connection
     detail = report.as_dict()
     detail["how"] = how
     detail["evidence"] = [paths.as_text(os.path.basename(path)) for path in report.evidence]

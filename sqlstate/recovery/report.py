@@ -10,7 +10,7 @@ from sqlstate.format import constants as fmt
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.sqlite.engine import Engine
-    from sqlstate.tables.meta import Marker
+    from sqlstate.tables.meta import DirtyFlag
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Inspection:
     reason: str = ""
     before: Head | None = None
     after: Head | None = None
-    marker: Marker | None = None
+    flag: DirtyFlag | None = None
     """As SQLite will see it; None if it was not looked at."""
     store_id: bytes = bytes(fmt.STORE_ID_BYTES)
     """Zeros if it is not known."""
@@ -146,7 +146,7 @@ def is_unclean(found: Inspection) -> bool:
         return True
     if found.journal.kind == "rollback":
         return True
-    return found.marker is not None and found.marker.open
+    return found.flag is not None and found.flag.dirty
 
 
 def _head_facts(head: Head | None) -> dict[str, Any] | None:

@@ -81,7 +81,7 @@ def _rightmost(engine: Engine, pages: Pages, root: int) -> int:
     return page
 
 
-def compare(main: Facts, full: Facts, connection: Connection) -> None:
+def check_continues(main: Facts, full: Facts, connection: Connection) -> None:
     """Raise Mismatch unless the file with its -wal goes on where the *main* file ends."""
     if main.store_id != full.store_id:
         raise Mismatch("foreign", "its -wal belongs to another store", certain=True)
@@ -93,15 +93,15 @@ def compare(main: Facts, full: Facts, connection: Connection) -> None:
             certain=there is not None and there.chain != main.head.chain,
         )
     # An opening never goes back behind one that the file has seen.
-    if full.marker.open and full.marker.nonce != main.marker.nonce and full.marker.lsn < main.marker.lsn:
+    if full.flag.dirty and full.flag.nonce != main.flag.nonce and full.flag.lsn < main.flag.lsn:
         raise Mismatch("stale", "its -wal is of an earlier session than the file")
     if main.audited and audit.digest_of(connection, main.audited) != main.audit_digest:
         raise Mismatch("stale", f"its -wal lacks audit entry {main.audited}, which the file has: the -wal is older")
-    if not full.marker.open and full.marker.lsn and full.marker.lsn != full.lsn:
+    if not full.flag.dirty and full.flag.lsn and full.flag.lsn != full.lsn:
         raise Mismatch("stale", "its -wal closes the store at another record than the file ends with")
 
 
-def compare_base(engine: Engine, scan: WalScan, main: Facts, data: FileBytes) -> None:
+def check_base(engine: Engine, scan: WalScan, main: Facts, data: FileBytes) -> None:
     """Compare where the first transaction in the -wal begins with where the main file ends."""
     pages = Pages(scan.page_size, data, scan.first_pages, scan.first_size)
     try:

@@ -13,7 +13,7 @@ from sqlstate.recovery import file_facts
 from sqlstate.recovery.file_facts import RECORDS_RELINKED
 from sqlstate.recovery.sqlite_journal import scan_journal
 from sqlstate.recovery.sqlite_wal import scan_wal
-from sqlstate.sqlite.header import page_size
+from sqlstate.sqlite.main_file import page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.tables import merkle, state, wal
 
@@ -52,7 +52,7 @@ def check_folded(connection: Connection, main: Facts, head: Head) -> str:
     """
     meta = file_facts.read_meta(connection)
     lsn = wal.commit_lsn(connection, main.head.seq) if main.head.seq else 0
-    base = wal.head_at(connection, meta, max(0, main.marker.lsn, lsn - RECORDS_RELINKED))
+    base = wal.head_at(connection, meta, max(0, main.flag.lsn, lsn - RECORDS_RELINKED))
     follows = check_commits(connection, (wal.commit_lsn(connection, base.seq) if base.seq else 0, base), main.head)
     return (
         f"another program moved SQLite's WAL into the file and removed it; commit {head.seq}, the newest that was "
@@ -121,7 +121,7 @@ def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
     Raises:
         Damaged: something contradicts something else, or others have the file open.
     """
-    with engine.files.alone() as alone, ExitStack() as stack:
+    with engine.files.exclusive_lock() as alone, ExitStack() as stack:
         if not alone:
             raise Damaged("others have the file open.")
         pages = Pages(page_size(engine.header), b"", {}, 0)
@@ -136,7 +136,7 @@ def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
             if journal.pages:
                 pages = Pages(journal.page_size, undo, journal.pages, journal.initial_pages)
         facts = prove_entries(stack.enter_context(file_facts.reading(engine, pages)))
-        found.after, found.marker, found.audited = facts.head, facts.marker, facts.audited
+        found.after, found.flag, found.audited = facts.head, facts.flag, facts.audited
         found.checked = f"{facts.head.count} entries were hashed anew and have the newest commit's root"
 
 

@@ -19,8 +19,8 @@ import apsw
 
 from sqlstate.errors import Busy, StoreError
 from sqlstate.files import paths
-from sqlstate.sqlite.busy import BusyHandler
 from sqlstate.sqlite.forks import OpenFile, call, forking, refusal, stand_by, tells_busy
+from sqlstate.sqlite.lock_holders import BusyHandler
 from sqlstate.sqlite.result_codes import translated
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ class Connection:
             raise self.translated(e) from e
         self._file = None
 
-    def end(self) -> bool:
+    def interrupt_and_close(self) -> bool:
         """Close the connection for another thread that may be using it, and tell whether that was possible now.
 
         What runs is interrupted; what the other thread asks next is refused.

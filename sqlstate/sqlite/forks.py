@@ -55,12 +55,12 @@ class OpenFile:
     __slots__ = ("__weakref__", "identity")
 
     def __init__(self, path: str) -> None:
-        check(path)
+        check_not_inherited(path)
         self.identity = identity(path)
         _open.add(self)
 
 
-def check(path: str) -> None:
+def check_not_inherited(path: str) -> None:
     """Raise if a file was open in a parent process when this one was forked.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The main file of a store, by its path: where that leads, and whether a store can be there."""
+"""The main file of a store, by its path: its header, where the path leads, and whether a store can be there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from typing import Final
 
 from sqlstate.errors import CannotOpen, NotAStore, StoreFull, StoreMissing
 from sqlstate.files import paths
+
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
+HEADER_BYTES: Final = 100
+MODES: Final = 18  # offset of the two bytes in the header that say how the file is journaled
+
+
+def page_size(header: bytes) -> int:
+    """Return the size of a file's pages as its header says it; 0 if that is none."""
+    size = int.from_bytes(header[16:18])
+    if size == 1:
+        return 65536
+    return size if size in (512, 1024, 2048, 4096, 8192, 16384, 32768) else 0
+
 
 # The first bytes of a rollback journal (https://sqlite.org/fileformat2.html, section 3).
 JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"

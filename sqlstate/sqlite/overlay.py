@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import apsw
 
 from sqlstate.sqlite.connection import Connection
-from sqlstate.sqlite.header import MODES
+from sqlstate.sqlite.main_file import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from sqlstate.files import paths
-from sqlstate.sqlite.busy import BUSY_SLEEP_SECONDS
 from sqlstate.sqlite.forks import OpenFile, call
-from sqlstate.sqlite.header import HEADER_BYTES, MODES, page_size
+from sqlstate.sqlite.lock_holders import BUSY_SLEEP_SECONDS
+from sqlstate.sqlite.main_file import HEADER_BYTES, MODES, page_size
 from sqlstate.sqlite.result_codes import translated
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def free_pages(path: str, vfs: str | None) -> str:
 
 
 @contextmanager
-def alone(path: str, vfs: str | None, timeout: float) -> Iterator[bool | None]:
+def exclusive_lock(path: str, vfs: str | None, timeout: float) -> Iterator[bool | None]:
     """Keep everybody else from the file during the block, if nobody has it open, and tell whether that is so.
 
     None if it cannot be known: the file cannot be written. A connection in WAL mode that has read the file
@@ -117,7 +117,7 @@ def _locked(file: apsw.VFSFile, timeout: float) -> bool:
             return False
         time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
     # From the first try on nobody new comes in; others who are asking go at once.
-    for _ in range(_ALONE_TRIES):
+    for _ in range(_EXCLUSIVE_TRIES):
         if _try_lock(file, apsw.SQLITE_LOCK_EXCLUSIVE):
             return True
         time.sleep(BUSY_SLEEP_SECONDS)
@@ -132,11 +132,11 @@ def _try_lock(file: apsw.VFSFile, level: int) -> bool:
     return True
 
 
-_ALONE_TRIES: Final = 5
+_EXCLUSIVE_TRIES: Final = 5
 
 
 @contextmanager
-def outdating(path: str, vfs: str | None) -> Iterator[Callable[[], None]]:
+def invalidating_handles(path: str, vfs: str | None) -> Iterator[Callable[[], None]]:
     """Give a function that makes a file useless to those who have it open; for one that has lost its name.
 
     Otherwise they would go on committing to it, and nobody would ever see what they commit.

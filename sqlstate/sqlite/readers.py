@@ -70,8 +70,8 @@ class Readers:
 
     # For one statement, which ends before anything else happens.
 
-    def take(self) -> Connection:
-        """Return a connection that nobody else uses, for one statement; put() it back after that.
+    def acquire(self) -> Connection:
+        """Return a connection that nobody else uses, for one statement; release() it after that.
 
         If the statement raises, there is no need to: the connection is closed when the last reference is dropped.
         """
@@ -92,26 +92,26 @@ class Readers:
             settings.apply(connection, self.journal, read_only=True)
             return connection
 
-    def put(self, connection: Connection) -> None:
-        """Put back a connection from take(), on which nothing runs."""
+    def release(self, connection: Connection) -> None:
+        """Put back a connection from acquire(), on which nothing runs."""
         if len(self._idle) < READERS_KEPT and not self._life.closed:
             self._idle.append(connection)
         else:
-            connection.end()
+            connection.interrupt_and_close()
         if self._opener.frozen is not None:
             self._opener.check_unchanged()
 
     # For more than one.
 
-    def lend(self, over: Over, use: str) -> Connection:
-        """Return a connection inside a transaction that sees one committed state, until give() or *over* is dead."""
-        self._lent[over] = Lent(self.take(), use, time.monotonic(), threading.get_ident())
+    def begin_lease(self, over: Over, use: str) -> Connection:
+        """Return a connection that sees one committed state, until end_lease() is called or *over* is dead."""
+        self._lent[over] = Lent(self.acquire(), use, time.monotonic(), threading.get_ident())
         connection = self._lent[over].connection
         connection.begin_read()
         return connection
 
-    def give(self, over: Over) -> None:
-        """End what lend() began. Twice does nothing."""
+    def end_lease(self, over: Over) -> None:
+        """End what begin_lease() began. Twice does nothing."""
         lent = None
         try:
             lent = self._lent.pop(over, None)  # it is this thread's alone now
@@ -120,12 +120,12 @@ class Readers:
             clean = lent.connection.clean()
         except BaseException:
             if lent is not None:
-                lent.connection.end()
+                lent.connection.interrupt_and_close()
             raise
         if clean:
-            self.put(lent.connection)
+            self.release(lent.connection)
         else:
-            lent.connection.end()
+            lent.connection.interrupt_and_close()
 
     def reclaim(self) -> None:
         """Take back what was lent to those who are gone."""
@@ -136,15 +136,15 @@ class Readers:
                     gone = self.gone.popleft()
             for over in list(self._lent):
                 if over() is None:
-                    self.give(over)
+                    self.end_lease(over)
         except BaseException:
             if gone is not None:
                 self.gone.append(gone)  # the next one looks again
             raise
 
-    def reading(self) -> Reading:
+    def reading(self) -> ReadBlock:
         """Return a block with a connection that sees one committed state."""
-        return Reading(self)
+        return ReadBlock(self)
 
     def scan(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
         """Yield rows of one committed state, read in chunks, each by a statement that has ended.
@@ -180,7 +180,7 @@ class Readers:
                 raise ended(life, "the scan")
             life.check_forked()
 
-    def end(self, timeout: float) -> bool:
+    def close_all(self, timeout: float) -> bool:
         """Close all of them, also those that are lent: what runs on them is interrupted, and refused from then on.
 
         The handle is closed already, so nobody takes another one. Returns whether all were closed in time.
@@ -188,7 +188,7 @@ class Readers:
         self._idle.clear()
         until = time.monotonic() + timeout
         while True:
-            left = [connection for connection in list(self._all) if not connection.end()]
+            left = [connection for connection in list(self._all) if not connection.interrupt_and_close()]
             if not left:
                 self._lent.clear()
                 return True
@@ -211,17 +211,17 @@ class Lease:
         self._readers = readers
         self._over = weakref.ref(self, readers.gone.append)
         try:
-            self.connection = readers.lend(self._over, use)
+            self.connection = readers.begin_lease(self._over, use)
         except BaseException:
             self.end()
             raise
 
     def end(self) -> None:
         """Give the connection back. Twice does nothing."""
-        self._readers.give(self._over)
+        self._readers.end_lease(self._over)
 
 
-class Reading(Block):
+class ReadBlock(Block):
     """A block with a connection that sees one committed state."""
 
     __slots__ = ("_readers",)
@@ -233,14 +233,14 @@ class Reading(Block):
     def enter(self) -> Connection:
         """Begin to read."""
         try:
-            return self._readers.lend(self.over, "a snapshot")
+            return self._readers.begin_lease(self.over, "a snapshot")
         except BaseException:
-            self._readers.give(self.over)
+            self._readers.end_lease(self.over)
             raise
 
     def leave(self, *_: object) -> None:
         """Let go of the state."""
-        self._readers.give(self.over)
+        self._readers.end_lease(self.over)
 
 
 def ended(life: Life, what: str) -> TransactionEnded:

@@ -1,4 +1,4 @@
-"""The settings of SQLite that make a commit of a store durable, and those of a file that is still being made."""
+"""The SQLite library in use, and its settings that make a commit durable."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from sqlstate.errors import Busy, StoreIOError
-from sqlstate.sqlite.busy import BUSY_SLEEP_SECONDS
+import apsw
+
+from sqlstate.errors import Busy, InvalidOption, SQLiteTooOld, StoreIOError
+from sqlstate.sqlite.lock_holders import BUSY_SLEEP_SECONDS
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
@@ -68,3 +70,31 @@ def set_journal(connection: Connection, journal: Journal) -> None:
 def synchronous(connection: Connection) -> str:
     """Return how SQLite syncs: FULL or EXTRA."""
     return ("OFF", "NORMAL", "FULL", "EXTRA")[connection.value("PRAGMA synchronous")]
+
+
+# 3.7.0 to 3.51.2 can lose committed data when two connections write and checkpoint at one moment.
+# The fix was brought back to two older lines; 3.52.0 was withdrawn.
+SQLITE_MIN: Final = (3, 51, 3)
+
+
+def check_sqlite() -> str:
+    """Return the version of the SQLite library in use.
+
+    Raises:
+        SQLiteTooOld: it has the WAL-reset bug.
+    """
+    version = apsw.sqlite_lib_version()
+    number = tuple(int(part) for part in version.split("."))
+    backported = number[:2] in ((3, 44), (3, 50)) and number >= {44: (3, 44, 6), 50: (3, 50, 7)}[number[1]]
+    if (number < SQLITE_MIN and not backported) or number[:2] == (3, 52):
+        raise SQLiteTooOld(
+            f"SQLite {version} can lose committed data in WAL mode; install apsw 3.51.3.0 or newer, "
+            "built with its own SQLite"
+        )
+    return version
+
+
+def check_vfs(vfs: str | None) -> None:
+    """Raise InvalidOption if SQLite knows no VFS of that name."""
+    if vfs is not None and vfs not in apsw.vfs_names():
+        raise InvalidOption(f"vfs={vfs!r} is not registered with SQLite; there are {', '.join(apsw.vfs_names())}")

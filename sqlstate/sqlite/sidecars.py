@@ -9,7 +9,7 @@ from sqlstate.errors import CannotOpen, StoreError, StoreIOError
 from sqlstate.files import paths
 from sqlstate.files.file_bytes import FileBytes
 from sqlstate.sqlite import main_file
-from sqlstate.sqlite.raw_file import alone, read_at
+from sqlstate.sqlite.raw_file import exclusive_lock, read_at
 
 
 class StoreFiles:
@@ -48,9 +48,9 @@ class StoreFiles:
         """The folder that SQLite's files beside the store are in."""
         return os.path.dirname(self.real_path)
 
-    def alone(self) -> AbstractContextManager[bool | None]:
-        """Keep others from the file during the block, if nobody has it open; as raw_file.alone()."""
-        return alone(self.real_path, self._vfs, self._timeout)
+    def exclusive_lock(self) -> AbstractContextManager[bool | None]:
+        """Keep others from the file during the block, if nobody has it open; as raw_file.exclusive_lock()."""
+        return exclusive_lock(self.real_path, self._vfs, self._timeout)
 
     def has(self, suffix: str) -> bool:
         """Tell whether there is a file beside the store whose name has *suffix*."""
@@ -97,7 +97,7 @@ class StoreFiles:
         found = [self.real_path + suffix for suffix in ("-journal", "-wal") if self.has(suffix)]
         if not any(map(main_file.is_nothing, found)):
             return
-        with suppress(OSError, StoreError), alone(self.real_path, self._vfs, 0.0) as is_alone:
+        with suppress(OSError, StoreError), exclusive_lock(self.real_path, self._vfs, 0.0) as is_alone:
             for journal in found if is_alone else ():
                 if main_file.is_nothing(journal):
                     os.unlink(journal)

@@ -21,7 +21,7 @@ from sqlstate.recovery.report import WAYS
 from sqlstate.recovery.sqlite_wal import scan_wal
 from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
-from sqlstate.sqlite.header import SQLITE_MAGIC, page_size
+from sqlstate.sqlite.main_file import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.store.store import Store
 from sqlstate.store.watch import check_timeout
@@ -105,12 +105,13 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             meta = _connect(engine, journal, found, recover)
         _check_end(engine, meta)
         if engine.journal != meta.journal and not read_only:
-            settings.set_journal(engine.writer, meta.journal)
-            engine.settle()
+            settings.set_journal(engine.write_connection, meta.journal)
+            engine.apply_settings()
         writer = WriteContext(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
         engine.opener.check_unchanged()
     except BaseException:
+        engine.stop()
         engine.close()
         raise
     return Store(writer, report, (group_size if mode == "group" else 1, group_wait))
@@ -131,8 +132,8 @@ def _is_new(engine: Engine) -> bool:
     except NotAStore:
         if engine.header.startswith(SQLITE_MAGIC):
             raise
-    with engine.files.alone() as alone:
-        engine.look()
+    with engine.files.exclusive_lock() as alone:
+        engine.load_header()
         read_header(engine)
         undone = undoes_making(engine)
         if alone is False and not any(engine.header) and not undone:
@@ -157,20 +158,20 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
                     "was changed, and nothing is lost. Free space on its file system, and open it again"
                 )
             engine.connect()
-            engine.settle()
+            engine.apply_settings()
         except (CannotOpen, ReadOnly, StoreFull) as e:
             _freeze(engine, e)
-    is_store = migrate.check_header(engine.writer)
-    if not is_store or migrate.pending(engine.writer, migrate.shipped()):
+    is_store = migrate.check_header(engine.write_connection)
+    if not is_store or migrate.pending(engine.write_connection, migrate.shipped()):
         if is_store:
-            recovery.admit_connected(engine, found, read_meta(engine.writer).store_id, recover)
+            recovery.admit_connected(engine, found, read_meta(engine.write_connection).store_id, recover)
         _migrate(engine, journal)
-    schema.check_tables(engine.writer)
-    meta = metadata.read(engine.writer)
+    schema.check_tables(engine.write_connection)
+    meta = metadata.read(engine.write_connection)
     if (
         engine.opener.frozen is not None
         and not engine.opener.frozen.has_wal
-        and metadata.read_marker(engine.writer).open
+        and metadata.read_dirty_flag(engine.write_connection).dirty
     ):
         found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
         damage.admit(engine, found, "refuse")
@@ -224,12 +225,12 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
             "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
             "the copy"
         ) from cause
-    with engine.files.alone() as alone:
+    with engine.files.exclusive_lock() as alone:
         if cause is not None and (alone is False or (alone is None and full)):
             raise cause
         engine.freeze(_pages(engine))
     engine.connect()
-    engine.settle()
+    engine.apply_settings()
 
 
 def _pages(engine: Engine) -> Pages | None:
@@ -240,19 +241,19 @@ def _pages(engine: Engine) -> Pages | None:
 
 
 def _is_suspect(engine: Engine, meta: Meta, found: Inspection) -> bool:
-    """Tell whether the marker is open where there was no -wal to look at: it is lost, or somebody just came."""
-    if meta.journal != "wal" or found.shared or found.marker is not None or found.damage:
+    """Return True if the store is dirty and no -wal was found: it is lost, or another process came since."""
+    if meta.journal != "wal" or found.shared or found.flag is not None or found.damage:
         return False
-    return metadata.read_marker(engine.writer).open
+    return metadata.read_dirty_flag(engine.write_connection).dirty
 
 
 def _check_end(engine: Engine, meta: Meta) -> None:
     """Raise if the log of a store that was closed ends with another record than when it was closed (I11)."""
-    with engine.writer.one_state():
-        marker, lsn = metadata.read_marker(engine.writer), wal.last(engine.writer, meta)[0]
-    if not marker.open and marker.lsn and marker.lsn != lsn:
+    with engine.write_connection.one_state():
+        flag, lsn = metadata.read_dirty_flag(engine.write_connection), wal.last(engine.write_connection, meta)[0]
+    if not flag.dirty and flag.lsn and flag.lsn != lsn:
         raise Damaged(
-            f"I11: {engine.path}: the store was closed with record {marker.lsn}, and its log ends with record {lsn}: "
+            f"I11: {engine.path}: the store was closed with record {flag.lsn}, and its log ends with record {lsn}: "
             "part of the file was lost or changed. Nothing was changed. sqlstate.repair() mends what can be proven; "
             "or restore a backup"
         )
@@ -284,7 +285,7 @@ def _migrate(engine: Engine, journal: Journal) -> None:
     if engine.read_only:
         raise ReadOnly(f"{engine.path} must be migrated before this version can read it; open it for writing once")
     at = now()
-    writer = engine.writer
+    writer = engine.write_connection
     writer.begin()
     try:
         is_store = migrate.check_header(writer)
@@ -297,7 +298,7 @@ def _migrate(engine: Engine, journal: Journal) -> None:
         for migration in pending:
             detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}
             audit.append(writer, meta.store_id, wal.last(writer, meta)[1], at, ("migration", detail))
-        engine.commit_other("bringing the file to this version's format")
+        engine.commit_unnumbered("bringing the file to this version's format")
     except BaseException:
         writer.rollback()
         raise

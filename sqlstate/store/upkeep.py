@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.headlog import SignedHead
     from sqlstate.maintenance.backup.backup import BackupReport
@@ -68,6 +69,7 @@ class Upkeep:
     """What keeps a Store sound, and tells of its state."""
 
     _engine: Engine
+    _group: GroupCommit[Any]
     _meta: Meta
     _writer: WriteContext
 
@@ -160,11 +162,11 @@ class Upkeep:
     def _record(self, kind: str, detail: Mapping[str, Any]) -> int:
         """Append an entry to the audit trail, durably, and return its number."""
         engine = self._engine
-        with engine.writing():
-            self._writer.marking.begin()
-            head = wal.last(engine.writer, self._meta)[1]
-            number = audit.append(engine.writer, self._meta.store_id, head, now(), (kind, detail))
-            self._writer.commit_other(f"audit entry {number}")
+        with self._group.writing():
+            self._writer.dirty_flag.begin()
+            head = wal.last(engine.write_connection, self._meta)[1]
+            number = audit.append(engine.write_connection, self._meta.store_id, head, now(), (kind, detail))
+            self._writer.commit_unnumbered(f"audit entry {number}")
         return number
 
     def stats(self) -> Stats:

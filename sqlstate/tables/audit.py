@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.tables import raw_rows, verbatim
+from sqlstate.tables import raw_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ _COLUMNS = "number, at, kind, seq, chain, detail, digest"
 _LAST = "SELECT number, digest FROM audit ORDER BY number DESC LIMIT 1"
 ROWS_AT_ONCE = 256
 _ENTRIES = f"SELECT {_COLUMNS} FROM audit WHERE number > ? ORDER BY number LIMIT {ROWS_AT_ONCE}"
-_VERBATIM = f"SELECT {verbatim.columns(*AuditEntry._fields)} FROM audit ORDER BY number"
+_RAW = f"SELECT {raw_rows.columns(*AuditEntry._fields)} FROM audit ORDER BY number"
 
 
 def digest_zero(store_id: bytes) -> bytes:
@@ -145,7 +145,7 @@ def read(connection: Connection, after: int = 0) -> tuple[list[AuditEntry], int 
 def check_chain(connection: Connection, store_id: bytes) -> Iterator[tuple[AuditEntry, str]]:
     """Yield each entry with what is wrong with its place in the chain, `""` if nothing is (I12)."""
     expected, digest = 1, digest_zero(store_id)
-    rows = map(verbatim.decoded, connection.iterate(_VERBATIM))
+    rows = map(raw_rows.decoded, connection.iterate(_RAW))
     for row in rows:
         number, at, kind, seq, chain, text, said = row
         finding = "" if number == expected else f"entry {number} stands where entry {expected} must be"

@@ -15,7 +15,7 @@ from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, FIRST, child_at, count_of, node_digest
 from sqlstate.format.merkle_edit import Run
 from sqlstate.format.names import Name, stored_name
-from sqlstate.tables import raw_rows, state, verbatim
+from sqlstate.tables import raw_rows, state
 from sqlstate.tables.raw_rows import are_children, is_level, is_node_name, is_number
 
 if TYPE_CHECKING:
@@ -215,15 +215,15 @@ def size(connection: Connection) -> tuple[int, int]:
     return top(connection), connection.value("SELECT count(*) FROM merkle")
 
 
-def rows(connection: Connection, *, verbatim_: bool = False) -> Iterator[Row]:
+def rows(connection: Connection, *, raw: bool = False) -> Iterator[Row]:
     """Yield (id, level, collection, key, children) of every row, level by level, in order.
 
-    With *verbatim_*, whatever is in it, as verbatim.decoded() does; else Damaged for text that is no UTF-8.
+    With *raw*, whatever is in it, as raw_rows.decoded() does; else Damaged for text that is no UTF-8.
     """
     names = "id", "level", "collection", "key", "children"
     order = "FROM merkle ORDER BY level, collection, key"
-    if verbatim_:
-        return map(verbatim.decoded, connection.iterate(f"SELECT {verbatim.columns(*names)} {order}"))
+    if raw:
+        return map(raw_rows.decoded, connection.iterate(f"SELECT {raw_rows.columns(*names)} {order}"))
     return connection.iterate(f"SELECT {', '.join(names)} {order}")
 
 
@@ -329,12 +329,12 @@ def other_root(connection: Connection) -> Damaged:
     )
 
 
-_VERBATIM = f"SELECT {verbatim.columns('id', 'level', 'collection', 'key', 'children')} FROM merkle ORDER BY id"
+_RAW = f"SELECT {raw_rows.columns('id', 'level', 'collection', 'key', 'children')} FROM merkle ORDER BY id"
 
 
-def scan_verbatim(connection: Connection) -> Iterator[Row]:
-    """Yield (id, level, collection, key, children) of every row, whatever is in it, as verbatim.decoded() does."""
-    return map(verbatim.decoded, connection.iterate(_VERBATIM))
+def scan_raw(connection: Connection) -> Iterator[Row]:
+    """Yield (id, level, collection, key, children) of every row, whatever is in it, as raw_rows.decoded() does."""
+    return map(raw_rows.decoded, connection.iterate(_RAW))
 
 
 def replace_nodes(connection: Connection, deletes: Sequence[int], inserts: Sequence[tuple[int, Name, bytes]]) -> None:

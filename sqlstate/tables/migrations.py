@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
 from sqlstate.format import constants as fmt
-from sqlstate.sqlite.header import HEADER_BYTES, SQLITE_MAGIC
+from sqlstate.sqlite.main_file import HEADER_BYTES, SQLITE_MAGIC
 from sqlstate.tables import raw_rows
 
 if TYPE_CHECKING:

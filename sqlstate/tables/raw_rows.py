@@ -9,6 +9,7 @@ like one. Whether the fields of a sound row agree with other rows is for the dig
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
@@ -16,6 +17,8 @@ from sqlstate.format import constants as fmt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from sqlstate.sqlite.connection import Row
 
 _SHOWN: Final = 60
 _TIME: Final = re.compile(
@@ -215,3 +218,44 @@ RECORDS: Final[Mapping[Any, Table]] = {
     "ROLLBACK": _record(at=_AT),
 }
 """By kind."""
+
+
+class InvalidText(NamedTuple):
+    """A TEXT that is not UTF-8. It is no str, so nothing takes it for text."""
+
+    raw: bytes
+
+
+def columns(*names: str) -> str:
+    """Return the part of a SELECT that reads the columns *names*, for decoded()."""
+    marks = " | ".join(f"((typeof({name}) = 'text') << {number})" for number, name in enumerate(names))
+    values = (f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END" for name in names)
+    return f"{marks}, {', '.join(values)}"
+
+
+def decoded(row: Row) -> Row:
+    """Return the values of a row that was read with columns(): int, float, str, bytes, None or InvalidText."""
+    if not row[0]:
+        return row[1:]
+    values = list(row[1:])
+    for number in _texts(row[0]):
+        try:
+            values[number] = values[number].decode()
+        except UnicodeDecodeError:
+            values[number] = InvalidText(values[number])
+    return tuple(values)
+
+
+def bound(values: Sequence[Any]) -> list[Any]:
+    """Return *values* as they are bound to parameters(): text as its bytes."""
+    return [value.raw if isinstance(value, InvalidText) else value for value in values]
+
+
+def parameters(values: Sequence[Any]) -> list[str]:
+    """Return for each of *values* the part of a statement that stands for it."""
+    return ["CAST(? AS TEXT)" if isinstance(value, InvalidText) else "?" for value in values]
+
+
+@lru_cache(maxsize=1024)
+def _texts(marks: int) -> tuple[int, ...]:
+    return tuple(number for number in range(marks.bit_length()) if marks >> number & 1)

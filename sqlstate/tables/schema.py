@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlstate.tables.migrations import Migration
 
 
-class Part(NamedTuple):
+class SchemaItem(NamedTuple):
     """One row of sqlite_schema."""
 
     kind: str
@@ -36,13 +36,13 @@ class Part(NamedTuple):
 class Differences(NamedTuple):
     """How a file's schema differs from a store's."""
 
-    tables: tuple[Part, ...] = ()
+    tables: tuple[SchemaItem, ...] = ()
     """Tables of ours that are missing or were changed: nothing of the file can be relied on."""
-    lost: tuple[Part, ...] = ()
+    lost: tuple[SchemaItem, ...] = ()
     """Indexes, triggers and views of ours that are missing, as they must be."""
-    changed: tuple[Part, ...] = ()
+    changed: tuple[SchemaItem, ...] = ()
     """The same of those that were changed."""
-    added: tuple[Part, ...] = ()
+    added: tuple[SchemaItem, ...] = ()
     """Indexes and triggers of others on tables and views of ours, and whatever has the name of one of ours."""
     foreign: tuple[str, ...] = ()
     """Names of what others have in the file. They are let be."""
@@ -86,8 +86,8 @@ def compare(connection: Connection) -> Differences:
     missing = {_place(part): part for part in sorted(expected - found)}
     names = {part.name for part in expected}
     own = {part.name for part in expected if part.kind in ("table", "view")}
-    changed: list[Part] = []
-    added: list[Part] = []
+    changed: list[SchemaItem] = []
+    added: list[SchemaItem] = []
     foreign: list[str] = []
     for part in sorted(found - expected, key=repr):
         kind, name, on = place = _place(part)
@@ -106,7 +106,7 @@ def compare(connection: Connection) -> Differences:
     )
 
 
-def _place(part: Part) -> tuple[str, str, str]:
+def _place(part: SchemaItem) -> tuple[str, str, str]:
     """Return what makes it the same thing: SQLite's names have no capitals."""
     return part.kind, part.name.lower(), part.table.lower()
 
@@ -166,12 +166,12 @@ def tables() -> frozenset[str]:
 _NONE = Differences()
 
 
-def _parts(connection: Connection) -> frozenset[Part]:
-    return frozenset(Part(*row) for row in connection.rows("SELECT type, name, tbl_name, sql FROM sqlite_schema"))
+def _parts(connection: Connection) -> frozenset[SchemaItem]:
+    return frozenset(SchemaItem(*row) for row in connection.rows("SELECT type, name, tbl_name, sql FROM sqlite_schema"))
 
 
 @lru_cache(maxsize=4)
-def _expected(migrations: tuple[Migration, ...]) -> frozenset[Part]:
+def _expected(migrations: tuple[Migration, ...]) -> frozenset[SchemaItem]:
     connection = memory()
     migrate.apply(connection, migrations, "")
     return _parts(connection)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format.names import stored_name
-from sqlstate.tables import raw_rows, verbatim
+from sqlstate.tables import raw_rows
 from sqlstate.tables.raw_rows import is_collection
 
 if TYPE_CHECKING:
@@ -300,18 +300,18 @@ def _scan_sql(span: Span, column: str) -> tuple[str, list[Key]]:
     return f"SELECT key, {column} FROM state WHERE {' AND '.join(where)} ORDER BY key {order}", bound
 
 
-_VERBATIM = f"SELECT {verbatim.columns('collection', 'key', 'value')} FROM state ORDER BY collection, key"
+_RAW = f"SELECT {raw_rows.columns('collection', 'key', 'value')} FROM state ORDER BY collection, key"
 
 
-def scan_verbatim(connection: Connection) -> Iterator[Row]:
-    """Yield (collection, key, value) of every row in order, whatever is in it, as verbatim.decoded() does."""
-    return map(verbatim.decoded, connection.iterate(_VERBATIM))
+def scan_raw(connection: Connection) -> Iterator[Row]:
+    """Yield (collection, key, value) of every row in order, whatever is in it, as raw_rows.decoded() does."""
+    return map(raw_rows.decoded, connection.iterate(_RAW))
 
 
-def delete_verbatim(connection: Connection, collection: object, key: object) -> None:
+def delete_raw(connection: Connection, collection: object, key: object) -> None:
     """Delete the row with this collection and key, whatever they are, inside the caller's transaction."""
-    left, right = verbatim.parameters((collection, key))
-    connection.run(f"DELETE FROM state WHERE collection = {left} AND key = {right}", verbatim.bound((collection, key)))
+    left, right = raw_rows.parameters((collection, key))
+    connection.run(f"DELETE FROM state WHERE collection = {left} AND key = {right}", raw_rows.bound((collection, key)))
 
 
 def rebuild(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT
 from sqlstate.format.records import Head, Kind, Record, chain_next, chain_zero, record_bytes
 from sqlstate.sqlite.connection import size_of
-from sqlstate.tables import raw_rows, verbatim
+from sqlstate.tables import raw_rows
 from sqlstate.tables.raw_rows import is_digest, is_entry_name, is_number, is_stored, is_text
 
 if TYPE_CHECKING:
@@ -359,30 +359,30 @@ def _record(connection: Connection, row: Row) -> Record:
     return record
 
 
-_VERBATIM = f"SELECT {verbatim.columns(*Record._fields)} FROM wal ORDER BY lsn"
+_RAW = f"SELECT {raw_rows.columns(*Record._fields)} FROM wal ORDER BY lsn"
 
 
-def scan_verbatim(connection: Connection, *, newest_first: bool = False) -> Iterator[Row]:
-    """Yield the rows in order, whatever is in them: the fields of Record, as verbatim.decoded() gives them."""
-    return map(verbatim.decoded, connection.iterate(_VERBATIM + (" DESC" if newest_first else "")))
+def scan_raw(connection: Connection, *, newest_first: bool = False) -> Iterator[Row]:
+    """Yield the rows in order, whatever is in them: the fields of Record, as raw_rows.decoded() gives them."""
+    return map(raw_rows.decoded, connection.iterate(_RAW + (" DESC" if newest_first else "")))
 
 
-def write_verbatim(connection: Connection, rows: Iterable[tuple[int, Row | None]]) -> None:
+def write_raw(connection: Connection, rows: Iterable[tuple[int, Row | None]]) -> None:
     """Put each row in the place of what has its LSN, None for no row, inside the caller's transaction."""
     for lsn, row in rows:
         connection.run("DELETE FROM wal WHERE lsn = ?", (lsn,))
         if row is not None:
-            values = ", ".join(verbatim.parameters(row))
-            connection.run(f"INSERT INTO wal ({_COLUMNS}) VALUES ({values})", verbatim.bound(row))
+            values = ", ".join(raw_rows.parameters(row))
+            connection.run(f"INSERT INTO wal ({_COLUMNS}) VALUES ({values})", raw_rows.bound(row))
 
 
-def staged_verbatim(connection: Connection, txn: int, before: int) -> list[Row]:
-    """Return the rows of the staged transaction *txn* up to the LSN *before*, as scan_verbatim() gives them."""
+def staged_raw(connection: Connection, txn: int, before: int) -> list[Row]:
+    """Return the rows of the staged transaction *txn* up to the LSN *before*, as scan_raw() gives them."""
     sql = (
-        f"SELECT {verbatim.columns(*Record._fields)} FROM wal "
+        f"SELECT {raw_rows.columns(*Record._fields)} FROM wal "
         "WHERE txn = ? AND session IS NOT NULL AND lsn < ? ORDER BY lsn"
     )
-    return [verbatim.decoded(row) for row in connection.rows(sql, (txn, before))]
+    return [raw_rows.decoded(row) for row in connection.rows(sql, (txn, before))]
 
 
 def seq_of(connection: Connection, root: bytes) -> int | None:

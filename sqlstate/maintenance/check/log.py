@@ -95,7 +95,7 @@ class LogCheck:
 
     def run(self) -> Figures:
         """Read the whole log."""
-        rows = read_on(wal.rows(self._connection), partial(wal.scan_verbatim, self._connection))
+        rows = read_on(wal.rows(self._connection), partial(wal.scan_raw, self._connection))
         changes = {str(Kind.PUT), str(Kind.DELETE)}
         for row in rows:
             self._records += 1
@@ -256,7 +256,7 @@ class LogCheck:
             self._record(lsn, f"I7: record {lsn} has not the session of its BEGIN")
         if opened is not None:
             self._unlike_written(txn, opened[4])
-        for each in wal.staged_verbatim(self._connection, txn, lsn):
+        for each in wal.staged_raw(self._connection, txn, lsn):
             if each[2] == "BEGIN":
                 self._parts.append(canonical(each) or b"")
             elif each[2] in ("PUT", "DELETE") and has_bytes(each):
