@@ -194,7 +194,7 @@ class Commit:
         self._torn = True
         lsn, short, parts = self._lsn + 1, self._tail.short, []
         for name, before, after, leaf_before, leaf_after in changes:
-            parts.append(short_bytes(lsn, leaf_before, leaf_after))  # type: ignore[arg-type]  # a put
+            parts.append(short_bytes(lsn, leaf_before, leaf_after))
             short(lsn, (Kind.PUT, name[0], name[2], after, before))
             lsn += 3
         self._lsn = lsn - 1

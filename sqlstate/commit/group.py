@@ -35,7 +35,7 @@ from sqlstate.commit.requests import (
     Running,
     WaitedCall,
 )
-from sqlstate.commit.single_put import put_one
+from sqlstate.commit.single_change import change_one
 from sqlstate.errors import Busy, StoreError, StoreUnusable
 from sqlstate.sqlite.blocks import Block
 
@@ -111,16 +111,26 @@ class GroupCommit(Generic[X]):
 
     def put(self, name: Name, stored: Stored) -> None:
         """Put one entry durably, in a transaction of its own."""
+        self._change(name, stored)
+
+    def delete(self, name: Name) -> bool:
+        """Delete one entry durably, in a transaction of its own; return whether there was one."""
+        return self._change(name, None)
+
+    def _change(self, name: Name, stored: Stored | None) -> bool:
+        """Put one entry, or delete it where *stored* is None; return whether it was there, if it is deleted."""
         self.context.nothing_made()
         try:
-            if not self.is_free():
-                self._ask(Put(name, stored))
-                return
-            with self.writing():
-                put_one(self.context, name, stored)
+            if self.is_free():
+                with Writing(self):
+                    return change_one(self.context, name, stored)[0] is not None
+            if stored is None:
+                return self.run(lambda txn: txn.remove(name))
+            self._ask(Put(name, stored))
         except BaseException as e:
             self.context.note_outcome(e)
             raise
+        return True
 
     def run(self, work: Callable[[X], T], note: str = "") -> T:
         """Return what *work* returns of a transaction of its own, once it is durable. The committer calls it."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.format.merkle import child_at, node_digest, rank
-from sqlstate.format.merkle_edit import delete_leaf, insert_leaf, replace_child, splice_child
+from sqlstate.format import constants as fmt
+from sqlstate.format.merkle import NODE_TAG, child_at, node_digest, rank
+from sqlstate.format.merkle_edit import delete_leaf, insert_leaf, splice_child
 from sqlstate.format.names import Name, stored_name
 from sqlstate.tables import merkle, state
-from sqlstate.tables.raw_rows import are_children, is_node_name, is_stored
+from sqlstate.tables.raw_rows import are_children, is_node_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlstate.format.names import Key, Stored
-    from sqlstate.format.records import Head
+    from sqlstate.format.names import Key
     from sqlstate.sqlite.connection import Connection, Row
 
 # About 1 KB each; enough for all upper nodes of two million entries.
@@ -66,48 +67,72 @@ class NodeCache:
         if len(self._leaves) > NODES_MAX:
             self._leaves.clear()
 
-    def find(self, connection: Connection, name: Name, head: Head) -> tuple[Stored | None, Leaves | None]:
-        """Return the stored value of an entry and the run of leaves that it falls into, None where there is none.
+    def change(
+        self,
+        connection: Connection,
+        name: Name,
+        run: Leaves,
+        leaves: tuple[bytes | None, bytes | None],
+        root: bytes,
+    ) -> bytes | None:
+        """Write one changed entry to the tree with *root*; return the new root.
 
-        What replace() and insert() need next; *head* is the newest commit.
-        """
-        self.use(head.chain)
-        row = merkle.leaf_run(connection, name)
-        if row is None:  # it comes before all that there is
-            return state.get(connection, name[0], name[2]), None
-        value, id_, children, collection, key = row
-        if not are_children(children) or not is_node_name(collection, key):
-            merkle.check_node(connection, (id_, 1, collection, key, children))
-        if value is not None and not is_stored(value):
-            state.get(connection, name[0], name[2])  # says what is wrong
-        return value, row[1:]
+        Does in one pass what plan() and write() would. The caller called use(), and calls valid_for() once the
+        commit is made.
 
-    def replace(
-        self, connection: Connection, name: Name, leaf: tuple[bytes, bytes], found: Leaves | None, head: Head
-    ) -> bytes:
-        """Replace the digest of one entry, (before, after) in *leaf*, in the tree of *head*; return the new root.
+        Args:
+            connection: the writing connection; the table state is as it was before the change.
+            name: of the entry, which starts no run of the tree if it comes or goes.
+            run: the run of leaves that it falls into.
+            leaves: the digests of the entry before and after, None for no entry.
+            root: of the tree.
 
-        Does what plan() and write() would. The caller calls valid_for() once the commit is made.
+        Returns None, with nothing written, if the change would leave the run empty.
 
         Raises:
             Damaged: the entry or a node on its path is not what the tree says; nothing was written.
         """
-        if found is None:
+        id_, children, collection, key = run
+        before, after = leaves
+        known = self._leaves.get(id_)
+        old = known[1] if known is not None and known[0] == children else node_digest(1, children)
+        added = 0
+        if before is None:
+            added, place = 1, state.count(connection, stored_name(collection, key), name)
+            children = insert_leaf(children, place, after or b"")
+        elif after is None:
+            added, children = -1, delete_leaf(children, before)
+            if not children:
+                return None
+        else:
+            children = splice_child(children, before, after)
+        nodes, aboves = self._nodes, self._above
+        above = aboves.get(id_)
+        if above is None or (above and above not in nodes):
+            above = self._above_leaves(connection, name, id_, root)
+        self.valid_for(UNKNOWN)
+        new = sha256(NODE_TAG[1] + children).digest()
+        self._leaves[id_] = children, new
+        updates = [(children, id_)]
+        level = 1
+        while above:
+            level += 1
+            children, digest = nodes[above]
+            # splice_child(), without a call for each level of each put
+            at = children.find(old)
+            if added or at % fmt.CHILD_BYTES != fmt.COUNT_BYTES:
+                children = splice_child(children, old, new, added)
+            else:
+                children = children[:at] + new + children[at + fmt.DIGEST_BYTES :]
+            new = sha256(NODE_TAG[level] + children).digest()
+            nodes[above] = children, new
+            updates.append((children, above))
+            old = digest
+            above = aboves[above]
+        if old != root:
             raise merkle.other_root(connection)
-        return self._climb(connection, name, found, replace_child(1, found[1], *leaf), head)
-
-    def insert(self, connection: Connection, name: Name, leaf: bytes, found: Leaves | None, head: Head) -> bytes | None:
-        """Insert an entry of rank 0 with the digest *leaf* into the tree of *head*; return the new root.
-
-        As replace(). The tree keeps its shape, unless there is no node yet before the entry: then nothing is
-        written, and None is returned.
-        """
-        if found is None:
-            return None
-        _, children, collection, key = found
-        place = state.count(connection, stored_name(collection, key), name)
-        changed = insert_leaf(children, place, leaf)
-        return self._climb(connection, name, found, (changed, node_digest(1, changed)), head, added=1)
+        merkle.update(connection, updates)
+        return new
 
     def rewrite(
         self, connection: Connection, changes: Sequence[EntryChange], root: bytes
@@ -198,38 +223,6 @@ class NodeCache:
         if above and above not in self._nodes:
             self._learn(connection, name, root)
         return above
-
-    def _climb(
-        self,
-        connection: Connection,
-        name: Name,
-        found: Leaves,
-        changed: tuple[bytes, bytes],
-        head: Head,
-        *,
-        added: int = 0,
-    ) -> bytes:
-        """Write the node *found*, which has *changed* to (children, digest), and those above; return the root."""
-        self.valid_for(UNKNOWN)
-        id_, children, _, _ = found
-        above = self._above_leaves(connection, name, id_, head.root)
-        known = self._leaves.get(id_)
-        old = known[1] if known is not None and known[0] == children else node_digest(1, children)
-        self._leaves[id_] = changed
-        children, new = changed
-        updates = [(children, id_)]
-        level = 1
-        while above:
-            level += 1
-            before, digest = self._nodes[above]
-            self._nodes[above] = children, new = replace_child(level, before, old, new, added)
-            updates.append((children, above))
-            old = digest
-            above = self._above[above]
-        if old != head.root:
-            raise merkle.other_root(connection)
-        merkle.update(connection, updates)
-        return new
 
     def _learn(self, connection: Connection, name: Name, root: bytes) -> None:
         """Read the path of *name* from level 2 up, and check it up to the root."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlstate.commit.commit import Commit
 from sqlstate.commit.requests import Ended, Group, Put, failed
-from sqlstate.commit.single_put import put_one
+from sqlstate.commit.single_change import change_one
 from sqlstate.errors import Damaged, StoreError, StoreIOError
 from sqlstate.tables import wal
 
@@ -169,7 +169,7 @@ class OpenGroup:
         for request in group.requests:
             assert isinstance(request, Put)  # noqa: S101, the caller made sure
             try:
-                request.head = put_one(self._context, request.name, request.stored)
+                _, request.head = change_one(self._context, request.name, request.stored)
             except BaseException as e:  # noqa: BLE001, it is delivered to who waits
                 failed(request, e)
         self._hand_out(group)

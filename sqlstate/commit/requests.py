@@ -100,6 +100,9 @@ class Running(Protocol):
     def ended(self) -> bool:
         """Whether finish(), end() or abandon() has ended it."""
 
+    def remove(self, name: Name) -> bool:
+        """Delete an entry; return whether there was one."""
+
     def finish(self) -> Head | None:
         """Commit it; return the new head, or None if it changed nothing."""
 

@@ -99,8 +99,10 @@ def commit_bytes(lsn: int, txn: int) -> bytes:
     return _CHANGE.pack(lsn, txn, fmt.RECORD_COMMIT)
 
 
-def short_bytes(lsn: int, before: bytes | None, after: bytes) -> bytes:
-    """Return the canonical bytes of write_short()'s records for a PUT, from the leaves before and after."""
+def short_bytes(lsn: int, before: bytes | None, after: bytes | None) -> bytes:
+    """Return the canonical bytes of BEGIN without a note, one change and COMMIT, from the leaves before and after."""
+    if after is None:
+        return begin_bytes(lsn, "", None) + change_bytes(lsn + 1, lsn, before, None) + commit_bytes(lsn + 2, lsn)
     if before is None:
         return begin_bytes(lsn, "", None) + change_bytes(lsn + 1, lsn, None, after) + commit_bytes(lsn + 2, lsn)
     return _SHORT.pack(

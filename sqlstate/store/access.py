@@ -73,6 +73,9 @@ class Writable(Reads, Protocol):
     def put_stored(self, name: Name, stored: Stored) -> None:
         """Put an entry: a transaction of its own, or part of the one that is open."""
 
+    def remove(self, name: Name) -> bool:
+        """Delete an entry, as put_stored(); return whether there was one."""
+
     def run(self, work: Callable[[Writes], R]) -> R:
         """Return what *work* returns of one transaction, made for it, or of the one that is open.
 

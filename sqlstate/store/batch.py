@@ -167,6 +167,10 @@ class OpenBatch:
         self._puts[name] = stored
         self._bytes += len(stored)
 
+    def remove(self, name: Name) -> bool:
+        """Delete an entry, in a transaction of its own; return whether there was one."""
+        return self.run(lambda txn: txn.remove(name))
+
     def scan(self, span: Span, make: Made[R], *, values: bool) -> Iterator[R]:
         """Yield what *make* makes of (key, stored value), in order, each as it is when its turn comes."""
         rest: Span | None = span

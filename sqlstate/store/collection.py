@@ -229,14 +229,8 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         self._access.put_stored(make_name(self.name, key), self._encode(key, value))
 
     def __delitem__(self, key: Key) -> None:
-        name = make_name(self.name, key)
-
-        def delete(txn: Writes) -> None:
-            if txn.get_stored(name) is None:
-                raise EntryNotFound(self.name, key)
-            txn.delete_stored(name)
-
-        self._access.run(delete)
+        if not self._access.remove(make_name(self.name, key)):
+            raise EntryNotFound(self.name, key)
 
     @overload
     def pop(self, key: Key, /) -> T: ...

@@ -272,6 +272,11 @@ class StoreEntries:
         else:
             self._group.put(name, stored)
 
+    def remove(self, name: Name) -> bool:
+        """Delete an entry, as put_stored(); return whether there was one."""
+        txn = self._own()
+        return self._group.delete(name) if txn is None else txn.remove(name)
+
     def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
         """Yield what *make* makes of (key, stored value), in order."""
         txn = self._own()

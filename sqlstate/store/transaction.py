@@ -113,10 +113,7 @@ class Transaction(Collections):
     def delete(self, collection: str, key: Key) -> bool:
         """Delete an entry, and tell whether there was one."""
         name = make_name(check_collection(collection), key)
-        there = self._entries.get_stored(name) is not None
-        if there:
-            self._entries.delete_stored(name)
-        return there
+        return self._entries.remove(name)
 
     def expect(self, collection: str, key: Key, value: Any) -> None:
         """Go on only if the entry is *value* as this transaction sees it; ABSENT stands for no entry.
@@ -198,6 +195,13 @@ class OpenTransaction:
         self._buffer[name] = None
         if len(self._buffer) >= BUFFER_ENTRIES:
             self.apply()
+
+    def remove(self, name: Name) -> bool:
+        """Delete an entry; return whether there was one."""
+        there = self.get_stored(name) is not None
+        if there:
+            self.delete_stored(name)
+        return there
 
     def scan(self, span: Span, make: Made[R], *, values: bool) -> Iterator[R]:
         """Yield what *make* makes of (key, stored value), in order, each as it is when its turn comes.

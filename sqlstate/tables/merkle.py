@@ -16,11 +16,12 @@ from sqlstate.format.merkle import EMPTY_ROOT, FIRST, child_at, count_of, node_d
 from sqlstate.format.merkle_edit import Run
 from sqlstate.format.names import Name, stored_name
 from sqlstate.tables import raw_rows, state
-from sqlstate.tables.raw_rows import are_children, is_level, is_node_name, is_number
+from sqlstate.tables.raw_rows import are_children, is_level, is_node_name, is_number, is_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from sqlstate.format.names import Stored
     from sqlstate.sqlite.connection import Connection, Row
 
 _TOP = "SELECT max(level) FROM merkle"
@@ -83,12 +84,23 @@ def top(connection: Connection) -> int:
     return int(found)
 
 
-def leaf_run(connection: Connection, name: Name) -> Row | None:
-    """Return the value of an entry, and id, children, collection and key of the run of leaves that it falls into.
+def value_and_run(connection: Connection, name: Name) -> tuple[Stored | None, Row | None]:
+    """Return the stored value of an entry, and the run of leaves that it falls into; None where there is none.
 
-    None if the entry comes before all nodes. Nothing in the row is validated.
+    A run is the id of its node, its children, and the collection and key of its first entry.
+
+    Raises:
+        Damaged: the value is no value, or the node no node.
     """
-    return connection.row(_LEAVES, (name[0], name[2]))
+    row = connection.row(_LEAVES, (name[0], name[2]))
+    if row is None:  # it comes before all that there is
+        return state.get(connection, name[0], name[2]), None
+    value, id_, children, collection, key = row
+    if not are_children(children) or not is_node_name(collection, key):
+        check_node(connection, (id_, 1, collection, key, children))
+    if value is not None and not is_stored(value):
+        state.get(connection, name[0], name[2])  # says what is wrong
+    return value, row[1:]
 
 
 def leaf_runs(connection: Connection, names: Sequence[Name]) -> list[Row]:

@@ -116,14 +116,15 @@ def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[i
     return [bisect_left(there, name) for name in names]
 
 
-def put(connection: Connection, name: Name, value: Stored) -> None:
-    """Put one entry."""
-    connection.run(_PUT, (name[0], name[2], value))
-
-
-def replace(connection: Connection, name: Name, value: Stored) -> None:
-    """Put a new value for an entry that is there."""
-    connection.run(_REPLACE, (value, name[0], name[2]))
+def write_one(connection: Connection, name: Name, before: Stored | None, after: Stored | None) -> None:
+    """Put one entry, or delete it where *after* is None; *before* is what is there."""
+    collection, _, key = name
+    if after is None:
+        connection.run(_DELETE, (collection, key))
+    elif before is None:
+        connection.run(_PUT, (collection, key, after))
+    else:
+        connection.run(_REPLACE, (after, collection, key))
 
 
 def write(connection: Connection, changes: Sequence[tuple[Name, Stored | None]]) -> None:
