@@ -28,8 +28,6 @@ from sqlstate.commit.requests import (
     LOOK_SECONDS,
     Barrier,
     Ended,
-    Future,
-    FutureCall,
     Group,
     Put,
     Running,
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlstate.commit.commit import Commit
+    from sqlstate.commit.future import Future
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Name, Stored
     from sqlstate.sqlite.blocks import Over
@@ -129,6 +128,8 @@ class GroupCommit(Generic[X]):
 
     def submit(self, work: Callable[[X], T], note: str = "") -> Future[T]:
         """Have *work* called in its turn, and return at once."""
+        from sqlstate.commit.future import Future, FutureCall  # noqa: PLC0415, see there
+
         future: Future[T] = Future(weakref.WeakMethod(self.committer.look_after))
         self.enqueue(FutureCall(work, note, future))
         return future

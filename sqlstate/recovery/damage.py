@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from sqlstate.errors import Damaged, JournalDamaged, RecoveryDue, StoreIOError
 from sqlstate.files import replace as files
 from sqlstate.recovery.report import is_unclean, report_of
-from sqlstate.recovery.verify_content import prove
 
 if TYPE_CHECKING:
     from sqlstate.recovery.report import Inspection, Recover, RecoveryReport
@@ -64,6 +63,8 @@ def _prove_what_is_left(engine: Engine, found: Inspection) -> None:
 
     Of a -wal nothing is taken unless it goes on where the main file ends.
     """
+    from sqlstate.recovery.verify_content import prove  # noqa: PLC0415, only damage needs it
+
     ours = found.damage not in _NOT_OURS
     found.goes_on = found.goes_on and ours
     try:

@@ -19,7 +19,6 @@ from sqlstate.files import replace as files
 from sqlstate.format.records import Kind, Record
 from sqlstate.recovery.damage import journal_damaged, recovery_due
 from sqlstate.recovery.report import Inspection, Recover, RecoveryReport, report_of
-from sqlstate.recovery.verify_content import check_commits
 from sqlstate.tables import audit, log_blocks, staged, wal
 from sqlstate.tables import meta as metadata
 
@@ -178,6 +177,8 @@ def _compared(writer: WriteContext, found: Inspection, report: RecoveryReport) -
 
 def _check_newest(engine: Engine, connection: Connection, writer: WriteContext, report: RecoveryReport) -> str:
     """Check the newest commit, after SQLite has rolled back the one behind it."""
+    from sqlstate.recovery.verify_content import check_commits  # noqa: PLC0415, only a crash needs it
+
     lsn, head = wal.last(connection, writer.meta)
     base = wal.base_of(connection, wal.commit_lsn(connection, head.seq)) if head.seq else lsn
     try:

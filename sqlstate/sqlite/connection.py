@@ -12,7 +12,6 @@ import time
 import weakref
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import apsw
@@ -73,6 +72,8 @@ class Connection:
         flags = apsw.SQLITE_OPEN_READONLY if read_only or immutable else apsw.SQLITE_OPEN_READWRITE
         name = paths.in_utf8(path)
         if immutable:
+            from pathlib import Path  # noqa: PLC0415, takes long to import, and is seldom needed
+
             flags |= apsw.SQLITE_OPEN_URI
             name = f"{Path(path).as_uri()}?immutable=1"
         try:

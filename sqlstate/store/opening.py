@@ -18,7 +18,6 @@ from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.file_facts import read_meta
 from sqlstate.recovery.inspect import inspect, read_header, undoes_making
 from sqlstate.recovery.report import WAYS
-from sqlstate.recovery.sqlite_wal import scan_wal
 from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
 from sqlstate.sqlite.main_file import SQLITE_MAGIC, page_size
@@ -235,6 +234,8 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
 
 def _pages(engine: Engine) -> Pages | None:
     """Return the pages that SQLite would take from the -wal, None if there are none."""
+    from sqlstate.recovery.sqlite_wal import scan_wal  # noqa: PLC0415, seldom needed
+
     data = engine.files.sidecar("-wal")
     scan = scan_wal(data, page_size(engine.header))
     return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from sqlstate.commit.group import GroupCommit
@@ -22,8 +21,10 @@ from sqlstate.tables import state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from sqlstate.commit.requests import Future, Request
+    from sqlstate.commit.future import Future
+    from sqlstate.commit.requests import Request
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
@@ -60,6 +61,8 @@ class Store(Collections, Commits, Upkeep):
     @property
     def path(self) -> Path:
         """The file's absolute path."""
+        from pathlib import Path  # noqa: PLC0415, an open store needs none
+
         return Path(self._engine.path)
 
     @property

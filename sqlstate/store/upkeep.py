@@ -11,9 +11,6 @@ from sqlstate.errors import StoreError
 from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_number
-from sqlstate.maintenance.backup import backup
-from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check import check
 from sqlstate.sqlite import settings
 from sqlstate.tables import audit, staged, state, wal
 from sqlstate.tables import merkle as tree
@@ -33,6 +30,8 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
+
+# Checks and copies are imported when one is asked for: an open store needs neither.
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +87,10 @@ class Upkeep:
 
         Returns what is wrong, a sentence each; an empty list if nothing is.
         """
+        from sqlstate.maintenance.check import audit as audit_check  # noqa: PLC0415, see above
+
         with self._engine.reading() as connection:
-            return trail.check(connection, self._meta)
+            return audit_check.check(connection, self._meta)
 
     def check(
         self, level: Level = "full", *, against: SignedHead | bytes | None = None, progress: Progress | None = None
@@ -111,6 +112,8 @@ class Upkeep:
             InvalidOption: the level is none, or *against* is neither of both.
             StoreUnusable: the store was closed.
         """
+        from sqlstate.maintenance.check import check  # noqa: PLC0415, see above
+
         return check.check(self._engine, self._meta, level, against=against, progress=progress)
 
     def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
@@ -130,6 +133,8 @@ class Upkeep:
             Damaged: the copy is not sound; *dest* and the older ones are as they were. See salvage().
             StoreFull, StoreIOError: it could not be written; *dest* is as it was.
         """
+        from sqlstate.maintenance.backup import backup  # noqa: PLC0415, see above
+
         done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
         if self._engine.read_only:
             return done
@@ -157,6 +162,8 @@ class Upkeep:
             InvalidOption: *dest* is no path of a file.
             StoreFull, StoreIOError: it could not be written; nothing was.
         """
+        from sqlstate.maintenance.backup import backup  # noqa: PLC0415, see above
+
         return backup.salvage(self._engine, self._meta, dest, progress=progress)
 
     def _record(self, kind: str, detail: Mapping[str, Any]) -> int:

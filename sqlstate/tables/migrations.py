@@ -5,10 +5,9 @@ The files travel inside the wheel as `sqlstate/_migrations`; in a source tree th
 
 from __future__ import annotations
 
-import importlib.resources
+import os
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
@@ -17,8 +16,6 @@ from sqlstate.sqlite.main_file import HEADER_BYTES, SQLITE_MAGIC
 from sqlstate.tables import raw_rows
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from sqlstate.sqlite.connection import Connection, Row
 
 _CREATE = """
@@ -47,15 +44,11 @@ def shipped() -> tuple[Migration, ...]:
     Raises:
         MigrationMismatch: the files are missing from the installation, or their numbers have a hole.
     """
-    files = sorted((entry for entry in _folder().iterdir() if entry.name.endswith(".sql")), key=lambda f: f.name)
     migrations = []
-    for number, file in enumerate(files, 1):
-        raw = file.read_bytes()
-        if not file.name.startswith(f"{number:04d}_"):
-            raise MigrationMismatch(
-                f"the installation's migrations have a hole: expected {number:04d}, found {file.name}"
-            )
-        migrations.append(Migration(number, file.name, raw.decode(), sha256(raw).digest()))
+    for number, (name, raw) in enumerate(_files(), 1):
+        if not name.startswith(f"{number:04d}_"):
+            raise MigrationMismatch(f"the installation's migrations have a hole: expected {number:04d}, found {name}")
+        migrations.append(Migration(number, name, raw.decode(), sha256(raw).digest()))
     return tuple(migrations)
 
 
@@ -175,11 +168,15 @@ def apply(connection: Connection, migrations: tuple[Migration, ...], at: str) ->
     connection.run(f"PRAGMA application_id={fmt.APPLICATION_ID}; PRAGMA user_version={fmt.FORMAT_VERSION}")
 
 
-def _folder() -> Traversable:
-    packaged = importlib.resources.files("sqlstate") / "_migrations"
-    if packaged.is_dir():
-        return packaged
-    source = Path(__file__).resolve().parents[2] / "migrations"
-    if source.is_dir():
-        return source
+def _files() -> list[tuple[str, bytes]]:
+    """Return name and content of each migration, by name: of an installation, or of the source tree."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for folder in (os.path.join(package, "_migrations"), os.path.join(os.path.dirname(package), "migrations")):
+        if os.path.isdir(folder):
+            found = []
+            for name in sorted(os.listdir(folder)):
+                if name.endswith(".sql"):
+                    with open(os.path.join(folder, name), "rb") as file:
+                        found.append((name, file.read()))
+            return found
     raise MigrationMismatch("the installation has no migrations; install sqlstate-store again")

@@ -307,7 +307,7 @@ TEETH: Final = (
         "8 8",
         (
             Edit(
-                "recovery/inspect",
+                "recovery/judge",
                 "    if scan.rot:\n        raise Mismatch(\n",
                 "    if False:\n        raise Mismatch(\n",
             ),
@@ -326,7 +326,7 @@ TEETH: Final = (
     Tooth(
         "a copy is taken for the store itself",
         "14 backup-1+vacuum-1+cp-1",
-        (Edit("recovery/inspect", "flag.inode not in (0, ", "flag.inode in (0, "),),
+        (Edit("recovery/judge", "flag.inode not in (0, ", "flag.inode in (0, "),),
     ),
     Tooth(
         "damage is accepted with what another store's -wal holds",
@@ -338,7 +338,7 @@ TEETH: Final = (
         "9 foreign-1+older_main-1+older_wal-1",
         (
             Edit(
-                "recovery/inspect",
+                "recovery/judge",
                 "        found.damage, found.reason = wrong.damage, str(wrong)\n",
                 '        if wrong.damage not in ("foreign", "stale"):\n'
                 "            found.damage, found.reason = wrong.damage, str(wrong)\n",
@@ -350,7 +350,7 @@ TEETH: Final = (
         "9 live_copy-1+live_copy-2+live_copy-4+live_copy-6",
         (
             Edit(
-                "recovery/inspect",
+                "recovery/judge",
                 "            if not stale.is_reached(",
                 "            if not engine and not stale.is_reached(",
             ),
