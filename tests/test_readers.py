@@ -112,7 +112,7 @@ def test_a_connection_with_a_statement_that_somebody_kept_is_closed_and_replaced
     assert readers.lent == []
 
 
-@pytest.mark.parametrize("moment", ["take", "begin_read"])
+@pytest.mark.parametrize("moment", ["acquire", "begin_read"])
 def test_an_exception_while_it_is_lent_keeps_nothing(
     readers: module.Readers, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +122,7 @@ def test_an_exception_while_it_is_lent_keeps_nothing(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(*((readers, "take", cut) if moment == "take" else (type(idle), "begin_read", cut)))
+    monkeypatch.setattr(*((readers, "acquire", cut) if moment == "acquire" else (type(idle), "begin_read", cut)))
     kept: list[BaseException] = []
     for make in (lambda: Lease(readers, "a test"), lambda: readers.reading().__enter__()):
         try:
@@ -198,7 +198,7 @@ def test_what_was_cut_short_while_it_took_back_is_done_by_the_next(
     connection = lease.connection
     del lease
     with monkeypatch.context() as patch:
-        patch.setattr(readers, "give", cut)
+        patch.setattr(readers, "end_lease", cut)
         with pytest.raises(KeyboardInterrupt):
             readers.reclaim()
     assert len(readers.lent) == 1

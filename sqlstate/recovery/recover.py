@@ -18,7 +18,8 @@ from sqlstate.files import paths, sessions
 from sqlstate.files import replace as files
 from sqlstate.format.records import Kind, Record
 from sqlstate.recovery.damage import journal_damaged, recovery_due
-from sqlstate.recovery.report import Inspection, Recover, RecoveryReport, report_of
+from sqlstate.recovery.report import Inspection, Recover, RecoveryReport, report_of, summary
+from sqlstate.sqlite.events import log
 from sqlstate.tables import audit, log_blocks, staged, wal
 from sqlstate.tables import meta as metadata
 
@@ -72,7 +73,11 @@ def recover(writer: WriteContext, found: Inspection, how: Recover, evidence: tup
     if not engine.read_only:
         for session in sessions.dead_sessions(engine.real_path, writer.meta.store_id):
             sessions.remove_session(engine.real_path, session, writer.meta.store_id)
-    return replace(report, seconds=found.seconds + perf_counter() - start)
+    report = replace(report, seconds=found.seconds + perf_counter() - start)
+    if due:
+        noteworthy = report.damage or report.rolled_back or report.due
+        log("warning" if noteworthy else "info", f"{engine.path}: {summary(report)}")
+    return report
 
 
 def _recovered_if_room(

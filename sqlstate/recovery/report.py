@@ -140,6 +140,24 @@ def report_of(engine: Engine, found: Inspection) -> RecoveryReport:
     )
 
 
+def summary(report: RecoveryReport) -> str:
+    """Return the report in one line, for a log."""
+    parts = [
+        "there is something to recover, and it was not done" if report.due else "recovered after a crash",
+        f"the newest commit is {report.after.seq}" if report.after is not None else "",
+        f"SQLite's journal was damaged ({report.damage})" if report.damage else "",
+        f"rolled back staged transactions {_numbers(report.rolled_back)}" if report.rolled_back else "",
+        f"staged transactions {_numbers(report.pending)} wait to be resumed" if report.pending else "",
+        f"removed {', '.join(report.removed)}" if report.removed else "",
+        f"audit entry {report.entry}" if report.entry is not None else "",
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _numbers(transactions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, transactions))
+
+
 def is_unclean(found: Inspection) -> bool:
     """Return True if the last close was not clean."""
     if found.damage:

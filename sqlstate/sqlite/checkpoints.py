@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import Busy, StoreError, StoreFull, StoreIOError, WalPinned
 from sqlstate.sqlite import lock_holders
+from sqlstate.sqlite.events import log
 from sqlstate.sqlite.settings import WAL_BYTES_MAX
 from sqlstate.sqlite.writer_lock import thread_name
 
@@ -57,7 +58,8 @@ class Checkpointer:
         self._pages_seen = 0
         self._carried = 0  # frames of SQLite's WAL that the newest checkpoint found in the main file
         self._retry_at = 0  # pages of SQLite's WAL at which the next checkpoint is due; 0 before the first
-        self._warned = False
+        self._late = False  # the log says that a checkpoint is late
+        self._warned = False  # the user was warned that SQLite's WAL is pinned
 
     def run(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
         """Move SQLite's WAL into the main file as far as readers allow.
@@ -88,7 +90,7 @@ class Checkpointer:
             raise
         except StoreError as e:
             what = f"commit {seq}" if seq else "what was committed"
-            self._life.failure = f"the checkpoint after {what} failed"
+            self._life.fail(f"the checkpoint after {what} failed")
             raise StoreIOError(
                 f"{self._life.path}: {what} is durable, but the checkpoint after it failed ({e.__cause__ or e}). "
                 "This handle refuses further work; open the store again",
@@ -123,7 +125,9 @@ class Checkpointer:
         anew = frames >= self.wal_pages  # nothing else is in it
         if anew or self.wal_pages < self._pages_seen:  # by this process, or by another
             self._carried = self._retry_at = 0
-            self._warned = False
+            if self._late:
+                self._late = self._warned = False
+                log("info", f"{self._life.path}: SQLite's WAL was restarted; checkpoints are in time again")
         self._pages_seen = self.wal_pages
         self._counters.syncs += 1 + anew  # of its header
         if self._first_sync:
@@ -143,6 +147,7 @@ class Checkpointer:
         self._retry_at = pages + max(1, CHECKPOINT_PAGES // 4)
         patience = 0.0
         if earlier:
+            self._log_late(pages)
             with suppress(StoreIOError):  # what was committed is durable, whatever the system says of the -wal
                 if self._files.size("-wal") > WAL_BYTES_MAX:
                     self._tell_pinned()
@@ -156,18 +161,27 @@ class Checkpointer:
         me, long_ago = threading.get_ident(), time.monotonic() - PATIENCE_SECONDS
         return any(each.thread == me or each.since < long_ago for each in self._readers.lent)
 
+    def _log_late(self, pages: int) -> None:
+        if not self._late:
+            self._late = True
+            log(
+                "warning",
+                f"{self._life.path}: the checkpoint is late: SQLite's WAL has {pages} pages, and a reader keeps SQLite "
+                f"from restarting it: {self._oldest_readers()}",
+            )
+
     def _tell_pinned(self) -> None:
         self._counters.pinned += 1
         if self._warned:
             return
         self._warned = True
+        message = (
+            f"{self._files.real_path}-wal has grown to {self._files.size('-wal') >> 20} MB, and grows on until a "
+            f"reader ends: {self._oldest_readers()}. Nothing is lost; end what reads for long"
+        )
+        log("warning", message)
         with suppress(WalPinned):  # even if the user made it an error: what was committed is durable
-            warnings.warn(
-                f"{self._files.real_path}-wal has grown to {self._files.size('-wal') >> 20} MB, and grows on until a "
-                f"reader ends: {self._oldest_readers()}. Nothing is lost; end what reads for long",
-                WalPinned,
-                stacklevel=2,
-            )
+            warnings.warn(message, WalPinned, stacklevel=2)
 
     def _oldest_readers(self) -> str:
         """Name the oldest reader of this handle, and other processes that read at this moment."""

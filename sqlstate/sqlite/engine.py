@@ -295,7 +295,7 @@ class Engine:
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
 
     def _fail(self, failure: str) -> None:
-        self.life.failure = failure
+        self.life.fail(failure)
         with suppress(StoreError):
             self.write_connection.rollback()
 

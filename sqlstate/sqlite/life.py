@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlstate.errors import ReadOnly, StoreClosed, StoreError
+from sqlstate.sqlite.events import log
 from sqlstate.sqlite.forks import refusal
 
 
@@ -36,8 +37,10 @@ class Life:
         return not (self.forked or self.closed or self.failure)
 
     def fail(self, failure: str) -> None:
-        """Refuse all further work: *failure* says why."""
-        self.failure = failure
+        """Refuse all further work, because of *failure*, and log that once."""
+        first, self.failure = not self.failure, failure
+        if first:
+            log("error", f"{self.path}: {failure}; this handle refuses further work")
 
     def check(self) -> None:
         """Raise if the store was closed, opened before a fork, or failed.
