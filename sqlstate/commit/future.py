@@ -75,11 +75,11 @@ class FutureCall(Call):
         self.future = future
 
     def begin(self) -> bool:
-        """Tell whether it is to be done; it cannot be cancelled from now on."""
+        """Return True if it is to be done; it cannot be cancelled from now on."""
         return self.future.set_running_or_notify_cancel()
 
     def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will."""
+        """Return True if it had not begun, and now never will."""
         return self.future.cancel()
 
     def resolve(self) -> None:

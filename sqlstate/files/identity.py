@@ -72,7 +72,7 @@ _statx: Final = _linux_statx()
 
 
 def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> bool:
-    """Tell whether *path* is the file of *store*, or one that SQLite keeps beside it.
+    """Return True if *path* is the file of *store*, or one that SQLite keeps beside it.
 
     Reading it as an ordinary file would drop SQLite's locks when it is closed; replacing it would destroy it.
     """
@@ -86,7 +86,7 @@ def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> b
 
 
 def is_named(path: str, descriptor: int) -> bool:
-    """Tell whether *path* still is the file that is open."""
+    """Return True if *path* still is the file that is open."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:

@@ -17,7 +17,7 @@ DESCRIPTORS: Final = (
 
 
 def out_of_descriptors() -> bool:
-    """Tell whether nothing can be opened now, whatever it is; SQLite does not always keep why it could not."""
+    """Return True if nothing can be opened now, whatever it is; SQLite does not always keep why it could not."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as e:
@@ -43,7 +43,7 @@ def size(path: str) -> int:
 
 
 def may_not_write(path: str) -> bool:
-    """Tell whether this user, or anybody, may not write the file or folder: by its permissions, or its file system."""
+    """Return True if this user may not write the file or folder, by its permissions or its file system."""
     effective = os.access in os.supports_effective_ids
     return not os.access(path, os.W_OK, effective_ids=effective)
 

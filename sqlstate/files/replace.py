@@ -267,7 +267,7 @@ def _shortened(name: str) -> str:
 
 
 def _belongs(orphan: str, store_id: bytes, name: str) -> bool:
-    """Tell whether a temporary file is of the store, or was to get *name*."""
+    """Return True if a temporary file is of the store, or was to get *name*."""
     match = _TEMPORARY.fullmatch(orphan)
     return match is not None and (match[2] == store_id.hex() or match[1] == _shortened(name))
 
@@ -287,7 +287,7 @@ def _give(descriptor: int, like: os.stat_result) -> int:
 
 
 def is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
-    """Tell whether a file is one that its maker left, and remove it if so and asked to."""
+    """Return True if a file is one that its maker left, and remove it if so and asked to."""
     if not locks.supported():
         return False
     try:
@@ -309,7 +309,7 @@ def is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
 
 
 def _is_unowned(path: str, content: bytes, *, remove: bool) -> bool:
-    """Tell whether a file's maker is dead, by its lock; as is_left()."""
+    """Return True if a file's maker is dead, by its lock; as is_left()."""
     # Those who only look do not keep each other from seeing.
     descriptor = lock(path, exclusive=remove)
     try:
@@ -323,7 +323,7 @@ def _is_unowned(path: str, content: bytes, *, remove: bool) -> bool:
 
 
 def _was_placed(path: str, status: os.stat_result, *, remove: bool) -> bool:
-    """Tell whether a temporary file has its target's name too: its maker died between two steps of place()."""
+    """Return True if a temporary file has its target's name too: its maker died between two steps of place()."""
     folder, own = os.path.split(path)
     match = _TEMPORARY.fullmatch(own)
     if match is None:

@@ -63,7 +63,7 @@ class SessionFile:
 
 
 def session_alive(path: str, session: bytes) -> bool:
-    """Tell whether a session lives, in this process or another; if that cannot be known, it does."""
+    """Return True if a session lives, in this process or another; if that cannot be known, it does."""
     file = _session_path(path, session)
     if not locks.supported():
         return _in_use(file)

@@ -61,7 +61,7 @@ def _version(connection: Connection) -> int:
 
 
 def is_coherent(connection: Connection, facts: Facts) -> bool:
-    """Tell whether the newest commit follows from the one before: a file in the middle of a checkpoint is mixed."""
+    """Return True if the newest commit follows from the one before: a file in the middle of a checkpoint is mixed."""
     meta = read_meta(connection)
     if not wal.ends_well(connection, _RECORDS_LOOKED_AT):
         return False

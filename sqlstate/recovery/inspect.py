@@ -54,7 +54,7 @@ def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
 
 
 def undoes_making(engine: Engine) -> bool:
-    """Tell whether SQLite will undo the making of the file, which was cut short: its -journal says it was empty.
+    """Return True if SQLite will undo the making of the file, which was cut short: its -journal says it was empty.
 
     Until then its first page can be anything.
     """

@@ -259,7 +259,7 @@ def inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
 
 
 def _undoes_making(engine: Engine, scan: JournalScan) -> bool:
-    """Tell whether the journal undoes the making of the store itself."""
+    """Return True if the journal undoes the making of the store itself."""
     return scan.initial_pages <= 1 or not any(engine.header)
 
 

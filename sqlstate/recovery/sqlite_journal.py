@@ -178,7 +178,7 @@ def _scan_records(view: memoryview, nonce: int, initial_pages: int, sizes: Pair)
 
 
 def _resembles_magic(found: bytes) -> bool:
-    """Tell whether *found* is the magic with a few bytes changed, as rot does, and not something else written there."""
+    """Return True if *found* is the magic with a few rotten bytes, and not something else."""
     return sum(map(int.__eq__, found, JOURNAL_MAGIC)) >= len(JOURNAL_MAGIC) // 2
 
 
@@ -213,7 +213,7 @@ def _super_journal(view: memoryview) -> str:
 
 
 def is_page_size(number: int) -> bool:
-    """Return whether a database can have pages of so many bytes."""
+    """Return True if a database can have pages of so many bytes."""
     return 512 <= number <= 65536 and not number & number - 1
 
 

@@ -219,7 +219,7 @@ class _Judged:
         return found + sum(times for salts, times in Counter(frames.salts[end:]).items() if self._is_former(salts))
 
     def is_followed(self, start: int) -> bool:
-        """Return whether a commit frame from *start* on has a frame behind it that was written after that commit."""
+        """Return True if a commit frame from *start* on has a frame behind it that was written after that commit."""
         frames, own = self.frames, self.own
         for i in self._commits(start):
             if not (i + 1 < frames.count and frames.salts[i + 1] == own and frames.holds(i + 1)):
@@ -233,7 +233,7 @@ class _Judged:
         return False
 
     def is_newer(self, start: int) -> bool:
-        """Return whether there is a commit of a later use of the file: its header was synced before, and is not there.
+        """Return True if there is a commit of a later use of the file: its header was synced before, and is not there.
 
         Only a frame behind another of the same use can be told from noise at no cost.
         """
@@ -280,11 +280,11 @@ class _Judged:
         return (i for i, each in enumerate(self.frames.numbers[start:], start) if each & _WORD)
 
     def _is_former(self, salts: int) -> bool:
-        """Return whether a former use can have had these salts: the first counts the uses, as the header does."""
+        """Return True if a former use can have had these salts: the first counts the uses, as the header does."""
         return salts != self.own and 0 < self.salts[0] - (salts >> 32) & _WORD <= self.checkpoint_seq
 
     def _is_repeated(self, i: int) -> bool:
-        """Return whether the next frame may be this one again.
+        """Return True if the next frame may be this one again.
 
         SQLite fills up a sector so, before it syncs, on devices that may spoil the rest of it with the next write.
         """

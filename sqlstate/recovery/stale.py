@@ -49,7 +49,7 @@ def last_pages(data: FileBytes, scan: WalScan) -> set[int]:
 
 
 def is_reached(engine: Engine, connection: Connection, pages: Pages, written: set[int]) -> bool:
-    """Tell whether the file leads to what a transaction wrote last.
+    """Return True if the file leads to what a transaction wrote last.
 
     Ours write to the end of the log, of the audit trail or of log_blocks, or the marker alone; those of other tools
     in tables of their own. If the file leads to none of these pages, it is another one.
@@ -62,7 +62,7 @@ def is_reached(engine: Engine, connection: Connection, pages: Pages, written: se
 
 
 def writes_log_alone(engine: Engine, connection: Connection, pages: Pages) -> bool:
-    """Tell whether a -wal wrote where the log ends, and not the marker."""
+    """Return True if a -wal wrote where the log ends, and not the marker."""
     roots: dict[str, int] = dict(
         connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE name IN ('wal', 'meta')")
     )

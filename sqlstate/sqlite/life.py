@@ -1,4 +1,4 @@
-"""Whether an open store can be used: it may have been closed, have failed, or be a parent's."""
+"""The state of an open store: usable, closed, failed, or opened by a parent process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlstate.sqlite.forks import refusal
 
 
 class Life:
-    """The life of one handle, from open() to close(), as all its parts see it.
+    """The state of one handle from open() to close(), shared by all its parts.
 
     Args:
         path: the file, for messages.
@@ -20,9 +20,9 @@ class Life:
     closed: bool
     """Whether close() was called."""
     failure: str
-    """Why the handle refuses further work, "" if it does not."""
+    """Why the handle refuses further work; "" if it does not."""
     forked: bool
-    """Whether this is the child of a fork, and the store its parent's."""
+    """Whether the store was opened by a parent process, before a fork."""
 
     def __init__(self, path: str, *, read_only: bool) -> None:
         self.path = path
@@ -61,7 +61,7 @@ class Life:
             raise self.refusal()
 
     def refusal(self) -> StoreError:
-        """Return what to raise for it."""
+        """Return the error that check() raises."""
         if self.forked:
             return refusal(self.path)
         if self.closed:

@@ -102,7 +102,7 @@ def last(connection: Connection) -> tuple[int, bytes]:
 
 
 def ends_well(connection: Connection, store_id: bytes) -> bool:
-    """Tell whether the newest entry follows from the one before."""
+    """Return True if the newest entry follows from the one before."""
     rows = connection.rows(f"SELECT {_COLUMNS} FROM audit ORDER BY number DESC LIMIT 2")
     if not rows:
         return True
@@ -165,7 +165,7 @@ def check_chain(connection: Connection, store_id: bytes) -> Iterator[tuple[Audit
 
 
 def mentions(connection: Connection, name: str) -> bool:
-    """Tell whether an entry names the file *name*, which was unique, as removed."""
+    """Return True if an entry names the file *name*, which was unique, as removed."""
     pattern = json.dumps(name, ensure_ascii=False)
     return bool(connection.value("SELECT 1 FROM audit WHERE instr(detail, ?) LIMIT 1", (pattern,)))
 

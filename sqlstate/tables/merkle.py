@@ -138,7 +138,7 @@ def _count_before(connection: Connection, name: Name) -> int:
 
 
 def holds(connection: Connection, name: Name, leaf: bytes | None, root: bytes, known: dict[int, bytes]) -> bool:
-    """Tell whether the path of an entry leads from its *leaf*, None if there is no such entry, to *root*.
+    """Return True if the path of an entry leads from its *leaf*, None if there is no such entry, to *root*.
 
     Args:
         connection: any.
@@ -191,7 +191,7 @@ def opened(connection: Connection, names: Sequence[Name], *, span: bool) -> tupl
 
 
 def is_over(connection: Connection, leaves: bytes, root: bytes) -> bool:
-    """Tell whether the nodes are, level by level, those over leaves whose digests, joined, have the hash *leaves*."""
+    """Return True if the nodes are, level by level, those over leaves whose digests, joined, have the hash *leaves*."""
     below, digest = leaves, EMPTY_ROOT
     for level in range(1, top(connection) + 1):
         children, nodes = sha256(), sha256()

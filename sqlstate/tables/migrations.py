@@ -79,7 +79,7 @@ def is_older(header: bytes) -> bool:
 
 
 def check_header(connection: Connection) -> bool:
-    """Tell whether the file is a store, as SQLite sees it; False if it is an empty database.
+    """Return True if the file is a store, as SQLite sees it; False if it is an empty database.
 
     Raises:
         NotAStore, FormatTooNew, Damaged: as is_new().

@@ -27,19 +27,19 @@ _TIME: Final = re.compile(
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether it can number a record or a commit, or count entries; 0 is before the first."""
+    """Return True if it can number a record or a commit, or count entries; 0 is before the first."""
     return type(value) is int and 0 <= value <= fmt.NUMBER_MAX
 
 
 def is_collection(value: Any) -> bool:
-    """Tell whether it can be a collection's name."""
+    """Return True if it can be a collection's name."""
     if type(value) is not str or not 0 < len(value) <= fmt.NAME_BYTES_MAX:
         return False
     return value.isascii() or len(value.encode()) <= fmt.NAME_BYTES_MAX
 
 
 def is_key(value: Any) -> bool:
-    """Tell whether it can be a key."""
+    """Return True if it can be a key."""
     kind = type(value)
     if kind is int:
         return bool(fmt.INT_MIN <= value <= fmt.INT_MAX)
@@ -49,47 +49,47 @@ def is_key(value: Any) -> bool:
 
 
 def is_entry_name(collection: Any, key: Any) -> bool:
-    """Tell whether an entry can have that name."""
+    """Return True if an entry can have that name."""
     return is_collection(collection) and is_key(key)
 
 
 def is_node_name(collection: Any, key: Any) -> bool:
-    """Tell whether a node of the tree can have that name: an entry's, or none."""
+    """Return True if a node of the tree can have that name: an entry's, or none."""
     return (collection == "" and key == "") or is_entry_name(collection, key)
 
 
 def is_stored(value: Any) -> bool:
-    """Tell whether it can be the value of an entry: a document or bytes."""
+    """Return True if it can be the value of an entry: a document or bytes."""
     return type(value) is str or type(value) is bytes
 
 
 def is_level(value: Any) -> bool:
-    """Tell whether it can be the level of a node."""
+    """Return True if it can be the level of a node."""
     return type(value) is int and 1 <= value <= fmt.LEVEL_MAX
 
 
 def are_children(value: Any) -> bool:
-    """Tell whether it can be the children of a node; their counts are not looked at."""
+    """Return True if it can be the children of a node; their counts are not looked at."""
     return type(value) is bytes and len(value) > 0 and not len(value) % fmt.CHILD_BYTES
 
 
 def is_digest(value: Any) -> bool:
-    """Tell whether it can be a digest."""
+    """Return True if it can be a digest."""
     return type(value) is bytes and len(value) == fmt.DIGEST_BYTES
 
 
 def is_session(value: Any) -> bool:
-    """Tell whether it can be the id of a session."""
+    """Return True if it can be the id of a session."""
     return type(value) is bytes and len(value) == fmt.SESSION_BYTES
 
 
 def is_text(value: Any) -> bool:
-    """Tell whether it is text."""
+    """Return True if it is text."""
     return type(value) is str
 
 
 def is_time(value: Any) -> bool:
-    """Tell whether it is a time as the file has it."""
+    """Return True if it is a time as the file has it."""
     return type(value) is str and _TIME.fullmatch(value) is not None
 
 
@@ -144,7 +144,7 @@ class Table:
         return Table(self._rule.rstrip(": "), self._row, **{column: self._columns[column] for column in columns})
 
     def fits(self, row: Sequence[Any]) -> bool:
-        """Tell whether a row is what it must be."""
+        """Return True if a row is what it must be."""
         for test, value in zip(self._tests, row, strict=True):  # noqa: SIM110, all() takes twice the time
             if not test(value):
                 return False

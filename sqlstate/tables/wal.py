@@ -59,7 +59,7 @@ _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 A
 
 
 def has_bytes(row: Row) -> bool:
-    """Tell whether a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
+    """Return True if a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
     record = Record(*row)
     if not (is_number(record.lsn) and is_number(record.txn)):
         return False
@@ -194,7 +194,7 @@ def staged_value(connection: Connection, txn: int, collection: str, key: Key) ->
 
 
 def has(connection: Connection, lsn: int) -> bool:
-    """Tell whether there is a record with this LSN."""
+    """Return True if there is a record with this LSN."""
     return connection.value("SELECT 1 FROM wal WHERE lsn = ?", (lsn,)) is not None
 
 
@@ -229,7 +229,7 @@ def base_of(connection: Connection, lsn: int = fmt.INT_MAX) -> int:
 
 
 def ends_well(connection: Connection, records: int) -> bool:
-    """Tell whether the newest *records* have growing numbers, and kinds that there are."""
+    """Return True if the newest *records* have growing numbers, and kinds that there are."""
     rows = connection.rows("SELECT lsn, txn, kind FROM wal ORDER BY lsn DESC LIMIT ?", (records,))
     growing = all(later > earlier for (later, *_), (earlier, *_) in pairwise(rows))
     return growing and all(is_number(txn) and 0 < txn <= lsn and kind in _KINDS for lsn, txn, kind in rows)
