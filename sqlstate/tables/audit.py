@@ -1,4 +1,4 @@
-"""The table audit: what happened to the store beside commits, each entry chained to the one before.
+"""The table audit: events other than commits, each entry chained to the one before.
 
 The formulas stand in docs/reference/file-format.md, section 3.7.
 """
@@ -26,7 +26,7 @@ class AuditEntry(NamedTuple):
     number: int
     """From 1 without holes."""
     at: str
-    """When: ISO 8601, UTC, microseconds."""
+    """Time of the event: ISO 8601, UTC, microseconds."""
     kind: str
     """`"migration"`, `"recovery"`, `"check"`, `"backup"`, `"restore"`, `"repair"` or `"prune"`."""
     seq: int
@@ -89,10 +89,10 @@ def append(connection: Connection, store_id: bytes, head: Head, at: str, event: 
 
 
 def last(connection: Connection) -> tuple[int, bytes]:
-    """Return number and digest of the newest entry, 0 and nothing if there is none.
+    """Return number and digest of the newest entry, 0 and b"" if there is no entry.
 
     Raises:
-        Damaged: they are none.
+        Damaged: they are malformed.
     """
     row = connection.row(_LAST)
     if row is None:
@@ -114,7 +114,7 @@ def ends_well(connection: Connection, store_id: bytes) -> bool:
 
 
 def digest_of(connection: Connection, number: int) -> bytes | None:
-    """Return the digest of an entry, None if there is none."""
+    """Return the digest of an entry, None if there is no such entry."""
     row = connection.row("SELECT number, digest FROM audit WHERE number = ?", (number,))
     if row is None:
         return None
@@ -124,10 +124,10 @@ def digest_of(connection: Connection, number: int) -> bytes | None:
 
 
 def read(connection: Connection, after: int = 0) -> tuple[list[AuditEntry], int | None]:
-    """Return the entries behind number *after*, in order, and the number to go on behind; None if there are no more.
+    """Return the entries after number *after*, in order, and the number to continue after; None at the end.
 
     Raises:
-        Damaged: an entry is none: a field is not what it must be, or its detail is not a JSON object.
+        Damaged: an entry is malformed: a field is invalid, or its detail is not a JSON object.
     """
     found: list[AuditEntry] = []
     for row in connection.rows(_ENTRIES, (after,)):
@@ -137,7 +137,7 @@ def read(connection: Connection, after: int = 0) -> tuple[list[AuditEntry], int 
             if found:
                 return found, found[-1].number  # those before it can be read
             raw_rows.AUDIT.check(row, connection.path)
-            raise Damaged(f"{connection.path}: audit entry {number} is not what it must be; run store.check_audit()")
+            raise Damaged(f"{connection.path}: audit entry {number} is malformed; run store.check_audit()")
         found.append(AuditEntry(number, at, kind, seq, chain, detail, digest))
     return found, found[-1].number if len(found) == ROWS_AT_ONCE else None
 

@@ -92,7 +92,7 @@ def leaf_run(connection: Connection, name: Name) -> Row | None:
 
 
 def leaf_runs(connection: Connection, names: Sequence[Name]) -> list[Row]:
-    """Return id, children, collection and key of the run of leaves that each of *names* falls into; else four None.
+    """Return id, children, collection and key of the run of leaves of each of *names*; four None if it has none.
 
     Nothing in the rows is validated.
     """
@@ -100,7 +100,7 @@ def leaf_runs(connection: Connection, names: Sequence[Name]) -> list[Row]:
 
 
 def above_leaves(connection: Connection, name: Name) -> int:
-    """Return the id of the node of level 2 that *name* falls into, 0 if there is none."""
+    """Return the id of the node of level 2 that *name* falls into, 0 if there is no such node."""
     return connection.value(_ABOVE_LEAVES, (name[0], name[2])) or 0
 
 
@@ -145,7 +145,7 @@ def holds(connection: Connection, name: Name, leaf: bytes | None, root: bytes, k
         name: of the entry.
         leaf: its digest.
         root: of the newest commit.
-        known: digests of nodes that were found to lead to *root*, by row; is added to.
+        known: digests of nodes that lead to *root*, by row; new ones are added.
     """
     path: dict[int, bytes] = {}
     digest = leaf
@@ -218,7 +218,7 @@ def size(connection: Connection) -> tuple[int, int]:
 def rows(connection: Connection, *, raw: bool = False) -> Iterator[Row]:
     """Yield (id, level, collection, key, children) of every row, level by level, in order.
 
-    With *raw*, whatever is in it, as raw_rows.decoded() does; else Damaged for text that is no UTF-8.
+    With *raw*, values of any kind, as raw_rows.decoded() gives them; else Damaged for text that is not UTF-8.
     """
     names = "id", "level", "collection", "key", "children"
     order = "FROM merkle ORDER BY level, collection, key"
@@ -228,7 +228,7 @@ def rows(connection: Connection, *, raw: bool = False) -> Iterator[Row]:
 
 
 def top_rows(connection: Connection) -> list[Row]:
-    """Return (level, children) of the nodes of the topmost level, of many only two."""
+    """Return (level, children) of the nodes of the topmost level, two at most."""
     rows = connection.rows(f"SELECT id, level, children FROM merkle WHERE level = ({_TOP}) LIMIT 2")
     for row in rows:
         raw_rows.MERKLE.check(row, connection.path)
@@ -236,10 +236,10 @@ def top_rows(connection: Connection) -> list[Row]:
 
 
 def check_node(connection: Connection, row: Row) -> None:
-    """Raise unless (id, level, collection, key, children) are a node's.
+    """Raise unless *row*, (id, level, collection, key, children), can be a node.
 
     Raises:
-        Damaged: they are not.
+        Damaged: a field is invalid.
     """
     id_, level, collection, key, children = row
     if not is_level(level) or not are_children(children):
@@ -333,7 +333,7 @@ _RAW = f"SELECT {raw_rows.columns('id', 'level', 'collection', 'key', 'children'
 
 
 def scan_raw(connection: Connection) -> Iterator[Row]:
-    """Yield (id, level, collection, key, children) of every row, whatever is in it, as raw_rows.decoded() does."""
+    """Yield (id, level, collection, key, children) of every row, of any kind, as raw_rows.decoded() gives them."""
     return map(raw_rows.decoded, connection.iterate(_RAW))
 
 
