@@ -1,8 +1,8 @@
-"""Looks at what a crash left, before SQLite touches it: SQLite takes what it can use, and says nothing of the rest.
+"""Looks at what a crash left, before SQLite touches it.
 
-SQLite drops acknowledged commits behind a damaged frame, merges a -wal that belongs to another file of the
-same name, and takes a missing one for an empty one, all without an error. So the -wal or -journal is read
-first, and our own tables as they will be: store id, marker, numbers and chain must fit the main file.
+SQLite drops acknowledged commits behind a damaged frame, merges a -wal that belongs to another file of the same name,
+and takes a missing -wal for an empty one, all without an error. So the -wal or -journal is read first, and our own
+tables as SQLite will recover them: store id, dirty flag, numbers and chain must continue from the main file.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 # What only a crash needs is imported where there is something to look at: most stores were closed.
 
-# How long a -wal may take to appear when others open the store at the same moment.
+# How long a -wal may take to appear when other processes open the store at the same time.
 _APPEARS_SECONDS: Final = 1.0
 _PAGE_SIZE: Final = 4096
 _NEW_PAGES: Final = 64  # a store has far fewer when it is made
 
 
 def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
-    """Look at the file and what lies beside it, and change nothing.
+    """Look at the file and its -wal or -journal, and change nothing.
 
     Args:
         engine: not connected yet.
-        thoroughly: read the marker too if there is no journal, whatever the header says of it.
+        thoroughly: read the dirty flag even if there is no journal, whatever the header says.
 
     Raises:
         CannotOpen: the journal is there and cannot be read.
@@ -54,12 +54,12 @@ def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
 
 
 def undoes_making(engine: Engine) -> bool:
-    """Return True if SQLite will undo the making of the file, which was cut short: its -journal says it was empty.
+    """Return True if the creation of the file was cut short, and its -journal will make it empty again.
 
-    Until then its first page can be anything.
+    Until then its first page can hold anything.
     """
     journal = engine.files.sidecar("-journal")
-    if not journal:  # or not any more: others may be at work
+    if not journal:  # another process at work may just have removed it
         return False
     from sqlstate.recovery.sqlite_journal import scan_journal  # noqa: PLC0415, see above
 
@@ -69,7 +69,7 @@ def undoes_making(engine: Engine) -> bool:
 
 
 def _inspect(engine: Engine, found: Inspection, *, is_wal: bool, thoroughly: bool) -> bool:
-    """Look once; False if others have the file open in WAL mode, and there is no -wal yet, or no more."""
+    """Look once; return False if others have the file open in WAL mode, but there is no -wal."""
     with engine.files.exclusive_lock() as alone:
         found.shared = not alone
         if found.shared:
@@ -90,7 +90,7 @@ def _inspect(engine: Engine, found: Inspection, *, is_wal: bool, thoroughly: boo
 
 
 def read_header(engine: Engine) -> None:
-    """Take the header of the file from its journal, if a crash tore the first page: SQLite will restore it.
+    """Read the file's header from its journal, if a crash tore the first page: SQLite will restore it.
 
     Raises:
         CannotOpen: the journal is there and cannot be read.

@@ -1,7 +1,7 @@
-"""Judges what a crash left beside a store, and whether it belongs to the file.
+"""Judges the -wal or -journal that a crash left, or one that is missing: is it whole, and does it belong to the file?
 
-The store id, dirty flag, record numbers and chain in our own tables, as they will be once SQLite has recovered, must
-continue from the main file.
+The store id, dirty flag, record numbers and chain in our own tables, as SQLite will recover them, must continue from
+the main file.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _UNKNOWN: Final = "nothing is lost; nothing here can tell"
 
 
 def inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None:
-    """Look at a file without a -wal: is it whole, or a copy, or did somebody move the -wal into it, or lose it?"""
+    """Judge a file without a -wal: it can be whole or a copy, or its -wal was moved into it, or was lost."""
     main = _facts_of_main(engine, Pages(page_size(engine.header), b"", {}, 0))
     if main is not None:
         found.before, found.flag, found.store_id = main.head, main.flag, main.store_id
         found.audited = main.audited
     flag = _identity_of_main(engine)[1] if main is None else main.flag
     if not flag.dirty and (main is not None or not is_wal):
-        return  # no -wal can be missing; what else may be wrong with the file is told by others
+        return  # no -wal can be missing; other checks find other damage
     if flag.dirty and flag.inode not in (0, engine.opener.inode):
         end = "It contradicts itself: it was copied while it was written"
         if main is not None:
@@ -65,7 +65,7 @@ def inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None:
         with file_facts.reading(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection:
             head = check_acknowledged(connection, main, noted)
             found.checked = check_folded(connection, main, head)
-    except StoreIOError:  # it says nothing of what is there
+    except StoreIOError:  # the content is unknown, not wrong
         raise
     except StoreError as e:
         found.reason += f"; {e}"
@@ -85,7 +85,7 @@ def inspect_wal(engine: Engine, data: FileBytes, found: Inspection) -> None:
         found.store_id, found.audited = main.store_id, main.audited
     wrong: Mismatch | None = None
     judged = None
-    if scan.committed and scan.page_size == size:  # whose it is comes before what became of it
+    if scan.committed and scan.page_size == size:  # whether it belongs to the file comes before its damage
         try:
             judged = _judge_content(engine, scan, main, data)
         except Mismatch as e:
@@ -106,7 +106,7 @@ def inspect_wal(engine: Engine, data: FileBytes, found: Inspection) -> None:
 
 
 def _judge_acknowledged(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> Mismatch | None:
-    """Judge by what was noted beside the store, if that can be believed: a -wal can be cut without a trace."""
+    """Judge by the acknowledged notes, if they can be trusted: a -wal can be cut without a trace."""
     if main is None:
         return None
     noted = acknowledged.newest(engine.real_path, main.store_id, main.flag.nonce)
@@ -118,7 +118,7 @@ def _judge_acknowledged(engine: Engine, scan: WalScan, main: Facts | None, data:
     try:
         with file_facts.reading(engine, pages) as connection:
             check_acknowledged(connection, file_facts.read(connection), noted)
-    except StoreIOError:  # it says nothing of what is there
+    except StoreIOError:  # the content is unknown, not wrong
         raise
     except StoreError:
         return Mismatch("truncated", "its -wal lacks what was acknowledged last: it was cut off, or damaged")
@@ -126,7 +126,7 @@ def _judge_acknowledged(engine: Engine, scan: WalScan, main: Facts | None, data:
 
 
 def _judge_frames(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> None:
-    """Judge by the frames alone: is what SQLite will recover all that was acknowledged?"""
+    """Judge by the frames alone whether SQLite will recover all acknowledged commits."""
     size = page_size(engine.header)
     index = wal_index(engine.files.sidecar_start("-shm", _INDEX_BYTES))
     is_short = scan.bytes < WAL_HEADER_BYTES + FRAME_HEADER_BYTES + size and (main is None or main.flag.dirty)
@@ -134,7 +134,7 @@ def _judge_frames(engine: Engine, scan: WalScan, main: Facts | None, data: FileB
         raise Mismatch("truncated", "its -wal was cut off")
     if scan.header == "valid" and scan.page_size != size:
         raise Mismatch("foreign", "its -wal has pages of another size: it belongs to another file")
-    # SQLite begins a -wal anew when the main file has all of it. A crash just then leaves no difference.
+    # SQLite restarts its -wal when the main file has all of it. A crash at that time leaves no difference.
     if any(engine.files.page(number, size) != data[at : at + size] for number, at in scan.orphan_pages.items()):
         raise Mismatch("header", "the header of its -wal is not the one of the commits behind it, which the file lacks")
     if scan.header != "valid":
@@ -142,10 +142,10 @@ def _judge_frames(engine: Engine, scan: WalScan, main: Facts | None, data: FileB
         return
     if scan.rot:
         raise Mismatch(
-            "rot", "a frame of its -wal was damaged after it had been synced; SQLite would drop all behind it"
+            "rot", "a frame of its -wal was damaged after it had been synced; SQLite would drop all frames behind it"
         )
     if index is not None and index.frames and 0 < (index.salts[0] - scan.salts[0]) % 2**32 < SALTS_APART:
-        raise Mismatch("stale", "SQLite had begun its -wal anew, and the one that is there is older")
+        raise Mismatch("stale", "SQLite had restarted its -wal, and the one that is there is older")
     uses = 0 if index is None else (scan.salts[0] - index.salts[0]) % 2**32
     if index is not None and index.salts == scan.others and index.frames > index.backfilled and uses >= SALTS_APART:
         raise Mismatch("header", "the header of its -wal is not the one of the commits behind it")
@@ -153,7 +153,7 @@ def _judge_frames(engine: Engine, scan: WalScan, main: Facts | None, data: FileB
         whole = scan.bytes >= WAL_HEADER_BYTES + index.frames * (FRAME_HEADER_BYTES + size)
         raise Mismatch(
             "rot" if whole else "truncated",
-            f"{index.frames} frames of its -wal were committed, and SQLite would recover {scan.committed}",
+            f"{index.frames} frames of its -wal were committed, and SQLite would recover only {scan.committed}",
         )
     if is_short:
         raise Mismatch("truncated", "its -wal was cut off")
@@ -162,11 +162,11 @@ def _judge_frames(engine: Engine, scan: WalScan, main: Facts | None, data: FileB
 def _judge_headless(engine: Engine, scan: WalScan, main: Facts | None, index: WalIndex | None) -> None:
     """Judge a -wal whose header is damaged, and in which nothing was found that the main file lacks.
 
-    That is what a crash leaves if it tears the header of a -wal that is begun anew. But the same is left of commits
-    that were lost with the header: somebody must know that there were none.
+    A crash leaves that if it tears the header of a -wal that SQLite restarts. But commits that were lost with the
+    header leave the same: something else must show that there were none.
     """
     if scan.bytes < WAL_HEADER_BYTES + FRAME_HEADER_BYTES + page_size(engine.header):
-        return  # no commit was ever in it
+        return  # it never held a commit
     what = "the header of its -wal is damaged"
     if index is not None and index.frames > max(index.backfilled, scan.orphans if index.salts == scan.salts else 0):
         ahead = (index.salts[0] - scan.salts[0]) % 2**32
@@ -181,11 +181,11 @@ def _judge_headless(engine: Engine, scan: WalScan, main: Facts | None, index: Wa
     noted = acknowledged.newest(engine.real_path, main.store_id, main.flag.nonce, last=True)
     if noted is None or not main.flag.dirty:
         raise Mismatch("header", f"{what}, and nothing tells whether it held commits that the file lacks")
-    # That the file has what was noted is judged with the notes.
+    # _judge_acknowledged() tests that the file has what was noted.
 
 
 def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: FileBytes) -> tuple[Facts, str]:
-    """Judge by our tables, as they will be with the -wal: do they go on where the main file ends?"""
+    """Judge by our tables, as the -wal will make them: do they continue where the main file ends?"""
     pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
     try:
         with file_facts.reading(engine, pages) as connection:
@@ -202,13 +202,11 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
             if engine.files.pages(scan.page_size) > scan.database_pages:
                 raise Mismatch("stale", "the file is larger than its -wal says: the -wal is older")
             if full.flag.dirty and full.lsn <= full.flag.lsn and stale.writes_log_alone(engine, connection, pages):
-                raise Mismatch("stale", "all that its -wal holds was in the file before it was opened last")
+                raise Mismatch("stale", "everything in its -wal was in the file before it was opened last")
             if not stale.is_reached(engine, connection, pages, stale.last_pages(data, scan)):
-                raise Mismatch(
-                    "stale", "what its -wal changed last is not to be found in the file: one of them is older"
-                )
+                raise Mismatch("stale", "the newest change in its -wal is not found in the file: one of them is older")
             checked = check_newest(connection, base, full)
-    except StoreIOError:  # it says nothing of what is there
+    except StoreIOError:  # the content is unknown, not wrong
         raise
     except StoreError as e:
         raise Mismatch("foreign", f"the file and its -wal contradict each other ({e})") from e
@@ -219,7 +217,7 @@ def inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
     """Judge a rollback journal: what SQLite would restore from it, and whether it belongs to the file."""
     scan = scan_journal(data)
     if scan.header in ("empty", "zeroed"):
-        return  # how some programs leave a journal that they are done with
+        return  # some programs leave a finished journal like this
     found.journal = JournalReport(
         kind="rollback",
         bytes=scan.bytes,
@@ -234,7 +232,7 @@ def inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
             suppress(StoreError),
             file_facts.reading(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection,
         ):
-            facts = prove_entries(connection)  # it was not synced yet, so no page was written over
+            facts = prove_entries(connection)  # the journal was not synced yet, so no page was overwritten
             found.before, found.after, found.store_id = facts.head, facts.head, facts.store_id
             found.audited = facts.audited
             return
@@ -251,7 +249,7 @@ def inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
                 raise Damaged("the newest commit does not follow from the one before")
             found.after, found.flag, found.store_id = facts.head, facts.flag, facts.store_id
             found.audited = facts.audited
-    except StoreIOError:  # it says nothing of what is there
+    except StoreIOError:  # the content is unknown, not wrong
         raise
     except StoreError as e:
         if not _undoes_making(engine, scan):
@@ -259,24 +257,24 @@ def inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
 
 
 def _undoes_making(engine: Engine, scan: JournalScan) -> bool:
-    """Return True if the journal undoes the making of the store itself."""
+    """Return True if the journal undoes the creation of the store."""
     return scan.initial_pages <= 1 or not any(engine.header)
 
 
 def _facts_of_main(engine: Engine, pages: Pages) -> Facts | None:
-    """Return what the main file says by itself, None if it is in the middle of a checkpoint."""
+    """Return the facts in the main file alone, None if it is in the middle of a checkpoint."""
     try:
         with file_facts.reading(engine, pages) as connection:
             facts = file_facts.read(connection)
             return facts if file_facts.is_coherent(connection, facts) else None
-    except StoreIOError:  # it says nothing of what is there
+    except StoreIOError:  # the content is unknown, not wrong
         raise
     except StoreError:
         return None
 
 
 def _identity_of_main(engine: Engine) -> tuple[bytes, DirtyFlag]:
-    """Return store id and marker of the main file, also in the middle of a checkpoint; none if they are unreadable."""
+    """Return store id and dirty flag of the main file, also in the middle of a checkpoint; empty if unreadable."""
     with suppress(StoreError), file_facts.reading(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection:
         return file_facts.read_meta(connection).store_id, metadata.read_dirty_flag(connection)
     return b"", DirtyFlag()
