@@ -232,7 +232,9 @@ class Committer(Generic[X]):
             group.requests += puts.values()
         except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
             if group.commit.broken and group.commit.transactions:
-                group.requests += puts.values()  # carried with those before them: finish() gives each its outcome
+                group.requests += (
+                    puts.values()
+                )  # in the same commit as those before them: finish() gives each its outcome
             else:
                 for request in puts.values():
                     failed(request, e)
@@ -315,7 +317,7 @@ class _Called(Block):
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         self._committer.context.open_blocks.remove(self.over)
         if kind is not None:
-            with suppress(StoreError):  # then nothing of the group can be committed: the others are told
+            with suppress(StoreError):  # then nothing of the group can be committed, and the others get that outcome
                 self._txn.abandon()
             return
         self._request.head = self._group.commit.base if self._txn.end() else None

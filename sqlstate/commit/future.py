@@ -1,4 +1,4 @@
-"""The future of what `store.submit()` was given. Imported with the first: `concurrent.futures` takes long to import."""
+"""The futures of `store.submit()`. Imported with the first call: `concurrent.futures` takes long to import."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Future(futures.Future[T], Generic[T]):
         return super().exception(0)
 
     def _wait(self, timeout: float | None) -> None:
-        """Wait until it is done, and see meanwhile that somebody is at work."""
+        """Wait until it is done, and wake the committer now and then."""
         until = None if timeout is None else time.monotonic() + timeout
         while not self.done():
             left = LOOK_SECONDS if until is None else min(LOOK_SECONDS, until - time.monotonic())
@@ -75,7 +75,7 @@ class FutureCall(Call):
         self.future = future
 
     def begin(self) -> bool:
-        """Return True if it is to be done; it cannot be cancelled from now on."""
+        """Return True if it was not cancelled; from now on it cannot be."""
         return self.future.set_running_or_notify_cancel()
 
     def withdraw(self) -> bool:

@@ -1,4 +1,4 @@
-"""What threads and tasks ask of a store's own thread: something to be written, and how its outcome is told."""
+"""Requests of threads and tasks to the committer, and the queue in which their outcomes wait for delivery."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def failed(request: Request, error: BaseException) -> Request:
     request.head = None
     try:
         request.error = copy.copy(error)
-    except Exception:  # noqa: BLE001, somebody's exception that cannot be copied
+    except Exception:  # noqa: BLE001, a foreign exception that cannot be copied
         request.error = error
     else:
         request.error.__cause__ = error.__cause__
@@ -251,5 +251,5 @@ class Answers:
         if not self.deliver(only=Waited):
             try:
                 self._wake()
-            except RuntimeError:  # no thread can be begun
+            except RuntimeError:  # no thread can be started
                 self.deliver()

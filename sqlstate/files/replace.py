@@ -72,7 +72,7 @@ class Temporary:
             except BaseException:
                 self.discard()
                 raise
-            self.release()  # before it was locked, somebody took it for one of the dead
+            self.release()  # before it was locked, another process took its maker for dead
 
     def _model(self, shown: str, like: str | None) -> os.stat_result | None:
         """Return the file whose owner and mode this one gets, if any."""

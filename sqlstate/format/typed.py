@@ -148,7 +148,7 @@ def _culprit(value: object, error: Exception) -> tuple[str, str]:
         for step, member in members(value):
             try:
                 _builtins(member)
-            except Exception as e:  # noqa: BLE001, it is told
+            except Exception as e:  # noqa: BLE001, it becomes part of the message
                 value, error = member, e
                 path += step
                 break

@@ -256,7 +256,7 @@ class Engine:
         self.readers.close_all(max(1.0, self.timeout))
 
     def close(self, *, fold: bool = False) -> StoreIOError | None:
-        """Close the writing connection, after stop(). Twice does nothing.
+        """Close the writing connection, after stop(). Idempotent.
 
         Args:
             fold: let SQLite move its WAL into the file and remove it, if nobody else has the file open.
