@@ -22,7 +22,6 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlstate.commit import own_thread
-from sqlstate.commit.committer import Committer
 from sqlstate.commit.open_group import cut_short
 from sqlstate.commit.requests import (
     LOOK_SECONDS,
@@ -40,9 +39,8 @@ from sqlstate.sqlite.blocks import Block
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlstate.commit.commit import Commit
+    from sqlstate.commit.committer import Committer
     from sqlstate.commit.future import Future
-    from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Name, Stored
     from sqlstate.sqlite.blocks import Over
 
@@ -57,25 +55,19 @@ class GroupCommit(Generic[X]):
     """Takes the writes of one store: as requests to the committer, as blocks, or from a thread that writes alone.
 
     Args:
-        context: of the store's commits.
-        transaction: makes a transaction of the store.
-        size: the most transactions in one commit; 1 shares none.
-        wait: seconds after which a commit takes no more transactions.
+        committer: of the store.
     """
 
-    def __init__(
-        self, context: WriteContext, transaction: Callable[[WriteContext, str, Commit, Over], X], size: int, wait: float
-    ) -> None:
-        self.context = context
-        self.transaction = transaction
-        self.open_blocks = context.open_blocks
-        self.shares = size > 1
-        self.committer = Committer(context, transaction, size, wait)
-        self.enqueue = self.committer.enqueue
-        self.look_after = self.committer.look_after
-        self._answers = self.committer.answers
-        self._open = self.committer.open
-        self._engine = context.engine
+    def __init__(self, committer: Committer[X]) -> None:
+        self.committer = committer
+        self.context = committer.context
+        self.open_blocks = self.context.open_blocks
+        self.shares = committer.open.size > 1
+        self.enqueue = committer.enqueue
+        self.look_after = committer.look_after
+        self._answers = committer.answers
+        self._open = committer.open
+        self._engine = self.context.engine
 
     def lock_writer(self, over: Over) -> None:
         """Wait for the writer lock. A transaction that the block before left open is committed, or undone, first.
@@ -191,7 +183,7 @@ class GroupCommit(Generic[X]):
                 group = None
             if group is None:
                 group = self._open.begin()
-            group.running = txn = self.transaction(self.context, note, group.commit, over)
+            group.running = txn = self.committer.transaction(self.context, note, group.commit, over)
             self.open_blocks.push(txn, over)
         except BaseException:
             self._leave(over)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
+from sqlstate.commit.committer import Committer
 from sqlstate.commit.group import GroupCommit
 from sqlstate.store.access import condition, refuse_inside
 from sqlstate.store.batch import BatchBlock
@@ -52,7 +53,7 @@ class Store(Collections, Commits, Upkeep):
         self._engine.counters.begin()
         self._meta = writer.meta
         self._writer = writer
-        self._group = GroupCommit(writer, OpenTransaction, *limits)
+        self._group = GroupCommit(Committer(writer, OpenTransaction, *limits))
         self._entries = StoreEntries(self._group, writer)
         self._session = Session(self._group)
         self._wal = WriteAheadLog(self._session)
