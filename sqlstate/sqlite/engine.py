@@ -103,7 +103,7 @@ class Engine:
             StoreIOError: the operating system refused to make the -wal.
         """
         if self.opener.frozen is not None:
-            self.journal = "wal"
+            self.journal = self.readers.journal = self.checkpointer.journal = "wal"
             settings.apply(self.write_connection, "wal", read_only=True)
             return
         actual = str(self.write_connection.value("PRAGMA journal_mode"))

@@ -13,8 +13,7 @@ from sqlstate.store.access import condition
 from sqlstate.store.blocks import PartBlock, unbegun
 from sqlstate.store.collection import Collections
 from sqlstate.store.transaction import OpenTransaction, Part, check_note, encode
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
+from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,7 +183,7 @@ class OpenBatch:
         """Return the number of entries in [start, stop)."""
         self._carry()
         connection = self._engine.write_connection
-        return tree.count(connection, start, stop)
+        return merkle.count(connection, start, stop)
 
     def run(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of a transaction of its own."""

@@ -24,9 +24,8 @@ from sqlstate.sqlite.main_file import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.store.store import Store
 from sqlstate.store.watch import check_timeout
-from sqlstate.tables import audit, schema, wal
+from sqlstate.tables import audit, migrations, schema, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import migrations as migrate
 
 if TYPE_CHECKING:
     from sqlstate.errors import StoreError
@@ -89,12 +88,12 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
     """
     _check_options(mode, journal, timeout, recover)
     _check_limits(group_size, group_wait)
-    migrate.shipped()  # before a file is made that could not be filled
+    migrations.shipped()  # before a file is made that could not be filled
     engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs)
     try:
         if _is_new(engine) and (read_only or not create):
-            raise migrate.empty_file(engine.path)
-        found = inspect(engine, thoroughly=migrate.is_older(engine.header))
+            raise migrations.empty_file(engine.path)
+        found = inspect(engine, thoroughly=migrations.is_older(engine.header))
         evidence = damage.admit(engine, found, recover)
         meta = _connect(engine, journal, found, recover)
         if _is_suspect(engine, meta, found):
@@ -127,7 +126,7 @@ def _is_new(engine: Engine) -> bool:
     """
     read_header(engine)
     try:
-        return migrate.is_new(engine.path, engine.header, undone=undoes_making(engine))
+        return migrations.is_new(engine.path, engine.header, undone=undoes_making(engine))
     except NotAStore:
         if engine.header.startswith(SQLITE_MAGIC):
             raise
@@ -140,7 +139,7 @@ def _is_new(engine: Engine) -> bool:
                 f"{engine.path}: another process was making it for {engine.timeout:g} s; nothing was changed. Try "
                 "again, or open with a longer timeout"
             )
-        return migrate.is_new(engine.path, engine.header, undone=undone)
+        return migrations.is_new(engine.path, engine.header, undone=undone)
 
 
 def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recover) -> Meta:
@@ -160,8 +159,8 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
             engine.apply_settings()
         except (CannotOpen, ReadOnly, StoreFull) as e:
             _freeze(engine, e)
-    is_store = migrate.check_header(engine.write_connection)
-    if not is_store or migrate.pending(engine.write_connection, migrate.shipped()):
+    is_store = migrations.check_header(engine.write_connection)
+    if not is_store or migrations.pending(engine.write_connection, migrations.shipped()):
         if is_store:
             recovery.admit_connected(engine, found, read_meta(engine.write_connection).store_id, recover)
         _migrate(engine, journal)
@@ -289,10 +288,10 @@ def _migrate(engine: Engine, journal: Journal) -> None:
     writer = engine.write_connection
     writer.begin()
     try:
-        is_store = migrate.check_header(writer)
-        pending = migrate.pending(writer, migrate.shipped()) if is_store else migrate.shipped()
+        is_store = migrations.check_header(writer)
+        pending = migrations.pending(writer, migrations.shipped()) if is_store else migrations.shipped()
         if pending:
-            migrate.apply(writer, pending, at)
+            migrations.apply(writer, pending, at)
         if not is_store:
             metadata.write(writer, metadata.Meta(secrets.token_bytes(fmt.STORE_ID_BYTES), journal, at))
         meta = metadata.read(writer)

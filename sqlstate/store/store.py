@@ -16,8 +16,7 @@ from sqlstate.store.snapshot import OpenSnapshot, Snapshot
 from sqlstate.store.staged import Session, StagedTransaction, WriteAheadLog
 from sqlstate.store.transaction import OpenTransaction, Transaction, check_note
 from sqlstate.store.upkeep import Upkeep
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
+from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -290,7 +289,7 @@ class StoreEntries:
         if txn is not None:
             return txn.count(start, stop)
         with self._engine.reading() as connection:
-            return tree.count(connection, start, stop)
+            return merkle.count(connection, start, stop)
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order."""

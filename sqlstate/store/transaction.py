@@ -15,8 +15,7 @@ from sqlstate.format.values import same
 from sqlstate.sqlite.blocks import Block
 from sqlstate.store.access import condition
 from sqlstate.store.collection import JSON, Collections
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
+from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -223,7 +222,7 @@ class OpenTransaction:
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         self.apply()
-        return tree.count(self._connection, start, stop)
+        return merkle.count(self._connection, start, stop)
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""

@@ -12,8 +12,7 @@ from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_number
 from sqlstate.sqlite import settings
-from sqlstate.tables import audit, staged, state, wal
-from sqlstate.tables import merkle as tree
+from sqlstate.tables import audit, merkle, staged, state, wal
 
 if TYPE_CHECKING:
     import os
@@ -181,7 +180,7 @@ class Upkeep:
         engine = self._engine
         with engine.reading() as connection:
             head = wal.last(connection, self._meta)[1]
-            levels, nodes = tree.size(connection)
+            levels, nodes = merkle.size(connection)
             records, drafts = wal.size(connection), staged.size(connection)
             collections = len(state.collections(connection))
             synchronous = settings.synchronous(connection)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.sqlite.connection import memory
-from sqlstate.tables import migrations as migrate
+from sqlstate.tables import migrations
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
@@ -80,7 +80,7 @@ class Differences(NamedTuple):
 def compare(connection: Connection) -> Differences:
     """Return how the file's schema differs from what the migrations make."""
     found = _parts(connection)
-    expected = _expected(migrate.shipped())
+    expected = _expected(migrations.shipped())
     if found == expected:
         return _NONE
     missing = {_place(part): part for part in sorted(expected - found)}
@@ -160,7 +160,7 @@ def make(connection: Connection, found: Differences) -> None:
 
 def tables() -> frozenset[str]:
     """Return the names of our tables."""
-    return frozenset(part.name for part in _expected(migrate.shipped()) if part.kind == "table")
+    return frozenset(part.name for part in _expected(migrations.shipped()) if part.kind == "table")
 
 
 _NONE = Differences()
@@ -171,7 +171,7 @@ def _parts(connection: Connection) -> frozenset[SchemaItem]:
 
 
 @lru_cache(maxsize=4)
-def _expected(migrations: tuple[Migration, ...]) -> frozenset[SchemaItem]:
+def _expected(shipped: tuple[Migration, ...]) -> frozenset[SchemaItem]:
     connection = memory()
-    migrate.apply(connection, migrations, "")
+    migrations.apply(connection, shipped, "")
     return _parts(connection)

@@ -37,10 +37,8 @@ from sqlstate.maintenance.repair.entries import Lost, Mending
 from sqlstate.maintenance.repair.proven_tree import Content
 from sqlstate.sqlite.raw_file import digest, exclusive_lock, parts, set_journaling, unlocked_vfs
 from sqlstate.sqlite.settings import check_sqlite
-from sqlstate.tables import audit, log_blocks, schema, state, wal
-from sqlstate.tables import merkle as tree
+from sqlstate.tables import audit, log_blocks, merkle, migrations, schema, state, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import migrations as migrate
 from sqlstate.tables.schema import Differences
 
 if TYPE_CHECKING:
@@ -247,9 +245,9 @@ def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
 
 def _facts(connection: Connection) -> tuple[Meta, DirtyFlag]:
     path = connection.path
-    if not migrate.check_header(connection):
+    if not migrations.check_header(connection):
         raise NotAStore(f"{path} is an empty database, and no store. {_NOTHING}")
-    if migrate.pending(connection, migrate.shipped()):
+    if migrations.pending(connection, migrations.shipped()):
         raise MigrationMismatch(f"{path} has an older format; open it for writing once, which brings it to this one")
     schema.check_tables(connection)
     meta, flag = metadata.read(connection), metadata.read_dirty_flag(connection)
@@ -267,7 +265,7 @@ def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack:
         raise InvalidOption(f"{origin} belongs to the store itself; name a backup of it. {_NOTHING}")
     try:
         connection = closed_file.open_source(origin, None, stack)
-        if not migrate.check_header(connection):
+        if not migrations.check_header(connection):
             raise NotAStore("it is an empty database")
         theirs = metadata.read(connection, connection.value("PRAGMA user_version"))
     except StoreMissing:
@@ -313,7 +311,7 @@ def _content(connection: Connection, changes: Changes | None = None) -> Content:
         yield from (row for row in changes.values() if row is not None)
         yield from (row for row in wal.scan_raw(connection, newest_first=True) if row[0] not in changes)
 
-    return Content(lambda: state.scan_raw(connection), lambda: tree.scan_raw(connection), records, newest)
+    return Content(lambda: state.scan_raw(connection), lambda: merkle.scan_raw(connection), records, newest)
 
 
 def _is_walkable(connection: Connection) -> bool:
@@ -415,7 +413,7 @@ def _apply(copy: Connection, plan: _Plan) -> None:
     for collection, key in done.removes:
         state.delete_raw(copy, collection, key)
     state.write(copy, done.puts)
-    tree.replace_nodes(copy, done.node_deletes, done.node_inserts)
+    merkle.replace_nodes(copy, done.node_deletes, done.node_inserts)
     if plan.blocks:
         log_blocks.trim(copy, 0)
     schema.make(copy, plan.layout)
