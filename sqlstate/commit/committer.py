@@ -275,7 +275,7 @@ class Committer(Generic[X]):
         error = self._engine.life.refusal()
         if group is not None:
             group.running = None
-            self.open.close(group, error)
+            self.open.resolve(group, error)
         self.answers.refuse(waiting, error)
 
 

@@ -125,11 +125,11 @@ class OpenGroup:
             if ours or not self._was_made(commit):
                 error = e if ours or (mine and isinstance(e, Exception)) else cut_short(self._engine.path)
             if not (ours or mine):  # such as KeyboardInterrupt, meant for this thread and not for the requests
-                self.close(group, error)
+                self.resolve(group, error)
                 raise
-        self.close(group, error)
+        self.resolve(group, error)
 
-    def close(self, group: Group, error: BaseException | None) -> None:
+    def resolve(self, group: Group, error: BaseException | None) -> None:
         """Give each request of the group its outcome, and have it delivered."""
         for request in group.requests:
             if error is not None:
@@ -143,7 +143,7 @@ class OpenGroup:
         made = self._was_made(group.commit)
         if not made:
             group.commit.roll_back()
-        self.close(group, None if made else error)
+        self.resolve(group, None if made else error)
 
     def _hand_out(self, group: Group, error: BaseException | None = None) -> None:
         """Have all outcomes delivered: of requests that ended in the group, and of those taken that did not."""

@@ -74,7 +74,7 @@ class OwnThread:
         if thread is not None and thread.ident is None and now - self._started < START_SECONDS:
             return  # another thread is starting it; if that is interrupted, waiting threads try again
         self._started = now
-        self._thread = thread = threading.Thread(target=_run, args=(self, self._work), name=self._name, daemon=True)
+        self._thread = thread = threading.Thread(target=_loop, args=(self, self._work), name=self._name, daemon=True)
         try:
             thread.start()
         except RuntimeError:
@@ -99,16 +99,16 @@ class OwnThread:
         return True
 
 
-def _run(thread: OwnThread, work: weakref.WeakMethod[Callable[[], bool]]) -> None:
+def _loop(thread: OwnThread, work: weakref.WeakMethod[Callable[[], bool]]) -> None:
     while True:
         try:
-            if not _step(work) or not thread.sleep():
+            if not _work_once(work) or not thread.sleep():
                 return
         except BaseException:  # noqa: BLE001, the thread must go on: no other does its work
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
-def _step(work: weakref.WeakMethod[Callable[[], bool]]) -> bool:
+def _work_once(work: weakref.WeakMethod[Callable[[], bool]]) -> bool:
     bound = work()  # not kept while the thread sleeps, so that a dropped store is freed at once
     return bound is not None and bound()
 

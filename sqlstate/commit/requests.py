@@ -85,7 +85,7 @@ class Put(Waited, Request):
 
     def __init__(self, name: Name, stored: Stored) -> None:
         super().__init__()
-        self._done = _locked()
+        self._done = _new_locked()
         self._told = False
         self.name = name
         self.stored = stored
@@ -115,7 +115,7 @@ class Barrier(Waited, Request):
 
     def __init__(self) -> None:
         super().__init__()
-        self._done = _locked()
+        self._done = _new_locked()
         self._told = False
 
 
@@ -130,7 +130,7 @@ class Ended(Barrier):
         self.txn = txn
 
 
-def _locked() -> threading.Lock:
+def _new_locked() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
@@ -159,7 +159,7 @@ class WaitedCall(Waited, Call):
 
     def __init__(self, work: Callable[[Any], Any], note: str) -> None:
         super().__init__(work, note)
-        self._done = _locked()
+        self._done = _new_locked()
         self._told = False
 
 

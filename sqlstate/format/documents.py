@@ -85,7 +85,7 @@ def _refusal(value: object, path: str, depth: int, tuples: bool) -> InvalidValue
         members = []
         for name, member in cast("dict[object, object]", value).copy().items():
             if type(name) is not str:
-                return InvalidValue(f"a member's name is a str in JSON, not {shown(name)}", path)
+                return InvalidValue(f"a member's name is a str in JSON, not {short_repr(name)}", path)
             if not _is_text(name):
                 return InvalidValue(f"the member's name {name!r} holds a lone surrogate", path)
             members.append((f"{path}.{name}", member))
@@ -107,7 +107,7 @@ def _reason(value: object) -> str | None:
         return None if _is_text(cast("str", value)) else "holds a lone surrogate, which is not text in UTF-8"
     if cls is int:
         fits = fmt.JSON_INT_MIN <= cast("int", value) <= fmt.JSON_INT_MAX
-        return None if fits else f"{shown(value)} is outside -2^63 to 2^64-1; store it as a string"
+        return None if fits else f"{short_repr(value)} is outside -2^63 to 2^64-1; store it as a string"
     if cls is float:
         fits = isfinite(cast("float", value))
         return None if fits else f"{value!r} is not a number in JSON; store None or a string"
@@ -126,7 +126,7 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return the repr of *value*, shortened for a message; a repr that raises is not an error here."""
     if type(value) is int and value.bit_length() > 14_000:  # Python prints 4,300 digits
         return f"an int of {value.bit_length():,} bits"

@@ -94,7 +94,7 @@ class Meter:
 
 def fill(path: str, shown: str, source: Connection, meter: Meter, vfs: str | None) -> None:
     """Copy the state that *source* sees into the empty file at *path*, which then is in no WAL mode."""
-    with unshared(path, shown, vfs) as target, closing(copying.copy(source, target, PAGES_AT_ONCE)) as steps:
+    with unshared(path, shown, vfs) as target, closing(copying.copy_database(source, target, PAGES_AT_ONCE)) as steps:
         for copied, total in steps:
             meter.copied(copied, total)
     set_journaling(path, unlocked_vfs(vfs), "delete")  # as long as it is ours, nothing may lie beside it

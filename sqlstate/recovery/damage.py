@@ -63,16 +63,16 @@ def _prove_what_is_left(engine: Engine, found: Inspection) -> None:
 
     A -wal is used only if it continues where the main file ends.
     """
-    from sqlstate.recovery.verify_content import prove  # noqa: PLC0415, only damage needs it
+    from sqlstate.recovery.verify_content import verify_content  # noqa: PLC0415, only damage needs it
 
     ours = found.damage not in _NOT_OURS
     found.goes_on = found.goes_on and ours
     try:
-        prove(engine, found, with_journal=found.goes_on or (ours and found.journal.kind == "rollback"))
+        verify_content(engine, found, with_journal=found.goes_on or (ours and found.journal.kind == "rollback"))
     except Damaged:
         if not found.goes_on:
             raise
-        prove(engine, found, with_journal=False)
+        verify_content(engine, found, with_journal=False)
         found.goes_on = False
 
 

@@ -37,7 +37,7 @@ class Facts(NamedTuple):
 
 
 @contextmanager
-def reading(engine: Engine, pages: Pages) -> Iterator[Connection]:
+def connected(engine: Engine, pages: Pages) -> Iterator[Connection]:
     """Give a connection that reads the file with *pages*, in one transaction, so that SQLite keeps its cache."""
     with overlaid(engine.real_path, pages, engine.vfs) as connection, connection.one_state():
         yield connection

@@ -17,7 +17,7 @@ from sqlstate.recovery.report import Inspection, JournalReport
 from sqlstate.recovery.sqlite_journal import JournalScan, WalIndex, scan_journal, wal_index
 from sqlstate.recovery.sqlite_wal import SALTS_APART, WalScan, scan_wal
 from sqlstate.recovery.stale import Mismatch
-from sqlstate.recovery.verify_content import check_acknowledged, check_folded, check_newest, prove_entries
+from sqlstate.recovery.verify_content import check_acknowledged, check_folded, check_newest, verify_entries
 from sqlstate.sqlite.main_file import page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
@@ -62,7 +62,7 @@ def inspect_missing(engine: Engine, found: Inspection, *, is_wal: bool) -> None:
         found.reason += f". If another program moved it into the file and removed it, {_UNKNOWN}"
         return
     try:
-        with file_facts.reading(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection:
+        with file_facts.connected(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection:
             head = check_acknowledged(connection, main, noted)
             found.checked = check_folded(connection, main, head)
     except StoreIOError:  # the content is unknown, not wrong
@@ -116,7 +116,7 @@ def _judge_acknowledged(engine: Engine, scan: WalScan, main: Facts | None, data:
     if scan.committed:
         pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
     try:
-        with file_facts.reading(engine, pages) as connection:
+        with file_facts.connected(engine, pages) as connection:
             check_acknowledged(connection, file_facts.read(connection), noted)
     except StoreIOError:  # the content is unknown, not wrong
         raise
@@ -188,7 +188,7 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
     """Judge by our tables, as the -wal will make them: do they continue where the main file ends?"""
     pages = Pages(scan.page_size, data, scan.pages, scan.database_pages)
     try:
-        with file_facts.reading(engine, pages) as connection:
+        with file_facts.connected(engine, pages) as connection:
             full = file_facts.read(connection)
             if main is not None:
                 stale.check_continues(main, full, connection)
@@ -230,9 +230,9 @@ def inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
     if scan.header != "valid" or scan.rot:
         with (
             suppress(StoreError),
-            file_facts.reading(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection,
+            file_facts.connected(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection,
         ):
-            facts = prove_entries(connection)  # the journal was not synced yet, so no page was overwritten
+            facts = verify_entries(connection)  # the journal was not synced yet, so no page was overwritten
             found.before, found.after, found.store_id = facts.head, facts.head, facts.store_id
             found.audited = facts.audited
             return
@@ -243,7 +243,7 @@ def inspect_journal(engine: Engine, data: bytes, found: Inspection) -> None:
         return
     pages = Pages(scan.page_size, data, scan.pages, scan.initial_pages)
     try:
-        with file_facts.reading(engine, pages) as connection:
+        with file_facts.connected(engine, pages) as connection:
             facts = file_facts.read(connection)
             if not file_facts.is_coherent(connection, facts):
                 raise Damaged("the newest commit does not follow from the one before")
@@ -264,7 +264,7 @@ def _undoes_making(engine: Engine, scan: JournalScan) -> bool:
 def _facts_of_main(engine: Engine, pages: Pages) -> Facts | None:
     """Return the facts in the main file alone, None if it is in the middle of a checkpoint."""
     try:
-        with file_facts.reading(engine, pages) as connection:
+        with file_facts.connected(engine, pages) as connection:
             facts = file_facts.read(connection)
             return facts if file_facts.is_coherent(connection, facts) else None
     except StoreIOError:  # the content is unknown, not wrong
@@ -275,7 +275,7 @@ def _facts_of_main(engine: Engine, pages: Pages) -> Facts | None:
 
 def _identity_of_main(engine: Engine) -> tuple[bytes, DirtyFlag]:
     """Return store id and dirty flag of the main file, also in the middle of a checkpoint; empty if unreadable."""
-    with suppress(StoreError), file_facts.reading(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection:
+    with suppress(StoreError), file_facts.connected(engine, Pages(page_size(engine.header), b"", {}, 0)) as connection:
         return file_facts.read_meta(connection).store_id, metadata.read_dirty_flag(connection)
     return b"", DirtyFlag()
 

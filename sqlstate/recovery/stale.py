@@ -105,7 +105,7 @@ def check_base(engine: Engine, scan: WalScan, main: Facts, data: FileBytes) -> N
     """Compare where the first transaction in the -wal begins with where the main file ends."""
     pages = Pages(scan.page_size, data, scan.first_pages, scan.first_size)
     try:
-        with file_facts.reading(engine, pages) as connection:
+        with file_facts.connected(engine, pages) as connection:
             first = file_facts.read(connection)
             base = wal.base_of(connection) if first.lsn > main.lsn else 0
             coherent = file_facts.is_coherent(connection, first)

@@ -110,7 +110,7 @@ def check_commits(connection: Connection, base: tuple[int, Head], head: Head) ->
     )
 
 
-def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
+def verify_content(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
     """Check the whole content: root and count from all entries, and the newest commits' chain.
 
     Notes in *found* what SQLite will recover, and how it was checked.
@@ -137,12 +137,12 @@ def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
             journal = scan_journal(undo)
             if journal.pages:
                 pages = Pages(journal.page_size, undo, journal.pages, journal.initial_pages)
-        facts = prove_entries(stack.enter_context(file_facts.reading(engine, pages)))
+        facts = verify_entries(stack.enter_context(file_facts.connected(engine, pages)))
         found.after, found.flag, found.audited = facts.head, facts.flag, facts.audited
         found.checked = f"{facts.head.count} entries were hashed again and have the newest commit's root"
 
 
-def prove_entries(connection: Connection) -> Facts:
+def verify_entries(connection: Connection) -> Facts:
     """Check everything that a connection sees: root and count from all entries, and the newest commits' chain.
 
     Raises:

@@ -64,7 +64,7 @@ class Engine:
     ) -> None:
         self.sqlite_version = check_sqlite()
         check_vfs(vfs)
-        self.path = main_file.absolute(path)
+        self.path = main_file.sqlite_path(path)
         self.read_only = read_only
         self.life = Life(self.path, read_only=read_only)
         self.journal: Journal = "delete"

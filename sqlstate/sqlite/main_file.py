@@ -56,7 +56,7 @@ def is_nothing(sidecar: str) -> bool:
         return False
 
 
-def absolute(path: str | os.PathLike[str]) -> str:
+def sqlite_path(path: str | os.PathLike[str]) -> str:
     """Return *path* in the form for SQLite: absolute, so that it is no URI and no name of a memory database."""
     found = paths.absolute(path, links=True)
     try:

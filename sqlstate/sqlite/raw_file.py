@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
+def _opened(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
     """Open a main file through SQLite's VFS, which knows this process's locks.
 
     Closing a descriptor of our own would drop those locks.
@@ -45,7 +45,7 @@ def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
 
 def read_at(path: str, vfs: str | None, offset: int, amount: int) -> bytes:
     """Return bytes of a main file from *offset* on, as many as there are."""
-    with _raw(path, vfs, apsw.SQLITE_OPEN_READONLY) as file:
+    with _opened(path, vfs, apsw.SQLITE_OPEN_READONLY) as file:
         # The system's VFS says that a file of one byte is empty.
         size = file.xFileSize() if vfs else paths.size(path)
         return bytes(file.xRead(max(0, min(amount, size - offset)), offset))
@@ -100,15 +100,15 @@ def exclusive_lock(path: str, vfs: str | None, timeout: float) -> Iterator[bool 
     the lock, and the others wait for up to *timeout* seconds.
     """
     flag = apsw.SQLITE_OPEN_READONLY if paths.may_not_write(path) else apsw.SQLITE_OPEN_READWRITE
-    with _raw(path, vfs, flag) as file:
+    with _opened(path, vfs, flag) as file:
         try:
-            is_alone = _locked(file, timeout) if flag == apsw.SQLITE_OPEN_READWRITE else None
+            is_alone = _acquired(file, timeout) if flag == apsw.SQLITE_OPEN_READWRITE else None
         except apsw.Error:  # the file can only be read after all
             is_alone = None
         yield is_alone
 
 
-def _locked(file: apsw.VFSFile, timeout: float) -> bool:
+def _acquired(file: apsw.VFSFile, timeout: float) -> bool:
     until = time.monotonic() + timeout
     while not _try_lock(file, apsw.SQLITE_LOCK_SHARED) or not _try_lock(file, apsw.SQLITE_LOCK_RESERVED):
         # Another process is here too, or writes through a rollback journal. Connections in WAL mode do neither.
@@ -141,7 +141,7 @@ def invalidating_handles(path: str, vfs: str | None) -> Iterator[Callable[[], No
 
     Otherwise they would continue to commit to it, and those commits would be lost.
     """
-    with _raw(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
+    with _opened(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
 
         def outdate() -> None:
             with suppress(apsw.Error):
@@ -160,7 +160,7 @@ def set_journaling(path: str, vfs: str | None, journal: Journal) -> None:
 
     SQLite itself would make a -wal or -journal to do it, which a crash would leave behind.
     """
-    with _raw(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
+    with _opened(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
         size = page_size(file.xRead(HEADER_BYTES, 0))
         page = bytearray(file.xRead(size, 0))
         page[MODES] = page[MODES + 1] = 2 if journal == "wal" else 1

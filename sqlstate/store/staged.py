@@ -196,7 +196,7 @@ class Session:
             session = self._session_of(txn)
             if self._is_alive(session):
                 raise InvalidRecord(f"staged transaction {txn} belongs to a handle that is open; nothing was changed")
-            staged.check(connection, _uncommitted(connection, txn).records)
+            staged.check_records(connection, _uncommitted(connection, txn).records)
             staged.set_session(connection, txn, self._id)
             detail = {"resumed": [txn], "session": session.hex(), "by": self._id.hex()}
             head = wal.last(connection, writer.meta)[1]
@@ -230,7 +230,7 @@ class Session:
                 commit = Commit(writer)
                 self._session_of(txn)
                 records = _uncommitted(self._engine.write_connection, txn).records
-                staged.check(self._engine.write_connection, records)
+                staged.check_records(self._engine.write_connection, records)
                 values = self._net(records)
                 commit.apply_staged(records, values)
                 head = commit.finish()

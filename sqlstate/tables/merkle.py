@@ -79,7 +79,7 @@ def top(connection: Connection) -> int:
     if found is None:
         return 0
     if not is_level(found):
-        raise Damaged(f"I2: {connection.path}: the tree has a level {raw_rows.shown(found)}; restore a backup")
+        raise Damaged(f"I2: {connection.path}: the tree has a level {raw_rows.quoted(found)}; restore a backup")
     return int(found)
 
 
@@ -245,11 +245,11 @@ def check_node(connection: Connection, row: Row) -> None:
     if not is_level(level) or not are_children(children):
         raw_rows.MERKLE.check((id_, level, children), connection.path)
     if not is_node_name(collection, key):
-        what = f"node {id_} has the name {raw_rows.shown(collection)}[{raw_rows.shown(key)}], which no entry can have"
+        what = f"node {id_} has the name {raw_rows.quoted(collection)}[{raw_rows.quoted(key)}], which no entry can have"
         raise Damaged(f"I2: {connection.path}: {what}; restore a backup")
 
 
-def _run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
+def _parsed_run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
     """Return the run of a row (id, level, collection, key, children)."""
     check_node(connection, row)
     id_, _, collection, key, children = row
@@ -259,7 +259,7 @@ def _run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
 def path(connection: Connection, name: Name) -> dict[int, Run]:
     """Return the run that *name* falls into, for each level that has one at or before it."""
     return {
-        level: _run(connection, (id_, level, collection, key, children))
+        level: _parsed_run(connection, (id_, level, collection, key, children))
         for level, id_, collection, key, children in path_rows(connection, name)
     }
 
@@ -269,7 +269,7 @@ def run_at(connection: Connection, level: int, name: Name) -> Run:
     run = Run(None, FIRST, b"")
     for id_, collection, key, children in connection.rows(_AT_AND_NEXT, (level, name[0], name[2])):
         if id_ is not None:
-            run = _run(connection, (id_, level, collection, key, children))
+            run = _parsed_run(connection, (id_, level, collection, key, children))
         elif is_node_name(collection, key):
             run.stop = stored_name(collection, key)
         else:
@@ -280,13 +280,13 @@ def run_at(connection: Connection, level: int, name: Name) -> Run:
 def run_before(connection: Connection, level: int, name: Name) -> Run:
     """Return the run of a level before the one of *name*."""
     row = connection.row(_BEFORE, (level, name[0], name[2]))
-    return Run(None, FIRST, b"", name) if row is None else _run(connection, (row[0], level, *row[1:]), name)
+    return Run(None, FIRST, b"", name) if row is None else _parsed_run(connection, (row[0], level, *row[1:]), name)
 
 
 def only_run(connection: Connection, level: int) -> Run | None:
     """Return the run of the only node of a level; None if the level has no node, or several."""
     rows = connection.rows("SELECT id, level, collection, key, children FROM merkle WHERE level = ?", (level,))
-    return _run(connection, rows[0]) if len(rows) == 1 else None
+    return _parsed_run(connection, rows[0]) if len(rows) == 1 else None
 
 
 def first_node(connection: Connection, level: int, without: set[int]) -> tuple[int, bytes] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.tables.raw_rows import is_number, is_time, shown
+from sqlstate.tables.raw_rows import is_number, is_time, quoted
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
@@ -64,7 +64,7 @@ def read(connection: Connection, format_version: int = fmt.FORMAT_VERSION) -> Me
 
 def others(connection: Connection) -> list[str]:
     """Return the names of facts that no version of this format has, for a sentence."""
-    return [shown(name) for name in _facts(connection) if name not in _NAMES]
+    return [quoted(name) for name in _facts(connection) if name not in _NAMES]
 
 
 def read_dirty_flag(connection: Connection) -> DirtyFlag:

@@ -154,8 +154,8 @@ class Table:
         """Return what is wrong with the first invalid field, `""` if all are valid."""
         for (column, must), value in zip(self._columns.items(), row, strict=True):
             if not must.test(value):
-                which = self._row.format(*map(shown, row))
-                return f"{self._rule}{which} has {shown(value)} for its {column}, which must be {must.words}"
+                which = self._row.format(*map(quoted, row))
+                return f"{self._rule}{which} has {quoted(value)} for its {column}, which must be {must.words}"
         return ""
 
     def check(self, row: Sequence[Any], path: str) -> None:
@@ -168,7 +168,7 @@ class Table:
             raise Damaged(f"{self._rule}{path}: {self.wrong(row).removeprefix(self._rule)}; restore a backup")
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Return a value of the file in a form for messages."""
     if value is None:
         return "NULL"

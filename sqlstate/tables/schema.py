@@ -77,7 +77,7 @@ class Differences(NamedTuple):
         return {part.name.lower() for part in self.added if part.kind == "table"}
 
 
-def compare(connection: Connection) -> Differences:
+def differences(connection: Connection) -> Differences:
     """Return how the file's schema differs from what the migrations make."""
     found = _parts(connection)
     expected = _expected(migrations.shipped())
@@ -117,7 +117,7 @@ def check_tables(connection: Connection) -> None:
     Raises:
         Damaged: a table is missing, or was changed: a column was added, or a constraint.
     """
-    found = compare(connection)
+    found = differences(connection)
     if found.tables:
         raise Damaged(
             f"{connection.path}: {'; '.join(found.sentences[: len(found.tables)])}; nothing was written. "
@@ -131,7 +131,7 @@ def check(connection: Connection) -> None:
     Raises:
         Damaged: names what differs.
     """
-    said = compare(connection).sentences
+    said = differences(connection).sentences
     if said:
         raise Damaged(
             f"{connection.path}: {'; '.join(said)}; nothing was written. The store can still be read; "

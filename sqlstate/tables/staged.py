@@ -26,7 +26,7 @@ def sealed(connection: Connection, record: Record) -> Record:
     )
 
 
-def check(connection: Connection, records: list[Record]) -> None:
+def check_records(connection: Connection, records: list[Record]) -> None:
     """Check that the *records* of a staged transaction that has not ended are what was written (I14).
 
     Raises:

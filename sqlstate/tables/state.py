@@ -159,7 +159,7 @@ def collections(connection: Connection) -> list[str]:
     names = [name for (name,) in connection.rows(_COLLECTIONS)]
     for name in names:
         if not is_collection(name):
-            raise Damaged(f"I1: {connection.path}: {raw_rows.shown(name)} cannot name a collection; restore a backup")
+            raise Damaged(f"I1: {connection.path}: {raw_rows.quoted(name)} cannot name a collection; restore a backup")
     return names
 
 

@@ -218,7 +218,7 @@ def base_of(connection: Connection, lsn: int = fmt.INT_MAX) -> int:
     lsn, txn, kind, session, seq = row
     while True:
         if not is_number(txn) or not 0 < txn <= lsn:
-            what = f"record {lsn} is of transaction {raw_rows.shown(txn)}, which cannot be one"
+            what = f"record {lsn} is of transaction {raw_rows.quoted(txn)}, which cannot be one"
             raise Damaged(f"I5: {connection.path}: {what}; restore a backup")
         base: int = (txn if kind == Kind.COMMIT and session is None else lsn) - 1
         row = connection.row(_NEWEST_UP_TO, (base,))
@@ -352,7 +352,7 @@ def _head(connection: Connection, row: Row) -> Head:
 def _record(connection: Connection, row: Row) -> Record:
     table = raw_rows.RECORDS.get(row[2])
     if table is None:
-        what = f"record {row[0]} is of the unknown kind {raw_rows.shown(row[2])}"
+        what = f"record {row[0]} is of the unknown kind {raw_rows.quoted(row[2])}"
         raise Damaged(f"I7: {connection.path}: {what}; restore a backup")
     table.check(row, connection.path)
     record = Record(row[0], row[1], Kind(row[2]), *row[3:])

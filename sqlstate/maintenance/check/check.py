@@ -236,7 +236,7 @@ class _Examination:
     # ---- Of both levels ----
 
     def _schema(self) -> None:
-        found = schema.compare(self._connection)
+        found = schema.differences(self._connection)
         self._foreign = list(found.foreign)
         for each in found.sentences:
             self._findings.add("schema", each)
@@ -343,7 +343,7 @@ class _Examination:
                 self._findings.add("staged", what, lsn=txn)
                 continue
             try:
-                staged.check(self._connection, records)
+                staged.check_records(self._connection, records)
             except Damaged as e:
                 self._findings.add("staged", f"{e}", lsn=txn)
 

@@ -188,7 +188,7 @@ def repair(
             return report
         plan = _plan(connection, theirs, meta, flag, reindex=reindex)
         blocks = any(finding.kind == "block" for finding in before.findings)
-        plan = plan._replace(blocks=blocks, layout=schema.compare(connection))
+        plan = plan._replace(blocks=blocks, layout=schema.differences(connection))
         report = _counted(report, plan, before)
         if dry_run or plan.empty:
             return report
