@@ -56,7 +56,7 @@ class Commit:
         begun: the greatest LSN and the newest head, if BEGIN IMMEDIATE and wal.last() were run already.
 
     Raises:
-        Busy: another process held the writer's lock for the whole timeout.
+        Busy: another process held SQLite's write lock for the whole timeout.
     """
 
     __slots__ = (

@@ -50,7 +50,7 @@ class OpenGroup:
         """Begin a group; the caller holds the writer lock.
 
         Raises:
-            Busy: another process held the writer's lock for the whole timeout.
+            Busy: another process held SQLite's write lock for the whole timeout.
         """
         self._engine.tidy_writer()
         self.group = Group(Commit(self._context))

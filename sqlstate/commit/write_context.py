@@ -41,7 +41,7 @@ class WriteContext:
         """Begin a transaction on the writing connection; return the greatest LSN and the newest commit.
 
         Raises:
-            Busy: another process held the writer's lock for the whole timeout.
+            Busy: another process held SQLite's write lock for the whole timeout.
         """
         if self.dirty_flag.begin() and self._newest is not None:
             return self._newest
