@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sqlstate.commit.commit import Commit
     from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
-
-T = TypeVar("T")
 
 # How often a thread that waits for an answer checks that the committer is at work.
 LOOK_SECONDS: Final = 0.1
