@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlstate import errors as errors
     from sqlstate import headlog as headlog
     from sqlstate import proof as proof
-    from sqlstate.commit.requests import Future as Future
+    from sqlstate.commit.future import Future as Future
     from sqlstate.errors import Busy as Busy
     from sqlstate.errors import CannotOpen as CannotOpen
     from sqlstate.errors import CommitOutcomeUnknown as CommitOutcomeUnknown
@@ -127,7 +127,7 @@ _MODULES = {
         "TransactionEnded",
         "WalPinned",
     ),
-    "commit.requests": ("Future",),
+    "commit.future": ("Future",),
     "headlog": (
         "SignedHead",
         "Signer",

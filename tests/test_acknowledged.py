@@ -120,7 +120,7 @@ def test_a_look_may_do_more_as_long_as_nothing_is_missing(
 def test_a_look_that_takes_something_away_is_refused(path: Path) -> None:
     looked_at(path)
     shell(path, "DELETE FROM wal WHERE seq = 5")
-    assert "what was acknowledged last is not in the file" in str(check_refused(path))
+    assert "the newest acknowledged commit is not in the file" in str(check_refused(path))
 
 
 def test_what_a_look_changes_about_entries_is_noticed(path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_wal_that_was_removed_is_still_missed(path: Path) -> None:
     beside(path, "-wal").unlink()
     beside(path, "-shm").unlink()
     shell(path, "SELECT count(*) FROM entries")
-    assert "what was acknowledged last is not in the file" in str(check_refused(path))
+    assert "the newest acknowledged commit is not in the file" in str(check_refused(path))
 
 
 def test_staged_records_and_audit_entries_count_as_acknowledged(path: Path, open_store: OpenStore) -> None:

@@ -512,7 +512,7 @@ def test_a_transaction_that_meets_damage_fails_alone(damaged: Path, first: bool)
 
 def test_an_own_rollback_of_sqlite_fails_the_whole_batch(store: Store) -> None:
     """SQLite does so by itself after some errors; here a ROLLBACK stands for them."""
-    lose: Callable[[], object] = lambda: store._engine.writer.run("ROLLBACK")  # noqa: E731
+    lose: Callable[[], object] = lambda: store._engine.write_connection.run("ROLLBACK")  # noqa: E731
     with pytest.raises(sqlstate.StoreIOError, match="nothing was changed"), store.batch() as batch:
         batch["c"][1] = 1
         len(batch["c"])

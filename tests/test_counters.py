@@ -103,10 +103,10 @@ def test_every_counter_is_on_the_page() -> None:
 def test_frames_are_the_ones_in_sqlite_s_wal(store: sqlstate.Store) -> None:
     store["c"]["k"] = 0  # carried into the file at once: the marker
     store["c"]["k"] = 1
-    frames, in_wal = counters(store).frames, store._engine.writer.checkpoint("count")[0]
+    frames, in_wal = counters(store).frames, store._engine.write_connection.checkpoint("count")[0]
     for i in range(20):
         store["c"][i] = "x" * 5000
-    assert counters(store).frames - frames == store._engine.writer.checkpoint("count")[0] - in_wal > 40
+    assert counters(store).frames - frames == store._engine.write_connection.checkpoint("count")[0] - in_wal > 40
 
 
 def test_checkpoints_are_counted_with_their_time(store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,14 +154,14 @@ def test_the_detail_of_an_entry_is_written_as_in_the_vectors(open_store: OpenSto
 def test_the_marker_has_the_bytes_of_the_vectors(case: dict[str, Any]) -> None:
     memory = connection.memory()
     memory.run("CREATE TABLE meta (name, value); INSERT INTO meta VALUES ('marker', x'')")
-    assert meta.read_marker(memory) == meta.Marker()
-    marker = meta.Marker(bool(case["state"]), bytes.fromhex(case["nonce"]), int(case["lsn"]), int(case["inode"]))
-    meta.write_marker(memory, marker)
+    assert meta.read_dirty_flag(memory) == meta.DirtyFlag()
+    marker = meta.DirtyFlag(bool(case["state"]), bytes.fromhex(case["nonce"]), int(case["lsn"]), int(case["inode"]))
+    meta.write_dirty_flag(memory, marker)
 
     assert memory.value("SELECT value FROM meta").hex() == case["marker"]
-    assert meta.read_marker(memory) == marker
+    assert meta.read_dirty_flag(memory) == marker
     memory.run("UPDATE meta SET value = substr(value, 1, 25)")  # as version 0.1.0 wrote it
-    assert meta.read_marker(memory) == marker._replace(inode=0)
+    assert meta.read_dirty_flag(memory) == marker._replace(inode=0)
 
 
 def test_the_short_form_of_a_commit_has_the_bytes_of_its_three_records() -> None:

@@ -129,7 +129,9 @@ def test_what_somebody_else_changes_meanwhile_is_noticed_and_never_mixed(media: 
         view = store.snapshot()
         with sqlstate.open(media / "app.db") as other:
             other["c"]["k"] = 2
-            with pytest.raises(sqlstate.StoreIOError, match=r"somebody changed the file .* Open the store again"):
+            with pytest.raises(
+                sqlstate.StoreIOError, match=r"another program changed the file .* Open the store again"
+            ):
                 view.close()
         with pytest.raises(sqlstate.StoreClosed, match="changed while it was read"):
             store["c"].get("k")

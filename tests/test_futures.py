@@ -18,7 +18,8 @@ import pytest
 
 import sqlstate
 from sqlstate import Busy, Future, Store, StoreClosed, StoreForked, StoreUnusable, Transaction, TransactionEnded
-from sqlstate.commit import own_thread, requests
+from sqlstate.commit import own_thread
+from sqlstate.commit.future import FutureCall
 from sqlstate.store.blocks import on_face
 from tests.reference import plain
 from tests.support.calls import Asked
@@ -587,13 +588,13 @@ def test_threads_that_tell_at_once_tell_each_one_and_nobody_twice(store: Store) 
         promised: list[Future[Any]] = [Future() for _ in range(50)]
         for number, future in enumerate(promised):
             future.add_done_callback(lambda _, number=number: called.append(number))  # type: ignore[misc]
-            request = requests.FutureCall(add, "", future)
+            request = FutureCall(add, "", future)
             request.begin()
             request.result = number
             answers.add([request])
         with Threads() as threads:
             for _ in range(4):
-                threads.start(answers.tell)
+                threads.start(answers.deliver)
         assert [future.result(PATIENCE) for future in promised] == list(range(50))
         assert sorted(called) == list(range(50))
         called.clear()
@@ -604,11 +605,11 @@ def test_a_thread_that_has_the_connection_leaves_callbacks_to_the_store_s_own(st
     told: list[str] = []
     future: Future[Any] = Future()
     future.add_done_callback(lambda _: told.append(threading.current_thread().name))
-    request = requests.FutureCall(add, "", future)
+    request = FutureCall(add, "", future)
     request.begin()
     store._group.committer.answers.add([request])
-    with store._engine.writing():
-        store._group.committer.answers.have_told()
+    with store._group.writing():
+        store._group.committer.answers.deliver_to_threads()
         assert future.result(PATIENCE) is None
     store.barrier()
     assert told == [f"sqlstate {store.path}"]

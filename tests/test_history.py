@@ -211,11 +211,11 @@ def test_proofs_are_the_same_before_and_after_blocks_are_filled_in(
     store = open_store()
     before, head = proofs(store), store.head()
 
-    assert history.extend(store._writer) == 2
+    assert history.extend(store._group) == 2
     assert proofs(store) == before
     assert stored_blocks_of(store) == expected
     assert store.head() == head, "it is no commit"
-    assert history.extend(store._writer) == 0
+    assert history.extend(store._group) == 0
     store["c"]["k"] = "more"
     assert store.head().seq == COMMITS + 1
     assert proofs(store) == before
@@ -229,10 +229,10 @@ def stored_blocks_of(store: sqlstate.Store) -> list[Any]:
 
 def test_a_block_is_filled_in_once_its_last_commit_is_there(open_store: OpenStore) -> None:
     store = open_store()
-    assert history.extend(store._writer) == 0
+    assert history.extend(store._group) == 0
     for number in range(1, fmt.LOG_BLOCK + 2):
         store["c"]["k"] = number
-        assert history.extend(store._writer) == (number == fmt.LOG_BLOCK)
+        assert history.extend(store._group) == (number == fmt.LOG_BLOCK)
     assert [block for block, _ in stored_blocks_of(store)] == [0]
 
 
@@ -240,7 +240,7 @@ def test_what_is_filled_in_is_there_after_a_crash_that_follows(long_path: Path, 
     """Only the blocks and the marker are in the -wal."""
     crashed = tmp_path / "crashed.db"
     with sqlstate.open(long_path) as store:
-        history.extend(store._writer)
+        history.extend(store._group)
         for suffix in ("", "-wal"):
             shutil.copy(f"{long_path}{suffix}", f"{crashed}{suffix}")
     with sqlstate.open(crashed) as store:
@@ -254,7 +254,7 @@ def test_blocks_whose_commits_are_lost_with_the_wal_go_with_them(path: Path) -> 
     with sqlstate.open(path) as store:
         for number in range(300):
             store["c"]["k"] = number
-        history.extend(store._writer)
+        history.extend(store._group)
     with sqlstate.open(path) as store:
         store["c"]["k"] = "open"  # the marker is open in the main file now
         shutil.copy(path, path.with_name("main.db"))
@@ -275,19 +275,19 @@ def test_a_handle_for_reading_proves_and_never_writes(long_path: Path) -> None:
     with sqlstate.open(long_path, read_only=True) as store:
         assert proofs(store) == expected
         with pytest.raises(sqlstate.ReadOnly):
-            history.extend(store._writer)
+            history.extend(store._group)
     assert folder_image(long_path.parent) == before
     assert stored_blocks(long_path) == []
 
 
 def test_filling_in_with_nothing_missing_writes_nothing(long_path: Path) -> None:
     with sqlstate.open(long_path) as store:
-        history.extend(store._writer)
+        history.extend(store._group)
     before = folder_image(long_path.parent)
     with sqlstate.open(long_path) as store:
-        assert history.extend(store._writer) == 0
+        assert history.extend(store._group) == 0
     with sqlstate.open(long_path, read_only=True) as store, pytest.raises(sqlstate.ReadOnly):
-        history.extend(store._writer)
+        history.extend(store._group)
     assert folder_image(long_path.parent) == before
 
 
@@ -300,7 +300,7 @@ def test_several_handles_fill_in_while_others_commit(long_path: Path, open_store
     def fill(store: sqlstate.Store) -> None:
         try:
             start.wait(10)
-            filled.extend(history.extend(store._writer) for _ in range(40))
+            filled.extend(history.extend(store._group) for _ in range(40))
         except BaseException as e:  # noqa: BLE001, what a thread raises is otherwise lost
             failures.append(e)
 
@@ -313,7 +313,7 @@ def test_several_handles_fill_in_while_others_commit(long_path: Path, open_store
         writer["c"]["k"] = number
     for thread in threads:
         thread.join(60)
-    filled.append(history.extend(writer._writer))
+    filled.append(history.extend(writer._group))
 
     assert failures == []
     assert sum(filled) == (COMMITS + 400) // fmt.LOG_BLOCK
@@ -326,13 +326,13 @@ def test_who_was_slower_than_another_writes_nothing_twice(
     slow, fast = open_store(), open_store()
     lock = slow._engine.lock_writer
 
-    def late(over: Over, *, joining: bool = False) -> None:
-        history.extend(fast._writer)
-        lock(over, joining=joining)
+    def late(over: Over) -> None:
+        history.extend(fast._group)
+        lock(over)
 
     monkeypatch.setattr(slow._engine, "lock_writer", late)
 
-    assert history.extend(slow._writer) == 0
+    assert history.extend(slow._group) == 0
     monkeypatch.undo()
     assert [block for block, _ in stored_blocks_of(slow)] == [0, 1]
     slow["c"]["k"] = "after"
@@ -344,9 +344,9 @@ def test_filling_in_inside_a_transaction_of_the_same_thread_is_refused(long_path
     with store.transaction() as txn:
         txn.put("c", "k", "inside")
         with pytest.raises(sqlstate.StoreUnusable):
-            history.extend(store._writer)
+            history.extend(store._group)
     assert store["c"]["k"] == "inside"
-    assert history.extend(store._writer) == 2
+    assert history.extend(store._group) == 2
 
 
 def test_filling_in_waits_for_a_writer_and_then_says_busy(long_path: Path, open_store: OpenStore) -> None:
@@ -354,9 +354,9 @@ def test_filling_in_waits_for_a_writer_and_then_says_busy(long_path: Path, open_
     with writer.transaction() as txn:
         txn.put("c", "k", "held")
         with pytest.raises(sqlstate.Busy):
-            history.extend(other._writer)
+            history.extend(other._group)
         assert stored_blocks_of(other) == []
-    assert history.extend(other._writer) == 2
+    assert history.extend(other._group) == 2
 
 
 def test_a_store_of_format_2_is_brought_up_and_filled_in(long_path: Path) -> None:
@@ -378,14 +378,14 @@ def test_a_store_of_format_2_is_brought_up_and_filled_in(long_path: Path) -> Non
         assert store.recovery.clean
         assert [entry.detail["number"] for entry in store.audit()] == [1, 2, 3]
         assert proofs(store) == expected
-        assert history.extend(store._writer) == 2
+        assert history.extend(store._group) == 2
         assert proofs(store) == expected
     assert plain.judge(long_path, history=1).findings == ()
 
 
 def test_backup_and_restore_keep_the_blocks(long_path: Path, tmp_path: Path) -> None:
     with sqlstate.open(long_path) as store:
-        history.extend(store._writer)
+        history.extend(store._group)
         expected = proofs(store)
         store.backup(tmp_path / "copy.db")
     sqlstate.restore(tmp_path / "copy.db", tmp_path / "back.db")
@@ -452,7 +452,7 @@ def damaged(path: Path, *statements: str, full: bool = True) -> sqlstate.Store:
     """Open the store for reading, with its blocks filled in, after somebody changed something from outside."""
     if full:
         with sqlstate.open(path) as store:
-            history.extend(store._writer)
+            history.extend(store._group)
     with closing(sqlite3.connect(path)) as db, db:
         for statement in statements:
             db.execute(statement)
@@ -542,7 +542,7 @@ def test_a_log_with_a_commit_that_is_none_has_no_root(long_path: Path, what: str
         with pytest.raises(sqlstate.Damaged, match="commit 300 is not in the log"):
             history.prove_consistency(connection, store._meta, 200, COMMITS)
     with sqlstate.open(long_path) as store, pytest.raises(sqlstate.Damaged, match="commit 300 is not in the log"):
-        history.extend(store._writer)
+        history.extend(store._group)
     assert stored_blocks(long_path) == []
 
 
@@ -555,12 +555,12 @@ def test_a_newest_commit_that_is_none_is_damage(long_path: Path, newest: str) ->
 
 def test_trim_removes_the_blocks_that_have_lost_a_commit(long_path: Path) -> None:
     with sqlstate.open(long_path) as store:
-        history.extend(store._writer)
+        history.extend(store._group)
     for seq, left in ((COMMITS, 2), (512, 2), (511, 1), (256, 1), (255, 0), (0, 0)):
         copy = long_path.with_name(f"{seq}.db")
         shutil.copy(long_path, copy)
         with sqlstate.open(copy) as store:
-            connection = store._engine.writer
+            connection = store._engine.write_connection
             connection.begin()
             log_blocks.trim(connection, seq)
             assert connection.value("SELECT count(*) FROM log_blocks") == left

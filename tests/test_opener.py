@@ -93,13 +93,13 @@ def test_a_lock_that_is_never_given_back_ends_the_handle_and_not_each_call_after
     """SQLite tries for ten seconds, whatever the timeout: once is enough."""
     store = sqlstate.open(tmp_path / "test.db")
     store["c"]["k"] = 1
-    connection = store._engine.readers.take()
+    connection = store._engine.readers.acquire()
     raised = connection.translated(apsw.ProtocolError("locking protocol"))
-    store._engine.readers.put(connection)
+    store._engine.readers.release(connection)
     assert isinstance(raised, StoreIOError)
-    assert "not given back" in str(raised)
+    assert "not released" in str(raised)
     for call in (store["c"].__len__, store.head, lambda: store["c"].update(k=2)):
-        with pytest.raises(StoreClosed, match=r"not given back.*Open the store again"):
+        with pytest.raises(StoreClosed, match=r"not released.*Open the store again"):
             call()
     store.close()
     with sqlstate.open(tmp_path / "test.db") as again:

@@ -117,7 +117,7 @@ def test_every_connection_of_a_store_has_its_settings(open_store: OpenStore, jou
     assert (stats.journal, stats.synchronous) == (journal, synchronous)
     engine = store._engine
     with engine.reading() as reader, engine.reading() as another:
-        for connection in (engine.writer, reader, another):
+        for connection in (engine.write_connection, reader, another):
             assert connection.value("PRAGMA journal_mode") == journal
             assert settings.synchronous(connection) == synchronous
             found = {name: connection.value(f"PRAGMA {name}") for name in ("mmap_size", "cell_size_check")}
@@ -130,7 +130,7 @@ def test_on_macos_every_sync_reaches_the_disk(open_store: OpenStore, monkeypatch
     monkeypatch.setattr(sys, "platform", "darwin")
     store = open_store()
     with store._engine.reading() as reader:
-        for connection in (store._engine.writer, reader):
+        for connection in (store._engine.write_connection, reader):
             assert connection.value("PRAGMA fullfsync") == 1
             assert connection.value("PRAGMA checkpoint_fullfsync") == 1
 
@@ -356,7 +356,7 @@ def test_sqlite_itself_refuses_a_write_through_a_store_for_reading(path: Path) -
     with sqlstate.open(path, read_only=True) as store:
         for sql in ("DELETE FROM state", "CREATE TABLE t (a)", "PRAGMA user_version=7", "DROP TABLE wal"):
             with pytest.raises(sqlstate.ReadOnly):
-                store._engine.writer.run(sql)
+                store._engine.write_connection.run(sql)
 
 
 def test_reading_a_store_that_was_not_closed_leaves_it_as_it_is(path: Path) -> None:
@@ -530,7 +530,7 @@ REFUSALS = {
         _changed("UPDATE meta SET value = '0123456789abcdef' WHERE name = 'store_id'"), sqlstate.Damaged, "meta"
     ),
     "no marker": Refusal(
-        _changed("DELETE FROM meta WHERE name = 'marker'"), sqlstate.Damaged, "marker in the table meta is missing"
+        _changed("DELETE FROM meta WHERE name = 'marker'"), sqlstate.Damaged, "row marker of the table meta is missing"
     ),
     "no time of making": Refusal(_changed("DELETE FROM meta WHERE name = 'created'"), sqlstate.Damaged, "meta"),
     "a time of making that is a number": Refusal(

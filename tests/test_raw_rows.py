@@ -99,7 +99,7 @@ def test_a_put_over_a_value_that_is_none_is_refused(made: Path, value: Any) -> N
 def test_a_collection_that_can_be_none_is_never_listed_and_never_exported(made: Path, name: Any) -> None:
     edit(made, "state", "UPDATE state SET collection = ? WHERE key = 1", name)
     with sqlstate.open(made, read_only=True) as store:
-        with pytest.raises(Damaged, match="is no collection"):
+        with pytest.raises(Damaged, match="cannot name a collection"):
             store.collections()
         with pytest.raises(Damaged, match=r"for its collection|entries to export"), store.snapshot() as snapshot:
             transfer.export_file(snapshot, made.with_name("out.jsonl"))

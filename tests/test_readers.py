@@ -42,19 +42,19 @@ def count(connection: Connection) -> int:
 
 
 def test_a_connection_is_used_again_once_it_is_back(readers: module.Readers) -> None:
-    first = readers.take()
-    second = readers.take()
+    first = readers.acquire()
+    second = readers.acquire()
     assert first is not second
-    readers.put(first)
-    assert readers.take() is first
-    readers.put(first)
-    readers.put(second)
+    readers.release(first)
+    assert readers.acquire() is first
+    readers.release(first)
+    readers.release(second)
 
 
 def test_the_pool_keeps_few_and_closes_the_others(readers: module.Readers) -> None:
-    taken = [readers.take() for _ in range(READERS_KEPT + 3)]
+    taken = [readers.acquire() for _ in range(READERS_KEPT + 3)]
     for connection in taken:
-        readers.put(connection)
+        readers.release(connection)
     assert [connection.closed for connection in taken] == [False] * READERS_KEPT + [True] * 3
 
 
@@ -68,11 +68,11 @@ def test_what_is_lent_sees_one_state_and_is_clean_when_it_is_back(
         assert [lent.use for lent in readers.lent] == ["a snapshot"]
         assert readers.lent[0].thread == threading.get_ident()
     assert readers.lent == []
-    again = readers.take()
+    again = readers.acquire()
     assert again is connection
     assert not again.in_transaction()
     assert count(again) == ROWS + 1
-    readers.put(again)
+    readers.release(again)
 
 
 @pytest.mark.parametrize("end", ["ended", "twice", "dropped", "in a cycle"])
@@ -92,9 +92,9 @@ def test_a_lease_that_is_gone_gives_its_connection_back(readers: module.Readers,
     gc.collect()
     readers.reclaim()
     assert (readers.lent, list(readers.gone)) == ([], [])
-    assert readers.take() is connection
+    assert readers.acquire() is connection
     assert not connection.in_transaction()
-    readers.put(connection)
+    readers.release(connection)
 
 
 def test_a_connection_with_a_statement_that_somebody_kept_is_closed_and_replaced(readers: module.Readers) -> None:
@@ -103,26 +103,26 @@ def test_a_connection_with_a_statement_that_somebody_kept_is_closed_and_replaced
     rows: Iterator[Any] = connection.iterate("SELECT key FROM state")
     next(rows)
     lease.end()
-    other = readers.take()
+    other = readers.acquire()
     assert other is not connection or not other.in_transaction()
     assert count(other) == ROWS
-    readers.put(other)
+    readers.release(other)
     with suppress(sqlstate.StoreError):
         assert len(list(rows)) < ROWS
     assert readers.lent == []
 
 
-@pytest.mark.parametrize("moment", ["take", "begin_read"])
+@pytest.mark.parametrize("moment", ["acquire", "begin_read"])
 def test_an_exception_while_it_is_lent_keeps_nothing(
     readers: module.Readers, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readers.put(readers.take())
+    readers.release(readers.acquire())
     idle = readers._idle[0]
 
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(*((readers, "take", cut) if moment == "take" else (type(idle), "begin_read", cut)))
+    monkeypatch.setattr(*((readers, "acquire", cut) if moment == "acquire" else (type(idle), "begin_read", cut)))
     kept: list[BaseException] = []
     for make in (lambda: Lease(readers, "a test"), lambda: readers.reading().__enter__()):
         try:
@@ -145,7 +145,7 @@ def test_a_reading_block_whose_end_was_cut_short_is_taken_back_by_the_next(
 
     kept = None
     with monkeypatch.context() as patch:
-        patch.setattr(module.Reading, "leave", cut)
+        patch.setattr(module.ReadBlock, "leave", cut)
         try:
             with readers.reading() as connection:
                 assert count(connection) == ROWS
@@ -153,7 +153,7 @@ def test_a_reading_block_whose_end_was_cut_short_is_taken_back_by_the_next(
             kept = e
     assert kept is not None
     assert len(readers.lent) == 1
-    assert readers.take() is connection, "it was taken back first"
+    assert readers.acquire() is connection, "it was taken back first"
     assert not connection.in_transaction()
     assert readers.lent == []
 
@@ -167,7 +167,7 @@ def test_scans_and_snapshots_that_are_dropped_in_the_middle_pin_nothing(store: s
         del scan, view, inner
     gc.collect()
     store["c"]["new"] = 1
-    with store._engine.writing():
+    with store._group.writing():
         frames, carried = store._engine.checkpointer.run()
     assert frames == carried
     assert store._engine.readers.lent == []
@@ -198,7 +198,7 @@ def test_what_was_cut_short_while_it_took_back_is_done_by_the_next(
     connection = lease.connection
     del lease
     with monkeypatch.context() as patch:
-        patch.setattr(readers, "give", cut)
+        patch.setattr(readers, "end_lease", cut)
         with pytest.raises(KeyboardInterrupt):
             readers.reclaim()
     assert len(readers.lent) == 1
@@ -212,7 +212,7 @@ def test_what_was_cut_short_while_it_took_back_is_done_by_the_next(
 
 def test_closing_closes_what_is_lent_and_in_the_pool_at_once(store: sqlstate.Store, path: Path) -> None:
     readers = store._engine.readers
-    readers.put(readers.take())
+    readers.release(readers.acquire())
     lease = Lease(readers, "a test")
     view, scan = store.snapshot(), iter(store["c"].items())
     next(scan)
@@ -226,7 +226,7 @@ def test_closing_closes_what_is_lent_and_in_the_pool_at_once(store: sqlstate.Sto
     with pytest.raises(sqlstate.TransactionEnded):
         next(scan)
     with pytest.raises(sqlstate.StoreClosed):
-        readers.take()
+        readers.acquire()
     with pytest.raises(sqlstate.StoreClosed):
         Lease(readers, "a test")
 

@@ -525,8 +525,8 @@ def test_a_crash_is_told_though_what_its_wal_kept_tells_of_the_crash_before(path
     killed(path)
     code = (
         "import os, sys, sqlstate\n"
-        "from sqlstate.commit.dirty_flag import Marking\n"
-        "Marking._carry = lambda *_: None  # it dies before its first checkpoint\n"
+        "from sqlstate.commit.dirty_flag import FlagKeeper\n"
+        "FlagKeeper._carry = lambda *_: None  # it dies before its first checkpoint\n"
         "store = sqlstate.open(sys.argv[1])\n"
         "assert store.recovery.entry\n"
         "store['c']['k'] = 'more'\n"

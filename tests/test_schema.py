@@ -24,46 +24,46 @@ if TYPE_CHECKING:
 
 # What is done, and what is said of it: by a check, and by a repair.
 MENDABLE: dict[str, tuple[str, str, str]] = {
-    "a view is gone": ("DROP VIEW entries", "view entries is missing", "view entries was made anew"),
+    "a view is gone": ("DROP VIEW entries", "view entries is missing", "view entries was made again"),
     "all views are gone": (
         "DROP VIEW entries; DROP VIEW commits; DROP VIEW log; DROP VIEW events",
         "view events is missing",
-        "view log was made anew",
+        "view log was made again",
     ),
     "a view was changed": (
         "DROP VIEW log; CREATE VIEW log AS SELECT 1 AS x",
         "view log was changed from outside",
-        "view log was made anew",
+        "view log was made again",
     ),
     "a view in capitals": (
         "DROP VIEW log; CREATE VIEW LOG AS SELECT 1 AS x",
         "view log was changed from outside",
-        "view log was made anew",
+        "view log was made again",
     ),
     "a trigger is gone": (
         "DROP TRIGGER audit_no_delete",
         "trigger audit_no_delete on audit is missing",
-        "trigger audit_no_delete on audit was made anew",
+        "trigger audit_no_delete on audit was made again",
     ),
     "a trigger does nothing": (
         "DROP TRIGGER audit_no_update; CREATE TRIGGER audit_no_update AFTER UPDATE ON audit BEGIN SELECT 1; END",
         "trigger audit_no_update on audit was changed from outside",
-        "trigger audit_no_update on audit was made anew",
+        "trigger audit_no_update on audit was made again",
     ),
     "an index is gone": (
         "DROP INDEX merkle_name",
         "index merkle_name on merkle is missing",
-        "index merkle_name on merkle was made anew",
+        "index merkle_name on merkle was made again",
     ),
     "an index that is not unique": (
         "DROP INDEX merkle_name; CREATE INDEX merkle_name ON merkle (level, collection, key)",
         "index merkle_name on merkle was changed from outside",
-        "index merkle_name on merkle was made anew",
+        "index merkle_name on merkle was made again",
     ),
     "an index of another table": (
         "DROP INDEX wal_staged; CREATE TABLE theirs (x); CREATE INDEX wal_staged ON theirs (x)",
         "index wal_staged on wal is missing",
-        "index wal_staged on wal was made anew",
+        "index wal_staged on wal was made again",
     ),
     "an index too many": (
         "CREATE INDEX more ON state (value)",
@@ -210,7 +210,7 @@ def test_what_others_have_of_their_own_is_welcome(made: Path, what: str) -> None
 def test_a_table_of_others_with_the_name_of_ours_stays(made: Path) -> None:
     alter(made, "DROP VIEW log; DROP VIEW events; CREATE TABLE log (x); INSERT INTO log VALUES (7)")
     report = sqlstate.repair(made)
-    assert report.schema == ("view events was made anew",)
+    assert report.schema == ("view events was made again",)
     assert any("table log has a name that the store needs" in str(each) for each in report.lost)
     assert not report.ok
     with closing(sqlite3.connect(made)) as db:

@@ -680,7 +680,7 @@ def test_staged_puts_keep_the_wal_short_and_cost_the_same(path: Path) -> None:
             draft.put("d", i, "x" * 4000)
             most = max(most, os.stat(f"{path}-wal").st_size)
         assert most <= 32 << 20
-        connection = store._writer.engine.writer
+        connection = store._writer.engine.write_connection
         for _ in range(2):
             count = [0]
 

@@ -208,7 +208,7 @@ def test_a_commit_never_builds_on_a_damaged_path(path: Any, sql: str, how: str) 
 
     with sqlstate.open(path) as store:
         store["c"].update({i: i for i in range(1000)})
-        store._engine.writer.run(sql)
+        store._engine.write_connection.run(sql)
     with sqlstate.open(path) as store:
         before = store.head()
         with pytest.raises(Damaged, match=r"I2|I3"):
@@ -262,7 +262,9 @@ def test_a_damaged_neighbour_in_a_tree_of_one_node_is_noticed(path: Any) -> None
 
     with sqlstate.open(path) as store:
         store["c"].update({1: 1, 2: 2, 3: 3})
-        store._engine.writer.run("UPDATE merkle SET children = CAST(substr(children, 1, 80) || zeroblob(40) AS BLOB)")
+        store._engine.write_connection.run(
+            "UPDATE merkle SET children = CAST(substr(children, 1, 80) || zeroblob(40) AS BLOB)"
+        )
     with sqlstate.open(path) as store:
         with pytest.raises(Damaged, match="I3"):
             store["c"][1] = "new"
@@ -274,7 +276,7 @@ def test_a_damaged_neighbour_in_a_tree_of_one_node_is_noticed(path: Any) -> None
 def statements(store: Store, act: Any) -> list[str]:
     """Return the SQL that *act* runs on the writing connection."""
     seen: list[str] = []
-    connection = store._engine.writer._sqlite
+    connection = store._engine.write_connection._sqlite
     connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: seen.append(event["sql"]))
     act()
     connection.trace_v2(0, None)

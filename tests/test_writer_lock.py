@@ -213,7 +213,7 @@ def test_one_that_is_called_in_the_moment_when_it_stops_waiting_has_it(
     assert (lock.owner, lock.wanted) == (0, False)
 
 
-@pytest.mark.parametrize("step", ["_granted", "_lined_up", "_withdraw", "_forget_the_dead"])
+@pytest.mark.parametrize("step", ["_grant", "_line_up", "_withdraw", "_drop_dead_claims"])
 @pytest.mark.parametrize("after", [False, True])
 def test_an_exception_before_or_after_a_step_leaves_it_free(
     lock: WriterLock, step: str, after: bool, monkeypatch: pytest.MonkeyPatch

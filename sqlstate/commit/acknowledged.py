@@ -1,14 +1,15 @@
-"""The file `NAME-acknowledged` beside an open store: which commit was acknowledged last (file-format.md, section 1).
+"""The file `NAME-acknowledged` next to an open store: which commit was acknowledged last (file-format.md, section 1).
 
 Once the process that wrote is dead, any SQLite program that looks at the file moves the -wal into it and removes the
--wal. The marker says then that commits may be missing; this file says which ones were promised, so that opening can
-look whether they are there. It is written after each commit, before the commit is acknowledged, and never synced: the
-death of a process keeps what it wrote, and of what a power cut leaves nothing is believed, since the boot has another
-id then. Where there is no such id the file is never made, and a -wal that is gone stays damage.
+-wal. The dirty flag then says that commits may be missing; this file says which ones were promised, so that opening
+can check that they are there. It is written after each commit, before the commit is acknowledged, and never synced. A
+process that dies leaves what it wrote. What a power cut leaves is not trusted: the boot id in the header is another
+one then. Where the system has no boot id the file is never made, and a missing -wal stays damage.
 
-Nothing here fails a commit. A handle that cannot keep the file lets its marker get a new nonce, of which the file
-holds nothing. Who makes the file or joins it holds SQLite's writer lock, and from then on the file's shared lock
-(flock), so that nobody removes it. Each handle notes in two places of its own, by turns: a note takes no lock.
+Nothing here fails a commit. A handle that cannot keep the file gives the dirty flag a new nonce, of which the file
+holds nothing. A handle makes or joins the file under SQLite's writer lock; from then on it holds the file's shared
+lock (flock), so that nobody removes the file. Each handle has two places in it and writes to them alternately, without
+a lock.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ _HEADER: Final = Struct(">16sQ16s16sQ")  # magic, version, store id, boot id, in
 _NOTE: Final = Struct(">QQ32s")
 _SEAL_BYTES: Final = 16
 _PLACE: Final = _NOTE.size + _SEAL_BYTES  # 64, as the header
-# Handles that died leave their places behind; past this the file is made anew.
+# Handles that died leave their places behind; beyond this size the file is made again.
 _BYTES_MAX: Final = 1 << 20
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _ATTEMPTS: Final = 3
-_STANDARD: Final = 3  # descriptors below are the program's input and output, even if it closed them
+_STANDARD: Final = 3  # descriptors below are the program's input and output
 
 
 class Position(NamedTuple):
-    """How far a store had come."""
+    """Where a store's log and audit trail ended."""
 
     lsn: int
     """The greatest LSN in the log."""
@@ -55,7 +56,7 @@ class Position(NamedTuple):
 
 
 class Notes:
-    """What one handle notes of its commits.
+    """The notes that one handle keeps of its acknowledged commits.
 
     Args:
         path: of the store, without links.
@@ -75,7 +76,7 @@ class Notes:
         self._seal: Any = None  # what each note's seal begins with; None: nothing is noted
 
     def __del__(self) -> None:
-        next(getattr(self, "_closing", iter(())), None)  # it may have been made in part
+        next(getattr(self, "_closing", iter(())), None)  # __init__ may have been interrupted
 
     @property
     def kept(self) -> bool:
@@ -83,7 +84,7 @@ class Notes:
         return self._seal is not None
 
     def join(self, nonce: bytes) -> bool:
-        """Take part in the notes of an open marker with *nonce*; False if the marker needs a new one first."""
+        """Join the notes of a dirty flag with *nonce*; return False if the flag needs a new nonce first."""
         self.close()
         header = _header(self._path, self._store_id)
         if not header:
@@ -102,7 +103,7 @@ class Notes:
         return True
 
     def begin(self, nonce: bytes, position: Position) -> None:
-        """Begin notes for a marker with a new *nonce*, from *position* on; what was noted for others stays."""
+        """Begin notes for a dirty flag with a new *nonce*, from *position* on; notes of other nonces stay."""
         self.close()
         header = _header(self._path, self._store_id)
         if not header:
@@ -121,7 +122,7 @@ class Notes:
             self.close()
 
     def write(self, lsn: int, audited: int, chain: bytes) -> bool:
-        """Note a commit; False if that failed: call spoil() then."""
+        """Note a commit; return False if that failed: the caller must call invalidate() then."""
         if self._seal is None:
             return True
         self._second = not self._second
@@ -131,8 +132,8 @@ class Notes:
         except OSError:
             return False
 
-    def spoil(self) -> None:
-        """See to it that the notes of this marker are not believed any more: a commit is not among them."""
+    def invalidate(self) -> None:
+        """Invalidate the notes of this nonce, because a commit is missing among them."""
         with suppress(OSError):
             os.ftruncate(self._descriptor, 0)
         with suppress(OSError):
@@ -141,7 +142,7 @@ class Notes:
         self.close()
 
     def remove(self) -> None:
-        """Remove the file, if no handle that may write it has it open; what is none of ours stays."""
+        """Remove the file, unless another handle that writes has it open. A file that is not ours stays."""
         self.close()
         with suppress(OSError):
             if not _is_ours(self._file):
@@ -154,7 +155,7 @@ class Notes:
                 os.close(descriptor)
 
     def close(self) -> None:
-        """Note nothing more."""
+        """Stop noting commits."""
         self._seal = None
         next(self._closing, None)
 
@@ -171,7 +172,7 @@ class Notes:
         return note + digest[:_SEAL_BYTES]
 
     def _open(self, header: bytes) -> bytes:
-        """Open the file, and return what it holds; nothing if it is not there, or is of something else."""
+        """Open the file and return its content; empty if it does not exist, or is of another store or boot."""
         if not _is_plain(self._file):
             return b""
         self._hold(os.O_RDWR)
@@ -183,9 +184,9 @@ class Notes:
         return b""
 
     def _make(self, header: bytes) -> bool:
-        """Make the file, in the place of one of an earlier boot, or one cut short; what is none of ours stays.
+        """Make the file, replacing one of an earlier boot or one that is cut short. A file that is not ours stays.
 
-        Returns whether it is there still once it is locked.
+        Returns False if another process removed it before it was locked.
         """
         if _is_ours(self._file):
             os.unlink(self._file)
@@ -202,20 +203,20 @@ class Notes:
         return True
 
     def _claim(self, size: int) -> None:
-        """Take two places at the end."""
+        """Append two places for this handle."""
         self._place = -(-size // _PLACE) * _PLACE
         self._second = False
         os.pwrite(self._descriptor, bytes(2 * _PLACE), self._place)
 
 
 def newest(path: str, store_id: bytes, nonce: bytes, *, last: bool = False) -> Position | None:
-    """Return how far a store with an open marker had come when its writers died, None if nobody can say.
+    """Return the newest acknowledged position of a dirty store whose writers died, None if it is not known.
 
     Args:
         path: of the store, without links; the caller is alone with it.
         store_id: of the store.
-        nonce: of the marker.
-        last: None too if the newest notes are of another marker: it may not have reached the file.
+        nonce: of the dirty flag.
+        last: return None too if the newest notes have another nonce: that flag may not have reached the file.
     """
     header = _header(path, store_id)
     if not header:
@@ -241,7 +242,7 @@ def newest(path: str, store_id: bytes, nonce: bytes, *, last: bool = False) -> P
 
 
 def _notes(data: bytes, seal: Any) -> Iterator[Position]:
-    """Yield the notes that were sealed for a marker."""
+    """Yield the notes with a valid seal."""
     for at in range(_PLACE, len(data) - _PLACE + 1, _PLACE):
         note = data[at : at + _NOTE.size]
         if any(note):
@@ -252,7 +253,7 @@ def _notes(data: bytes, seal: Any) -> Iterator[Position]:
 
 
 def _header(path: str, store_id: bytes) -> bytes:
-    """Return how the file must begin, nothing where it cannot be kept."""
+    """Return how the file must begin, empty where the system has no boot id."""
     try:
         with open(_BOOT_ID, "rb") as file:
             boot = bytes.fromhex(file.read(64).decode().strip().replace("-", ""))
@@ -264,7 +265,7 @@ def _header(path: str, store_id: bytes) -> bytes:
 
 
 def _is_plain(path: str) -> bool:
-    """Tell whether a file can be opened without harm: one with a second name could be the store itself."""
+    """Return True if opening the file is harmless: one with a second hard link could be the store itself."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -273,7 +274,7 @@ def _is_plain(path: str) -> bool:
 
 
 def _is_ours(path: str) -> bool:
-    """Tell whether a file is one that was made here, for a store that has or had the name, or the beginning of one."""
+    """Return True if this module made the file, for any store, or began to make it."""
     if not _is_plain(path):
         return False
     descriptor = os.open(path, os.O_RDONLY | _FLAGS)
@@ -285,7 +286,7 @@ def _is_ours(path: str) -> bool:
 
 
 def _is_named(path: str, descriptor: int) -> bool:
-    """Tell whether *path* still is the file that is open."""
+    """Return True if *path* still leads to the open file."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -293,7 +294,7 @@ def _is_named(path: str, descriptor: int) -> bool:
 
 
 def _lock(descriptor: int, *, exclusive: bool = False) -> bool:
-    """Lock a file without waiting; False if others keep us from it. Where there are no locks, nobody does."""
+    """Lock a file without waiting; return False if another process holds the lock. Without flock, return True."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -304,7 +305,7 @@ def _lock(descriptor: int, *, exclusive: bool = False) -> bool:
 
 
 def _above_standard(descriptor: int) -> int:
-    """Return a descriptor that the program's input and output cannot be mistaken for."""
+    """Return a descriptor above those of standard input and output, which a program may have closed."""
     if descriptor >= _STANDARD or fcntl is None:
         return descriptor
     try:

@@ -1,4 +1,4 @@
-"""Makes commits: applies changes to state and tree, logs them, and closes them with root and chain.
+"""Makes commits: applies changes to state and tree, logs them, and records root and chain.
 
 All of it happens in one SQLite transaction on the writing connection.
 """
@@ -9,10 +9,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from sqlstate.commit import tree_update
-from sqlstate.commit.changes import Change, Mark, Pending
 from sqlstate.commit.clock import now
-from sqlstate.commit.log_tail import Tail
 from sqlstate.commit.node_cache import MOVES_MAX, UNKNOWN
+from sqlstate.commit.pending import Change, Pending, Savepoint, Tail
 from sqlstate.errors import StoreError, StoreIOError
 from sqlstate.format.merkle import leaf
 from sqlstate.format.merkle_edit import leaf_edit
@@ -45,19 +44,19 @@ BUFFER_BYTES: Final = 32 << 20
 
 
 class Commit:
-    """One commit in the making, from BEGIN IMMEDIATE on: one transaction, or several after each other.
+    """One commit in the making, from BEGIN IMMEDIATE on: one transaction, or several in turn.
 
-    Each transaction is made of add() or apply(), and end(). What is added is pending until carry() writes it to the
-    tables: all at once, sorted, each node of the tree once. Nothing of it is durable, or seen by others, before
+    Each transaction is made of add() or apply(), and end(). Added entries are pending until write_pending() writes them
+    to the tables: all at once, sorted, each node of the tree once. Nothing is durable, or seen by others, before
     finish().
 
     Args:
         context: of the store; the caller holds the engine's writer lock.
         note: the caller's words for the BEGIN record of the first transaction.
-        begun: the greatest LSN and the head, if BEGIN IMMEDIATE and wal.last() were run already.
+        begun: the greatest LSN and the newest head, if BEGIN IMMEDIATE and wal.last() were run already.
 
     Raises:
-        Busy: another process held the writer's lock for the whole timeout.
+        Busy: another process held SQLite's write lock for the whole timeout.
     """
 
     __slots__ = (
@@ -83,19 +82,19 @@ class Commit:
     )  # fmt: skip
 
     failure: BaseException | None
-    """What kept it from reaching the tables whole; it cannot be committed any more."""
+    """The error that left the tables incomplete: the commit can only be rolled back."""
     head: Head | None
-    """The new head, from the moment on when the commit may be there."""
+    """The new head, set just before COMMIT: from then on the commit may be in the file."""
     transactions: int
-    """How many have ended in it, those without effect not counted."""
+    """Transactions that have ended in it; those without effect are not counted."""
 
     def __init__(self, context: WriteContext, note: str = "", *, begun: tuple[int, Head] | None = None) -> None:
         self._context = context
-        self._connection = context.engine.writer
+        self._connection = context.engine.write_connection
         self._lsn, self.base = context.begin() if begun is None else begun
         self.failure = None
         self.head = None
-        self._torn = False  # what is known here was being changed when something was raised
+        self._torn = False  # True while the fields change: if it stays True, an exception left them inconsistent
         self._version = self.base.chain  # of the tree, as the node cache names it
         self.transactions = 0
         self._root = self.base.root
@@ -109,7 +108,7 @@ class Commit:
         self.begin(note)
 
     def spoil(self) -> None:
-        """Give up the transaction under way: what was added of it cannot be taken out, and spoils the commit."""
+        """Give up the transaction under way. Its changes cannot be taken out, so the commit is broken."""
         if self._txn:
             self._torn = True
 
@@ -120,10 +119,10 @@ class Commit:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something to go on with: it survived its failures, if it had any.
+        """Whether there is something to continue or to finish.
 
-        If its first transaction fails, SQLite can roll back by itself, and nothing is left; behind a transaction that
-        ended well, the others must be told what became of theirs, so the commit stands until it is finished.
+        If its first transaction fails, SQLite can roll back by itself, and nothing is left. Once a transaction has
+        ended well, the commit stays open until finish(), which decides the outcome of all of them.
         """
         return self.transactions > 0 or self._connection.in_transaction()
 
@@ -133,10 +132,10 @@ class Commit:
         return self._root
 
     def begin(self, note: str) -> None:
-        """Begin the next transaction; *note* is for its BEGIN record."""
+        """Begin the next transaction, with *note* in its BEGIN record."""
         self._note = note
         self._txn = 0  # LSN of the BEGIN record; 0 until there is a change to log
-        self._unwritten: list[Change] = []  # its newest changes, whose records are numbered but in no table
+        self._unwritten: list[Change] = []  # its newest changes: numbered, and not in the log table yet
 
     def get(self, name: Name) -> Stored | None:
         """Return the stored value of an entry as the newest transaction left it, or None."""
@@ -144,7 +143,7 @@ class Commit:
         return state.get(self._connection, name[0], name[2]) if pending is None else pending.value
 
     def add(self, values: Mapping[Name, Stored | None]) -> None:
-        """Put each of *values*, or delete the entry where it is None; what does not differ is left alone.
+        """Put each of *values*, or delete the entry where it is None. Entries that do not change are skipped.
 
         Raises:
             StoreError: an entry could not be read; nothing was added.
@@ -170,13 +169,13 @@ class Commit:
         self._torn = False
 
     def apply(self, values: Mapping[Name, Stored | None]) -> None:
-        """Add *values*, and carry() them.
+        """Add *values*, and write_pending() them.
 
         Raises:
             Damaged: an entry or a node on its path contradicts the tree. The caller must roll back.
         """
         self.add(values)
-        self.carry()
+        self.write_pending()
         if len(self._unwritten) > 1:
             self._write_log()
 
@@ -209,7 +208,7 @@ class Commit:
         if not self._change(values):
             return
         self._torn = False
-        self.carry()
+        self.write_pending()
         self._torn = True
         self._txn, self._session = records[0].txn, records[0].session
         for record in records:
@@ -217,7 +216,7 @@ class Commit:
         self._torn = False
 
     def end(self) -> bool:
-        """End the transaction under way, and tell whether it changed anything; if not, it leaves no trace."""
+        """End the transaction under way; return True if it changed anything. If not, it leaves no trace."""
         if self._torn:
             self._check()
         txn, changes = self._txn, self._unwritten
@@ -240,8 +239,8 @@ class Commit:
         self._bound()
         return True
 
-    def carry(self) -> None:
-        """Write what is pending to state and tree.
+    def write_pending(self) -> None:
+        """Write the pending entries to state and tree.
 
         Raises:
             Damaged: an entry or a node on its path contradicts the tree. The caller must roll back.
@@ -302,12 +301,12 @@ class Commit:
         Raises:
             Busy, StoreFull, Damaged: nothing was changed.
             CommitOutcomeUnknown: the commit may or may not be there.
-            StoreIOError: as Engine.commit() and Marking.committed().
+            StoreIOError: as Engine.commit() and FlagKeeper.after_commit().
         """
         base = self.base
         try:
             self._check()
-            self.carry()
+            self.write_pending()
             if not self.transactions and (not self._txn or self._root == base.root):  # I10
                 self.roll_back()
                 return None
@@ -327,37 +326,37 @@ class Commit:
         return self.head
 
     def _bound(self) -> None:
-        """Keep what is pending from filling the memory."""
+        """Write pending entries and records once they exceed the buffer."""
         if len(self._pending) >= BUFFER_ENTRIES or self._bytes >= BUFFER_BYTES:
-            self.carry()
+            self.write_pending()
             self._write_log()
 
     def _check(self) -> None:
-        """Raise if what was carried into the tables is not whole."""
+        """Raise if the tables hold only part of the commit."""
         if self.failure is not None:
             raise self.failure
         if self._torn or not self._connection.in_transaction():
-            # After some errors, of a read too, SQLite rolls back by itself; what follows must not stand alone.
+            # SQLite rolls back by itself after some errors, also of reads; what follows must not become a commit.
             raise StoreIOError(
                 f"{self._connection.path}: the transaction was cut short by an error; nothing was changed. Try again"
             )
 
     def roll_back(self) -> None:
-        """Undo everything since the beginning, unless the handle failed or is a parent's: then nothing is touched."""
+        """Roll back, unless the handle failed or belongs to a parent process: then nothing is touched."""
         if self._context.engine.usable:
             self._connection.rollback()
 
-    def mark(self) -> Mark:
-        """Set a savepoint and return what restore() needs to go back to it."""
+    def savepoint(self) -> Savepoint:
+        """Set a savepoint and return what roll_back_to() needs to go back to it."""
         self._check()
-        self.carry()
+        self.write_pending()
         self._write_log()
         self._connection.run("SAVEPOINT nested")
         records, closing = self._records.copy(), self._tail.closing
-        return Mark(self._lsn, self._txn, self._root, self._count, records, self.transactions, closing)
+        return Savepoint(self._lsn, self._txn, self._root, self._count, records, self.transactions, closing)
 
-    def restore(self, mark: Mark) -> None:
-        """Go back to the newest savepoint, which *mark* describes, and remove it."""
+    def roll_back_to(self, mark: Savepoint) -> None:
+        """Roll back to the newest savepoint, which *mark* describes, and remove it."""
         if not self._context.engine.usable:
             return
         if self._connection.in_transaction():
@@ -370,17 +369,17 @@ class Commit:
         self._pending.clear()
         self._bytes = 0
         self._context.node_cache.valid_for(UNKNOWN)
-        self.failure = None  # what failed since then is undone
+        self.failure = None  # its cause is undone
         self._torn = False
         self._lsn, self._txn, self._root, self._count, self._records, self.transactions, closing = mark
         self._tail.reset(closing)
 
-    def release(self) -> None:
+    def release_savepoint(self) -> None:
         """Keep what was done since the newest savepoint, and remove it."""
         self._connection.run("RELEASE nested")
 
     def _change(self, values: Mapping[Name, Stored | None]) -> list[Change]:
-        """Make *values* pending; return what differs."""
+        """Make *values* pending; return those that differ from what is stored."""
         pending = self._pending
         names = sorted(values)
         if pending:
@@ -412,7 +411,7 @@ class Commit:
         return changes
 
     def _log_changes(self, last: int) -> None:
-        """Hand the changes whose records are numbered up to *last*, and the BEGIN record if they are the first, on."""
+        """Pass the unwritten changes, numbered up to *last*, to the log tail; the first bring the BEGIN record."""
         changes = self._unwritten
         if not changes:
             return

@@ -1,4 +1,4 @@
-"""Keeps the upper nodes of the tree between commits, so that most commits read one node and hash one path."""
+"""Caches the upper nodes of the tree between commits, so that most commits read one node and hash one path."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 # About 1 KB each; enough for all upper nodes of two million entries.
 NODES_MAX: Final = 8192
 _LEAVES_A_NODE: Final = 16
-# More inserts and deletes than this lie close together: plan() then does better, which reads each run once.
+# With more inserts and deletes than this, plan() is faster: it reads each run once.
 MOVES_MAX: Final = 64
-# Of this version, nothing is known.
+# The version of an empty cache.
 UNKNOWN: Final = b""
 
 # One changed entry: its name, its leaf before and after, None for no entry, and `name_bytes()`.
@@ -39,13 +39,13 @@ class NodeCache:
     instead of reading and hashing a whole path twice. Every node in the cache was found by its digest in the one
     above, up to the root. The nodes are valid for one version of the tree, as long as no other handle commits.
 
-    A version is named by the chain of its commit, or, while a commit is being made, by what that commit says.
+    A version is named by the chain of its commit, or, while a commit is being made, by a name that the commit chooses.
     """
 
     __slots__ = ("_above", "_leaves", "_nodes", "version")
 
     version: bytes
-    """The version that the nodes are of, UNKNOWN for none. valid_for() alone sets it."""
+    """The version that the nodes belong to, UNKNOWN if none. Only valid_for() sets it."""
 
     def __init__(self) -> None:
         self.valid_for(UNKNOWN)
@@ -54,11 +54,11 @@ class NodeCache:
         self._leaves: dict[int, tuple[bytes, bytes]] = {}  # the same of level 1, whose rows are read all the same
 
     def valid_for(self, version: bytes) -> None:
-        """Take the nodes as those of *version*: the caller knows that they are, or that none are, with UNKNOWN."""
+        """Declare that the nodes are those of *version*, which the caller knows; UNKNOWN invalidates them."""
         self.version = version
 
     def use(self, version: bytes) -> None:
-        """Prepare the cache for *version*: drop the nodes if they are of another version, or too many."""
+        """Prepare the cache for *version*: drop the nodes if they belong to another version, or are too many."""
         if self.version != version or len(self._nodes) > NODES_MAX or len(self._above) > _LEAVES_A_NODE * NODES_MAX:
             self._above.clear()
             self._nodes.clear()
@@ -67,9 +67,9 @@ class NodeCache:
             self._leaves.clear()
 
     def find(self, connection: Connection, name: Name, head: Head) -> tuple[Stored | None, Leaves | None]:
-        """Return the stored value of an entry and the run of leaves that it falls into, None where there is none.
+        """Return the stored value of an entry, and the run of leaves that it falls into; each may be None.
 
-        What replace() and insert() need next; *head* is the newest commit.
+        replace() and insert() take the run. *head* is the newest commit.
         """
         self.use(head.chain)
         row = merkle.leaf_run(connection, name)
@@ -87,10 +87,10 @@ class NodeCache:
     ) -> bytes:
         """Replace the digest of one entry, (before, after) in *leaf*, in the tree of *head*; return the new root.
 
-        Does what plan() and write() would. The caller calls valid_for() once the commit is made.
+        The result is that of plan() and write(). The caller calls valid_for() once the commit is made.
 
         Raises:
-            Damaged: the entry or a node on its path is not what the tree says; nothing was written.
+            Damaged: the entry or a node on its path contradicts the tree; nothing was written.
         """
         if found is None:
             raise merkle.other_root(connection)
@@ -99,8 +99,8 @@ class NodeCache:
     def insert(self, connection: Connection, name: Name, leaf: bytes, found: Leaves | None, head: Head) -> bytes | None:
         """Insert an entry of rank 0 with the digest *leaf* into the tree of *head*; return the new root.
 
-        As replace(). The tree keeps its shape, unless there is no node yet before the entry: then nothing is
-        written, and None is returned.
+        Returns None, with nothing written, if the entry comes before all nodes: then the tree changes its shape.
+        Raises as replace().
         """
         if found is None:
             return None
@@ -116,11 +116,11 @@ class NodeCache:
 
         The table state must still be as it was before them. Each node is written once.
 
-        Returns the new root, and the changes that are left for plan() and write(): entries of a rank, and such
-        that empty a node or come before all nodes.
+        Returns the new root, and the changes that are left for plan() and write(): entries with a rank, those that
+        empty a node, and those that come before all nodes.
 
         Raises:
-            Damaged: an entry or a node on its path is not what the tree says; nothing was written.
+            Damaged: an entry or a node on its path contradicts the tree; nothing was written.
         """
         runs = merkle.leaf_runs(connection, [name for name, *_ in changes])
         for (name, *_), (id_, children, collection, key) in zip(changes, runs, strict=True):
@@ -136,7 +136,7 @@ class NodeCache:
         return (self._climb_all(connection, nodes, root) if nodes else root), left
 
     def _change(self, connection: Connection, change: EntryChange, run: Row, nodes: dict[int, list[Any]]) -> bool:
-        """Make one change in the run of leaves that it falls into, in memory; False if it changes the shape."""
+        """Make one change in its run of leaves, in memory; return False if it would change the tree's shape."""
         name, before, after, raw = change
         id_, children, collection, key = run
         if id_ is None or ((before is None or after is None) and rank(raw)):
@@ -191,7 +191,7 @@ class NodeCache:
         return new
 
     def _above_leaves(self, connection: Connection, name: Name, id_: int, root: bytes) -> int:
-        """Return the node above the run of leaves *id_*, 0 if that is the root's, and see that the nodes are known."""
+        """Return the node above the run of leaves *id_*, 0 if that is the root's; cache the nodes on the path."""
         above = self._above.get(id_)
         if above is None:
             above = self._above[id_] = merkle.above_leaves(connection, name)
@@ -232,7 +232,7 @@ class NodeCache:
         return new
 
     def _learn(self, connection: Connection, name: Name, root: bytes) -> None:
-        """Read the path of *name* from level 2 up, and check it up to the root."""
+        """Read the path of *name* from level 2 up into the cache, and verify it up to the root."""
         below = 0
         digest = b""
         for level, id_, collection, key, children in merkle.path_rows(connection, name):

@@ -1,4 +1,4 @@
-"""Puts one entry in a commit of its own, in one pass: the most frequent commit of all."""
+"""Puts one entry in a commit of its own, in one pass: the most frequent commit."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 def put_one(context: WriteContext, name: Name, after: Stored) -> Head | None:
     """Put one entry in a transaction and commit of its own; the caller holds the engine's writer lock.
 
-    For the most frequent commits of all, a changed value and a new key that starts no run of the tree, it
-    does in one pass what Commit does for any number of entries: 8 or 9 statements and, beside the
-    entry's, one digest a level.
+    A changed value, or a new key that starts no run of the tree, takes one pass: 8 or 9 statements, and one digest a
+    level besides the entry's. Everything else is left to Commit.
     """
-    connection = context.engine.writer
+    connection = context.engine.write_connection
     lsn, base = context.begin()
     try:
         before, found = context.node_cache.find(connection, name, base)
@@ -47,7 +46,7 @@ def _put(
     context: WriteContext, lsn: int, base: Head, name: Name, values: tuple[Stored | None, Stored], found: Leaves | None
 ) -> Head | None:
     """Make the commit, or return None, with nothing written, if the shape of the tree changes."""
-    connection, raw, (before, after) = context.engine.writer, name_bytes(name), values
+    connection, raw, (before, after) = context.engine.write_connection, name_bytes(name), values
     leaf_before, leaf_after = None if before is None else leaf(raw, before), leaf(raw, after)
     if leaf_before is not None:
         root: bytes | None = context.node_cache.replace(connection, name, (leaf_before, leaf_after), found, base)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlstate.commit.dirty_flag import Marking
+from sqlstate.commit.dirty_flag import FlagKeeper
 from sqlstate.commit.node_cache import UNKNOWN, NodeCache
-from sqlstate.commit.open_blocks import OpenBlocks
 from sqlstate.errors import StoreError, StoreFull
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
+    from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
 
@@ -26,88 +26,94 @@ class WriteContext:
         meta: the store's facts.
     """
 
-    __slots__ = ("_made", "_newest", "engine", "marking", "meta", "node_cache", "own")
+    __slots__ = ("_made", "_newest", "dirty_flag", "engine", "meta", "node_cache", "open_blocks")
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self.engine = engine
         self.meta = meta
-        self.marking = Marking(engine, meta)
+        self.dirty_flag = FlagKeeper(engine, meta)
         self.node_cache = NodeCache()
-        self.own = OpenBlocks()
+        self.open_blocks = OpenBlocks()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
-        self._made: dict[int, Head] = {}  # by thread: what COMMIT was run for, until the caller has its answer
+        self._made: dict[int, Head] = {}  # by thread: the head of its last COMMIT, until the call returns
 
     def begin(self) -> tuple[int, Head]:
         """Begin a transaction on the writing connection; return the greatest LSN and the newest commit.
 
         Raises:
-            Busy: another process held the writer's lock for the whole timeout.
+            Busy: another process held SQLite's write lock for the whole timeout.
         """
-        if self.marking.begin() and self._newest is not None:
+        if self.dirty_flag.begin() and self._newest is not None:
             return self._newest
         try:
-            return wal.last(self.engine.writer, self.meta)
+            return wal.last(self.engine.write_connection, self.meta)
         except BaseException:
-            self.engine.writer.rollback()
+            self.engine.write_connection.rollback()
             raise
 
     def commit(self, head: Head, lsn: int, transactions: int = 1) -> None:
-        """Commit the open transaction durably; it makes the commit *head*, which carries so many *transactions*.
+        """Commit the open transaction durably as the commit *head*.
 
-        *lsn* is the number of its last record.
+        Args:
+            head: of the commit.
+            lsn: number of its last record.
+            transactions: how many it carries.
 
         Raises:
             Busy, StoreFull: nothing was committed.
-            CommitOutcomeUnknown, StoreIOError: as Engine.commit() and Marking.committed().
+            CommitOutcomeUnknown, StoreIOError: as Engine.commit() and FlagKeeper.after_commit().
         """
         self._newest = None
         self._made[get_ident()] = head
         try:
             self.engine.commit(head.seq, head.chain)
         except StoreFull:
-            # Without SQLite's WAL, cutting the file off comes after the commit, and can fail.
-            if self.engine.journal == "wal" or wal.last(self.engine.writer, self.meta)[1] != head:
+            # In a rollback-journal store SQLite truncates the file after the commit, and that can fail.
+            if self.engine.journal == "wal" or wal.last(self.engine.write_connection, self.meta)[1] != head:
                 raise
         self._newest = lsn, head
         self.engine.counters.committed(transactions)
-        self.marking.committed(head.seq, head.chain, lsn)
+        self.dirty_flag.after_commit(head.seq, head.chain, lsn)
 
-    def commit_other(self, what: str, newest: tuple[int, Head] | None = None) -> None:
-        """Commit the open transaction durably; it makes no numbered commit: *what* says what it makes instead.
+    def commit_unnumbered(self, what: str, newest: tuple[int, Head] | None = None) -> None:
+        """Commit the open transaction durably, without a numbered commit.
 
-        *newest* is what begin() returns then, where the caller knows it: to look for it takes longer with each staged
-        record behind the newest commit.
+        Args:
+            what: what it makes instead, for messages.
+            newest: what begin() returns from then on, if the caller knows it: looking it up takes longer with each
+                staged record behind the newest commit.
 
         Raises:
             Busy, StoreFull: nothing was committed.
-            StoreIOError: as Engine.commit_other() and Marking.committed().
+            StoreIOError: as Engine.commit_unnumbered() and FlagKeeper.after_commit().
         """
         self._newest = None
         try:
-            self.engine.commit_other(what)
+            self.engine.commit_unnumbered(what)
             lsn, head = newest or (0, None)
-            self.marking.committed(chain=b"" if head is None else head.chain, lsn=lsn)
+            self.dirty_flag.after_commit(chain=b"" if head is None else head.chain, lsn=lsn)
             self._newest = newest
         except StoreError:
             raise
         except BaseException as e:
-            # The transaction was open before: that it is not any more means that COMMIT was done.
-            if self.engine.usable and not self.engine.writer.in_transaction():
+            # The transaction was open before. If it is closed now, COMMIT was done.
+            if self.engine.usable and not self.engine.write_connection.in_transaction():
                 e.add_note(f"sqlstate: {what} was done before this exception, and is durable")
             raise
 
     def nothing_made(self) -> None:
-        """Note that this thread begins something anew: it has made no commit yet that tell() could tell of."""
+        """Forget this thread's last commit, at the beginning of a call: note_outcome() names only later ones."""
         self._made.pop(get_ident(), None)
 
     def made(self, head: Head) -> None:
-        """Note that a commit was made for this thread, by another."""
+        """Note that another thread made a commit for this one."""
         self._made[get_ident()] = head
 
-    def tell(self, error: BaseException) -> None:
-        """Say in a note of *error*, which cut a commit short and is not ours, if the commit was made all the same.
+    def note_outcome(self, error: BaseException) -> None:
+        """Add a note to *error*, which interrupted a commit, if the commit was made all the same.
 
-        The caller has the engine's writer lock, or had it a moment ago. SQLite is asked: nothing else knows.
+        Errors of sqlstate are left as they are. The caller holds the writer lock, or has just released it. SQLite is
+        asked whether the commit is there: nothing else knows.
         """
         head = self._made.pop(get_ident(), None)
         if isinstance(error, StoreError):
@@ -121,3 +127,35 @@ class WriteContext:
         if made is not None and made.chain == head.chain:
             self._newest = None
             error.add_note(f"sqlstate: commit {head.seq} was made before this exception, and is durable")
+
+
+class OpenBlocks:
+    """The transactions and batches that the holder of the writer lock has open, nested in each other.
+
+    Each is open as long as its block, even if an exception cut the block's end short.
+    """
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: tuple[int, tuple[tuple[Any, Over], ...]] = (0, ())  # the thread, and its stack
+
+    def innermost(self) -> Any:
+        """Return what this thread opened last and still has open, or None."""
+        thread, stack = self._open
+        if not stack or thread != get_ident():
+            return None
+        while stack and stack[-1][1]() is None:
+            stack = stack[:-1]
+        return stack[-1][0] if stack else None
+
+    def push(self, what: Any, over: Over) -> None:
+        """Note that this thread has opened *what*, until *over* is dead."""
+        thread, stack = self._open
+        below = stack if thread == get_ident() else ()
+        self._open = get_ident(), (*(each for each in below if each[1]() is not None), (what, over))
+
+    def remove(self, over: Over | None) -> None:
+        """Note that a block is over. Idempotent."""
+        thread, stack = self._open
+        self._open = thread, tuple(each for each in stack if each[1] is not over)

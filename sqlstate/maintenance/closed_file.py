@@ -13,9 +13,9 @@ from sqlstate.files import paths
 from sqlstate.files import replace as files
 from sqlstate.sqlite import copying, main_file, settings
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
-from sqlstate.sqlite.header import HEADER_BYTES, page_size
+from sqlstate.sqlite.main_file import HEADER_BYTES, page_size
 from sqlstate.sqlite.overlay import Pages, overlaid
-from sqlstate.sqlite.raw_file import alone, outdating, read_at, set_journaling, unlocked_vfs
+from sqlstate.sqlite.raw_file import exclusive_lock, invalidating_handles, read_at, set_journaling, unlocked_vfs
 from sqlstate.tables import migrations
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
         raise StoreMissing(f"there is no file {origin}; nothing was written")
     if not stat.S_ISREG(os.stat(origin).st_mode):
         raise NotAStore("it is not a regular file")
-    free = stack.enter_context(alone(origin, vfs, 0.0))
+    free = stack.enter_context(exclusive_lock(origin, vfs, 0.0))
     for sidecar in beside(origin):
         raise Busy(
             f"it is in use, or was not closed: {sidecar} lies beside it. Open and close it, or make a backup of it "
@@ -53,7 +53,7 @@ def open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
 
 def take_place(made: files.Temporary, vfs: str | None) -> None:
     """Put a file in the place of its target, which this process is alone with."""
-    with outdating(made.target, vfs) as outdate:
+    with invalidating_handles(made.target, vfs) as outdate:
         last = os.stat(made.target).st_nlink == 1  # with another name, the file goes on
         made.sync()
         for suffix in _JOURNALS:  # what beside() takes for nothing; afterwards it could be somebody's
@@ -94,7 +94,7 @@ class Meter:
 
 def fill(path: str, shown: str, source: Connection, meter: Meter, vfs: str | None) -> None:
     """Copy the state that *source* sees into the empty file at *path*, which then is in no WAL mode."""
-    with unshared(path, shown, vfs) as target, closing(copying.copy(source, target, PAGES_AT_ONCE)) as steps:
+    with unshared(path, shown, vfs) as target, closing(copying.copy_database(source, target, PAGES_AT_ONCE)) as steps:
         for copied, total in steps:
             meter.copied(copied, total)
     set_journaling(path, unlocked_vfs(vfs), "delete")  # as long as it is ours, nothing may lie beside it

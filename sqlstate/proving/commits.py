@@ -8,7 +8,7 @@ of commits, the table log_blocks.
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlstate import headlog
 from sqlstate.errors import Damaged, InvalidOption
@@ -20,7 +20,7 @@ from sqlstate.tables import log_blocks, wal
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from sqlstate.commit.write_context import WriteContext
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
@@ -183,7 +183,7 @@ def prove_consistency(connection: Connection, meta: Meta, old: int, new: int) ->
     return Proof("consistency", b"".join(headlog.consistency_path(history.subtree, old, new)))
 
 
-def extend(writer: WriteContext) -> int:
+def extend(group: GroupCommit[Any]) -> int:
     """Write the complete blocks that the table lacks, in one SQLite transaction, and return how many there were.
 
     They are computed before, so that other writers wait for the writing alone; with nothing to write they do not
@@ -194,20 +194,19 @@ def extend(writer: WriteContext) -> int:
         StoreUnusable: this thread has a transaction open.
         ReadOnly: the store was opened for reading.
         Damaged: a commit in the log, or a row of log_blocks, is not what it must be.
-        StoreIOError: as WriteContext.commit_other().
+        StoreIOError: as WriteContext.commit_unnumbered().
     """
-    engine = writer.engine
+    context, engine = group.context, group.context.engine
     engine.life.check_writable()
     with engine.reading() as reader:
-        rows = list(History(reader, writer.meta).computed())
+        rows = list(History(reader, context.meta).computed())
     if not rows:
         return 0
-    with engine.writing():
-        connection = engine.writer
-        writer.marking.begin()
-        rows = log_blocks.append(connection, rows)
+    with group.writing():
+        context.dirty_flag.begin()
+        rows = log_blocks.append(engine.write_connection, rows)
         if rows:
-            writer.commit_other(f"log block {rows[-1][0]}")
+            context.commit_unnumbered(f"log block {rows[-1][0]}")
     return len(rows)
 
 

@@ -1,12 +1,12 @@
-"""The connections of one open store: one that writes, those that read, their locks and checkpoints."""
+"""The engine of one open store: the connection that writes, those that read, the writer lock and checkpoints."""
 
 from __future__ import annotations
 
 import os
 import threading
 import weakref
-from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from sqlstate.errors import (
     Busy,
@@ -21,29 +21,25 @@ from sqlstate.errors import (
 )
 from sqlstate.files import paths
 from sqlstate.sqlite import main_file, settings
-from sqlstate.sqlite.blocks import Block
 from sqlstate.sqlite.checkpoints import Checkpointer
 from sqlstate.sqlite.connection import Journal, OutcomeUnknown
 from sqlstate.sqlite.counters import Counting
-from sqlstate.sqlite.frozen import Frozen
-from sqlstate.sqlite.header import HEADER_BYTES
-from sqlstate.sqlite.library import check_sqlite, check_vfs
 from sqlstate.sqlite.life import Life
-from sqlstate.sqlite.opener import Opener
+from sqlstate.sqlite.main_file import HEADER_BYTES
+from sqlstate.sqlite.opener import ImmutableFile, Opener
 from sqlstate.sqlite.raw_file import read_at
-from sqlstate.sqlite.readers import Readers, Reading
+from sqlstate.sqlite.readers import ReadBlock, Readers
+from sqlstate.sqlite.settings import check_sqlite, check_vfs
 from sqlstate.sqlite.sidecars import StoreFiles
 from sqlstate.sqlite.writer_lock import WriterLock, thread_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.overlay import Pages
 
 
 class Engine:
-    """The connections of one open store: one that writes, and a pool of those that read.
+    """The connections of one open store: one that writes, and a pool of readers.
 
     Args:
         path: the file.
@@ -68,40 +64,38 @@ class Engine:
     ) -> None:
         self.sqlite_version = check_sqlite()
         check_vfs(vfs)
-        self.path = main_file.absolute(path)
+        self.path = main_file.sqlite_path(path)
         self.read_only = read_only
         self.life = Life(self.path, read_only=read_only)
         self.journal: Journal = "delete"
         self.recovered_frames = 0
         self.counters = Counting()
         self.watchers: set[threading.Event] = set()
-        """Set when a commit of this handle was made, and when the handle is closed."""
+        """Events that are set when this handle makes a commit, and when it is closed."""
         self.timeout = timeout
         self.vfs = vfs
         self.writer_lock = WriterLock()
-        self.before_turn: weakref.WeakMethod[Callable[[], None]] | None = None
-        """What commits a transaction that one block left open for the next, before anybody else may write."""
-        self.real_path = os.path.realpath(self.path)  # SQLite names the files beside it after what a link leads to
+        self.real_path = os.path.realpath(self.path)  # SQLite names the -wal after the file that a link leads to
         self.files = StoreFiles(self.real_path, vfs, timeout)
         # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
-        with _opening: self._look(create=create and not read_only)  # noqa: E701  # fmt: skip
+        with _opening: self._prepare(create=create and not read_only)  # noqa: E701  # fmt: skip
         self.readers = Readers(self.opener, self.life)
 
-    def _look(self, *, create: bool) -> None:
-        """Make sure that there is a file, and look at its header."""
+    def _prepare(self, *, create: bool) -> None:
+        """Make sure that the file exists, and read its header."""
         if create:
             self.files.refuse_strangers(self.path)
         main_file.prepare(self.path, create=create)
         self.opener = Opener(self.life, self.real_path, self.timeout, vfs=self.vfs)
-        self.look()
+        self.load_header()
 
     def connect(self) -> None:
-        """Open the writing connection. `header` was looked at before: SQLite may change a file by reading it."""
-        self.writer = self.opener.open()
-        self.checkpointer = Checkpointer(self.writer, self.files, self.readers, self.counters, self.life)
+        """Open the writing connection. load_header() comes before: SQLite may change a file by reading it."""
+        self.write_connection = self.opener.open()
+        self.checkpointer = Checkpointer(self.write_connection, self.files, self.readers, self.counters, self.life)
         _engines.add(self)
 
-    def settle(self) -> None:
+    def apply_settings(self) -> None:
         """Apply the store's settings to the writing connection.
 
         Raises:
@@ -109,57 +103,52 @@ class Engine:
             StoreIOError: the operating system refused to make the -wal.
         """
         if self.opener.frozen is not None:
-            self.journal = "wal"
-            settings.apply(self.writer, "wal", read_only=True)
+            self.journal = self.readers.journal = self.checkpointer.journal = "wal"
+            settings.apply(self.write_connection, "wal", read_only=True)
             return
-        actual = str(self.writer.value("PRAGMA journal_mode"))
+        actual = str(self.write_connection.value("PRAGMA journal_mode"))
         if actual not in settings.SYNCHRONOUS:
             raise InvalidOption(f"{self.path} has journal mode {actual!r}; use SQLite to set it to 'wal' or 'delete'")
         self.journal = "wal" if actual == "wal" else "delete"
-        settings.apply(self.writer, self.journal, read_only=self.read_only)
+        settings.apply(self.write_connection, self.journal, read_only=self.read_only)
         if self.journal == "wal" and not self.read_only:
-            self.writer.on_commit(self.checkpointer.seen_wal)
+            self.write_connection.on_commit(self.checkpointer.seen_wal)
             self.opener.wal_in_place()
         self.readers.journal = self.checkpointer.journal = self.journal
         self.recovered_frames = 0
         if self.journal == "wal":
-            with suppress(ReadOnly):  # SQLite does not count for who may not write; nothing is compared then
-                self.recovered_frames = self.writer.checkpoint("count")[0]
+            with suppress(ReadOnly):  # SQLite counts only for users who may write; else nothing is compared
+                self.recovered_frames = self.write_connection.checkpoint("count")[0]
         if (
             self.journal == "wal"
-            and self.writer.value("PRAGMA user_version") is not None
+            and self.write_connection.value("PRAGMA user_version") is not None
             and not self.files.has("-wal")
         ):
-            # SQLite swallows an error of the change, and goes on with a rollback journal.
+            # SQLite hides an error of the change, and continues with a rollback journal.
             raise StoreIOError(f"{self.path}: SQLite could not go over to WAL mode; nothing was changed. Try again")
 
-    def reading(self) -> Reading:
+    def reading(self) -> ReadBlock:
         """Return a block with a connection that sees one committed state."""
         return self.readers.reading()
 
     def freeze(self, pages: Pages | None) -> None:
-        """Read the file from now on without anything that SQLite would make beside it; not connected yet.
+        """Read the file as immutable from now on, before connect(): SQLite makes no -wal and no -shm.
 
         Args:
-            pages: of a -wal that holds commits; the caller is alone with the file.
+            pages: of a -wal that holds commits; the caller has the exclusive lock on the file.
         """
-        self.opener.frozen = Frozen(self.real_path, self.vfs, pages)
+        self.opener.frozen = ImmutableFile(self.real_path, self.vfs, pages)
 
     @property
     def usable(self) -> bool:
         """Whether life.check() would pass."""
         return self.life.usable
 
-    def writing(self) -> Writing:
-        """Return a block that has the writing connection for itself, among the threads of this process."""
-        return Writing(self)
-
-    def lock_writer(self, over: Over, *, joining: bool = False) -> None:
-        """Wait until no other block uses the writing connection; what one left behind that was cut short is undone.
+    def lock_writer(self, over: Over) -> None:
+        """Wait for the writer lock of this handle. A transaction that the block before left open is left as it is.
 
         Args:
             over: of the block that wants it.
-            joining: leave a transaction open that another block left for this one to go on with.
 
         Raises:
             Busy: another thread had it for the whole timeout.
@@ -167,32 +156,43 @@ class Engine:
             ReadOnly: the store was opened for reading.
         """
         self.life.check_writable()
-        if self.readers.gone:  # in a store without SQLite's WAL they would keep the commit waiting
+        if self.readers.gone:  # in a rollback-journal store they would block the commit
             self.readers.reclaim()
-        self._wait_for_writer(over)
+        self.wait_for_writer(over)
         try:
             self.life.check()  # it may have been closed, or failed, while this thread waited
-            if not joining:
-                self._finish_what_is_open()
-                self.tidy_writer()
         except BaseException:
             self.writer_lock.release(over)
             raise
 
+    def wait_for_writer(self, over: Over) -> None:
+        """Wait for the writer lock of this handle, even if it was closed or has failed.
+
+        Raises:
+            Busy: another thread had it for the whole timeout.
+            StoreUnusable: this thread has a transaction open.
+        """
+        if self.writer_lock.owner == threading.get_ident():
+            raise StoreUnusable(
+                f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
+            )
+        if not self.writer_lock.acquire(over, self.timeout):
+            raise Busy(self.busy_message())
+
     def busy_message(self) -> str:
-        """Return what to say of a writer's lock that another thread had for the whole timeout."""
+        """Return the message for a writer lock that another thread held for the whole timeout."""
         return (
             f"{self.path}: a transaction of another thread ({thread_name(self.writer_lock.owner)}) was open for "
             f"{self.timeout:g} s; nothing was changed. Try again, or open with a longer timeout"
         )
 
     def tidy_writer(self) -> None:
-        """Undo what a block left in the writing connection that was cut short, and is over."""
-        if self.writer.in_transaction() and self.usable:
-            self.writer.rollback()
+        """Roll back what a block that was cut short left open."""
+        if self.write_connection.in_transaction() and self.usable:
+            self.write_connection.rollback()
 
     def commit(self, seq: int, chain: bytes) -> None:
-        """Commit the open transaction, which makes commit *seq* with *chain*, and checkpoint when that is due.
+        """Commit the open transaction as commit *seq* with *chain*, and checkpoint if that is due.
 
         Raises:
             Busy: nothing was committed.
@@ -201,7 +201,7 @@ class Engine:
             StoreIOError: the commit is durable, the checkpoint failed; the handle refuses further work.
         """
         try:
-            self.writer.commit()
+            self.write_connection.commit()
         except StoreFull:
             self.checkpointer.make_room()
             raise
@@ -217,16 +217,16 @@ class Engine:
         """Refuse all further work: *failure* says why."""
         self.life.fail(failure)
 
-    def commit_other(self, what: str) -> None:
-        """Commit the open transaction, which makes no numbered commit: *what* says what it makes instead.
+    def commit_unnumbered(self, what: str) -> None:
+        """Commit the open transaction without a numbered commit; *what* says what it makes, for messages.
 
         Raises:
             Busy, StoreFull: nothing was committed.
-            StoreIOError: it may be there or not, or it is durable and the checkpoint failed; the handle refuses further
+            StoreIOError: the outcome is unknown, or it is durable and the checkpoint failed; the handle refuses further
                 work.
         """
         try:
-            self.writer.commit()
+            self.write_connection.commit()
         except StoreFull:
             self.checkpointer.make_room()
             raise
@@ -234,43 +234,59 @@ class Engine:
             self._fail(f"{what} failed with an error, and may or may not be there")
             raise StoreIOError(
                 f"{self.path}: {what} may or may not have reached the disk ({e}); this handle refuses further work. "
-                "Open the store again and look"
+                "Open the store again to see"
             ) from e.__cause__
         self.checkpointer.count_commit()
         self.checkpointer.bound_wal()
 
     def disconnect(self) -> None:
         """Close the writing connection, so that connect() can begin again."""
-        if hasattr(self, "writer"):
-            self.opener.close(self.writer)
-            del self.writer, self.checkpointer
-        self.opener.begin_anew()
+        if hasattr(self, "write_connection"):
+            self.opener.close(self.write_connection)
+            del self.write_connection, self.checkpointer
+        self.opener.forget_wal()
 
-    def close(self, last: Callable[[], bool] | None = None) -> None:
-        """Close all connections. The store is one file afterwards if nobody else has it open.
+    def stop(self) -> None:
+        """Refuse all further work, and close the connections that read: what runs on them is interrupted.
 
-        What threads read at this moment is cut short, and snapshots and scans end. If it is interrupted, calling it
-        again goes on.
+        The caller holds the writer lock. Calling it again goes on where it was interrupted.
+        """
+        self.life.closed = True
+        self._wake_watchers()
+        self.readers.close_all(max(1.0, self.timeout))
+
+    def close(self, *, fold: bool = False) -> StoreIOError | None:
+        """Close the writing connection, after stop(). Idempotent.
 
         Args:
-            last: called before the writing connection is closed, unless the handle failed; tells whether SQLite
-                may fold its WAL into the file and remove it. Without it, SQLite may not.
+            fold: let SQLite move its WAL into the file and remove it, if nobody else has the file open.
 
-        Raises:
-            Busy: a transaction of another thread was open for the whole timeout.
-            StoreUnusable: this thread has a transaction open.
-            StoreError: what *last* raised; the connections are closed all the same.
+        Returns an error to raise if the path no longer leads to the file, None if it does.
         """
-        if self.life.forked:
-            return
-        with _Closing(self):
-            self.life.closed = True
-            self._wake_watchers()
-            self.readers.end(max(1.0, self.timeout))
-            self._close_writer(last)
+        if self.life.forked or not self.connected:
+            return None
+        lost = None
+        try:
+            if self.life.failure:
+                with suppress(StoreError):
+                    self.write_connection.rollback()
+            elif not self.opener.main_in_place():
+                lost = StoreIOError(
+                    f"{self.path}: {self.opener.moved()}. What was committed is in that file, and nowhere else; if it "
+                    "was removed, it is gone"
+                )
+            self.opener.foldable = fold
+        finally:
+            self.opener.close(self.write_connection)
+        return lost
 
-    def look(self) -> None:
-        """Take the header of the file as it is now."""
+    @property
+    def connected(self) -> bool:
+        """Whether the writing connection is open."""
+        return hasattr(self, "write_connection") and not self.write_connection.closed
+
+    def load_header(self) -> None:
+        """Read the header of the file."""
         try:
             self.header = read_at(self.real_path, self.vfs, 0, HEADER_BYTES)
         except CannotOpen as e:
@@ -279,90 +295,13 @@ class Engine:
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
 
     def _fail(self, failure: str) -> None:
-        self.life.failure = failure
+        self.life.fail(failure)
         with suppress(StoreError):
-            self.writer.rollback()
-
-    def _wait_for_writer(self, over: Over) -> None:
-        if self.writer_lock.owner == threading.get_ident():
-            raise StoreUnusable(
-                f"{self.path}: a transaction of this thread is open; leave its block first. Nothing was changed"
-            )
-        if not self.writer_lock.acquire(over, self.timeout):
-            raise Busy(self.busy_message())
-
-    def _finish_what_is_open(self) -> None:
-        before_turn = None if self.before_turn is None else self.before_turn()
-        if before_turn is not None:
-            before_turn()
-
-    def _close_writer(self, last: Callable[[], bool] | None) -> None:
-        writer = getattr(self, "writer", None)
-        if writer is None or writer.closed:
-            return
-        moved = ""
-        try:
-            with suppress(StoreError) if self.life.failure else nullcontext():
-                writer.rollback()
-            if not self.life.failure and not self.opener.main_in_place():
-                moved = self.opener.moved()
-            if last is not None and not self.life.failure:
-                self.opener.foldable = last()
-        finally:
-            self.opener.close(writer)
-        if moved:
-            raise StoreIOError(
-                f"{self.path}: {moved}. What was committed is in that file, and nowhere else; if it was removed, it "
-                "is gone"
-            )
+            self.write_connection.rollback()
 
     def _wake_watchers(self) -> None:
-        for watcher in list(self.watchers):  # others come and go meanwhile
+        for watcher in list(self.watchers):  # other threads change the set
             watcher.set()
-
-
-class Writing(Block):
-    """A block that has the writing connection for itself. Whatever is raised in it, no transaction stays behind."""
-
-    __slots__ = ("_engine",)
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__()
-        self._engine = engine
-
-    def enter(self) -> None:
-        """Wait for it. Raises as Engine.lock_writer()."""
-        self._engine.lock_writer(self.over)
-
-    def leave(self, *_: Any) -> None:
-        """Undo what is open, and let the next have it."""
-        try:
-            self._engine.tidy_writer()
-        finally:
-            self._engine.writer_lock.release(self.over)
-
-
-class _Closing(Block):
-    """A block that has the writing connection to close it."""
-
-    __slots__ = ("_engine",)
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__()
-        self._engine = engine
-
-    def enter(self) -> None:
-        engine = self._engine
-        engine._wait_for_writer(self.over)  # noqa: SLF001, one module
-        try:
-            if engine.usable:
-                engine._finish_what_is_open()  # noqa: SLF001
-        except BaseException:
-            engine.writer_lock.release(self.over)
-            raise
-
-    def leave(self, *_: Any) -> None:
-        self._engine.writer_lock.release(self.over)
 
 
 _opening = threading.Lock()

@@ -1,4 +1,4 @@
-"""The settings of SQLite that make a commit of a store durable, and those of a file that is still being made."""
+"""The SQLite library in use, and its settings that make a commit durable."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from sqlstate.errors import Busy, StoreIOError
-from sqlstate.sqlite.busy import BUSY_SLEEP_SECONDS
+import apsw
+
+from sqlstate.errors import Busy, InvalidOption, SQLiteTooOld, StoreIOError
+from sqlstate.sqlite.lock_holders import BUSY_SLEEP_SECONDS
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
@@ -27,7 +29,7 @@ def apply(connection: Connection, journal: Journal, *, read_only: bool) -> None:
         "mmap_size=0",
         "cell_size_check=1",
         "wal_autocheckpoint=0",
-        f"journal_size_limit={WAL_BYTES_MAX}",  # what a -wal has grown to, it would keep
+        f"journal_size_limit={WAL_BYTES_MAX}",  # otherwise a -wal keeps the size it has grown to
         f"query_only={int(read_only)}",
     ]
     if sys.platform == "darwin":
@@ -41,16 +43,16 @@ def apply(connection: Connection, journal: Journal, *, read_only: bool) -> None:
 
 
 def apply_to_new_file(connection: Connection) -> None:
-    """Apply the settings for a new file that nobody else knows, and that its maker syncs as a whole."""
+    """Apply the settings for a new file that no other process knows, and that is synced as a whole at the end."""
     for setting in ("journal_mode=MEMORY", "synchronous=OFF", "mmap_size=0", "cell_size_check=1"):
         connection.rows(f"PRAGMA {setting}")
 
 
 def set_journal(connection: Connection, journal: Journal) -> None:
-    """Make the file use *journal*; waits while others have it open.
+    """Set the journal mode of the file; wait while others have it open.
 
     Raises:
-        Busy: another connection was in the way for the whole timeout.
+        Busy: another connection had the file open for the whole timeout.
     """
     until = time.monotonic() + connection.busy.timeout
     while True:
@@ -68,3 +70,31 @@ def set_journal(connection: Connection, journal: Journal) -> None:
 def synchronous(connection: Connection) -> str:
     """Return how SQLite syncs: FULL or EXTRA."""
     return ("OFF", "NORMAL", "FULL", "EXTRA")[connection.value("PRAGMA synchronous")]
+
+
+# 3.7.0 to 3.51.2 can lose committed data when two connections write and checkpoint at the same time.
+# The fix was ported to two older lines; 3.52.0 was withdrawn.
+SQLITE_MIN: Final = (3, 51, 3)
+
+
+def check_sqlite() -> str:
+    """Return the version of the SQLite library in use.
+
+    Raises:
+        SQLiteTooOld: it has the WAL-reset bug.
+    """
+    version = apsw.sqlite_lib_version()
+    number = tuple(int(part) for part in version.split("."))
+    backported = number[:2] in ((3, 44), (3, 50)) and number >= {44: (3, 44, 6), 50: (3, 50, 7)}[number[1]]
+    if (number < SQLITE_MIN and not backported) or number[:2] == (3, 52):
+        raise SQLiteTooOld(
+            f"SQLite {version} can lose committed data in WAL mode; install apsw 3.51.3.0 or newer, "
+            "built with its own SQLite"
+        )
+    return version
+
+
+def check_vfs(vfs: str | None) -> None:
+    """Raise InvalidOption if SQLite knows no VFS of that name."""
+    if vfs is not None and vfs not in apsw.vfs_names():
+        raise InvalidOption(f"vfs={vfs!r} is not registered with SQLite; there are {', '.join(apsw.vfs_names())}")

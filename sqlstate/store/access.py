@@ -88,7 +88,7 @@ def condition(life: Life, *, ended: bool = False) -> str:
 
 def refuse_inside(writer: WriteContext, what: str) -> None:
     """Raise StoreUnusable if this thread has a transaction or batch open: *what* cannot be called inside one."""
-    if writer.own.get() is not None:
+    if writer.open_blocks.innermost() is not None:
         raise StoreUnusable(
             f"{writer.engine.path}: {what}() cannot be called inside a transaction or batch of the same thread; "
             "leave its block first. Nothing was changed"

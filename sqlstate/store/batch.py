@@ -13,13 +13,13 @@ from sqlstate.store.access import condition
 from sqlstate.store.blocks import PartBlock, unbegun
 from sqlstate.store.collection import Collections
 from sqlstate.store.transaction import OpenTransaction, Part, check_note, encode
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
+from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
@@ -102,12 +102,23 @@ class Batch(Collections):
 class OpenBatch:
     """What a Batch is the face of: its puts in memory, and the commit in the making."""
 
-    __slots__ = ("_bytes", "_commit", "_ended", "_engine", "_inner", "_over", "_own", "_puts", "_thread", "_writer")
+    __slots__ = (
+        "_bytes",
+        "_commit",
+        "_ended",
+        "_engine",
+        "_inner",
+        "_open_blocks",
+        "_over",
+        "_puts",
+        "_thread",
+        "_writer",
+    )
 
     def __init__(self, writer: WriteContext, over: Over) -> None:
         self._writer = writer
         self._engine = writer.engine
-        self._own = writer.own
+        self._open_blocks = writer.open_blocks
         self._over = over  # dead once the block is over, which then need not have ended it
         self._commit: Commit | None = None
         self._puts: dict[Name, Stored] = {}  # transactions of one put each, in order
@@ -128,13 +139,13 @@ class OpenBatch:
             finally:
                 self._forget()
         except BaseException as e:
-            self._writer.tell(e)
+            self._writer.note_outcome(e)
             raise
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as the batch left them."""
         self._carry()
-        return state.collections(self._engine.writer)
+        return state.collections(self._engine.write_connection)
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -143,7 +154,7 @@ class OpenBatch:
             return self._puts[name]
         commit = self._current()
         if commit is None:
-            return state.get(self._engine.writer, name[0], name[2])
+            return state.get(self._engine.write_connection, name[0], name[2])
         return commit.get(name)
 
     def put_stored(self, name: Name, stored: Stored) -> None:
@@ -158,7 +169,7 @@ class OpenBatch:
         """Yield (key, stored value) in order, each as it is when its turn comes."""
         while True:
             self._carry()
-            keys = state.next_keys(self._engine.writer, span)
+            keys = state.next_keys(self._engine.write_connection, span)
             for key in keys:
                 stored = self.get_stored(stored_name(span.collection, key))
                 if stored is not None:
@@ -171,8 +182,8 @@ class OpenBatch:
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         self._carry()
-        connection = self._engine.writer
-        return tree.count(connection, start, stop)
+        connection = self._engine.write_connection
+        return merkle.count(connection, start, stop)
 
     def run(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of a transaction of its own."""
@@ -192,12 +203,12 @@ class OpenBatch:
         self._drain()
         txn = OpenTransaction(self._writer, note, self._begun(), over)
         self._inner = txn, over
-        self._own.enter(txn, over)
+        self._open_blocks.push(txn, over)
         return txn
 
     def end_inside(self, over: Over, txn: OpenTransaction, *, keep: bool) -> None:
         """End a transaction: keep what it wrote for the batch, or undo it."""
-        self._own.leave(over)
+        self._open_blocks.remove(over)
         if keep:
             txn.end()
         else:
@@ -225,7 +236,7 @@ class OpenBatch:
         self._drain()
         commit = self._current()
         if commit is not None:
-            commit.carry()
+            commit.write_pending()
 
     def _begun(self) -> Commit:
         """Return the commit in the making; it is begun with the first write, and again if that failed."""
@@ -265,20 +276,21 @@ class OpenBatch:
 class BatchBlock(Block):
     """A block that is a batch."""
 
-    __slots__ = ("_batch", "_writer")
+    __slots__ = ("_batch", "_group", "_writer")
 
-    def __init__(self, writer: WriteContext) -> None:
+    def __init__(self, group: GroupCommit[Any]) -> None:
         super().__init__()
-        self._writer = writer
+        self._group = group
+        self._writer = group.context
 
     def enter(self) -> Batch:
         """Wait for the writing connection."""
         writer = self._writer
         writer.nothing_made()
-        writer.engine.lock_writer(self.over)
+        self._group.lock_writer(self.over)
         try:
             self._batch = OpenBatch(writer, self.over)
-            writer.own.enter(self._batch, self.over)
+            writer.open_blocks.push(self._batch, self.over)
         except BaseException:
             writer.engine.writer_lock.release(self.over)
             raise
@@ -296,13 +308,10 @@ class BatchBlock(Block):
         try:
             try:
                 writer.nothing_made()  # what flush() made, its caller knows
-                writer.own.leave(self.over)
+                writer.open_blocks.remove(self.over)
                 self._batch.end(keep=kind is None)
             finally:
-                try:
-                    writer.engine.tidy_writer()
-                finally:
-                    writer.engine.writer_lock.release(self.over)
+                self._group.unlock_writer(self.over)
         except BaseException as e:
-            writer.tell(e)
+            writer.note_outcome(e)
             raise

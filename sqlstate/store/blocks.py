@@ -28,7 +28,7 @@ class WriteBlock(Block):
 
     def enter(self) -> Any:
         """Begin it; one of its own waits for the writing connection."""
-        self._outer = self._group.own.get()
+        self._outer = self._group.open_blocks.innermost()
         self._group.context.nothing_made()
         begin = self._group.begin if self._outer is None else self._outer.begin_inside
         self._txn: OpenTransaction = begin(self._note, self.over)
@@ -43,7 +43,7 @@ class WriteBlock(Block):
             else:
                 self._outer.end_inside(self.over, self._txn, keep=kind is None)
         except BaseException as e:
-            group.context.tell(e)
+            group.context.note_outcome(e)
             raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlstate import headlog
 from sqlstate.errors import Busy, StoreFull
@@ -18,6 +18,7 @@ from sqlstate.tables import wal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.errors import CommitOutcomeUnknown
     from sqlstate.format.records import Head
@@ -32,6 +33,7 @@ class Commits(Provable):
     """What a Store says of its commits."""
 
     _engine: Engine
+    _group: GroupCommit[Any]
     _meta: Meta
     _writer: WriteContext
 
@@ -138,7 +140,7 @@ class Commits(Provable):
         refuse_inside(self._writer, what)
         if not self._engine.read_only:
             with suppress(Busy, StoreFull):  # nothing was written, and a proof can do without
-                history.extend(self._writer)
+                history.extend(self._group)
 
     @contextmanager
     def _state(self) -> Iterator[tuple[Connection, Head]]:

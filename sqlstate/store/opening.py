@@ -18,16 +18,14 @@ from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.file_facts import read_meta
 from sqlstate.recovery.inspect import inspect, read_header, undoes_making
 from sqlstate.recovery.report import WAYS
-from sqlstate.recovery.sqlite_wal import scan_wal
 from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
-from sqlstate.sqlite.header import SQLITE_MAGIC, page_size
+from sqlstate.sqlite.main_file import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.store.store import Store
 from sqlstate.store.watch import check_timeout
-from sqlstate.tables import audit, schema, wal
+from sqlstate.tables import audit, migrations, schema, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import migrations as migrate
 
 if TYPE_CHECKING:
     from sqlstate.errors import StoreError
@@ -90,12 +88,12 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
     """
     _check_options(mode, journal, timeout, recover)
     _check_limits(group_size, group_wait)
-    migrate.shipped()  # before a file is made that could not be filled
+    migrations.shipped()  # before a file is made that could not be filled
     engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs)
     try:
         if _is_new(engine) and (read_only or not create):
-            raise migrate.empty_file(engine.path)
-        found = inspect(engine, thoroughly=migrate.is_older(engine.header))
+            raise migrations.empty_file(engine.path)
+        found = inspect(engine, thoroughly=migrations.is_older(engine.header))
         evidence = damage.admit(engine, found, recover)
         meta = _connect(engine, journal, found, recover)
         if _is_suspect(engine, meta, found):
@@ -105,12 +103,13 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             meta = _connect(engine, journal, found, recover)
         _check_end(engine, meta)
         if engine.journal != meta.journal and not read_only:
-            settings.set_journal(engine.writer, meta.journal)
-            engine.settle()
+            settings.set_journal(engine.write_connection, meta.journal)
+            engine.apply_settings()
         writer = WriteContext(engine, meta)
         report = recovery.recover(writer, found, recover, evidence)
         engine.opener.check_unchanged()
     except BaseException:
+        engine.stop()
         engine.close()
         raise
     return Store(writer, report, (group_size if mode == "group" else 1, group_wait))
@@ -127,12 +126,12 @@ def _is_new(engine: Engine) -> bool:
     """
     read_header(engine)
     try:
-        return migrate.is_new(engine.path, engine.header, undone=undoes_making(engine))
+        return migrations.is_new(engine.path, engine.header, undone=undoes_making(engine))
     except NotAStore:
         if engine.header.startswith(SQLITE_MAGIC):
             raise
-    with engine.files.alone() as alone:
-        engine.look()
+    with engine.files.exclusive_lock() as alone:
+        engine.load_header()
         read_header(engine)
         undone = undoes_making(engine)
         if alone is False and not any(engine.header) and not undone:
@@ -140,7 +139,7 @@ def _is_new(engine: Engine) -> bool:
                 f"{engine.path}: another process was making it for {engine.timeout:g} s; nothing was changed. Try "
                 "again, or open with a longer timeout"
             )
-        return migrate.is_new(engine.path, engine.header, undone=undone)
+        return migrations.is_new(engine.path, engine.header, undone=undone)
 
 
 def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recover) -> Meta:
@@ -157,20 +156,20 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
                     "was changed, and nothing is lost. Free space on its file system, and open it again"
                 )
             engine.connect()
-            engine.settle()
+            engine.apply_settings()
         except (CannotOpen, ReadOnly, StoreFull) as e:
             _freeze(engine, e)
-    is_store = migrate.check_header(engine.writer)
-    if not is_store or migrate.pending(engine.writer, migrate.shipped()):
+    is_store = migrations.check_header(engine.write_connection)
+    if not is_store or migrations.pending(engine.write_connection, migrations.shipped()):
         if is_store:
-            recovery.admit_connected(engine, found, read_meta(engine.writer).store_id, recover)
+            recovery.admit_connected(engine, found, read_meta(engine.write_connection).store_id, recover)
         _migrate(engine, journal)
-    schema.check_tables(engine.writer)
-    meta = metadata.read(engine.writer)
+    schema.check_tables(engine.write_connection)
+    meta = metadata.read(engine.write_connection)
     if (
         engine.opener.frozen is not None
         and not engine.opener.frozen.has_wal
-        and metadata.read_marker(engine.writer).open
+        and metadata.read_dirty_flag(engine.write_connection).dirty
     ):
         found.damage, found.reason = "missing", "the file says that there are commits in a -wal, and there is no -wal"
         damage.admit(engine, found, "refuse")
@@ -224,35 +223,37 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
             "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
             "the copy"
         ) from cause
-    with engine.files.alone() as alone:
+    with engine.files.exclusive_lock() as alone:
         if cause is not None and (alone is False or (alone is None and full)):
             raise cause
         engine.freeze(_pages(engine))
     engine.connect()
-    engine.settle()
+    engine.apply_settings()
 
 
 def _pages(engine: Engine) -> Pages | None:
     """Return the pages that SQLite would take from the -wal, None if there are none."""
+    from sqlstate.recovery.sqlite_wal import scan_wal  # noqa: PLC0415, seldom needed
+
     data = engine.files.sidecar("-wal")
     scan = scan_wal(data, page_size(engine.header))
     return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None
 
 
 def _is_suspect(engine: Engine, meta: Meta, found: Inspection) -> bool:
-    """Tell whether the marker is open where there was no -wal to look at: it is lost, or somebody just came."""
-    if meta.journal != "wal" or found.shared or found.marker is not None or found.damage:
+    """Return True if the store is dirty and no -wal was found: it is lost, or another process came since."""
+    if meta.journal != "wal" or found.shared or found.flag is not None or found.damage:
         return False
-    return metadata.read_marker(engine.writer).open
+    return metadata.read_dirty_flag(engine.write_connection).dirty
 
 
 def _check_end(engine: Engine, meta: Meta) -> None:
     """Raise if the log of a store that was closed ends with another record than when it was closed (I11)."""
-    with engine.writer.one_state():
-        marker, lsn = metadata.read_marker(engine.writer), wal.last(engine.writer, meta)[0]
-    if not marker.open and marker.lsn and marker.lsn != lsn:
+    with engine.write_connection.one_state():
+        flag, lsn = metadata.read_dirty_flag(engine.write_connection), wal.last(engine.write_connection, meta)[0]
+    if not flag.dirty and flag.lsn and flag.lsn != lsn:
         raise Damaged(
-            f"I11: {engine.path}: the store was closed with record {marker.lsn}, and its log ends with record {lsn}: "
+            f"I11: {engine.path}: the store was closed with record {flag.lsn}, and its log ends with record {lsn}: "
             "part of the file was lost or changed. Nothing was changed. sqlstate.repair() mends what can be proven; "
             "or restore a backup"
         )
@@ -284,20 +285,20 @@ def _migrate(engine: Engine, journal: Journal) -> None:
     if engine.read_only:
         raise ReadOnly(f"{engine.path} must be migrated before this version can read it; open it for writing once")
     at = now()
-    writer = engine.writer
+    writer = engine.write_connection
     writer.begin()
     try:
-        is_store = migrate.check_header(writer)
-        pending = migrate.pending(writer, migrate.shipped()) if is_store else migrate.shipped()
+        is_store = migrations.check_header(writer)
+        pending = migrations.pending(writer, migrations.shipped()) if is_store else migrations.shipped()
         if pending:
-            migrate.apply(writer, pending, at)
+            migrations.apply(writer, pending, at)
         if not is_store:
             metadata.write(writer, metadata.Meta(secrets.token_bytes(fmt.STORE_ID_BYTES), journal, at))
         meta = metadata.read(writer)
         for migration in pending:
             detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}
             audit.append(writer, meta.store_id, wal.last(writer, meta)[1], at, ("migration", detail))
-        engine.commit_other("bringing the file to this version's format")
+        engine.commit_unnumbered("bringing the file to this version's format")
     except BaseException:
         writer.rollback()
         raise

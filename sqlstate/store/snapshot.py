@@ -11,8 +11,7 @@ from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.readers import Lease, ended
 from sqlstate.store.access import condition
 from sqlstate.store.collection import JSON, CollectionView, codec_for
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state, wal
+from sqlstate.tables import merkle, state, wal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,7 +119,7 @@ class OpenSnapshot:
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         connection = self.reader()
-        return tree.count(connection, start, stop)
+        return merkle.count(connection, start, stop)
 
     def close(self) -> None:
         """Release the commit, and end its iterators."""

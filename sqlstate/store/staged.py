@@ -21,7 +21,7 @@ from sqlstate.tables import audit, staged, state, wal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlstate.commit.write_context import WriteContext
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
@@ -143,9 +143,10 @@ class WriteAheadLog:
 class Session:
     """What a WriteAheadLog is the face of: a handle's right to the staged transactions that it began or resumed."""
 
-    def __init__(self, writer: WriteContext) -> None:
-        self._writer = writer
-        self._engine = writer.engine
+    def __init__(self, group: GroupCommit[Any]) -> None:
+        self._group = group
+        self._writer = group.context
+        self._engine = group.context.engine
         self._id = secrets.token_bytes(fmt.SESSION_BYTES)
         self._file: SessionFile | None = None
 
@@ -156,7 +157,7 @@ class Session:
 
     def append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
         """Append one record whose parts fit its kind, durably; *txn* is None for a BEGIN."""
-        with self._engine.writing():
+        with self._group.writing():
             if txn is None:
                 self._live()
             return self._append(kind, txn, name, stored, note)
@@ -188,19 +189,19 @@ class Session:
             Busy, StoreFull, ReadOnly: as for a transaction.
             StoreIOError: it may have been done or not; the handle refuses further work.
         """
-        with self._engine.writing():
+        with self._group.writing():
             self._live()
-            connection, writer = self._engine.writer, self._writer
-            writer.marking.begin()
+            connection, writer = self._engine.write_connection, self._writer
+            writer.dirty_flag.begin()
             session = self._session_of(txn)
             if self._is_alive(session):
                 raise InvalidRecord(f"staged transaction {txn} belongs to a handle that is open; nothing was changed")
-            staged.check(connection, _uncommitted(connection, txn).records)
+            staged.check_records(connection, _uncommitted(connection, txn).records)
             staged.set_session(connection, txn, self._id)
             detail = {"resumed": [txn], "session": session.hex(), "by": self._id.hex()}
             head = wal.last(connection, writer.meta)[1]
             audit.append(connection, writer.meta.store_id, head, now(), ("recovery", detail))
-            writer.commit_other(f"resuming staged transaction {txn}")
+            writer.commit_unnumbered(f"resuming staged transaction {txn}")
 
     def staged(self, txn: int, collection: str, key: Key) -> Any:
         """Return the value of an entry as the staged transaction *txn* sees it, ABSENT if there is none.
@@ -225,11 +226,11 @@ class Session:
         writer = self._writer
         writer.nothing_made()
         try:
-            with self._engine.writing():
+            with self._group.writing():
                 commit = Commit(writer)
                 self._session_of(txn)
-                records = _uncommitted(self._engine.writer, txn).records
-                staged.check(self._engine.writer, records)
+                records = _uncommitted(self._engine.write_connection, txn).records
+                staged.check_records(self._engine.write_connection, records)
                 values = self._net(records)
                 commit.apply_staged(records, values)
                 head = commit.finish()
@@ -237,11 +238,11 @@ class Session:
                     self._append(Kind.ROLLBACK, txn, None, None, "")
                 return head or commit.base
         except BaseException as e:
-            writer.tell(e)
+            writer.note_outcome(e)
             raise
 
     def _append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
-        writer = self._engine.writer
+        writer = self._engine.write_connection
         last, head = self._writer.begin()
         record = Record(last + 1, last + 1 if txn is None else txn, kind, self._id)
         if txn is None:
@@ -261,12 +262,12 @@ class Session:
         if kind is not Kind.ROLLBACK:
             record = staged.sealed(writer, record)
         wal.write(writer, record)
-        self._writer.commit_other(f"WAL record {record.lsn}", (record.lsn, head))
+        self._writer.commit_unnumbered(f"WAL record {record.lsn}", (record.lsn, head))
         return record
 
     def _before(self, txn: int, name: Name, connection: Connection | None = None) -> Stored | None:
         """Return the entry's value as the staged transaction sees it (I8)."""
-        connection = connection or self._engine.writer
+        connection = connection or self._engine.write_connection
         staged = wal.staged_value(connection, txn, name[0], name[2])
         return state.get(connection, name[0], name[2]) if staged is None else staged[0]
 
@@ -279,7 +280,7 @@ class Session:
             assert record.collection is not None and record.key is not None  # noqa: S101, PT018
             name = stored_name(record.collection, record.key)
             if name not in values:
-                actual = state.get(self._engine.writer, name[0], name[2])
+                actual = state.get(self._engine.write_connection, name[0], name[2])
                 if not same(actual, record.before):
                     raise Conflict(name[0], name[2], _shown(record.before), _shown(actual))
             values[name] = record.value
@@ -297,7 +298,7 @@ class Session:
 
     def _session_of(self, txn: int, connection: Connection | None = None) -> bytes:
         """Return the session that has a staged transaction that has not ended (I7)."""
-        session = staged.session_of(connection or self._engine.writer, txn) if type(txn) is int else None
+        session = staged.session_of(connection or self._engine.write_connection, txn) if type(txn) is int else None
         if session is None:
             raise InvalidRecord(f"{txn!r} is not a staged transaction, or it has ended; uncommitted() lists them")
         return session

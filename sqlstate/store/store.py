@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
+from sqlstate.commit.committer import Committer
 from sqlstate.commit.group import GroupCommit
 from sqlstate.store.access import condition, refuse_inside
 from sqlstate.store.batch import BatchBlock
@@ -16,14 +16,15 @@ from sqlstate.store.snapshot import OpenSnapshot, Snapshot
 from sqlstate.store.staged import Session, StagedTransaction, WriteAheadLog
 from sqlstate.store.transaction import OpenTransaction, Transaction, check_note
 from sqlstate.store.upkeep import Upkeep
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
+from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from sqlstate.commit.requests import Future, Request
+    from sqlstate.commit.future import Future
+    from sqlstate.commit.requests import Request
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
@@ -51,15 +52,17 @@ class Store(Collections, Commits, Upkeep):
         self._engine.counters.begin()
         self._meta = writer.meta
         self._writer = writer
-        self._group = GroupCommit(writer, OpenTransaction, *limits)
+        self._group = GroupCommit(Committer(writer, OpenTransaction, *limits))
         self._entries = StoreEntries(self._group, writer)
-        self._session = Session(writer)
+        self._session = Session(self._group)
         self._wal = WriteAheadLog(self._session)
         self._recovery = recovery
 
     @property
     def path(self) -> Path:
         """The file's absolute path."""
+        from pathlib import Path  # noqa: PLC0415, an open store needs none
+
         return Path(self._engine.path)
 
     @property
@@ -161,7 +164,7 @@ class Store(Collections, Commits, Upkeep):
             StoreUnusable: a transaction or batch of this thread is open.
             Busy, StoreFull, CommitOutcomeUnknown, ReadOnly: as transaction().
         """
-        return BatchBlock(self._writer)
+        return BatchBlock(self._group)
 
     def snapshot(self) -> Snapshot:
         """Return the store as the newest commit left it, for reading while others write. Use it in a `with` block."""
@@ -213,12 +216,25 @@ class Store(Collections, Commits, Upkeep):
         refuse_inside(self._writer, "close")
         try:
             self._group.close(self._engine.timeout)
-            self._engine.close(self._writer.marking.rest)
+            if not self._engine.life.forked:
+                with self._group.closing():
+                    self._close()
         finally:
             if self._engine.life.closed:
                 self._session.release()
             else:
                 self._group.reopen()  # it was Busy: the store stays open
+
+    def _close(self) -> None:
+        """End the readers, clear the dirty flag, close the connections. The caller holds the writer lock."""
+        fold, lost = False, None
+        self._engine.stop()
+        try:
+            fold = self._writer.dirty_flag.clear()
+        finally:
+            lost = self._engine.close(fold=fold)
+        if lost is not None:
+            raise lost
 
     def __enter__(self) -> Self:
         self._engine.life.check()
@@ -238,7 +254,7 @@ class StoreEntries:
         self._group = group
         self._writer = writer
         self._engine = writer.engine
-        self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.own.get
+        self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.open_blocks.innermost
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -246,9 +262,9 @@ class StoreEntries:
         if txn is not None:
             return txn.get_stored(name)
         readers = self._engine.readers
-        connection = readers.take()
+        connection = readers.acquire()
         stored = state.get(connection, name[0], name[2])
-        readers.put(connection)
+        readers.release(connection)
         return stored
 
     def put_stored(self, name: Name, stored: Stored) -> None:
@@ -273,7 +289,7 @@ class StoreEntries:
         if txn is not None:
             return txn.count(start, stop)
         with self._engine.reading() as connection:
-            return tree.count(connection, start, stop)
+            return merkle.count(connection, start, stop)
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order."""
@@ -296,7 +312,7 @@ class StoreEntries:
         try:
             return self._group.run(work, note)
         except BaseException as e:
-            self._writer.tell(e)
+            self._writer.note_outcome(e)
             raise
 
     def writing(self) -> WriteBlock:

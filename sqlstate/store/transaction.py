@@ -6,8 +6,8 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
-from sqlstate.commit.changes import Mark
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit
+from sqlstate.commit.pending import Savepoint
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue, TransactionEnded
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name, stored_name
@@ -15,13 +15,12 @@ from sqlstate.format.values import same
 from sqlstate.sqlite.blocks import Block
 from sqlstate.store.access import condition
 from sqlstate.store.collection import JSON, Collections
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
+from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlstate.commit.changes import Mark
+    from sqlstate.commit.pending import Savepoint
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
@@ -165,13 +164,13 @@ class OpenTransaction:
         self._commit = commit
         self._over = over  # dead once the block is over, which then need not have ended it
         self._shared = commit.transactions > 0  # with others, who must not be undone with this one
-        self._outer: Mark | None = None  # before the first write of a shared one that reached the tables
+        self._outer: Savepoint | None = None  # before the first write of a shared one that reached the tables
         self._life = writer.engine.life
-        self._connection = writer.engine.writer
+        self._connection = writer.engine.write_connection
         self._buffer: dict[Name, Stored | None] = {}
         self._bytes = 0
         self._carried = 0  # writes that reached the tables
-        self._nested: list[tuple[Mark, Over, int]] = []
+        self._nested: list[tuple[Savepoint, Over, int]] = []
         self._thread = threading.get_ident()
         self._state = State.BUFFERING
 
@@ -223,7 +222,7 @@ class OpenTransaction:
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         self.apply()
-        return tree.count(self._connection, start, stop)
+        return merkle.count(self._connection, start, stop)
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""
@@ -249,7 +248,7 @@ class OpenTransaction:
             self._check()
         if self._shared and self._outer is None:
             self._state = State.FAILED
-            self._outer = self._commit.mark()
+            self._outer = self._commit.savepoint()
             self._state = State.APPLIED
         if not self._buffer:
             return
@@ -268,7 +267,7 @@ class OpenTransaction:
         if note:
             raise InvalidOption("a nested transaction has no note of its own; give it to the outermost")
         self.apply()
-        self._nested.append((self._commit.mark(), over, self._carried))
+        self._nested.append((self._commit.savepoint(), over, self._carried))
         return self
 
     def end_inside(self, over: Over, txn: OpenTransaction, *, keep: bool) -> None:  # noqa: ARG002, it is this one
@@ -278,14 +277,14 @@ class OpenTransaction:
             return
         if keep:
             self.apply()
-            self._commit.release()
+            self._commit.release_savepoint()
             self._nested.pop()
         else:
             self._undo_nested()
 
     def _undo_nested(self) -> None:
         self._buffer, self._bytes = {}, 0
-        self._commit.restore(self._nested[-1][0])
+        self._commit.roll_back_to(self._nested[-1][0])
         self._carried = self._nested[-1][2]
         self._nested.pop()
         if self._state is State.FAILED:
@@ -320,7 +319,7 @@ class OpenTransaction:
                     self.abandon()
                     return False
                 if self._outer is not None:
-                    commit.release()
+                    commit.release_savepoint()
             changed = commit.end()
             self._state = State.ENDED
         except BaseException:
@@ -335,7 +334,7 @@ class OpenTransaction:
         if not self._shared:
             self._commit.roll_back()
         elif self._outer is not None:
-            self._commit.restore(self._outer)
+            self._commit.roll_back_to(self._outer)
         else:
             self._commit.spoil()
         self._state = State.ENDED

@@ -11,18 +11,15 @@ from sqlstate.errors import StoreError
 from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_number
-from sqlstate.maintenance.backup import backup
-from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check import check
 from sqlstate.sqlite import settings
-from sqlstate.tables import audit, staged, state, wal
-from sqlstate.tables import merkle as tree
+from sqlstate.tables import audit, merkle, staged, state, wal
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.headlog import SignedHead
     from sqlstate.maintenance.backup.backup import BackupReport
@@ -32,6 +29,8 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
+
+# Checks and copies are imported when one is asked for: an open store needs neither.
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,7 @@ class Upkeep:
     """What keeps a Store sound, and tells of its state."""
 
     _engine: Engine
+    _group: GroupCommit[Any]
     _meta: Meta
     _writer: WriteContext
 
@@ -86,8 +86,10 @@ class Upkeep:
 
         Returns what is wrong, a sentence each; an empty list if nothing is.
         """
+        from sqlstate.maintenance.check import audit as audit_check  # noqa: PLC0415, see above
+
         with self._engine.reading() as connection:
-            return trail.check(connection, self._meta)
+            return audit_check.check(connection, self._meta)
 
     def check(
         self, level: Level = "full", *, against: SignedHead | bytes | None = None, progress: Progress | None = None
@@ -109,6 +111,8 @@ class Upkeep:
             InvalidOption: the level is none, or *against* is neither of both.
             StoreUnusable: the store was closed.
         """
+        from sqlstate.maintenance.check import check  # noqa: PLC0415, see above
+
         return check.check(self._engine, self._meta, level, against=against, progress=progress)
 
     def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
@@ -128,6 +132,8 @@ class Upkeep:
             Damaged: the copy is not sound; *dest* and the older ones are as they were. See salvage().
             StoreFull, StoreIOError: it could not be written; *dest* is as it was.
         """
+        from sqlstate.maintenance.backup import backup  # noqa: PLC0415, see above
+
         done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
         if self._engine.read_only:
             return done
@@ -155,16 +161,18 @@ class Upkeep:
             InvalidOption: *dest* is no path of a file.
             StoreFull, StoreIOError: it could not be written; nothing was.
         """
+        from sqlstate.maintenance.backup import backup  # noqa: PLC0415, see above
+
         return backup.salvage(self._engine, self._meta, dest, progress=progress)
 
     def _record(self, kind: str, detail: Mapping[str, Any]) -> int:
         """Append an entry to the audit trail, durably, and return its number."""
         engine = self._engine
-        with engine.writing():
-            self._writer.marking.begin()
-            head = wal.last(engine.writer, self._meta)[1]
-            number = audit.append(engine.writer, self._meta.store_id, head, now(), (kind, detail))
-            self._writer.commit_other(f"audit entry {number}")
+        with self._group.writing():
+            self._writer.dirty_flag.begin()
+            head = wal.last(engine.write_connection, self._meta)[1]
+            number = audit.append(engine.write_connection, self._meta.store_id, head, now(), (kind, detail))
+            self._writer.commit_unnumbered(f"audit entry {number}")
         return number
 
     def stats(self) -> Stats:
@@ -172,7 +180,7 @@ class Upkeep:
         engine = self._engine
         with engine.reading() as connection:
             head = wal.last(connection, self._meta)[1]
-            levels, nodes = tree.size(connection)
+            levels, nodes = merkle.size(connection)
             records, drafts = wal.size(connection), staged.size(connection)
             collections = len(state.collections(connection))
             synchronous = settings.synchronous(connection)

@@ -15,7 +15,7 @@ from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, FIRST, child_at, count_of, node_digest
 from sqlstate.format.merkle_edit import Run
 from sqlstate.format.names import Name, stored_name
-from sqlstate.tables import raw_rows, state, verbatim
+from sqlstate.tables import raw_rows, state
 from sqlstate.tables.raw_rows import are_children, is_level, is_node_name, is_number
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def top(connection: Connection) -> int:
     if found is None:
         return 0
     if not is_level(found):
-        raise Damaged(f"I2: {connection.path}: the tree has a level {raw_rows.shown(found)}; restore a backup")
+        raise Damaged(f"I2: {connection.path}: the tree has a level {raw_rows.quoted(found)}; restore a backup")
     return int(found)
 
 
@@ -92,7 +92,7 @@ def leaf_run(connection: Connection, name: Name) -> Row | None:
 
 
 def leaf_runs(connection: Connection, names: Sequence[Name]) -> list[Row]:
-    """Return id, children, collection and key of the run of leaves that each of *names* falls into; else four None.
+    """Return id, children, collection and key of the run of leaves of each of *names*; four None if it has none.
 
     Nothing in the rows is validated.
     """
@@ -100,7 +100,7 @@ def leaf_runs(connection: Connection, names: Sequence[Name]) -> list[Row]:
 
 
 def above_leaves(connection: Connection, name: Name) -> int:
-    """Return the id of the node of level 2 that *name* falls into, 0 if there is none."""
+    """Return the id of the node of level 2 that *name* falls into, 0 if there is no such node."""
     return connection.value(_ABOVE_LEAVES, (name[0], name[2])) or 0
 
 
@@ -138,14 +138,14 @@ def _count_before(connection: Connection, name: Name) -> int:
 
 
 def holds(connection: Connection, name: Name, leaf: bytes | None, root: bytes, known: dict[int, bytes]) -> bool:
-    """Tell whether the path of an entry leads from its *leaf*, None if there is no such entry, to *root*.
+    """Return True if the path of an entry leads from its *leaf*, None if there is no such entry, to *root*.
 
     Args:
         connection: any.
         name: of the entry.
         leaf: its digest.
         root: of the newest commit.
-        known: digests of nodes that were found to lead to *root*, by row; is added to.
+        known: digests of nodes that lead to *root*, by row; new ones are added.
     """
     path: dict[int, bytes] = {}
     digest = leaf
@@ -191,7 +191,7 @@ def opened(connection: Connection, names: Sequence[Name], *, span: bool) -> tupl
 
 
 def is_over(connection: Connection, leaves: bytes, root: bytes) -> bool:
-    """Tell whether the nodes are, level by level, those over leaves whose digests, joined, have the hash *leaves*."""
+    """Return True if the nodes are, level by level, those over leaves whose digests, joined, have the hash *leaves*."""
     below, digest = leaves, EMPTY_ROOT
     for level in range(1, top(connection) + 1):
         children, nodes = sha256(), sha256()
@@ -215,20 +215,20 @@ def size(connection: Connection) -> tuple[int, int]:
     return top(connection), connection.value("SELECT count(*) FROM merkle")
 
 
-def rows(connection: Connection, *, verbatim_: bool = False) -> Iterator[Row]:
+def rows(connection: Connection, *, raw: bool = False) -> Iterator[Row]:
     """Yield (id, level, collection, key, children) of every row, level by level, in order.
 
-    With *verbatim_*, whatever is in it, as verbatim.decoded() does; else Damaged for text that is no UTF-8.
+    With *raw*, values of any kind, as raw_rows.decoded() gives them; else Damaged for text that is not UTF-8.
     """
     names = "id", "level", "collection", "key", "children"
     order = "FROM merkle ORDER BY level, collection, key"
-    if verbatim_:
-        return map(verbatim.decoded, connection.iterate(f"SELECT {verbatim.columns(*names)} {order}"))
+    if raw:
+        return map(raw_rows.decoded, connection.iterate(f"SELECT {raw_rows.columns(*names)} {order}"))
     return connection.iterate(f"SELECT {', '.join(names)} {order}")
 
 
 def top_rows(connection: Connection) -> list[Row]:
-    """Return (level, children) of the nodes of the topmost level, of many only two."""
+    """Return (level, children) of the nodes of the topmost level, two at most."""
     rows = connection.rows(f"SELECT id, level, children FROM merkle WHERE level = ({_TOP}) LIMIT 2")
     for row in rows:
         raw_rows.MERKLE.check(row, connection.path)
@@ -236,20 +236,20 @@ def top_rows(connection: Connection) -> list[Row]:
 
 
 def check_node(connection: Connection, row: Row) -> None:
-    """Raise unless (id, level, collection, key, children) are a node's.
+    """Raise unless *row*, (id, level, collection, key, children), can be a node.
 
     Raises:
-        Damaged: they are not.
+        Damaged: a field is invalid.
     """
     id_, level, collection, key, children = row
     if not is_level(level) or not are_children(children):
         raw_rows.MERKLE.check((id_, level, children), connection.path)
     if not is_node_name(collection, key):
-        what = f"node {id_} has the name {raw_rows.shown(collection)}[{raw_rows.shown(key)}], which no entry can have"
+        what = f"node {id_} has the name {raw_rows.quoted(collection)}[{raw_rows.quoted(key)}], which no entry can have"
         raise Damaged(f"I2: {connection.path}: {what}; restore a backup")
 
 
-def _run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
+def _parsed_run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
     """Return the run of a row (id, level, collection, key, children)."""
     check_node(connection, row)
     id_, _, collection, key, children = row
@@ -259,7 +259,7 @@ def _run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
 def path(connection: Connection, name: Name) -> dict[int, Run]:
     """Return the run that *name* falls into, for each level that has one at or before it."""
     return {
-        level: _run(connection, (id_, level, collection, key, children))
+        level: _parsed_run(connection, (id_, level, collection, key, children))
         for level, id_, collection, key, children in path_rows(connection, name)
     }
 
@@ -269,7 +269,7 @@ def run_at(connection: Connection, level: int, name: Name) -> Run:
     run = Run(None, FIRST, b"")
     for id_, collection, key, children in connection.rows(_AT_AND_NEXT, (level, name[0], name[2])):
         if id_ is not None:
-            run = _run(connection, (id_, level, collection, key, children))
+            run = _parsed_run(connection, (id_, level, collection, key, children))
         elif is_node_name(collection, key):
             run.stop = stored_name(collection, key)
         else:
@@ -280,13 +280,13 @@ def run_at(connection: Connection, level: int, name: Name) -> Run:
 def run_before(connection: Connection, level: int, name: Name) -> Run:
     """Return the run of a level before the one of *name*."""
     row = connection.row(_BEFORE, (level, name[0], name[2]))
-    return Run(None, FIRST, b"", name) if row is None else _run(connection, (row[0], level, *row[1:]), name)
+    return Run(None, FIRST, b"", name) if row is None else _parsed_run(connection, (row[0], level, *row[1:]), name)
 
 
 def only_run(connection: Connection, level: int) -> Run | None:
     """Return the run of the only node of a level; None if the level has no node, or several."""
     rows = connection.rows("SELECT id, level, collection, key, children FROM merkle WHERE level = ?", (level,))
-    return _run(connection, rows[0]) if len(rows) == 1 else None
+    return _parsed_run(connection, rows[0]) if len(rows) == 1 else None
 
 
 def first_node(connection: Connection, level: int, without: set[int]) -> tuple[int, bytes] | None:
@@ -329,12 +329,12 @@ def other_root(connection: Connection) -> Damaged:
     )
 
 
-_VERBATIM = f"SELECT {verbatim.columns('id', 'level', 'collection', 'key', 'children')} FROM merkle ORDER BY id"
+_RAW = f"SELECT {raw_rows.columns('id', 'level', 'collection', 'key', 'children')} FROM merkle ORDER BY id"
 
 
-def scan_verbatim(connection: Connection) -> Iterator[Row]:
-    """Yield (id, level, collection, key, children) of every row, whatever is in it, as verbatim.decoded() does."""
-    return map(verbatim.decoded, connection.iterate(_VERBATIM))
+def scan_raw(connection: Connection) -> Iterator[Row]:
+    """Yield (id, level, collection, key, children) of every row, of any kind, as raw_rows.decoded() gives them."""
+    return map(raw_rows.decoded, connection.iterate(_RAW))
 
 
 def replace_nodes(connection: Connection, deletes: Sequence[int], inserts: Sequence[tuple[int, Name, bytes]]) -> None:

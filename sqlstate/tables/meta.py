@@ -1,4 +1,4 @@
-"""The table meta: facts about the file, written when it is made, and the marker."""
+"""The table meta: facts about the file, written when it is made, and the dirty flag (the row `marker`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.tables.raw_rows import is_number, is_time, shown
+from sqlstate.tables.raw_rows import is_number, is_time, quoted
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
@@ -21,16 +21,16 @@ class Meta(NamedTuple):
     created: str
 
 
-class Marker(NamedTuple):
+class DirtyFlag(NamedTuple):
     """Whether SQLite's -wal may hold commits that the main file lacks (docs/reference/file-format.md, section 3.1)."""
 
-    open: bool = False
+    dirty: bool = False
     nonce: bytes = b""
-    """16 random bytes, chosen when it was opened; empty if it never was."""
+    """16 random bytes, chosen when the flag was set; empty if it never was."""
     lsn: int = 0
-    """The greatest LSN in the log when it was written: at rest, still."""
+    """The greatest LSN in the log when the flag was written; as long as the flag is clean, the log ends there."""
     inode: int = 0
-    """Of the file that it was opened in; 0 if it is not known. In a copy made since then it is another's."""
+    """Inode of the file in which the flag was set; 0 if not known. A copy of that file has another inode."""
 
 
 def write(connection: Connection, meta: Meta) -> None:
@@ -50,7 +50,7 @@ def read(connection: Connection, format_version: int = fmt.FORMAT_VERSION) -> Me
     """Return the facts of the file.
 
     Raises:
-        Damaged: one is missing or not what it must be.
+        Damaged: a fact is missing or malformed, or contradicts the file's header.
     """
     facts = _facts(connection)
     store_id, journal, created = facts.get("store_id"), facts.get("journal"), facts.get("created")
@@ -64,36 +64,36 @@ def read(connection: Connection, format_version: int = fmt.FORMAT_VERSION) -> Me
 
 def others(connection: Connection) -> list[str]:
     """Return the names of facts that no version of this format has, for a sentence."""
-    return [shown(name) for name in _facts(connection) if name not in _NAMES]
+    return [quoted(name) for name in _facts(connection) if name not in _NAMES]
 
 
-def read_marker(connection: Connection) -> Marker:
-    """Return the marker; one that was never opened if the file's format has none yet.
+def read_dirty_flag(connection: Connection) -> DirtyFlag:
+    """Return the dirty flag; one that was never set if the file's format has none yet.
 
     Raises:
-        Damaged: it is not what it must be.
+        Damaged: the row is missing or malformed.
     """
     stored = connection.value("SELECT value FROM meta WHERE name = 'marker'")
     if stored == b"" or (stored is None and connection.value("PRAGMA user_version") < _MARKED_SINCE):
-        return Marker()
+        return DirtyFlag()
     if not isinstance(stored, bytes) or len(stored) not in _MARKER_SIZES or stored[0] > 1:
-        raise Damaged(f"{connection.path}: the marker in the table meta is missing or invalid; restore a backup")
-    is_open, nonce, lsn, inode = _MARKER.unpack(stored.ljust(fmt.MARKER_BYTES, b"\0"))
+        raise Damaged(f"{connection.path}: the row marker of the table meta is missing or malformed; restore a backup")
+    dirty, nonce, lsn, inode = _MARKER.unpack(stored.ljust(fmt.MARKER_BYTES, b"\0"))
     if not is_number(lsn):
-        raise Damaged(f"{connection.path}: the marker in the table meta is of record {lsn}, and 2^62 is the last")
-    return Marker(bool(is_open), nonce, lsn, inode)
+        raise Damaged(f"{connection.path}: the row marker of the table meta names record {lsn}, and 2^62 is the last")
+    return DirtyFlag(bool(dirty), nonce, lsn, inode)
 
 
-def write_marker(connection: Connection, marker: Marker) -> None:
-    """Set the marker, inside the caller's transaction."""
-    connection.run("UPDATE meta SET value = ? WHERE name = 'marker'", (_MARKER.pack(*marker),))
+def write_dirty_flag(connection: Connection, flag: DirtyFlag) -> None:
+    """Write the dirty flag, inside the caller's transaction."""
+    connection.run("UPDATE meta SET value = ? WHERE name = 'marker'", (_MARKER.pack(*flag),))
 
 
 def _facts(connection: Connection) -> dict[Any, Any]:
     """Return name and value of each row.
 
     Raises:
-        Damaged: a name is there twice: its column's key was taken from it.
+        Damaged: a name is there twice, which the table's primary key forbids.
     """
     rows = connection.rows("SELECT name, value FROM meta")
     facts: dict[Any, Any] = dict(rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format.names import stored_name
-from sqlstate.tables import raw_rows, verbatim
+from sqlstate.tables import raw_rows
 from sqlstate.tables.raw_rows import is_collection
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Row
 
 KEYS_AT_ONCE = 256
-# A scan reads so many rows by one statement, and a row beyond so many characters or bytes of values.
+# The most rows that one statement of a scan reads, and the characters or bytes of values after which it stops.
 ROWS_AT_ONCE = 256
 BYTES_AT_ONCE = 1 << 20
 _STORED = {str, bytes}
 _KEYS = {int, str, bytes}
-# Asking first whether a span is empty pays for itself from this many names on.
+# With more names than this, asking first whether the span is empty pays off.
 _SPAN_NAMES = 8
-# Up to so many names are placed by counting; for more it is cheaper to read what is there.
+# Up to this many names are placed by counting; for more, reading the names in between is cheaper.
 _COUNTED_NAMES = 3
 
 _GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
@@ -66,10 +66,10 @@ class Span(NamedTuple):
     passed: Key | None = None
     """Only keys beyond this one, in the direction of the scan."""
     limit: int | None = None
-    """At most so many; chunk() sees to it."""
+    """The most entries to return, kept by chunk()."""
 
     def after(self, key: Key) -> Span:
-        """Return what is left of the span behind *key*."""
+        """Return the rest of the span after *key*."""
         return self._replace(passed=key)
 
 
@@ -139,7 +139,7 @@ def count(connection: Connection, start: Name, stop: Name) -> int:
 
 
 def neighbours(connection: Connection, name: Name) -> list[tuple[str, Key, Stored] | None]:
-    """Return the last row before *name* and the first that is not, each (collection, key, value) or None."""
+    """Return the last row before *name* and the first one at or after it: (collection, key, value) or None."""
     rows = [connection.row(sql, (name[0], name[2])) for sql in (_LAST_BEFORE, _FIRST_FROM)]
     _check_rows(connection, [row for row in rows if row is not None])
     return rows
@@ -154,22 +154,22 @@ def collections(connection: Connection) -> list[str]:
     """Return the names of all collections that have entries, in order.
 
     Raises:
-        Damaged: one of them is none.
+        Damaged: a name is invalid.
     """
     names = [name for (name,) in connection.rows(_COLLECTIONS)]
     for name in names:
         if not is_collection(name):
-            raise Damaged(f"I1: {connection.path}: {raw_rows.shown(name)} is no collection; restore a backup")
+            raise Damaged(f"I1: {connection.path}: {raw_rows.quoted(name)} cannot name a collection; restore a backup")
     return names
 
 
 def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tuple[Key, Stored]], Span | None]:
-    """Return (key, stored value) of the first entries in *span*, in order, and what is left of it, None for nothing.
+    """Return (key, stored value) of the first entries in *span*, in order, and the rest of the span, None at its end.
 
     Without *values*, the second part of each pair is `''`.
 
     Raises:
-        Damaged: a row is no entry, or the rows are not in order.
+        Damaged: a row is invalid, or the rows are not in order.
     """
     sql, bound = _scan_sql(span, "value" if values else "''")
     most = ROWS_AT_ONCE if span.limit is None else min(ROWS_AT_ONCE, span.limit)
@@ -185,7 +185,7 @@ def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tup
 
 
 def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-    """Yield what chunk() returns, up to the end of the span, for a caller in one transaction."""
+    """Yield (key, stored value) of all entries in *span*, in order, for a caller in one transaction."""
     rest: Span | None = span
     while rest is not None:
         rows, rest = chunk(connection, rest, values=values)
@@ -195,9 +195,9 @@ def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[
 def _check_order(
     connection: Connection, passed: tuple[str, Key] | None, reached: tuple[str, Key], *, reverse: bool = False
 ) -> None:
-    """Raise unless *reached* lies beyond *passed*: a scan of a damaged table would never end.
+    """Raise unless *reached* lies beyond *passed*: a scan of a damaged table might never end.
 
-    What does not fit here is only what would mislead the scan itself: a full check finds the rest.
+    Only what would mislead the scan is tested: a full check finds the rest.
     """
     if passed is None:
         return
@@ -216,10 +216,10 @@ def next_keys(connection: Connection, span: Span) -> list[Key]:
 
 
 def scan_all(connection: Connection) -> Iterator[Row]:
-    """Yield (collection, key, value) of every row, in order, as one statement sees them, whatever is in it.
+    """Yield (collection, key, value) of every row, in order, by one statement, without validating the rows.
 
     Raises:
-        Damaged: a text is no UTF-8.
+        Damaged: a text is not UTF-8.
     """
     return connection.iterate("SELECT collection, key, value FROM state ORDER BY collection, key")
 
@@ -227,12 +227,12 @@ def scan_all(connection: Connection) -> Iterator[Row]:
 def chunk_of_all(
     connection: Connection, passed: tuple[str, Key]
 ) -> tuple[list[tuple[str, Key, Stored]], tuple[str, Key] | None]:
-    """Return (collection, key, stored value) of the first entries behind *passed*, in order.
+    """Return (collection, key, stored value) of the first entries after *passed*, in order.
 
-    Also returns the last of them, None if there are no more behind it. `("", "")` comes before all.
+    Also returns the name of the last of them, None at the end. `("", "")` comes before all.
 
     Raises:
-        Damaged: a row is no entry, or the rows are not in order.
+        Damaged: a row is invalid, or the rows are not in order.
     """
     rows, cut = connection.chunk(_ALL, passed, BYTES_AT_ONCE)
     _check_rows(connection, rows)
@@ -244,14 +244,14 @@ def chunk_of_all(
 
 
 def _check_entries(connection: Connection, collection: str, rows: Sequence[Row]) -> None:
-    """Raise unless each of *rows*, (key, value), is an entry of the collection."""
+    """Raise unless each of *rows*, (key, value), can be an entry of the collection."""
     if rows and not _are_entries(*zip(*rows, strict=True)):
         for key, value in rows:
             raw_rows.STATE.check((collection, key, value), connection.path)
 
 
 def _check_rows(connection: Connection, rows: Sequence[Row]) -> None:
-    """Raise unless each of *rows*, (collection, key, value), is an entry."""
+    """Raise unless each of *rows*, (collection, key, value), can be an entry."""
     if not rows:
         return
     collections, *columns = zip(*rows, strict=True)
@@ -261,16 +261,16 @@ def _check_rows(connection: Connection, rows: Sequence[Row]) -> None:
 
 
 def _are_entries(keys: Sequence[object], values: Sequence[object]) -> bool:
-    """Tell of many rows at once whether they have keys and values: a scan has no time for a call for each."""
+    """Return True if many rows have valid keys and values; testing each by a call would slow a scan down."""
     right = {*map(type, values)} <= _STORED and {*map(type, keys)} <= _KEYS
     return right and (all(keys) or ("" not in keys and b"" not in keys))  # 0 is a key
 
 
 def _name(connection: Connection, collection: Any, key: Any) -> Name:
-    """Return the name in a row that has no value.
+    """Return the name of an entry from a row without its value.
 
     Raises:
-        Damaged: it is none.
+        Damaged: it is invalid.
     """
     raw_rows.ENTRY_NAME.check((collection, key), connection.path)
     return stored_name(collection, key)
@@ -283,7 +283,7 @@ _ALL = f"{_ROW} (collection, key) > (?, ?) ORDER BY collection, key LIMIT {ROWS_
 def _scan_sql(span: Span, column: str) -> tuple[str, list[Key]]:
     where: list[str] = ["collection = ?"]
     bound: list[Key] = [span.collection]
-    # Where the scan has passed is a narrower bound than where it began, and SQLite uses one of them only.
+    # The key that the scan has passed is a narrower bound than its start, and SQLite uses only one of them.
     start = None if span.passed is not None and not span.reverse else span.start
     stop = None if span.passed is not None and span.reverse else span.stop
     for condition, key in ((">=", start), ("<", stop), ("<" if span.reverse else ">", span.passed)):
@@ -294,21 +294,21 @@ def _scan_sql(span: Span, column: str) -> tuple[str, list[Key]]:
     return f"SELECT key, {column} FROM state WHERE {' AND '.join(where)} ORDER BY key {order}", bound
 
 
-_VERBATIM = f"SELECT {verbatim.columns('collection', 'key', 'value')} FROM state ORDER BY collection, key"
+_RAW = f"SELECT {raw_rows.columns('collection', 'key', 'value')} FROM state ORDER BY collection, key"
 
 
-def scan_verbatim(connection: Connection) -> Iterator[Row]:
-    """Yield (collection, key, value) of every row in order, whatever is in it, as verbatim.decoded() does."""
-    return map(verbatim.decoded, connection.iterate(_VERBATIM))
+def scan_raw(connection: Connection) -> Iterator[Row]:
+    """Yield (collection, key, value) of every row in order, of any kind, as raw_rows.decoded() gives them."""
+    return map(raw_rows.decoded, connection.iterate(_RAW))
 
 
-def delete_verbatim(connection: Connection, collection: object, key: object) -> None:
-    """Delete the row with this collection and key, whatever they are, inside the caller's transaction."""
-    left, right = verbatim.parameters((collection, key))
-    connection.run(f"DELETE FROM state WHERE collection = {left} AND key = {right}", verbatim.bound((collection, key)))
+def delete_raw(connection: Connection, collection: object, key: object) -> None:
+    """Delete the row with this collection and key, of any kind, inside the caller's transaction."""
+    left, right = raw_rows.parameters((collection, key))
+    connection.run(f"DELETE FROM state WHERE collection = {left} AND key = {right}", raw_rows.bound((collection, key)))
 
 
 def rebuild(connection: Connection) -> None:
-    """Put every row where its collection and key belong, whatever order the rows are in."""
+    """Rewrite the table, so that every row stands where its collection and key belong."""
     connection.run("CREATE TEMP TABLE sorted AS SELECT * FROM state; DELETE FROM state")
     connection.run("INSERT INTO state SELECT * FROM sorted ORDER BY collection, key; DROP TABLE sorted")

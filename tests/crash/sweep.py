@@ -162,7 +162,7 @@ class Sweep:
         """See that SQLite journals as the store believes: each of its modes needs another level of syncing."""
         assert self.work is not None
         engine = self.work.store._engine
-        actual = str(engine.writer.value("PRAGMA journal_mode"))
+        actual = str(engine.write_connection.value("PRAGMA journal_mode"))
         if actual != engine.journal:
             self.findings.append(f"SILENT: the store takes its journal for {engine.journal}, SQLite's is {actual}")
 

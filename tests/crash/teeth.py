@@ -154,7 +154,7 @@ TEETH: Final = (
         (
             Edit(
                 "sqlite/engine",
-                "            self.writer.commit()\n        except StoreFull:\n"
+                "            self.write_connection.commit()\n        except StoreFull:\n"
                 "            self.checkpointer.make_room()\n            raise\n"
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
                 "            pass\n        except StoreFull:\n"
@@ -162,13 +162,15 @@ TEETH: Final = (
                 '        except OutcomeUnknown as e:\n            self._fail(f"commit',
             ),
             Edit(
-                "sqlite/engine",
-                "                writer.rollback()\n",
-                '                writer.run("COMMIT") if writer.in_transaction() else None\n',
+                "commit/dirty_flag",
+                "        engine.write_connection.rollback()  # of a block that was cut short\n",
+                "        connection = engine.write_connection\n"
+                '        connection.run("COMMIT") if connection.in_transaction() else None\n',
             ),
             Edit(
                 "sqlite/engine",
-                "        if self.writer.in_transaction() and self.usable:\n            self.writer.rollback()\n",
+                "        if self.write_connection.in_transaction() and self.usable:\n"
+                "            self.write_connection.rollback()\n",
                 "        pass\n",
             ),
             Edit(
@@ -184,8 +186,8 @@ TEETH: Final = (
         (
             Edit(
                 "store/staged",
-                "        writer = self._engine.writer\n        last, head = self._writer.begin()\n",
-                "        writer = self._engine.writer\n"
+                "        writer = self._engine.write_connection\n        last, head = self._writer.begin()\n",
+                "        writer = self._engine.write_connection\n"
                 '        writer.run(f"PRAGMA synchronous={int(kind is not Kind.PUT) * 2}")\n'
                 "        last, head = self._writer.begin()\n",
             ),
@@ -222,7 +224,7 @@ TEETH: Final = (
         "1 groups:wal",
         (
             Edit(
-                "commit/log_tail",
+                "commit/pending",
                 "            self._add(sql, row + self._no_head)",
                 "            self._add(sql, row + (self._no_head[0], bytes(32), 0, '', bytes(32)))",
             ),
@@ -272,8 +274,8 @@ TEETH: Final = (
         (
             Edit(
                 "commit/dirty_flag",
-                "        if not marker.open:\n            self.renew()",
-                "        if marker.open:\n            self.renew()",
+                "        if not flag.dirty:\n            self.renew()",
+                "        if flag.dirty:\n            self.renew()",
             ),
         ),
     ),
@@ -305,7 +307,7 @@ TEETH: Final = (
         "8 8",
         (
             Edit(
-                "recovery/inspect",
+                "recovery/judge",
                 "    if scan.rot:\n        raise Mismatch(\n",
                 "    if False:\n        raise Mismatch(\n",
             ),
@@ -324,7 +326,7 @@ TEETH: Final = (
     Tooth(
         "a copy is taken for the store itself",
         "14 backup-1+vacuum-1+cp-1",
-        (Edit("recovery/inspect", "marker.inode not in (0, ", "marker.inode in (0, "),),
+        (Edit("recovery/judge", "flag.inode not in (0, ", "flag.inode in (0, "),),
     ),
     Tooth(
         "damage is accepted with what another store's -wal holds",
@@ -336,7 +338,7 @@ TEETH: Final = (
         "9 foreign-1+older_main-1+older_wal-1",
         (
             Edit(
-                "recovery/inspect",
+                "recovery/judge",
                 "        found.damage, found.reason = wrong.damage, str(wrong)\n",
                 '        if wrong.damage not in ("foreign", "stale"):\n'
                 "            found.damage, found.reason = wrong.damage, str(wrong)\n",
@@ -348,7 +350,7 @@ TEETH: Final = (
         "9 live_copy-1+live_copy-2+live_copy-4+live_copy-6",
         (
             Edit(
-                "recovery/inspect",
+                "recovery/judge",
                 "            if not stale.is_reached(",
                 "            if not engine and not stale.is_reached(",
             ),

@@ -381,7 +381,7 @@ class Work:
 
     def checkpoint(self) -> None:
         with self.step("nothing"):
-            self.store._engine.writer.checkpoint()
+            self.store._engine.write_connection.checkpoint()
 
     def hold(self) -> None:
         """Begin to read: what is read now, a checkpoint must leave in SQLite's WAL."""

@@ -312,7 +312,7 @@ class Server:
 
     def spill(self, collection: str, entries: int) -> None:
         """Begin a transaction that SQLite writes to its files before its COMMIT, and leave it open."""
-        self.store._engine.writer.run("PRAGMA cache_size=1")
+        self.store._engine.write_connection.run("PRAGMA cache_size=1")
         txn = self.blocks.enter_context(self.store.transaction())
         for key in range(entries):
             txn.put(collection, key, "x" * 3000)
@@ -327,7 +327,7 @@ class Server:
         self.blocks.close()
 
     def checkpoint(self) -> list[int]:
-        return list(self.store._engine.writer.checkpoint())
+        return list(self.store._engine.write_connection.checkpoint())
 
     def fork(self, close: bool) -> int:
         """Let the child of a fork end as Python ends, after it closed the store if so asked; return its status."""
@@ -439,7 +439,7 @@ def locks(path: str) -> None:
 
 def makes(path: str, journal: str) -> None:
     """Make a store that SQLite's cache is too small for, and wait before its COMMIT, with later pages in the file."""
-    commit = Engine.commit_other
+    commit = Engine.commit_unnumbered
 
     def later(self: Engine, what: str) -> None:
         say("makes")
@@ -447,7 +447,7 @@ def makes(path: str, journal: str) -> None:
         commit(self, what)
 
     settings.CACHE_KIB = 32  # type: ignore[misc]
-    Engine.commit_other = later  # type: ignore[method-assign]
+    Engine.commit_unnumbered = later  # type: ignore[method-assign]
     with sqlstate.open(path, journal=journal):  # type: ignore[arg-type]
         say("made")
 

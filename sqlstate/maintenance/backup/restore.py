@@ -36,8 +36,8 @@ from sqlstate.maintenance.closed_file import (
     unshared,
 )
 from sqlstate.sqlite import forks
-from sqlstate.sqlite.library import check_sqlite, check_vfs
-from sqlstate.sqlite.raw_file import alone
+from sqlstate.sqlite.raw_file import exclusive_lock
+from sqlstate.sqlite.settings import check_sqlite, check_vfs
 from sqlstate.tables import audit
 from sqlstate.tables import meta as metadata
 
@@ -118,7 +118,7 @@ def _look_at_source(
     try:
         connection = open_source(origin, vfs, stack)
         facts = facts_of(connection, accept_copy=accept_copy)
-        return connection, facts, metadata.read_marker(connection).open
+        return connection, facts, metadata.read_dirty_flag(connection).dirty
     except (Damaged, StoreMissing, StoreForked):
         raise
     except (StoreError, OSError) as e:
@@ -127,7 +127,7 @@ def _look_at_source(
 
 def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) -> bool:
     """Tell whether there is a file that may be replaced, and keep others from it until *stack* ends."""
-    forks.check(target)
+    forks.check_not_inherited(target)
     for sidecar in beside(target):
         raise InvalidOption(
             f"{sidecar} lies where a store would be restored to. It may hold commits of the store there: "
@@ -139,7 +139,7 @@ def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) ->
         raise InvalidOption(f"{target} is there already; choose another place, or restore with replace=True")
     if not stat.S_ISREG(os.lstat(target).st_mode):
         raise InvalidOption(f"{target} is not a regular file; choose another place")
-    free = stack.enter_context(alone(target, vfs, 0.0))
+    free = stack.enter_context(exclusive_lock(target, vfs, 0.0))
     if free is None:
         raise ReadOnly(f"{target} may not be written, so whether it is in use cannot be known; nothing was written")
     if not free:

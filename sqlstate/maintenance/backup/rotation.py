@@ -11,7 +11,7 @@ from sqlstate.errors import Busy, InvalidOption, StoreError, StoreForked
 from sqlstate.files import replace as files
 from sqlstate.files.identity import belongs_to
 from sqlstate.maintenance.closed_file import beside, reading
-from sqlstate.sqlite.raw_file import alone
+from sqlstate.sqlite.raw_file import exclusive_lock
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Rotation:
                 "another place; nothing was written"
             )
         try:
-            if stack.enter_context(alone(path, self._engine.vfs, 0.0)) is False:
+            if stack.enter_context(exclusive_lock(path, self._engine.vfs, 0.0)) is False:
                 raise Busy(f"somebody has {path} open; close it there. Nothing was written")
             with reading(path, self._engine.vfs) as connection:
                 ours = _is_of(connection, self._store_id)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def close_marker(written: Connection, lsn: int) -> None:
-    """Put the marker of a copy at rest: all that it has is in it."""
-    marker = metadata.read_marker(written)
-    if marker.open:
-        metadata.write_marker(written, marker._replace(open=False, lsn=lsn))
+    """Clear the dirty flag of a copy: the copy has no -wal."""
+    flag = metadata.read_dirty_flag(written)
+    if flag.dirty:
+        metadata.write_dirty_flag(written, flag._replace(dirty=False, lsn=lsn))
 
 
 def facts_of(connection: Connection, *, accept_copy: bool = False) -> tuple[Meta, int, Head]:
@@ -41,15 +41,15 @@ def facts_of(connection: Connection, *, accept_copy: bool = False) -> tuple[Meta
     schema.check(connection)
     meta = metadata.read(connection)
     lsn, head = wal.last(connection, meta)
-    marker = metadata.read_marker(connection)
-    if marker.open and not accept_copy:
+    flag = metadata.read_dirty_flag(connection)
+    if flag.dirty and not accept_copy:
         raise Damaged(
             f"{path}: the store was open when it was copied, and the -wal that belongs to it is not beside it. It ends "
             f"with commit {head.seq}; later ones may be missing. Put the -wal there, or take it as it is with "
             "accept_copy=True"
         )
-    if not marker.open and marker.nonce and marker.lsn != lsn:
-        raise Damaged(f"{path}: it was closed when its log ended at {marker.lsn}, and now the log ends at {lsn}")
+    if not flag.dirty and flag.nonce and flag.lsn != lsn:
+        raise Damaged(f"{path}: it was closed when its log ended at {flag.lsn}, and now the log ends at {lsn}")
     return meta, lsn, head
 
 

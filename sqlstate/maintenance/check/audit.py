@@ -10,8 +10,7 @@ import msgspec
 from sqlstate.format import constants as fmt
 from sqlstate.format.records import Kind
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
-from sqlstate.tables import audit, wal
-from sqlstate.tables import migrations as migrate
+from sqlstate.tables import audit, migrations, wal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +155,7 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
 
 
 def _check_migration(connection: Connection, entry: AuditEntry, said: _Migration) -> Iterator[str]:
-    applied = [(number, name, digest.hex(), at) for number, name, digest, at in migrate.applied(connection)]
+    applied = [(number, name, digest.hex(), at) for number, name, digest, at in migrations.applied(connection)]
     if (said.number, said.name, said.sha256, entry.at) not in applied:
         yield f"names a migration {said.number} that is not the one applied"
 

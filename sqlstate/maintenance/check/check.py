@@ -236,7 +236,7 @@ class _Examination:
     # ---- Of both levels ----
 
     def _schema(self) -> None:
-        found = schema.compare(self._connection)
+        found = schema.differences(self._connection)
         self._foreign = list(found.foreign)
         for each in found.sentences:
             self._findings.add("schema", each)
@@ -259,9 +259,9 @@ class _Examination:
             self._findings.add("meta", f"{what}applied at {applied[0][-1]}")
         if metadata.read(self._connection) != self._meta:
             self._findings.add("meta", "the table meta says something else than when the store was opened")
-        marker = metadata.read_marker(self._connection)
-        if self._head is not None and not marker.open and marker.nonce and marker.lsn != self._lsn:
-            what = f"I11: the marker is at rest at record {marker.lsn}, and the log ends with {self._lsn}"
+        flag = metadata.read_dirty_flag(self._connection)
+        if self._head is not None and not flag.dirty and flag.nonce and flag.lsn != self._lsn:
+            what = f"I11: the dirty flag was cleared at record {flag.lsn}, and the log ends with {self._lsn}"
             self._findings.add("meta", what)
 
     def _sqlite(self) -> None:
@@ -343,7 +343,7 @@ class _Examination:
                 self._findings.add("staged", what, lsn=txn)
                 continue
             try:
-                staged.check(self._connection, records)
+                staged.check_records(self._connection, records)
             except Damaged as e:
                 self._findings.add("staged", f"{e}", lsn=txn)
 

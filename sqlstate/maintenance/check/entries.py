@@ -51,7 +51,7 @@ def compare(connection: Connection, head: Head, findings: Findings, advance: Cal
     if slots is None and levels:
         check_names(levels, findings)
     no_documents: list[Row] = []
-    rows = _noting(read_on(state.scan_all(connection), partial(state.scan_verbatim, connection)), no_documents)
+    rows = _noting(read_on(state.scan_all(connection), partial(state.scan_raw, connection)), no_documents)
     if not levels:
         count = _without_tree(rows, head, findings, advance)
     else:
@@ -280,7 +280,7 @@ def names_in_log(connection: Connection, wanted: set[bytes]) -> dict[bytes, tupl
     found: dict[bytes, tuple[str, Any]] = {}
     if not wanted:
         return found
-    for row in read_on(wal.rows(connection), partial(wal.scan_verbatim, connection)):
+    for row in read_on(wal.rows(connection), partial(wal.scan_raw, connection)):
         collection, key, value, before = row[4:8]
         if collection is None:
             continue

@@ -20,7 +20,7 @@ from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, Findings, named, r
 from sqlstate.maintenance.check.findings import shown as shown_name
 from sqlstate.maintenance.check.replay import LogRoots
 from sqlstate.tables import staged, wal
-from sqlstate.tables.raw_rows import HEAD, RECORDS, STAGED, is_digest, is_number, is_text, shown
+from sqlstate.tables.raw_rows import HEAD, RECORDS, STAGED, is_digest, is_number, is_text, quoted
 from sqlstate.tables.wal import canonical, chain_or_none, has_bytes, head_zero
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class LogCheck:
 
     def run(self) -> Figures:
         """Read the whole log."""
-        rows = read_on(wal.rows(self._connection), partial(wal.scan_verbatim, self._connection))
+        rows = read_on(wal.rows(self._connection), partial(wal.scan_raw, self._connection))
         changes = {str(Kind.PUT), str(Kind.DELETE)}
         for row in rows:
             self._records += 1
@@ -181,7 +181,7 @@ class LogCheck:
             if self._staged.pop(txn, None) is None:
                 self._record(lsn, f"I7: record {lsn} rolls back transaction {txn}, which is not open")
         else:
-            self._record(lsn, f"I7: record {lsn} is of kind {shown(kind)}, which there is not")
+            self._record(lsn, f"I7: record {lsn} is of kind {quoted(kind)}, which there is not")
             if row[9] is not None:
                 self._commit(row)  # or all that follows would seem to be wrong
 
@@ -238,7 +238,7 @@ class LogCheck:
             self._commit_staged(row)
         self._parts.append(canonical(row) or b"")
         if row[8] not in (self._head.seq + 1, self._number + 1):
-            what = f"I4: record {lsn} is of commit {shown(row[8])}, and the next one is {self._head.seq + 1}"
+            what = f"I4: record {lsn} is of commit {quoted(row[8])}, and the next one is {self._head.seq + 1}"
             self._record(lsn, what)
         if row[9] is not None:
             self._close(row)
@@ -256,7 +256,7 @@ class LogCheck:
             self._record(lsn, f"I7: record {lsn} has not the session of its BEGIN")
         if opened is not None:
             self._unlike_written(txn, opened[4])
-        for each in wal.staged_verbatim(self._connection, txn, lsn):
+        for each in wal.staged_raw(self._connection, txn, lsn):
             if each[2] == "BEGIN":
                 self._parts.append(canonical(each) or b"")
             elif each[2] in ("PUT", "DELETE") and has_bytes(each):

@@ -71,7 +71,7 @@ def read_levels(connection: Connection, findings: Findings, advance: Callable[[i
 
 
 def _node_rows(connection: Connection) -> Iterator[Row]:
-    return read_on(merkle.rows(connection), partial(merkle.rows, connection, verbatim_=True))
+    return read_on(merkle.rows(connection), partial(merkle.rows, connection, raw=True))
 
 
 def _is_node(level: Any, collection: Any, key: Any, children: Any) -> bool:

@@ -9,8 +9,7 @@ from sqlstate.errors import InvalidInput
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, RootBuilder, count_of, leaf, node_digest, rank
 from sqlstate.format.names import Name, make_name, name_bytes
-from sqlstate.tables.raw_rows import are_children, is_level, is_stored
-from sqlstate.tables.verbatim import Torn
+from sqlstate.tables.raw_rows import InvalidText, are_children, is_level, is_stored
 
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
@@ -23,7 +22,7 @@ NO_LEAF: Final = bytes(fmt.DIGEST_BYTES)
 
 
 class Content(NamedTuple):
-    """A store's tables, as functions that read them: rows as verbatim.decoded() gives them."""
+    """A store's tables, as functions that read them: rows as raw_rows.decoded() gives them."""
 
     entries: Rows
     nodes: Rows
@@ -185,7 +184,7 @@ def leaves_of(rows: Iterable[Row]) -> Iterator[tuple[Name, bytes, bytes]]:
 
 def entry_name(collection: Any, key: Any) -> Name | None:
     """Return the name of a row, None if no entry can have it."""
-    if not isinstance(collection, str) or not collection or isinstance(key, Torn):
+    if not isinstance(collection, str) or not collection or isinstance(key, InvalidText):
         return None
     try:
         return make_name(collection, key)

@@ -35,12 +35,10 @@ from sqlstate.maintenance.repair import log as relinking
 from sqlstate.maintenance.repair import proven_tree
 from sqlstate.maintenance.repair.entries import Lost, Mending
 from sqlstate.maintenance.repair.proven_tree import Content
-from sqlstate.sqlite.library import check_sqlite
-from sqlstate.sqlite.raw_file import alone, digest, parts, set_journaling, unlocked_vfs
-from sqlstate.tables import audit, log_blocks, schema, state, wal
-from sqlstate.tables import merkle as tree
+from sqlstate.sqlite.raw_file import digest, exclusive_lock, parts, set_journaling, unlocked_vfs
+from sqlstate.sqlite.settings import check_sqlite
+from sqlstate.tables import audit, log_blocks, merkle, migrations, schema, state, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import migrations as migrate
 from sqlstate.tables.schema import Differences
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.closed_file import Progress
     from sqlstate.maintenance.repair.log import Changes
     from sqlstate.sqlite.connection import Connection, Row
-    from sqlstate.tables.meta import Marker, Meta
+    from sqlstate.tables.meta import DirtyFlag, Meta
 
 _NOTHING: Final = "Nothing was changed"
 _LOST_NOTED: Final = 100
@@ -179,7 +177,7 @@ def repair(
     target = closed_file.absolute(path)
     with closed_file.on_disk(target), ExitStack() as stack:
         connection = _hold(target, stack, dry_run=dry_run)
-        meta, marker = _facts(connection)
+        meta, flag = _facts(connection)
         if not dry_run:
             files.sweep(target, meta.store_id)
         theirs = None if source is None else _open_backup(source, target, meta, stack)
@@ -188,9 +186,9 @@ def repair(
         report = RepairReport(Path(target), before.outcome)
         if before.ok:
             return report
-        plan = _plan(connection, theirs, meta, marker, reindex=reindex)
+        plan = _plan(connection, theirs, meta, flag, reindex=reindex)
         blocks = any(finding.kind == "block" for finding in before.findings)
-        plan = plan._replace(blocks=blocks, layout=schema.compare(connection))
+        plan = plan._replace(blocks=blocks, layout=schema.differences(connection))
         report = _counted(report, plan, before)
         if dry_run or plan.empty:
             return report
@@ -232,7 +230,7 @@ def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
         raise StoreMissing(f"there is no file {target}; nothing was written")
     if not stat.S_ISREG(os.lstat(target).st_mode):
         raise NotAStore(f"{target} is not a regular file; choose another path")
-    free = stack.enter_context(alone(target, None, 0.0))
+    free = stack.enter_context(exclusive_lock(target, None, 0.0))
     if free is False:
         raise Busy(f"somebody has {target} open; close it there. {_NOTHING}")
     for sidecar in closed_file.beside(target):
@@ -245,20 +243,20 @@ def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
     return stack.enter_context(closed_file.reading(target, None))
 
 
-def _facts(connection: Connection) -> tuple[Meta, Marker]:
+def _facts(connection: Connection) -> tuple[Meta, DirtyFlag]:
     path = connection.path
-    if not migrate.check_header(connection):
+    if not migrations.check_header(connection):
         raise NotAStore(f"{path} is an empty database, and no store. {_NOTHING}")
-    if migrate.pending(connection, migrate.shipped()):
+    if migrations.pending(connection, migrations.shipped()):
         raise MigrationMismatch(f"{path} has an older format; open it for writing once, which brings it to this one")
     schema.check_tables(connection)
-    meta, marker = metadata.read(connection), metadata.read_marker(connection)
-    if marker.open:
+    meta, flag = metadata.read(connection), metadata.read_dirty_flag(connection)
+    if flag.dirty:
         raise Damaged(
             f"{path}: it was not closed, and the -wal that belongs to it is not beside it; the newest commits may be "
             f'missing. Put the -wal there, or open it with recover="accept" first. {_NOTHING}'
         )
-    return meta, marker
+    return meta, flag
 
 
 def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack: ExitStack) -> Content:
@@ -267,7 +265,7 @@ def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack:
         raise InvalidOption(f"{origin} belongs to the store itself; name a backup of it. {_NOTHING}")
     try:
         connection = closed_file.open_source(origin, None, stack)
-        if not migrate.check_header(connection):
+        if not migrations.check_header(connection):
             raise NotAStore("it is an empty database")
         theirs = metadata.read(connection, connection.value("PRAGMA user_version"))
     except StoreMissing:
@@ -307,13 +305,13 @@ def _content(connection: Connection, changes: Changes | None = None) -> Content:
     changes = changes or {}
 
     def records() -> Iterable[Row]:
-        return relinking.changed(lambda: wal.scan_verbatim(connection), changes)()
+        return relinking.changed(lambda: wal.scan_raw(connection), changes)()
 
     def newest() -> Iterator[Row]:
         yield from (row for row in changes.values() if row is not None)
-        yield from (row for row in wal.scan_verbatim(connection, newest_first=True) if row[0] not in changes)
+        yield from (row for row in wal.scan_raw(connection, newest_first=True) if row[0] not in changes)
 
-    return Content(lambda: state.scan_verbatim(connection), lambda: tree.scan_verbatim(connection), records, newest)
+    return Content(lambda: state.scan_raw(connection), lambda: merkle.scan_raw(connection), records, newest)
 
 
 def _is_walkable(connection: Connection) -> bool:
@@ -332,7 +330,7 @@ def _is_walkable(connection: Connection) -> bool:
     return any(map(_INDEX.fullmatch, problems))
 
 
-def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Marker, *, reindex: bool) -> _Plan:
+def _plan(connection: Connection, theirs: Content | None, meta: Meta, flag: DirtyFlag, *, reindex: bool) -> _Plan:
     path = connection.path
 
     def current(collection: str, key: Any) -> Stored | None:
@@ -341,10 +339,10 @@ def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Ma
         except StoreError:
             return None
 
-    end = marker.lsn if marker.nonce else 0
+    end = flag.lsn if flag.nonce else 0
     theirs_log = None if theirs is None else theirs.records
     entries = relinking.Entries(current, lambda: proven_tree.heads_of(_content(connection)))
-    log = relinking.mend(lambda: wal.scan_verbatim(connection), theirs_log, meta.store_id, end, entries)
+    log = relinking.mend(lambda: wal.scan_raw(connection), theirs_log, meta.store_id, end, entries)
     if end > log.end:
         raise Damaged(
             f"{path}: its log ended at {end} when it was closed, and ends at {log.end} now: commits are missing, and "
@@ -411,11 +409,11 @@ def _apply(copy: Connection, plan: _Plan) -> None:
         except StoreError as e:
             raise Damaged(f"{copy.path}: its indices cannot be made anew ({e}). {_NOTHING}; restore a backup") from e
     copy.begin()
-    wal.write_verbatim(copy, plan.changes.items())
+    wal.write_raw(copy, plan.changes.items())
     for collection, key in done.removes:
-        state.delete_verbatim(copy, collection, key)
+        state.delete_raw(copy, collection, key)
     state.write(copy, done.puts)
-    tree.replace_nodes(copy, done.node_deletes, done.node_inserts)
+    merkle.replace_nodes(copy, done.node_deletes, done.node_inserts)
     if plan.blocks:
         log_blocks.trim(copy, 0)
     schema.make(copy, plan.layout)
