@@ -6,7 +6,9 @@ invariants I1 to I14 of the file-format page, read through another SQLite librar
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -41,6 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The workers of pytest-xdist are given the controller's choice.
     """
+    # Tests start a thousand programs. Where the shell forbids bytecode, each of them would compile the package again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # A shell ignores Ctrl-C in what it starts in the background, and so would the programs that tests interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
