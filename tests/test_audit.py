@@ -87,9 +87,10 @@ def crash(path: Path, value: object = 1, *, stage: bool = False) -> None:
         other.kill()
 
 
-@pytest.fixture
-def eventful(path: Path) -> Path:
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A closed store with three migrations, a recovery that rolled back, a resumption and a check in its trail."""
+    path = tmp_path_factory.mktemp("events") / "test.db"
     crash(path, stage=True)
     with sqlstate.open(path) as store:
         store["c"]["k"] = "between"
@@ -98,6 +99,13 @@ def eventful(path: Path) -> Path:
         store.resume(store.pending()[0].txn).rollback()
         store["c"]["k"] = "after"
         store._record("check", {"findings": []})
+    return path.read_bytes()
+
+
+@pytest.fixture
+def eventful(path: Path, events: bytes) -> Path:
+    """A file of this test with those events."""
+    path.write_bytes(events)
     return path
 
 

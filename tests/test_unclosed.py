@@ -15,7 +15,7 @@ import pytest
 
 import sqlstate
 from tests.reference import plain
-from tests.support.child import ROOT
+from tests.support.fork_server import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

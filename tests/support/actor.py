@@ -1,4 +1,4 @@
-"""The other process of a test: `python -m tests.support.actor ROLE ARGUMENTS`.
+"""The other process of a test, in one of ROLES. tests/support/fork_server.py starts it.
 
 Each role says a line when it has come to a point, and waits for a line where the test decides when to go on.
 """
@@ -624,7 +624,8 @@ ROLES = {
     )
 }
 
-if __name__ == "__main__":
-    if hasattr(signal, "alarm"):
-        signal.alarm(ALARM_SECONDS)
-    ROLES[sys.argv[1]](*sys.argv[2:])
+
+def main(role: str, *arguments: str) -> None:
+    """Be the process in a role."""
+    signal.alarm(ALARM_SECONDS)
+    ROLES[role](*arguments)
