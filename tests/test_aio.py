@@ -15,7 +15,6 @@ from collections import Counter
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -27,6 +26,7 @@ from sqlstate import Conflict, aio
 from sqlstate.aio import event_loop as loops
 from sqlstate.aio import scan, store, threads
 from sqlstate.store import opening as store_opening
+from tests import ROOT
 from tests.reference import plain
 from tests.support.failing import FailingVFS
 from tests.support.tasks import BACKENDS, SOON, Gate, asyncio_only, content, lent, until
@@ -34,12 +34,11 @@ from tests.test_docs import first_cells, members, read, section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.conftest import OpenAsyncStore
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Path(__file__).parents[1]
 
 
 # ---- Opening and closing ----

@@ -9,7 +9,6 @@ import random
 import threading
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,10 +23,9 @@ from tests.support.tasks import SOON, Gate, Task, asyncio_only, content, lent, n
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Path(__file__).parents[1]
 
 
 def put_behind(gate: Gate) -> Callable[[sqlstate.Transaction], None]:

@@ -8,8 +8,7 @@ import gc
 import threading
 from collections import Counter
 from contextlib import aclosing
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
@@ -22,9 +21,10 @@ from sqlstate.sqlite.connection import Connection
 from tests.reference import plain
 from tests.support.tasks import SOON, Task, lent, until
 
-pytestmark = pytest.mark.anyio
+if TYPE_CHECKING:
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.anyio
 
 
 # ---- Scans ----

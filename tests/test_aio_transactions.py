@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[1]
-
 
 async def test_a_transaction_sees_its_own_writes_and_nobody_else_does(aiostore: aio.AsyncStore) -> None:
     await aiostore["c"].update({"a": 1, "b": 2, 5: 0})

@@ -22,6 +22,7 @@ import sqlstate
 from sqlstate import errors
 from sqlstate.cli.commands import recovery_and_backup as safety
 from sqlstate.cli.exits import MEANINGS, Exit, exit_code
+from tests import ROOT
 from tests.reference import plain
 from tests.test_cli import PROGRAM, bad, good, made, on_terminal, run
 
@@ -42,7 +43,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def crashed(file: Path, journal: str = "wal") -> str:
     """A store whose only process was killed: three commits, and a draft with one put."""
-    subprocess.run([sys.executable, "-c", CRASH, file, journal], check=False, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", CRASH, file, journal], check=False, cwd=ROOT)
     return str(file)
 
 

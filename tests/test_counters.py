@@ -12,19 +12,20 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sqlstate.sqlite import checkpoints
 from sqlstate.sqlite.counters import Counters, Counting
+from tests import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import sqlstate
     from tests.conftest import OpenStore
 
-ROOT = Path(__file__).parents[1]
 NONE = Counters(0, 0, 0, {}, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0)
 
 

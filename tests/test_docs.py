@@ -9,7 +9,6 @@ import builtins
 import inspect
 import re
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_overloads
 
 import pytest
@@ -20,12 +19,13 @@ from sqlstate.cli.exits import exit_code
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
+from tests import ROOT
 from tests.support.pages import blocks, commands, example_problems, link_problems, prose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [page for page in PAGES if page.name != "file-format.md"]  # its program is run by test_format.py

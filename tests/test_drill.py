@@ -30,6 +30,7 @@ from sqlstate.cli.drill.report import DrillReport, Plan
 from sqlstate.cli.drill.run import FILE_NAME, IMAGES, Drill
 from sqlstate.cli.drill.writer import COLLECTIONS, Put, command_of
 from sqlstate.cli.exits import Exit
+from tests import ROOT
 from tests.reference import plain
 from tests.test_cli import DEADLINE, PROGRAM, bad, good, on_terminal, run
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ISO = Path(pycountry.DATABASE_DIR)
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture

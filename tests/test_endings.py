@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
+from tests import ROOT
 from tests.reference import plain
 from tests.support.lines import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[1]
 SUBMITTED = 2000
 ROUNDS = 150
 READERS = 4

@@ -27,12 +27,12 @@ from sqlstate.files import identity, locks
 from sqlstate.files import replace as files
 from sqlstate.files.replace import orphans, remove_orphan, replacing, temporary
 from sqlstate.files.sessions import SessionFile, dead_sessions, remove_session, session_alive
+from tests import ROOT
 from tests.support.images import folder_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).parents[1]
 OURS = bytes(range(16))
 OTHER = bytes(16)
 SESSION = b"\xab" * 16

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import sqlstate
+from tests import ROOT
 from tests.support.mounts import NOBODY, as_user, read_only
 from tests.test_cli import bad, good
 
@@ -101,7 +102,7 @@ def test_opening_for_writing_where_nothing_can_be_written_says_how_to_read(media
 
 
 def test_a_store_that_was_not_closed_is_refused_plainly_on_read_only_media(media: Path) -> None:
-    subprocess.run([sys.executable, "-c", CRASH, media / "app.db"], check=False, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", CRASH, media / "app.db"], check=False, cwd=ROOT)
     (media / "app.db-shm").unlink()
     with (
         read_only(media) as folder,
@@ -111,7 +112,7 @@ def test_a_store_that_was_not_closed_is_refused_plainly_on_read_only_media(media
 
 
 def test_a_lost_wal_is_noticed_on_read_only_media(media: Path) -> None:
-    subprocess.run([sys.executable, "-c", CRASH, media / "app.db"], check=False, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", CRASH, media / "app.db"], check=False, cwd=ROOT)
     (media / "app.db-shm").unlink()
     (media / "app.db-wal").rename(media / "kept")
     with read_only(media) as folder, pytest.raises(sqlstate.JournalDamaged, match="there is no -wal") as caught:
@@ -206,7 +207,7 @@ def test_a_journal_that_cannot_be_made_is_no_question_of_reading() -> None:
 
 
 def test_a_store_that_was_not_closed_is_never_written_on_read_only_media(media: Path) -> None:
-    subprocess.run([sys.executable, "-c", CRASH, media / "app.db"], check=False, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", CRASH, media / "app.db"], check=False, cwd=ROOT)
     with read_only(media) as folder:
         with pytest.raises(sqlstate.ReadOnly, match="cannot be written"):
             sqlstate.open(folder / "app.db")

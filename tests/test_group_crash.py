@@ -10,15 +10,17 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import pytest
 
 import sqlstate
+from tests import ROOT
 from tests.reference import plain
 
-ROOT: Final = Path(__file__).parents[1]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 THREADS: Final = 16
 SECONDS_MAX: Final = 60
 

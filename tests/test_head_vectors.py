@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from sqlstate import headlog, proof
 from sqlstate.errors import InvalidOption, ProofInvalid
 from sqlstate.format.values import Codec
+from tests import ROOT
 from tests.reference import plain, proving
 from tests.reference.notation import json_faults, u8, u32, u64
 from tests.reference.proving import Question
@@ -24,7 +24,7 @@ from tests.vectors import make_documents, make_heads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HERE = Path(__file__).parent / "vectors"
+HERE = ROOT / "tests/vectors"
 HEADS: dict[str, Any] = json.loads((HERE / "heads.json").read_text("ascii"))
 DOCUMENTS: dict[str, Any] = json.loads((HERE / "documents.json").read_text("ascii"))
 needs_node = pytest.mark.skipif(javascript.node() is None, reason="there is no node on this machine")

@@ -21,8 +21,7 @@ import pytest
 
 import sqlstate
 from sqlstate import errors
-
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 # Top to bottom: a folder imports only from below its own line.
 FLOORS = (

@@ -10,14 +10,13 @@ import json
 import random
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sqlstate import headlog, proof
 from sqlstate.errors import InvalidOption, ProofInvalid
-from tests import mutated_proofs, verdicts
+from tests import ROOT, mutated_proofs, verdicts
 from tests.reference import log, plain, proving
 from tests.reference.notation import u8, u32, u64
 from tests.reference.proving import OPAQUE, Question
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(javascript.node() is None, reason="there is no node on this machine")
 
-ROOT = Path(__file__).parents[1]
 PAGE = VERIFIER.with_name("index.html")
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests" / "vectors" / "proofs.json").read_text("ascii"))
 LOG: dict[str, Any] = json.loads((ROOT / "tests" / "vectors" / "log.json").read_text("ascii"))

@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import sqlstate
 from sqlstate import aio
+from tests import ROOT
 from tests.support.lines import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.conftest import OpenStore
 
-ROOT = Path(__file__).parents[1]
 
 FREEZES = """
 import faulthandler, gc, sys

@@ -18,6 +18,7 @@ import pytest
 
 import sqlstate
 from sqlstate.files import replace as files
+from tests import ROOT
 from tests.support.mounts import NOBODY, as_user
 from tests.test_cli import good
 
@@ -87,7 +88,7 @@ def test_what_root_makes_beside_a_store_is_its_owners(db: Path, folder: Path) ->
 
 
 def test_the_owner_sees_that_a_session_of_root_is_dead(db: Path, folder: Path) -> None:
-    subprocess.run([sys.executable, "-c", STAGE, db], check=False, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", STAGE, db], check=False, cwd=ROOT)
 
     def recover() -> None:
         with sqlstate.open(db) as store:
@@ -116,7 +117,7 @@ def test_the_owner_removes_what_root_left_half_written(db: Path, folder: Path) -
 
 
 def test_the_evidence_is_the_owners(db: Path, folder: Path) -> None:
-    subprocess.run([sys.executable, "-c", STAGE, db], check=False, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", STAGE, db], check=False, cwd=ROOT)
     wal = folder / "app.db-wal"
     content = bytearray(wal.read_bytes())
     content[200] ^= 1

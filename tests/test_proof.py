@@ -10,7 +10,6 @@ import sys
 from dataclasses import replace
 from functools import cache
 from itertools import chain, pairwise, product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +17,7 @@ import pytest
 from sqlstate import proof as verifier
 from sqlstate.errors import InvalidInput, InvalidOption, ProofInvalid
 from sqlstate.proof import Document, Proof
+from tests import ROOT
 from tests.reference import plain, proving
 from tests.reference.notation import sha256, u8, u32, u64
 from tests.reference.proving import ASKED, BESIDE, CODES, LISTED, OPAQUE, OPENED, Question
@@ -37,10 +37,10 @@ from tests.support.asking import REFUSED, ask, asked, expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from tests.reference.proving import Forms, Tree
 
-ROOT = Path(__file__).parents[1]
 SMALL = [name for name, shape in SHAPES.items() if len(shape) <= 4]
 EVERY_FORM = OPAQUE, ASKED, BESIDE, LISTED
 

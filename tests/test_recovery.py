@@ -14,7 +14,6 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +22,7 @@ import sqlstate
 from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.inspect import inspect
 from sqlstate.recovery.report import WAYS
+from tests import ROOT
 from tests.reference import plain
 from tests.support.child import Child
 from tests.support.failing import FailingVFS
@@ -31,6 +31,7 @@ from tests.support.remote import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sqlstate.recovery.report import Inspection
     from sqlstate.sqlite.engine import Engine
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 JOURNALS = ("wal", "delete")
 WAL_HEADER, FRAME_HEADER, PAGE = 32, 24, 4096
-ROOT = Path(__file__).parents[1]
 
 
 def names(folder: Path) -> list[str]:

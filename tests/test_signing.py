@@ -25,13 +25,13 @@ from sqlstate import headlog
 from sqlstate.cli import main
 from sqlstate.errors import InvalidOption, ProofInvalid
 from sqlstate.headlog import Signer, verify_head
+from tests import ROOT
 from tests.reference import plain
 
 if TYPE_CHECKING:
     from sqlstate.headlog import SignedHead
 
 SIGNER = Signer.generate("example.com/orders")
-HERE = Path(__file__).parent
 COMMITS = 600
 
 
@@ -253,7 +253,7 @@ from sqlstate.cli import main
 main(sys.argv[1:])
 """
     command = [sys.executable, "-c", program, "keygen", "a.example", "--out", str(tmp_path / "key")]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'sqlstate-store[sign]'" in done.stderr
     assert os.listdir(tmp_path) == []
@@ -382,7 +382,7 @@ def test_a_wrong_call_gets_one_sentence(kept: str, arguments: list[str]) -> None
 @pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs node and npm")
 def test_another_library_reads_head_and_paths(path: Path, tmp_path: Path) -> None:
     for name in ("package.json", "verify.js"):
-        shutil.copy(HERE / "node" / name, tmp_path)
+        shutil.copy(ROOT / "tests/node" / name, tmp_path)
     command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]
     try:
         subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=120)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
+from tests import ROOT
 from tests.reference import plain
-from tests.support.fork_server import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

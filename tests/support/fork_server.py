@@ -17,16 +17,15 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import sqlstate
+from tests import ROOT
 from tests.support import actor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ROOT = Path(__file__).parents[2]
 MESSAGE_BYTES = 1 << 17
 STREAMS = 3
 """Standard input, output and error: descriptors in the message that asks for a child, before the one for its status."""
