@@ -262,6 +262,7 @@ def test_scanning_while_writing_sees_each_entry_as_it_is_when_its_turn_comes(sto
 # ---- Large ones ----
 
 
+@pytest.mark.slow
 def test_more_than_the_buffers_hold(store: Store) -> None:
     model = {}
     with store.batch() as batch:

@@ -635,7 +635,7 @@ def test_sixteen_threads_lose_nothing(open_store: OpenStore, mode: str, size: in
         lambda: store.submit(add).result(PATIENCE),
         lambda: batch_add(store),
     ]
-    rounds, seqs, interval = 12, [], sys.getswitchinterval()
+    rounds, seqs, interval = 6, [], sys.getswitchinterval()
 
     def write(number: int) -> None:
         mine = []

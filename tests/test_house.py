@@ -125,6 +125,12 @@ class Import(NamedTuple):
 
 def imports(module: str, source: str, package: Sources) -> list[Import]:
     """Every import of a module: at its top, in functions, and under TYPE_CHECKING."""
+    return imports_among(module, source, frozenset(package))
+
+
+@lru_cache(maxsize=4096)
+def imports_among(module: str, source: str, package: frozenset[str]) -> list[Import]:
+    """The same, given the names of all modules."""
     found = []
     for node in ast.walk(parse(source)):
         if isinstance(node, ast.Import):
@@ -154,7 +160,7 @@ def _absolute(module: str, node: ast.ImportFrom) -> str:
     return ".".join([*parts, *([node.module] if node.module else [])])
 
 
-def _module(dotted: str, package: Sources) -> str:
+def _module(dotted: str, package: frozenset[str]) -> str:
     top, _, rest = dotted.partition(".")
     if top != "sqlstate":
         return f"/{top}"
@@ -277,10 +283,9 @@ def strings(source: str) -> list[tuple[int, str]]:
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def functions(source: str) -> Iterator[Function]:
-    for node in ast.walk(parse(source)):
-        if isinstance(node, Function):
-            yield node
+@lru_cache(maxsize=1024)
+def functions(source: str) -> list[Function]:
+    return [node for node in ast.walk(parse(source)) if isinstance(node, Function)]
 
 
 def functions_fit_a_screen(package: Sources) -> Iterator[Finding]:

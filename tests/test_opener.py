@@ -61,7 +61,7 @@ def life(path: Path, journal: Journal, done: list[int]) -> None:
         store.close()
 
 
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "ever"])
+@pytest.mark.parametrize("lasting", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "ever"])
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_each_stat_that_fails_is_an_error_of_ours_and_loses_nothing(

@@ -78,8 +78,16 @@ def judge(of: Tree, question: Question, tried: Iterable[bytes]) -> None:
 # ---- Every pruned tree, every question ----
 
 
-@pytest.mark.parametrize("kind", CODES)
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=pytest.mark.slow)
+        if kind in ("many", "range") and name in ("one run", "nodes with one child")
+        else (name, kind)
+        for name in SMALL
+        for kind in CODES
+    ],
+)
 def test_of_all_pruned_trees_in_all_forms_only_the_honest_one_is_accepted(name: str, kind: str) -> None:
     of = universe(name)
     limits = (1, 2, 9) if len(of.entries) == 4 else None

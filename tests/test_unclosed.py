@@ -7,15 +7,13 @@ takes. SQLite's connections close themselves then, and must leave the -wal that 
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import sqlstate
-from tests import ROOT
 from tests.reference import plain
+from tests.support.child import Child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,9 +48,9 @@ ENDS = {
 
 def leave(path: Path, end: str, **options: Any) -> None:
     """Let a process put ENTRIES into the store, and end without closing it."""
-    command = [sys.executable, "-W", "error", "-c", f"{OPEN}\n{PUT}\n{end}", str(path), repr(options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == end.startswith("raise"), done.stderr
+    with Child("program", f"{OPEN}\n{PUT}\n{end}", path, repr(options)) as child:
+        code, _, error = child.end()
+    assert code == end.startswith("raise"), error
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "group"}, {"journal": "delete"}], ids=["full", "group", "delete"])

@@ -597,6 +597,12 @@ def in_child(work: Any) -> None:
     os.waitpid(pid, 0)
 
 
+def program(source: str, *arguments: str) -> None:
+    """Run a program, as `python -c SOURCE ARGUMENTS` does: what it leaves in its module goes when the process ends."""
+    sys.argv = ["-c", *arguments]
+    exec(source, vars(sys.modules["__main__"]))  # noqa: S102, a test wrote it
+
+
 ROLES = {
     role.__name__: role
     for role in (
@@ -621,6 +627,7 @@ ROLES = {
         fork_beside_transaction,
         fork_ends,
         fork_outlives,
+        program,
     )
 }
 

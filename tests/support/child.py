@@ -42,9 +42,13 @@ class Child:
 
     def ends(self) -> None:
         """Wait for its end, which must be a good one."""
+        assert self.end() == (0, "", "")
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end; return its exit code, and what it wrote since the last line that it said."""
         self._process.stdin.close()
         out, err = self._rest()
-        assert (self._process.wait(), out, err) == (0, "", "")
+        return self._process.wait(), out, err
 
     def kill(self) -> list[Any]:
         """Kill it with SIGKILL, and return all that it still said."""
