@@ -19,6 +19,7 @@ import pytest
 import sqlstate
 from sqlstate import aio
 from tests.reference import plain
+from tests.support.lines import be_patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -102,6 +103,7 @@ def open_store(path: Path, request: pytest.FixtureRequest) -> Iterator[OpenStore
 
     yield open_
     for store in stores:
+        be_patient(store)
         store.close()
     for file in {store.path for store in stores}:
         assert judge(file, request.node) == (), f"{file.name} is not sound"
@@ -125,6 +127,7 @@ async def opens(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Ope
 
     yield open_
     for each in stores:
+        be_patient(each._store)
         await each.close()
     for file in {each.path for each in stores}:
         assert judge(file, request.node) == ()

@@ -29,6 +29,7 @@ from sqlstate.store import opening as store_opening
 from tests import ROOT
 from tests.reference import plain
 from tests.support.failing import FailingVFS
+from tests.support.lines import be_patient
 from tests.support.tasks import BACKENDS, SOON, Gate, asyncio_only, content, lent, until
 from tests.test_docs import first_cells, members, read, section
 
@@ -517,6 +518,7 @@ async def test_busy_comes_through(path: Path, opens: OpenAsyncStore) -> None:
         other.collections()
         with pytest.raises(sqlstate.Busy):
             await opened.put("c", "k", 3)
+        be_patient(opened._store)
     assert await opened.get("c", "k") == 2
 
 

@@ -317,13 +317,15 @@ async def test_watch_yields_the_commits_of_this_and_other_handles(path: Path, ai
     await aiostore.put("c", "k", 0)
     seen: list[int] = []
 
+    heads = aiostore.watch()
+
     async def follow() -> None:
-        async for head in aiostore.watch():
+        async for head in heads:
             seen.append(head.seq)  # noqa: PERF401, each as it comes
 
     async with anyio.create_task_group() as group:
         task = Task(group, follow)
-        await anyio.sleep(0.1)
+        await until(lambda: heads._after == 1)
         await aiostore.put("c", "k", 1)
         await until(lambda: seen == [2])
         with sqlstate.open(path) as other:

@@ -22,7 +22,7 @@ from sqlstate.commit import own_thread, requests
 from sqlstate.store.blocks import on_face
 from tests.reference import plain
 from tests.support.calls import Asked
-from tests.support.lines import PATIENCE, Threads, held, line_of_requests, line_of_turns, logged, sizes
+from tests.support.lines import PATIENCE, Threads, be_patient, held, line_of_requests, line_of_turns, logged, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -473,6 +473,7 @@ def test_closing_while_a_function_runs_for_long_is_busy_and_the_store_stays_open
             with pytest.raises(Busy, match="still open"):
                 store.close()
         assert not future.done()
+        be_patient(store)
     assert store.run(add) == 1
     assert store.submit(add).result(PATIENCE) == 2
     store.close()
@@ -492,6 +493,7 @@ def test_closing_while_another_thread_has_a_block_is_busy_and_the_store_stays_op
                 store.close()
 
         threads.start(refused)
+    be_patient(store)
     assert store.submit(add).result(PATIENCE) == 1
     assert store.run(add) == 2
 

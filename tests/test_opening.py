@@ -35,7 +35,7 @@ from tests.reference import plain
 from tests.support import calls
 from tests.support.child import Child
 from tests.support.images import folder_image, image
-from tests.support.lines import line_of_turns
+from tests.support.lines import be_patient, line_of_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -1087,6 +1087,7 @@ def test_closing_while_another_thread_has_a_transaction_waits_and_then_says_busy
             with pytest.raises(sqlstate.Busy):
                 pool.submit(store.close).result()
             txn.put("c", "l", 2)
+        be_patient(store)
         assert store.head().seq == 1
         pool.submit(store.close).result()
     with pytest.raises(sqlstate.StoreClosed):

@@ -22,6 +22,7 @@ from sqlstate.format import constants as fmt
 from sqlstate.sqlite import checkpoints
 from tests.reference import plain
 from tests.support.child import Child
+from tests.support.lines import be_patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -559,5 +560,6 @@ def test_a_thread_that_waits_too_long_for_another_is_told_so(open_store: OpenSto
             with pytest.raises(sqlstate.Busy, match=r"another thread.*nothing was changed.*[Tt]ry again"):
                 pool.submit(store["c"].__setitem__, "other", 1).result()
             assert pool.submit(lambda: dict(store["c"])).result() == {}, "another thread saw what was not committed"
+        be_patient(store)
         pool.submit(store["c"].__setitem__, "other", 1).result()
     assert dict(store["c"]) == {"k": 1, "other": 1}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Ends a process that waits for a line that never comes.
-ALARM_SECONDS = 60
+ALARM_SECONDS = 300
 
 
 def say(what: object) -> None:
