@@ -16,9 +16,9 @@ import pytest
 
 import sqlstate
 from tests import ROOT
+from tests.cli.test_program import bad, good
 from tests.reference import plain
 from tests.support.mounts import fill, small, small_blocks
-from tests.test_cli import bad, good
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

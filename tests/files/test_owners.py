@@ -19,8 +19,8 @@ import pytest
 import sqlstate
 from sqlstate.files import replace as files
 from tests import ROOT
+from tests.cli.test_program import good
 from tests.support.mounts import NOBODY, as_user
-from tests.test_cli import good
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,8 +22,8 @@ from sqlstate import errors
 from sqlstate.cli.words import in_shell_words
 from sqlstate.files import paths
 from tests import ROOT
+from tests.cli.test_program import bad, good
 from tests.support.mounts import NOBODY, as_user
-from tests.test_cli import bad, good
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

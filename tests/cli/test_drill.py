@@ -31,8 +31,8 @@ from sqlstate.cli.drill.run import FILE_NAME, IMAGES, Drill
 from sqlstate.cli.drill.writer import COLLECTIONS, Put, command_of
 from sqlstate.cli.exits import Exit
 from tests import ROOT
+from tests.cli.test_program import DEADLINE, PROGRAM, bad, good, on_terminal, run
 from tests.reference import plain
-from tests.test_cli import DEADLINE, PROGRAM, bad, good, on_terminal, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

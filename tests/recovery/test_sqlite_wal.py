@@ -21,8 +21,8 @@ from sqlstate.files.file_bytes import FileBytes
 from sqlstate.recovery.sqlite_wal import scan_wal
 from sqlstate.sqlite import wal_frames
 from tests.crash.campaign import check
-from tests.test_recovery import killed
-from tests.test_sqlite_journal import flat, make, transactions
+from tests.recovery.test_recover import killed
+from tests.recovery.test_sqlite_journal import flat, make, transactions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,8 +23,8 @@ from sqlstate import errors
 from sqlstate.cli.commands import recovery_and_backup as safety
 from sqlstate.cli.exits import MEANINGS, Exit, exit_code
 from tests import ROOT
+from tests.cli.test_program import PROGRAM, bad, good, made, on_terminal, run
 from tests.reference import plain
-from tests.test_cli import PROGRAM, bad, good, made, on_terminal, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

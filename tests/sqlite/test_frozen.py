@@ -17,8 +17,8 @@ import pytest
 
 import sqlstate
 from tests import ROOT
+from tests.cli.test_program import bad, good
 from tests.support.mounts import NOBODY, as_user, read_only
-from tests.test_cli import bad, good
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,10 +27,10 @@ from sqlstate.errors import Busy, Damaged, InvalidOption, NotAStore, RestoreReje
 from sqlstate.maintenance.repair import log as relinking
 from sqlstate.maintenance.repair.repair import RepairReport, repair
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
+from tests.files.test_replace import names, needs_fork, without_privileges
+from tests.maintenance.test_backup import cleared, each_kill
 from tests.reference import plain
 from tests.support.images import folder_image, image
-from tests.test_backup import cleared, each_kill
-from tests.test_files import names, needs_fork, without_privileges
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -48,11 +48,11 @@ from sqlstate.maintenance.backup.restore import restore
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from sqlstate.sqlite.raw_file import set_journaling
 from sqlstate.tables import migrations as migrate
+from tests.files.test_replace import failing, is_folder, names, needs_fork, without_privileges
 from tests.reference import plain
 from tests.support.child import Child
 from tests.support.failing import FailingVFS
 from tests.support.images import folder_image, image
-from tests.test_files import failing, is_folder, names, needs_fork, without_privileges
 from tests.test_format import entries_of, load
 
 if TYPE_CHECKING:

@@ -760,7 +760,7 @@ def test_a_type_that_msgspec_fails_at_is_refused_at_once(type_: Any) -> None:
 
 
 def test_any_value_of_any_type_comes_back_the_same_or_is_refused(store: sqlstate.Store) -> None:
-    """By hand with more: `TYPED_EXAMPLES=100000 python -m pytest tests/test_typed.py -k any_value`."""
+    """By hand with more: `TYPED_EXAMPLES=100000 python -m pytest tests/format/test_typed.py -k any_value`."""
     with store.transaction() as txn:
 
         @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

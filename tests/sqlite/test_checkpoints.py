@@ -17,9 +17,9 @@ import pytest
 import sqlstate
 from sqlstate.commit import dirty_flag
 from sqlstate.sqlite import checkpoints, settings
+from tests.sqlite.test_lock_holders import needs_locks
 from tests.support.failing import FailingVFS
 from tests.support.remote import Remote
-from tests.test_lock_holders import needs_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
