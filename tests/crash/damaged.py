@@ -291,7 +291,7 @@ def tried(plan: Plan) -> Result:
     return result
 
 
-@campaign(10, "damaged database files", bar="our errors only, < 1 s, no crash", ci=1_500, long=1_000_000)
+@campaign(10, "damaged database files", bar="our errors only, < 1 s, no crash", ci=750, long=1_000_000)
 def damaged(plan: Plan) -> Result:
     """Damage stores, and use them."""
     result = tried(plan)

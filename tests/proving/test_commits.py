@@ -299,7 +299,7 @@ def test_several_handles_fill_in_while_others_commit(long_path: Path, open_store
 
     def fill(store: sqlstate.Store) -> None:
         try:
-            start.wait(10)
+            start.wait(60)
             filled.extend(history.extend(store._writer) for _ in range(40))
         except BaseException as e:  # noqa: BLE001, what a thread raises is otherwise lost
             failures.append(e)
@@ -308,7 +308,7 @@ def test_several_handles_fill_in_while_others_commit(long_path: Path, open_store
     for thread in threads:
         thread.start()
     writer = open_store()
-    start.wait(10)
+    start.wait(60)
     for number in range(400):
         writer["c"]["k"] = number
     for thread in threads:
