@@ -19,7 +19,7 @@ from sqlstate.commit import committer, open_group
 from sqlstate.commit.commit import BUFFER_ENTRIES
 from tests.reference import plain
 from tests.support.child import Child
-from tests.support.lines import PATIENCE, Threads, held, line_of_requests, line_of_turns, logged, sizes
+from tests.support.lines import PATIENCE, Threads, be_patient, held, line_of_requests, line_of_turns, logged, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -638,6 +638,7 @@ def test_busy_when_another_process_has_the_lock_is_told_to_all_and_changes_nothi
         assert (dict(store["c"]), store.durable) == ({}, 2)
         child.tell()
         child.expects("committed")
+        be_patient(store)
         assert store.run(add("n")) == 1
         child.tell()
         child.ends()

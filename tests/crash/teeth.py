@@ -424,8 +424,7 @@ TEETH: Final = (
 
 def copy(folder: Path, edits: tuple[Edit, ...]) -> str:
     """Copy the package into *folder* and change it; return what cannot be done."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "sqlstate", folder / "sqlstate", ignore=ignore)
+    shutil.copytree(ROOT / "sqlstate", folder / "sqlstate")  # with its bytecode, which holds where nothing is changed
     shutil.copytree(ROOT / "migrations", folder / "migrations")
     for edit in edits:
         path = folder / "sqlstate" / f"{edit.module}.py"
