@@ -6,7 +6,9 @@ invariants I1 to I14 of the file-format page, read through another SQLite librar
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -17,6 +19,7 @@ import pytest
 import sqlstate
 from sqlstate import aio
 from tests.reference import plain
+from tests.support.lines import be_patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -41,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The workers of pytest-xdist are given the controller's choice.
     """
+    # Tests start a thousand programs. Where the shell forbids bytecode, each of them would compile the package again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # A shell ignores Ctrl-C in what it starts in the background, and so would the programs that tests interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -97,6 +103,7 @@ def open_store(path: Path, request: pytest.FixtureRequest) -> Iterator[OpenStore
 
     yield open_
     for store in stores:
+        be_patient(store)
         store.close()
     for file in {store.path for store in stores}:
         assert judge(file, request.node) == (), f"{file.name} is not sound"
@@ -120,6 +127,7 @@ async def opens(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Ope
 
     yield open_
     for each in stores:
+        be_patient(each._store)
         await each.close()
     for file in {each.path for each in stores}:
         assert judge(file, request.node) == ()

@@ -25,11 +25,11 @@ from bench.workloads import WORKLOADS
 from bench.workloads.sync import sync
 from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
 from sqlstate.sqlite.settings import CACHE_KIB
+from tests import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROOT = Path(__file__).parents[1]
 
 WORKLOADS_TRIED = ["put", "bulk", "get", "scan", "open", "verify", "space", "original", "batch"]
 ROWS = [

@@ -9,7 +9,6 @@ import builtins
 import inspect
 import re
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_overloads
 
 import pytest
@@ -20,12 +19,13 @@ from sqlstate.cli.exits import exit_code
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
+from tests import ROOT
 from tests.support.pages import blocks, commands, example_problems, link_problems, prose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [page for page in PAGES if page.name != "file-format.md"]  # its program is run by test_format.py
@@ -163,7 +163,7 @@ def test_the_api_page_names_all_that_callers_can_use() -> None:
 
 def promises_problems(page: str) -> list[str]:
     """Look for the tests that the table of promises names."""
-    named = set(re.findall(r"`(\w+\.py)`", page))
+    named = set(re.findall(r"`([\w/]+\.py)`", page))
     found = [f"there is no tests/{name}" for name in sorted(named) if not (ROOT / "tests" / name).is_file()]
     rows = [row for row in re.findall(r"^\| (.*) \|$", page, re.MULTILINE)[1:] if "`" not in row.split(" | ")[-1]]
     return found + [f"{row} names no test" for row in rows if "](" not in row.split(" | ")[-1]]
@@ -176,8 +176,8 @@ def test_each_promise_names_tests_that_are_there() -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "problem"),
     [
-        ("`test_tree.py`", "`test_trees.py`", "there is no tests/test_trees.py"),
-        ("| `test_encoding.py` |", "| none |", "What you read is what you wrote"),
+        ("`commit/test_tree_update.py`", "`test_trees.py`", "there is no tests/test_trees.py"),
+        ("| `format/test_values.py` |", "| none |", "What you read is what you wrote"),
     ],
 )
 def test_a_promise_without_its_test_is_found_out(right: str, wrong: str, problem: str) -> None:

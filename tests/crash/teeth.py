@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import sqlstate
+from tests import ROOT
 from tests.crash import journals, peeks, powercut, processes, rot, sequences, sweep
 from tests.crash.campaign import SEED, Plan, Result, campaign, merged, scratch, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT: Final = Path(__file__).parents[2]
 CAUGHT: Final = 86
 """Exit code of a run that found something."""
 IMAGES: Final = 200
@@ -426,8 +426,7 @@ TEETH: Final = (
 
 def copy(folder: Path, edits: tuple[Edit, ...]) -> str:
     """Copy the package into *folder* and change it; return what cannot be done."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "sqlstate", folder / "sqlstate", ignore=ignore)
+    shutil.copytree(ROOT / "sqlstate", folder / "sqlstate")  # with its bytecode, which holds where nothing is changed
     shutil.copytree(ROOT / "migrations", folder / "migrations")
     for edit in edits:
         path = folder / "sqlstate" / f"{edit.module}.py"
