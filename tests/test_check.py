@@ -573,6 +573,7 @@ def test_the_verb_tells_the_outcome_by_its_exit_code(made: Path) -> None:
     assert code == 3
     assert '"kind":"entry"' in out
     assert run("check", str(made), "--quick")[0] == 0
+    assert run("check", str(made), "--quick", "--replay")[0] == 2
     assert run("check", str(made), "--against", "00" * 32)[0] == 3
     assert run("check", str(made), "--key", "x")[0] == 2
     assert run("check", str(made), "--against", str(made))[0] == 2

@@ -646,12 +646,12 @@ print(*loaded)
 
 
 def test_public_names_of_the_verifiers_say_the_folder_that_they_are_imported_from() -> None:
-    public = [
+    public: list[Any] = [
         sqlstate.proof.Proof, sqlstate.proof.Document, sqlstate.proof.verify_range, sqlstate.headlog.SignedHead,
         sqlstate.headlog.Signer, sqlstate.headlog.CommitFacts, sqlstate.headlog.verify_commit,
     ]  # fmt: skip
     for each in public:
-        assert getattr(sys.modules[each.__module__], each.__name__) is each
+        assert getattr(sys.modules[each.__module__], each.__qualname__) is each
         assert each.__module__ in ("sqlstate.proof", "sqlstate.headlog")
     proof = Proof("absent", b"\0")
     assert pickle.loads(pickle.dumps(proof)) == proof  # noqa: S301, made here

@@ -7,6 +7,7 @@ must come out as they are: they are bugs, and no damage. tests/crash/edits does 
 
 from __future__ import annotations
 
+import pickle
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -345,3 +346,12 @@ def test_a_table_tells_the_first_field_that_is_wrong() -> None:
 )
 def test_a_time_is_spelled_in_one_way(text: Any, is_one: bool) -> None:
     assert raw_rows.is_time(text) is is_one
+
+
+def test_an_error_about_a_file_has_its_parts_as_attributes() -> None:
+    """The path and the sentence may hold what the parts are joined with."""
+    error = Damaged.found("/a: b; c.db", "a row says '; restore a backup'", "I5")
+    for each in (error, pickle.loads(pickle.dumps(error))):  # noqa: S301
+        assert str(each) == "I5: /a: b; c.db: a row says '; restore a backup'; restore a backup"
+        assert (each.what, each.do) == ("I5: a row says '; restore a backup'", "restore a backup")
+    assert (Damaged("whole").what, Damaged("whole").do) == ("whole", "")

@@ -28,7 +28,7 @@ from sqlstate.headlog.log import tree_hash as tree_hash
 
 # Where a traceback, help() and a pickle say that they are, whatever file they are in.
 for _each in (
-    Signer, SignedHead, HeadFacts, CommitFacts, check_origin, check_consistency, consistency_path, inclusion_path, leaf_hash, node_hash,
-    root_from_inclusion, tree_hash, sign_head, verify_head, verify_commit, verify_consistency,
+    Signer, SignedHead, HeadFacts, CommitFacts, check_origin, check_consistency, consistency_path, inclusion_path,
+    leaf_hash, node_hash, root_from_inclusion, tree_hash, sign_head, verify_head, verify_commit, verify_consistency,
 ):  # fmt: skip
     _each.__module__ = __name__

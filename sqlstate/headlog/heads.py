@@ -54,7 +54,9 @@ class HeadFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SignedHead:
-    """One commit, and with it all before, as the holder of a key signed it. Made by `store.signed_head()` and verify_head().
+    """One commit, and with it all before, as the holder of a key signed it.
+
+    Made by `store.signed_head()` and verify_head().
 
     `log_root` fixes the history. That `root`, `count` and `at` are what this history has in commit `seq` is the
     signer's word, until verify_commit() shows it with a proof of that commit.

@@ -8,7 +8,17 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from sqlstate.errors import Busy, InvalidOption, NotAStore, StoreForked, StoreFull, StoreIOError, StoreMissing
+from sqlstate.errors import (
+    Busy,
+    Damaged,
+    InvalidOption,
+    NotAStore,
+    StoreError,
+    StoreForked,
+    StoreFull,
+    StoreIOError,
+    StoreMissing,
+)
 from sqlstate.files import paths
 from sqlstate.files import replace as files
 from sqlstate.sqlite import copying, main_file, settings
@@ -117,7 +127,7 @@ def reading(path: str, vfs: str | None) -> Iterator[Connection]:
     """Open a closed file for reading, without a lock and without anything that SQLite would make beside it."""
     header = read_at(path, vfs, 0, HEADER_BYTES)
     if migrations.is_new(path, header, undone=False) or not page_size(header):
-        raise NotAStore(f"{path} is not an SQLite file")
+        raise NotAStore.about(path, "it is not an SQLite file", "choose another path")
     with overlaid(path, Pages(page_size(header), b"", {}, 0), vfs) as connection:
         settings.apply(connection, "delete", read_only=True)
         yield connection
@@ -139,12 +149,12 @@ def beside(path: str) -> list[str]:
     return [path + suffix for suffix in _JOURNALS if not main_file.is_nothing(path + suffix)]
 
 
-def reason_of(e: Exception, path: str) -> str:
-    """Return what an error says, without the path in front."""
-    text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
-    for start in (f"{path}: ", f"{path} "):
-        text = text.removeprefix(start)
-    return text.rstrip(" .")
+def reason_of(e: StoreError | OSError) -> str:
+    """Return what an error says about a file that the sentence around it names."""
+    if isinstance(e, OSError):
+        return paths.why(e)
+    do = "" if isinstance(e, Damaged) else e.do  # of damage, the sentence around says what to do
+    return f"{e.what}; {do}" if do else e.what.rstrip(".")
 
 
 @contextmanager

@@ -213,7 +213,7 @@ def extend(writer: WriteContext) -> int:
 
 def _damaged(connection: Connection, what: str) -> Damaged:
     rule, _, rest = what.partition(": ")
-    return Damaged(f"{rule}: {connection.path}: {rest}; restore a backup")
+    return Damaged.found(connection.path, rest, rule)
 
 
 def _check_number(name: str, number: int, limits: tuple[int, int]) -> None:

@@ -79,7 +79,7 @@ def top(connection: Connection) -> int:
     if found is None:
         return 0
     if not is_level(found):
-        raise Damaged(f"I2: {connection.path}: the tree has a level {raw_rows.shown(found)}; restore a backup")
+        raise Damaged.found(connection.path, f"the tree has a level {raw_rows.shown(found)}", "I2")
     return int(found)
 
 
@@ -120,7 +120,7 @@ def count(connection: Connection, start: Name, stop: Name) -> int:
     """
     between = _count_before(connection, stop) - _count_before(connection, start)
     if not is_number(between):
-        raise Damaged(f"I2: {connection.path}: the counts in the tree contradict each other; restore a backup")
+        raise Damaged.found(connection.path, "the counts in the tree contradict each other", "I2")
     return between
 
 
@@ -246,7 +246,7 @@ def check_node(connection: Connection, row: Row) -> None:
         raw_rows.MERKLE.check((id_, level, children), connection.path)
     if not is_node_name(collection, key):
         what = f"node {id_} has the name {raw_rows.shown(collection)}[{raw_rows.shown(key)}], which no entry can have"
-        raise Damaged(f"I2: {connection.path}: {what}; restore a backup")
+        raise Damaged.found(connection.path, what, "I2")
 
 
 def _run(connection: Connection, row: Row, stop: Name | None = None) -> Run:

@@ -131,14 +131,14 @@ class Table:
     __slots__ = ("_columns", "_row", "_rule", "_tests")
 
     def __init__(self, rule: str, row: str, **columns: _Must) -> None:
-        self._rule = f"{rule}: " if rule else ""
+        self._rule = rule
         self._row = row
         self._columns = columns
         self._tests = tuple(must.test for must in columns.values())
 
     def only(self, *columns: str) -> Table:
         """Return what rows of these columns alone must be."""
-        return Table(self._rule.rstrip(": "), self._row, **{column: self._columns[column] for column in columns})
+        return Table(self._rule, self._row, **{column: self._columns[column] for column in columns})
 
     def fits(self, row: Sequence[Any]) -> bool:
         """Tell whether a row is what it must be."""
@@ -149,10 +149,14 @@ class Table:
 
     def wrong(self, row: Sequence[Any]) -> str:
         """Return what is wrong with the first field that is not what it must be, `""` if all are."""
+        fault = self._fault(row)
+        return f"{self._rule}: {fault}" if fault and self._rule else fault
+
+    def _fault(self, row: Sequence[Any]) -> str:
         for (column, must), value in zip(self._columns.items(), row, strict=True):
             if not must.test(value):
                 which = self._row.format(*map(shown, row))
-                return f"{self._rule}{which} has {shown(value)} for its {column}, which must be {must.words}"
+                return f"{which} has {shown(value)} for its {column}, which must be {must.words}"
         return ""
 
     def check(self, row: Sequence[Any], path: str) -> None:
@@ -162,7 +166,7 @@ class Table:
             Damaged: a field is not; it says which.
         """
         if not self.fits(row):
-            raise Damaged(f"{self._rule}{path}: {self.wrong(row).removeprefix(self._rule)}; restore a backup")
+            raise Damaged.found(path, self._fault(row), self._rule)
 
 
 def shown(value: Any) -> str:

@@ -124,9 +124,7 @@ def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
     if row is None:
         return 0, head_zero(meta)
     if not is_number(row[0]):
-        raise Damaged(
-            f"I5: {connection.path}: a record has the number {row[0]}, and 2^62 is the last; restore a backup"
-        )
+        raise Damaged.found(connection.path, f"a record has the number {row[0]}, and 2^62 is the last", "I5")
     if row[2] is not None:
         return row[0], _head(connection, row[1:])
     # Only staged records come after the newest commit.
@@ -179,7 +177,7 @@ def read_begin(connection: Connection, txn: int) -> Record:
     """Return the BEGIN record of the transaction *txn*."""
     rows = connection.rows(f"SELECT {_COLUMNS} FROM wal WHERE lsn = ? AND kind = 'BEGIN'", (txn,))
     if not rows:
-        raise Damaged(f"I7: {connection.path}: transaction {txn} has no BEGIN record; restore a backup")
+        raise Damaged.found(connection.path, f"transaction {txn} has no BEGIN record", "I7")
     return _record(connection, rows[0])
 
 
@@ -219,7 +217,7 @@ def base_of(connection: Connection, lsn: int = fmt.INT_MAX) -> int:
     while True:
         if not is_number(txn) or not 0 < txn <= lsn:
             what = f"record {lsn} is of transaction {raw_rows.shown(txn)}, which is none"
-            raise Damaged(f"I5: {connection.path}: {what}; restore a backup")
+            raise Damaged.found(connection.path, what, "I5")
         base: int = (txn if kind == Kind.COMMIT and session is None else lsn) - 1
         row = connection.row(_NEWEST_UP_TO, (base,))
         # Of one commit, or of one recovery, which rolls back all that the dead staged.
@@ -275,7 +273,7 @@ def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
             yield chain
             expected += 1
     if expected < stop:
-        raise Damaged(f"I4: {connection.path}: commit {expected} is not in the log as it must be; restore a backup")
+        raise Damaged.found(connection.path, f"commit {expected} is not in the log as it must be", "I4")
 
 
 def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, list[Record]]]:
@@ -294,7 +292,7 @@ def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, li
         for each in direct:
             if each.kind is Kind.ROLLBACK:
                 what = f"record {each.lsn} rolls transaction {each.txn} back, and record {record.lsn} commits it"
-                raise Damaged(f"I7: {connection.path}: {what}; restore a backup")
+                raise Damaged.found(connection.path, what, "I7")
         parts += map(record_bytes, direct)
         changes += [each for each in direct if each.kind in (Kind.PUT, Kind.DELETE)]
         direct = []
@@ -351,7 +349,7 @@ def _record(connection: Connection, row: Row) -> Record:
     table = raw_rows.RECORDS.get(row[2])
     if table is None:
         what = f"record {row[0]} is of kind {raw_rows.shown(row[2])}, which there is not"
-        raise Damaged(f"I7: {connection.path}: {what}; restore a backup")
+        raise Damaged.found(connection.path, what, "I7")
     table.check(row, connection.path)
     record = Record(row[0], row[1], Kind(row[2]), *row[3:])
     if record.root is not None:

@@ -107,7 +107,7 @@ def restore(
                 size = os.stat(made.path).st_size
                 _install(made, vfs, replace=replace)
     except Damaged as e:
-        raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written; restore another backup") from e
+        raise RestoreRejected(origin, f"{reason_of(e)}. Nothing was written; restore another backup") from e
     return BackupReport(Path(target), size, head, copied_open=opened, entry=entry)
 
 
@@ -122,7 +122,7 @@ def _look_at_source(
     except (Damaged, StoreMissing, StoreForked):
         raise
     except (StoreError, OSError) as e:
-        raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written") from e
+        raise RestoreRejected(origin, f"{reason_of(e)}. Nothing was written") from e
 
 
 def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) -> bool:

@@ -34,19 +34,22 @@ def facts_of(connection: Connection, *, accept_copy: bool = False) -> tuple[Meta
     """
     path = connection.path
     if migrations.pending(connection, migrations.shipped()):
-        raise MigrationMismatch(
-            f"{path} has an older format; open a copy of it for writing once, which brings it to this one, "
-            "and restore that"
+        raise MigrationMismatch.about(
+            path,
+            "it has an older format",
+            "open a copy of it for writing once, which brings it to this one, and restore that",
         )
     schema.check(connection)
     meta = metadata.read(connection)
     lsn, head = wal.last(connection, meta)
     marker = metadata.read_marker(connection)
     if marker.open and not accept_copy:
-        raise Damaged(
-            f"{path}: the store was open when it was copied, and the -wal that belongs to it is not beside it. It ends "
-            f"with commit {head.seq}; later ones may be missing. Put the -wal there, or take it as it is with "
-            "accept_copy=True"
+        raise Damaged.about(
+            path,
+            "the store was open when it was copied, and the -wal that belongs to it is not there. The copy ends with "
+            f"commit {head.seq}; later ones may be missing. Put the -wal next to it, or take it as it is with "
+            "accept_copy=True",
+            "nothing was written",
         )
     if not marker.open and marker.nonce and marker.lsn != lsn:
         raise Damaged(f"{path}: it was closed when its log ended at {marker.lsn}, and now the log ends at {lsn}")

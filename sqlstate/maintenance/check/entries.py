@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import RootBuilder, node_digest, rank
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.maintenance.check.findings import FINDINGS_MAX, ROWS_AT_ONCE, leaf_of, named, read_on, shown
+from sqlstate.maintenance.check.findings import FINDINGS_MAX, ROWS_AT_ONCE, FindingKind, leaf_of, named, read_on, shown
 from sqlstate.maintenance.check.nodes import (
     NodeJudge,
     NodeLevel,
@@ -64,7 +64,7 @@ def compare(connection: Connection, head: Head, findings: Findings, advance: Cal
     blamed = {(each.collection, each.key) for each in findings.kept}
     for name in no_documents:
         if name not in blamed:
-            findings.add("entry", f"I1: {shown(*name)} is not a JSON document", **named(*name))
+            findings.add(FindingKind.ENTRY, f"I1: {shown(*name)} is not a JSON document", **named(*name))
     return count, nodes
 
 
@@ -182,7 +182,7 @@ class _Comparison:
             return
         assert place.name is not None  # noqa: S101, for the type checker
         what = f"I2: node {shown_at(*place.name)} of level 1 has a name that is not its first entry's"
-        self._findings.add("node", what, level=1, place=place_of(*place.name))
+        self._findings.add(FindingKind.NODE, what, level=1, place=place_of(*place.name))
 
     def _stands(self, place: _Leaves, taken: list[tuple[Row, bytes]]) -> bool:
         """Tell whether the entries are what is proven of the place, though the node's row is not."""
@@ -199,7 +199,9 @@ class _Comparison:
             return True
         if not place.children:
             names = f"from {shown(*taken[0][0][:2])} to {shown(*taken[-1][0][:2])}" if taken else "there"
-            self._findings.add("unreadable", f"I2: the entries {names} cannot be proven: the node over them is lost")
+            self._findings.add(
+                FindingKind.UNREADABLE, f"I2: the entries {names} cannot be proven: the node over them is lost"
+            )
             return True
         return False
 
@@ -266,9 +268,9 @@ def _without_tree(rows: Iterator[Row], head: Head, findings: Findings, advance: 
         return count
     for collection, key in foreign:
         what = f"I2: {shown(collection, key)} is not in the tree, which has no nodes"
-        findings.add("extra", what, **named(collection, key))
+        findings.add(FindingKind.EXTRA, what, **named(collection, key))
     if not foreign and head.count:
-        findings.add("missing", f"I2: all {head.count} entries are missing")
+        findings.add(FindingKind.MISSING, f"I2: all {head.count} entries are missing")
     return count
 
 
@@ -308,7 +310,7 @@ def _blame_block(block: _Block, names: dict[bytes, tuple[str, Any]], findings: F
             _blame_entry(name, digest, findings, proven=proven)
         else:
             what = f"I2: {shown(*name)} is missing: the tree has it"
-            findings.add("missing", what, expected=digest if proven else None, **named(*name))
+            findings.add(FindingKind.MISSING, what, expected=digest if proven else None, **named(*name))
     if len(unknown) == len(rows):
         for (digest, proven), row in zip(unknown, rows.values(), strict=True):
             _blame_entry(row[:2], digest, findings, proven=proven)
@@ -316,15 +318,15 @@ def _blame_block(block: _Block, names: dict[bytes, tuple[str, Any]], findings: F
     for digest, proven in unknown:
         where = _between(block)
         what = f"I2: an entry {where} is missing: the tree has it, and nothing in the log names it"
-        findings.add("missing", what, expected=digest if proven else None)
+        findings.add(FindingKind.MISSING, what, expected=digest if proven else None)
     for collection, key, _ in rows.values():
-        findings.add("extra", f"I2: {shown(collection, key)} is not in the tree", **named(collection, key))
+        findings.add(FindingKind.EXTRA, f"I2: {shown(collection, key)} is not in the tree", **named(collection, key))
 
 
 def _blame_entry(name: tuple[Any, Any], digest: bytes, findings: Findings, *, proven: bool) -> None:
     by = "" if proven else ", which does not prove itself either"
     what = f"I2: {shown(*name)} is not what the tree says: its value or key was changed{by}"
-    findings.add("entry", what, expected=digest if proven else None, **named(*name))
+    findings.add(FindingKind.ENTRY, what, expected=digest if proven else None, **named(*name))
 
 
 def _between(block: _Block) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,13 +22,46 @@ FINDINGS_MAX: Final = 10_000
 ROWS_AT_ONCE: Final = 4096
 
 
+class FindingKind(StrEnum):
+    """What a finding is about. Each equals its string, such as `"entry"`."""
+
+    SQLITE = "sqlite"
+    """The structure of the file."""
+    SCHEMA = "schema"
+    """A table, index, trigger or view."""
+    META = "meta"
+    """The facts about the file."""
+    ENTRY = "entry"
+    """An entry with another value than the tree says."""
+    MISSING = "missing"
+    """An entry that the tree has and the table lacks."""
+    EXTRA = "extra"
+    """A row that the tree lacks."""
+    NODE = "node"
+    """A node of the tree."""
+    ROOT = "root"
+    """The root that the newest commit recorded."""
+    COMMIT = "commit"
+    """A commit whose chain, root, count or number does not follow."""
+    RECORD = "record"
+    """A record of the write-ahead log."""
+    STAGED = "staged"
+    """The list of staged transactions."""
+    AUDIT = "audit"
+    """An audit entry."""
+    BLOCK = "block"
+    """A stored digest of the log over the commits."""
+    AGAINST = "against"
+    """The store is not the one that the caller trusts."""
+    UNREADABLE = "unreadable"
+    """What could not be read, or cannot be proven."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong with a store."""
 
-    kind: str
-    """`"sqlite"`, `"schema"`, `"meta"`, `"entry"`, `"missing"`, `"extra"`, `"node"`, `"root"`, `"commit"`, `"record"`,
-    `"staged"`, `"audit"`, `"block"`, `"against"` or `"unreadable"`."""
+    kind: FindingKind
     what: str
     """One sentence; it begins with the number of the invariant that does not hold, where there is one."""
     collection: str | None = None
@@ -52,7 +86,7 @@ class Findings:
         self.kept: list[Finding] = []
         self.more = 0
 
-    def add(self, kind: str, what: str, **where: Any) -> None:
+    def add(self, kind: FindingKind, what: str, **where: Any) -> None:
         """Keep one more, or count it; *where* are further fields of Finding."""
         self.keep(Finding(kind, what, **where))
 

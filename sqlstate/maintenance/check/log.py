@@ -16,7 +16,7 @@ from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.format.records import Head, Kind, change_bytes, staged_digest
 from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, Findings, named, read_on
+from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, Findings, named, read_on
 from sqlstate.maintenance.check.findings import shown as shown_name
 from sqlstate.maintenance.check.replay import LogRoots
 from sqlstate.tables import staged, wal
@@ -116,7 +116,7 @@ class LogCheck:
         self._named += 1
         where = named(*name) if name is not None else {}
         number = lsn if type(lsn) is int else None
-        self._findings.add("record", what, lsn=number, seq=self._head.seq + 1, **where)
+        self._findings.add(FindingKind.RECORD, what, lsn=number, seq=self._head.seq + 1, **where)
 
     def _relieve(self) -> None:
         """Hash a part of a large commit, and forget it."""
@@ -293,7 +293,7 @@ class LogCheck:
                 f"I8: the records up to commit {said.seq} make the root {root.hex()} and {count} entries, and the "
                 f"commit records {said.root.hex()} and {said.count}"
             )
-            self._findings.add("commit", what, seq=said.seq, lsn=self._last, expected=root)
+            self._findings.add(FindingKind.COMMIT, what, seq=said.seq, lsn=self._last, expected=root)
 
     def _said(self, row: Row) -> Head:
         """Return the commit as it is recorded, with what could be in the place of what cannot."""
@@ -301,7 +301,7 @@ class LogCheck:
         number = seq if is_number(seq) and seq == self._number + 1 else self._head.seq + 1
         said = (number, root, count, at, chain)
         if not HEAD.fits(said):
-            self._findings.add("commit", HEAD.wrong(said), seq=number, lsn=row[0])
+            self._findings.add(FindingKind.COMMIT, HEAD.wrong(said), seq=number, lsn=row[0])
             self._named += 1
         return Head(
             number,
@@ -329,10 +329,10 @@ class LogCheck:
                     f"I3: commit {said.seq} records the root {said.root.hex()} and {said.count} entries; its records "
                     f"and its chain say {root.hex()} and {count}"
                 )
-                self._findings.add("commit", what, expected=root, **where)
+                self._findings.add(FindingKind.COMMIT, what, expected=root, **where)
                 return True
         what = f"I6: the chain of commit {said.seq} does not follow from its records and the commit before"
-        self._findings.add("commit", what, **where)
+        self._findings.add(FindingKind.COMMIT, what, **where)
         return False
 
     def _follows(self, said: Head, records: bytes) -> bool:
@@ -343,6 +343,9 @@ class LogCheck:
             what = f"I14: record {lsn} of staged transaction {txn}, or one before it, is not what was written"
             self._record(lsn, what, name)
 
+    def _staged_fault(self, txn: Any, what: str) -> None:
+        self._findings.add(FindingKind.STAGED, what, lsn=txn)
+
     def _check_staged(self) -> None:
         """Compare the table staged with the transactions that have not ended (I9)."""
         rows = staged.rows(self._connection)
@@ -350,19 +353,25 @@ class LogCheck:
         there: dict[Any, Any] = dict(rows)
         for row in rows:
             if not STAGED.fits(row):
-                self._findings.add("staged", STAGED.wrong(row), lsn=row[0])
+                self._findings.add(FindingKind.STAGED, STAGED.wrong(row), lsn=row[0])
         for txn, (session, _, digest, newest, unlike) in self._staged.items():
             self._unlike_written(txn, unlike)
             missing = 0 if digest is None else wal.missing_behind(self._connection, newest)
             if missing:
                 what = f"I14: record {missing} is missing, and may be one of staged transaction {txn}"
-                self._findings.add("staged", what, lsn=txn)
+                self._findings.add(FindingKind.STAGED, what, lsn=txn)
             if txn not in there:
-                self._findings.add("staged", f"I9: staged transaction {txn} has not ended, and is not listed", lsn=txn)
+                self._findings.add(
+                    FindingKind.STAGED, f"I9: staged transaction {txn} has not ended, and is not listed", lsn=txn
+                )
             elif there[txn] != by.get(txn, session):
-                self._findings.add("staged", f"I9: staged transaction {txn} is not of the session listed", lsn=txn)
+                self._findings.add(
+                    FindingKind.STAGED, f"I9: staged transaction {txn} is not of the session listed", lsn=txn
+                )
         for txn in there.keys() - self._staged.keys():
-            self._findings.add("staged", f"I9: transaction {txn} is listed as staged, and is not open", lsn=txn)
+            self._findings.add(
+                FindingKind.STAGED, f"I9: transaction {txn} is listed as staged, and is not open", lsn=txn
+            )
 
 
 def _link(chain: bytes, said: Head, records: bytes) -> bytes:

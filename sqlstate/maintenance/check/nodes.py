@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, FIRST, count_of, node_digest, rank
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, Findings, read_on, shown
+from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, Findings, read_on, shown
 from sqlstate.tables import merkle
 from sqlstate.tables.raw_rows import are_children, is_level, is_node_name
 
@@ -54,11 +54,11 @@ def read_levels(connection: Connection, findings: Findings, advance: Callable[[i
         place = place_of(collection, key)
         if place is None or not _is_node(level, collection, key, children):
             where = {"level": level if type(level) is int else None, "place": place}
-            findings.add("node", f"I2: node {shown_at(collection, key)} of level {level!r} is none", **where)
+            findings.add(FindingKind.NODE, f"I2: node {shown_at(collection, key)} of level {level!r} is none", **where)
             continue
         if id_ >> fmt.NODE_ID_SHIFT != fmt.LEVEL_MAX - level:
             what = f"I2: node {shown_at(collection, key)} of level {level} has the id {id_}, which is of another level"
-            findings.add("node", what, level=level, place=place)
+            findings.add(FindingKind.NODE, what, level=level, place=place)
         found = levels.setdefault(level, NodeLevel())
         count = len(children) // fmt.CHILD_BYTES if level == 1 else count_of(children)
         found.made.append((count % 2**64).to_bytes(fmt.COUNT_BYTES) + node_digest(level, children))
@@ -118,7 +118,7 @@ class NodeJudge:
         if not levels:
             if head.root != EMPTY_ROOT or head.count:
                 what = f"I2: there are no nodes, and commit {head.seq} says that there are {head.count} entries"
-                self._findings.add("node", what, expected=head.root)
+                self._findings.add(FindingKind.NODE, what, expected=head.root)
             return None
         top = next((level for level in sorted(levels) if levels[level].made == [root]), max(levels))
         sound = levels[top].made == [root] and top == max(levels) and sorted(levels) == list(range(1, top + 1))
@@ -144,7 +144,7 @@ class NodeJudge:
                 if number is None:
                     gap = True
                     what = f"I2: a node of level {level} is missing, over {count_in(wanted)} entries"
-                    self._findings.add("node", what, level=level, expected=wanted[fmt.COUNT_BYTES :] or None)
+                    self._findings.add(FindingKind.NODE, what, level=level, expected=wanted[fmt.COUNT_BYTES :] or None)
                     slots.append(Slot(None, wanted, proven))
                     continue
                 if place is None and not gap:
@@ -171,14 +171,14 @@ class NodeJudge:
                 f"I3: commit {head.seq} records the root {head.root.hex()} and {head.count} entries; the tree has "
                 f"{rows.made[number][fmt.COUNT_BYTES :].hex()} and {count_in(rows.made[number])}"
             )
-            self._findings.add("root", what, seq=head.seq)
+            self._findings.add(FindingKind.ROOT, what, seq=head.seq)
             return
         if not proven and self._mends(level + 1, wanted, rows.made[number]):
             return  # the row above is the damaged one: with this one's digest it would be what is proven
         by = "" if proven else ", which does not prove itself either"
         what = f"I2: node {shown_at(*rows.places[number])} of level {level} is not what the node above says{by}"
         digest = wanted[fmt.COUNT_BYTES :] if proven else None
-        self._findings.add("node", what, expected=digest, **where)
+        self._findings.add(FindingKind.NODE, what, expected=digest, **where)
 
     def _agrees_below(self, top: int) -> bool:
         levels = self._levels
@@ -207,13 +207,13 @@ class NodeJudge:
             place = self._levels[level].places[number]
             what = f"I2: node {shown_at(*place)} of level {level} has a name that is not its first entry's"
             digest = self._levels[level].made[number][fmt.COUNT_BYTES :]
-            self._findings.add("node", what, level=level, place=stored_name(*place), expected=digest)
+            self._findings.add(FindingKind.NODE, what, level=level, place=stored_name(*place), expected=digest)
 
     def _extra(self, level: int, numbers: Iterable[int]) -> None:
         for number in numbers:
             place = self._levels[level].places[number]
             what = f"I2: node {shown_at(*place)} of level {level} is not in the tree"
-            self._findings.add("node", what, level=level, place=stored_name(*place))
+            self._findings.add(FindingKind.NODE, what, level=level, place=stored_name(*place))
 
 
 def count_in(child: bytes) -> int:
@@ -281,7 +281,7 @@ def check_names(levels: dict[int, NodeLevel], findings: Findings) -> None:
             first = below[at]
             if place != first and not (at == 0 and place == ("", "") and not starts_run(first, level)):
                 what = f"I2: node {shown_at(*place)} of level {level} has a name that is not its first entry's"
-                findings.add("node", what, level=level, place=stored_name(*place))
+                findings.add(FindingKind.NODE, what, level=level, place=stored_name(*place))
             at += length // fmt.CHILD_BYTES
 
 

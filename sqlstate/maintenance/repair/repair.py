@@ -30,6 +30,7 @@ from sqlstate.files import identity, paths
 from sqlstate.files import replace as files
 from sqlstate.maintenance import closed_file
 from sqlstate.maintenance.check import check
+from sqlstate.maintenance.check.findings import FindingKind
 from sqlstate.maintenance.repair import entries as mending
 from sqlstate.maintenance.repair import log as relinking
 from sqlstate.maintenance.repair import proven_tree
@@ -44,11 +45,11 @@ from sqlstate.tables import migrations as migrate
 from sqlstate.tables.schema import Differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from sqlstate.format.names import Stored
     from sqlstate.format.records import Head
-    from sqlstate.maintenance.check.check import CheckReport
+    from sqlstate.maintenance.check.check import CheckReport, Outcome
     from sqlstate.maintenance.closed_file import Progress
     from sqlstate.maintenance.repair.log import Changes
     from sqlstate.sqlite.connection import Connection, Row
@@ -63,7 +64,11 @@ _INDEX: Final = re.compile(
 # What it says of a row that breaks a constraint: it can be read all the same.
 _CONSTRAINT: Final = re.compile(r"NULL value in \w+\.\w+|CHECK constraint failed in \w+|non-unique entry in index \w+")
 # Findings of a check that what is mended here brings about, and that are named by what is lost.
-_NAMED: Final = ("entry", "missing", "extra", "node", "root")
+_NAMED: Final = frozenset(
+    (FindingKind.ENTRY, FindingKind.MISSING, FindingKind.EXTRA, FindingKind.NODE, FindingKind.ROOT)
+)
+# Findings about the log: undoing it from damaged entries finds much that is not wrong with it.
+_OF_THE_LOG: Final = frozenset((FindingKind.RECORD, FindingKind.COMMIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,9 @@ class RepairReport:
     """What was mended, or with *dry_run* would be, and what stays lost."""
 
     path: Path
-    before: str
-    """What a check said first: `"sound"`, `"damaged"` or `"unknown"`."""
-    after: str | None = None
+    before: Outcome
+    """What a check said first."""
+    after: Outcome | None = None
     """What a check of the repaired file said; None if none was written."""
     entries: int = 0
     """Entries that have their value again."""
@@ -189,7 +194,7 @@ def repair(
         if before.ok:
             return report
         plan = _plan(connection, theirs, meta, marker, reindex=reindex)
-        blocks = any(finding.kind == "block" for finding in before.findings)
+        blocks = any(finding.kind is FindingKind.BLOCK for finding in before.findings)
         plan = plan._replace(blocks=blocks, layout=schema.compare(connection))
         report = _counted(report, plan, before)
         if dry_run or plan.empty:
@@ -205,7 +210,7 @@ def repair(
                 whole = plan.mending.lost or proven_tree.is_whole(_content(copy), plan.head)
                 if not whole or _has_new_kinds(before, after):
                     raise Damaged(f"{target}: it could not be repaired. {_NOTHING}; restore a backup")
-                report = replace(report, after=after.outcome, lost=_lost(plan) + _others(after, plan, ()))
+                report = replace(report, after=after.outcome, lost=_lost(plan) + _others(after, plan, frozenset()))
             set_journaling(made.path, unlocked_vfs(None), meta.journal)
             _install(made, report, meta)
     return report
@@ -273,7 +278,7 @@ def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack:
     except StoreMissing:
         raise
     except (StoreError, OSError) as e:
-        raise RestoreRejected(origin, f"{closed_file.reason_of(e, origin)}. {_NOTHING}") from e
+        raise RestoreRejected(origin, f"{closed_file.reason_of(e)}. {_NOTHING}") from e
     if theirs.store_id != meta.store_id:
         raise RestoreRejected(origin, f"it is a backup of another store. {_NOTHING}")
     return _content(connection)
@@ -367,8 +372,9 @@ def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Ma
 def _counted(report: RepairReport, plan: _Plan, before: CheckReport) -> RepairReport:
     """Return the report with what the plan mends and loses."""
     done = plan.mending
-    # Undoing the log from damaged entries finds much that is not wrong with the log.
-    mends = ("sqlite", "record", "commit", "staged", "block") if not plan.empty else ()
+    mends = {FindingKind.SCHEMA}
+    if not plan.empty:
+        mends |= {FindingKind.SQLITE, FindingKind.STAGED, FindingKind.BLOCK, *_OF_THE_LOG}
     left = plan.layout.unmendable
     return replace(
         report,
@@ -377,7 +383,7 @@ def _counted(report: RepairReport, plan: _Plan, before: CheckReport) -> RepairRe
         nodes=done.nodes,
         records=len(plan.changes),
         schema=tuple(plan.layout.mendable),
-        lost=_lost(plan) + _others(before, plan, (*mends, "schema")) + tuple(left),
+        lost=_lost(plan) + _others(before, plan, mends) + tuple(left),
     )
 
 
@@ -388,12 +394,12 @@ def _lost(plan: _Plan) -> tuple[tuple[Any, Any] | str, ...]:
     return (*entries, *commits)
 
 
-def _others(checked: CheckReport, plan: _Plan, mends: tuple[str, ...]) -> tuple[str, ...]:
+def _others(checked: CheckReport, plan: _Plan, mends: Collection[FindingKind]) -> tuple[str, ...]:
     """Return what a check found that is named neither by what is mended nor by what is lost."""
     left = [
         each.what
         for each in checked.findings
-        if each.kind not in (*_NAMED, *mends) and not (each.seq in plan.broken and each.kind in ("record", "commit"))
+        if each.kind not in {*_NAMED, *mends} and not (each.seq in plan.broken and each.kind in _OF_THE_LOG)
     ]
     return tuple(dict.fromkeys(left))
 
