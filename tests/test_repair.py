@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate.errors import Busy, Damaged, InvalidOption, NotAStore, RestoreRejected, StoreIOError, StoreMissing
-from sqlstate.maintenance.repair import log as relinking
+from sqlstate.maintenance.repair import log
 from sqlstate.maintenance.repair.repair import RepairReport, repair
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
+from sqlstate.tables.raw_rows import RawRecord
 from tests.reference import plain
 from tests.support.images import folder_image, image
 from tests.test_backup import cleared, each_kill
@@ -548,7 +549,10 @@ def test_what_is_no_store_is_refused(made: Made, tmp_path: Path) -> None:
         (["DROP TABLE staged"], "[Rr]estore a backup"),
         (["DELETE FROM wal"], "commits are missing"),
         (["DELETE FROM wal WHERE lsn = (SELECT max(lsn) FROM wal)"], "commits are missing"),
-        (["UPDATE wal SET kind = 'x' WHERE lsn = (SELECT max(lsn) FROM wal)"], "newest commit in the log is none"),
+        (
+            ["UPDATE wal SET kind = 'x' WHERE lsn = (SELECT max(lsn) FROM wal)"],
+            "newest commit record in the log is malformed",
+        ),
         (["DELETE FROM wal WHERE key % 2", "DELETE FROM state WHERE key % 2 = 0", "DELETE FROM merkle"], "root"),
     ],
 )
@@ -622,7 +626,7 @@ def test_of_a_log_of_another_history_nothing_is_taken(made: Made, tmp_path: Path
 def test_the_commits_of_a_sound_log_hold(made: Made) -> None:
     with closing(sqlite3.connect(made.path)) as db:
         rows = db.execute(f"SELECT {', '.join(sqlstate.Record._fields)} FROM wal ORDER BY lsn").fetchall()
-        links = list(relinking.follow(rows, made.store_id))
+        links = list(log.follow(map(RawRecord._make, rows), made.store_id))
     assert [link.seq for link in links] == list(range(1, made.head.seq + 1))
     assert all(link.holds for link in links)
 

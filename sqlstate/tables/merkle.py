@@ -215,16 +215,13 @@ def size(connection: Connection) -> tuple[int, int]:
     return top(connection), connection.value("SELECT count(*) FROM merkle")
 
 
-def rows(connection: Connection, *, verbatim_: bool = False) -> Iterator[Row]:
-    """Yield (id, level, collection, key, children) of every row, level by level, in order.
+def rows(connection: Connection) -> Iterator[Row]:
+    """Yield (id, level, collection, key, children) of every row, level by level, in order, whatever is in it.
 
-    With *verbatim_*, whatever is in it, as verbatim.decoded() does; else Damaged for text that is no UTF-8.
+    Raises:
+        Damaged: a text is no UTF-8.
     """
-    names = "id", "level", "collection", "key", "children"
-    order = "FROM merkle ORDER BY level, collection, key"
-    if verbatim_:
-        return map(verbatim.decoded, connection.iterate(f"SELECT {verbatim.columns(*names)} {order}"))
-    return connection.iterate(f"SELECT {', '.join(names)} {order}")
+    return connection.iterate("SELECT id, level, collection, key, children FROM merkle ORDER BY level, collection, key")
 
 
 def top_rows(connection: Connection) -> list[Row]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _SHOWN: Final = 60
+_NAME_SHOWN: Final = 200
 _TIME: Final = re.compile(
     r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{6}Z", re.ASCII
 )
@@ -119,6 +120,33 @@ def _or_null(must: _Must) -> _Must:
     return _Must(lambda value: value is None or must.test(value), f"{must.words}, or NULL")
 
 
+class RawRecord(NamedTuple):
+    """A row of the table wal with whatever is in its fields, which are those of format.records.Record.
+
+    What a reader returns of a damaged log: RECORDS says which field of it is wrong.
+    """
+
+    lsn: Any
+    txn: Any
+    kind: Any
+    session: Any = None
+    collection: Any = None
+    key: Any = None
+    value: Any = None
+    before: Any = None
+    seq: Any = None
+    root: Any = None
+    count: Any = None
+    at: Any = None
+    chain: Any = None
+    note: Any = None
+
+    @property
+    def name(self) -> tuple[Any, Any]:
+        """Collection and key of the entry that it changes; (None, None) if it is of none."""
+        return self.collection, self.key
+
+
 class Table:
     """What the rows of a table, or the columns of it that are read, must be.
 
@@ -159,6 +187,12 @@ class Table:
                 return f"{which} has {shown(value)} for its {column}, which must be {must.words}"
         return ""
 
+    def without_faults(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """Return a row with NULL for each field that is wrong and may be NULL."""
+        return tuple(
+            value if test(value) or not test(None) else None for test, value in zip(self._tests, row, strict=True)
+        )
+
     def check(self, row: Sequence[Any], path: str) -> None:
         """Raise if a row is not what it must be.
 
@@ -175,6 +209,12 @@ def shown(value: Any) -> str:
         return "NULL"
     text = f"{value[:_SHOWN]!r}" if isinstance(value, str | bytes) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def shown_name(collection: Any, key: Any) -> str:
+    """Return the name of an entry for a sentence."""
+    text = f"{collection!r}[{key!r}]"
+    return text if len(text) <= _NAME_SHOWN else f"{text[:_NAME_SHOWN]}…"
 
 
 STATE: Final = Table("I1", "{0}[{1}]", collection=_COLLECTION, key=_KEY, value=_VALUE)

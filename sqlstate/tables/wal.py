@@ -15,7 +15,7 @@ from sqlstate.format.merkle import EMPTY_ROOT
 from sqlstate.format.records import Head, Kind, Record, chain_next, chain_zero, record_bytes
 from sqlstate.sqlite.connection import size_of
 from sqlstate.tables import raw_rows, verbatim
-from sqlstate.tables.raw_rows import is_digest, is_entry_name, is_number, is_stored, is_text
+from sqlstate.tables.raw_rows import RawRecord, is_digest, is_entry_name, is_number, is_stored, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,9 +58,8 @@ _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORD
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
 
 
-def has_bytes(row: Row) -> bool:
-    """Tell whether a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
-    record = Record(*row)
+def has_bytes(record: RawRecord) -> bool:
+    """Return True if a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
     if not (is_number(record.lsn) and is_number(record.txn)):
         return False
     if record.kind == Kind.BEGIN:
@@ -68,12 +67,12 @@ def has_bytes(row: Row) -> bool:
     if record.kind in (Kind.PUT, Kind.DELETE):
         values = record.value, record.before
         return is_entry_name(record.collection, record.key) and all(v is None or is_stored(v) for v in values)
-    return record.kind == Kind.COMMIT
+    return bool(record.kind == Kind.COMMIT)
 
 
-def canonical(row: Row) -> bytes | None:
+def canonical(record: RawRecord) -> bytes | None:
     """Return the canonical bytes of a row of the table, whatever is in it; None if it has none."""
-    return record_bytes(Record(*row)) if has_bytes(row) else None
+    return record_bytes(Record(*record)) if has_bytes(record) else None
 
 
 def chain_or_none(chain: Any, head: tuple[Any, Any, Any, Any], records_digest: bytes) -> bytes | None:
@@ -330,9 +329,9 @@ def size(connection: Connection) -> int:
     return found
 
 
-def rows(connection: Connection) -> Iterator[Row]:
-    """Yield every row, with the columns of Record, in order; Damaged for text that is no UTF-8."""
-    return connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn")
+def rows(connection: Connection) -> Iterator[RawRecord]:
+    """Yield every row in order, whatever is in it; Damaged for text that is no UTF-8."""
+    return map(RawRecord._make, connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn"))
 
 
 def _milestone(connection: Connection, seq: int) -> int:
@@ -360,12 +359,12 @@ def _record(connection: Connection, row: Row) -> Record:
 _VERBATIM = f"SELECT {verbatim.columns(*Record._fields)} FROM wal ORDER BY lsn"
 
 
-def scan_verbatim(connection: Connection, *, newest_first: bool = False) -> Iterator[Row]:
-    """Yield the rows in order, whatever is in them: the fields of Record, as verbatim.decoded() gives them."""
-    return map(verbatim.decoded, connection.iterate(_VERBATIM + (" DESC" if newest_first else "")))
+def scan_verbatim(connection: Connection) -> Iterator[RawRecord]:
+    """Yield the rows in order, whatever is in them: the fields as verbatim.decoded() gives them."""
+    return (RawRecord._make(verbatim.decoded(row)) for row in connection.iterate(_VERBATIM))
 
 
-def write_verbatim(connection: Connection, rows: Iterable[tuple[int, Row | None]]) -> None:
+def write_verbatim(connection: Connection, rows: Iterable[tuple[int, RawRecord | None]]) -> None:
     """Put each row in the place of what has its LSN, None for no row, inside the caller's transaction."""
     for lsn, row in rows:
         connection.run("DELETE FROM wal WHERE lsn = ?", (lsn,))
@@ -374,13 +373,13 @@ def write_verbatim(connection: Connection, rows: Iterable[tuple[int, Row | None]
             connection.run(f"INSERT INTO wal ({_COLUMNS}) VALUES ({values})", verbatim.bound(row))
 
 
-def staged_verbatim(connection: Connection, txn: int, before: int) -> list[Row]:
+def staged_verbatim(connection: Connection, txn: int, before: int) -> list[RawRecord]:
     """Return the rows of the staged transaction *txn* up to the LSN *before*, as scan_verbatim() gives them."""
     sql = (
         f"SELECT {verbatim.columns(*Record._fields)} FROM wal "
         "WHERE txn = ? AND session IS NOT NULL AND lsn < ? ORDER BY lsn"
     )
-    return [verbatim.decoded(row) for row in connection.rows(sql, (txn, before))]
+    return [RawRecord._make(verbatim.decoded(row)) for row in connection.rows(sql, (txn, before))]
 
 
 def seq_of(connection: Connection, root: bytes) -> int | None:

@@ -333,7 +333,7 @@ class _Examination:
         said = (self._head.root, self._head.count)
         made = (EMPTY_ROOT, 0)
         if len(rows) == 1:
-            level, children = rows[0]
+            [(level, children)] = rows
             made = node_digest(level, children), count_of(children)
         if len(rows) > 1 or made != said:
             what = f"I3: the topmost node is not the root of commit {self._head.seq}"

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.errors import Damaged
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.tables.raw_rows import is_entry_name, is_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from sqlstate.format.names import Key, Name
     from sqlstate.sqlite.connection import Row
 
@@ -98,36 +94,12 @@ class Findings:
             self.more += 1
 
 
-def read_on(plain: Iterator[Row], verbatim: Callable[[], Iterator[Row]]) -> Iterator[Row]:
-    """Yield the rows of *plain*; from a text on that is no UTF-8 those of *verbatim*, which reads the same slower."""
-    done = 0
-    try:
-        for row in plain:
-            done += 1
-            yield row
-    except Damaged as e:
-        if not isinstance(e.__cause__, UnicodeDecodeError):
-            raise
-    else:
-        return
-    yield from islice(verbatim(), done, None)
-
-
 def leaf_of(row: Row) -> bytes:
     """Return the leaf of a row of state; nothing if it is no entry."""
     collection, key, value = row
     if is_entry_name(collection, key) and is_stored(value):
         return leaf(name_bytes(stored_name(collection, key)), value)
     return b""
-
-
-def shown(collection: Any, key: Any) -> str:
-    """Return the name of an entry for a sentence."""
-    text = f"{collection!r}[{key!r}]"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-_SHOWN: Final = 200
 
 
 def named(collection: Any, key: Any) -> dict[str, Any]:

@@ -28,31 +28,28 @@ from sqlstate.errors import (
 )
 from sqlstate.files import identity, paths
 from sqlstate.files import replace as files
+from sqlstate.format.merkle import RootBuilder, rank
 from sqlstate.maintenance import closed_file
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.check.findings import FindingKind
-from sqlstate.maintenance.repair import entries as mending
-from sqlstate.maintenance.repair import log as relinking
-from sqlstate.maintenance.repair import proven_tree
-from sqlstate.maintenance.repair.entries import Lost, Mending
-from sqlstate.maintenance.repair.proven_tree import Content
+from sqlstate.maintenance.proven_tree import Content, leaves_of
+from sqlstate.maintenance.repair import entries, log
+from sqlstate.maintenance.repair.entries import EntryRepair, Lost
 from sqlstate.sqlite.library import check_sqlite
 from sqlstate.sqlite.raw_file import alone, digest, parts, set_journaling, unlocked_vfs
-from sqlstate.tables import audit, log_blocks, schema, state, wal
-from sqlstate.tables import merkle as tree
+from sqlstate.tables import audit, log_blocks, merkle, migrations, schema, state, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import migrations as migrate
 from sqlstate.tables.schema import Differences
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection
 
     from sqlstate.format.names import Stored
     from sqlstate.format.records import Head
     from sqlstate.maintenance.check.check import CheckReport, Outcome
     from sqlstate.maintenance.closed_file import Progress
     from sqlstate.maintenance.repair.log import Changes
-    from sqlstate.sqlite.connection import Connection, Row
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Marker, Meta
 
 _NOTHING: Final = "Nothing was changed"
@@ -128,9 +125,9 @@ class _Plan(NamedTuple):
 
     reindex: bool
     changes: Changes
-    mending: Mending
+    entries: EntryRepair
     head: Head
-    """The newest commit, once the log is mended."""
+    """The newest commit, once the log is repaired."""
     broken: frozenset[Any]
     """Commits whose chain does not hold even then, by number."""
     layout: Differences = Differences()
@@ -145,10 +142,10 @@ class _Plan(NamedTuple):
             or self.blocks
             or self.layout.mendable
             or self.changes
-            or self.mending.puts
-            or self.mending.removes
-            or self.mending.node_deletes
-            or self.mending.node_inserts
+            or self.entries.puts
+            or self.entries.removes
+            or self.entries.node_deletes
+            or self.entries.node_inserts
         )
 
 
@@ -207,8 +204,7 @@ def repair(
                 name = None if source is None else os.path.basename(os.fspath(source))
                 report = replace(report, entry=_note(copy, meta, plan, report, name))
                 after = check.examine(copy, meta, "full", None, _half(progress, 1))
-                whole = plan.mending.lost or proven_tree.is_whole(_content(copy), plan.head)
-                if not whole or _has_new_kinds(before, after):
+                if _is_no_better(before, after, plan):
                     raise Damaged(f"{target}: it could not be repaired. {_NOTHING}; restore a backup")
                 report = replace(report, after=after.outcome, lost=_lost(plan) + _others(after, plan, frozenset()))
             set_journaling(made.path, unlocked_vfs(None), meta.journal)
@@ -223,9 +219,13 @@ def _half(progress: Progress | None, before: int) -> check.Meter:
     return check.Meter(lambda done, total: progress(before * total + done, 2 * total))
 
 
-def _has_new_kinds(before: CheckReport, after: CheckReport) -> bool:
-    """Tell whether a check finds in the copy what it did not find in the file: then it is not worth its place."""
-    return bool({each.kind for each in after.findings} - {each.kind for each in before.findings})
+def _is_no_better(before: CheckReport, after: CheckReport, plan: _Plan) -> bool:
+    """Return True if the copy is not worth its place.
+
+    A check finds in it what it did not find in the file; or entries or nodes are wrong, and the plan leaves none so.
+    """
+    kinds = {each.kind for each in after.findings}
+    return bool(kinds - {each.kind for each in before.findings} or (kinds & _NAMED and not plan.entries.lost))
 
 
 # ---- The files ----
@@ -252,9 +252,9 @@ def _hold(target: str, stack: ExitStack, *, dry_run: bool) -> Connection:
 
 def _facts(connection: Connection) -> tuple[Meta, Marker]:
     path = connection.path
-    if not migrate.check_header(connection):
+    if not migrations.check_header(connection):
         raise NotAStore(f"{path} is an empty database, and no store. {_NOTHING}")
-    if migrate.pending(connection, migrate.shipped()):
+    if migrations.pending(connection, migrations.shipped()):
         raise MigrationMismatch(f"{path} has an older format; open it for writing once, which brings it to this one")
     schema.check_tables(connection)
     meta, marker = metadata.read(connection), metadata.read_marker(connection)
@@ -272,7 +272,7 @@ def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack:
         raise InvalidOption(f"{origin} belongs to the store itself; name a backup of it. {_NOTHING}")
     try:
         connection = closed_file.open_source(origin, None, stack)
-        if not migrate.check_header(connection):
+        if not migrations.check_header(connection):
             raise NotAStore("it is an empty database")
         theirs = metadata.read(connection, connection.value("PRAGMA user_version"))
     except StoreMissing:
@@ -281,7 +281,7 @@ def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack:
         raise RestoreRejected(origin, f"{closed_file.reason_of(e)}. {_NOTHING}") from e
     if theirs.store_id != meta.store_id:
         raise RestoreRejected(origin, f"it is a backup of another store. {_NOTHING}")
-    return _content(connection)
+    return Content.of(connection)
 
 
 def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
@@ -308,17 +308,9 @@ def _has_content_of(evidence: str, target: str) -> bool:
 # ---- What is to be done ----
 
 
-def _content(connection: Connection, changes: Changes | None = None) -> Content:
-    changes = changes or {}
-
-    def records() -> Iterable[Row]:
-        return relinking.changed(lambda: wal.scan_verbatim(connection), changes)()
-
-    def newest() -> Iterator[Row]:
-        yield from (row for row in changes.values() if row is not None)
-        yield from (row for row in wal.scan_verbatim(connection, newest_first=True) if row[0] not in changes)
-
-    return Content(lambda: state.scan_verbatim(connection), lambda: tree.scan_verbatim(connection), records, newest)
+def _with(content: Content, changes: Changes) -> Content:
+    """Return the tables with *changes* made to the log."""
+    return content._replace(records=log.changed(content.records, changes))
 
 
 def _is_walkable(connection: Connection) -> bool:
@@ -346,32 +338,40 @@ def _plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Ma
         except StoreError:
             return None
 
+    def head() -> tuple[bytes, int]:
+        builder = RootBuilder()
+        for _, raw, leaf in leaves_of(state.scan_verbatim(connection)):
+            builder.add(leaf, rank(raw))
+        return builder.finish()
+
+    ours = Content.of(connection)
     end = marker.lsn if marker.nonce else 0
     theirs_log = None if theirs is None else theirs.records
-    entries = relinking.Entries(current, lambda: proven_tree.heads_of(_content(connection)))
-    log = relinking.mend(lambda: wal.scan_verbatim(connection), theirs_log, meta.store_id, end, entries)
-    if end > log.end:
+    done = log.plan(ours.records, theirs_log, meta.store_id, end, log.Entries(current, head))
+    if end > done.end:
         raise Damaged(
-            f"{path}: its log ended at {end} when it was closed, and ends at {log.end} now: commits are missing, and "
+            f"{path}: its log ended at {end} when it was closed, and ends at {done.end} now: commits are missing, and "
             f"with them the root that would prove the entries. {_NOTHING}; restore a backup"
         )
-    head = relinking.head_of(log.newest, meta.store_id, meta.created)
-    if head is None or log.cut:
-        raise Damaged(f"{path}: the newest commit in the log is none. {_NOTHING}; restore a backup")
-    found = mending.mend(_content(connection, log.changes), theirs, head)
+    newest = log.head_of(done.newest, meta.store_id, meta.created)
+    if newest is None or done.cut:
+        raise Damaged(f"{path}: the newest commit record in the log is malformed. {_NOTHING}; restore a backup")
+    found = entries.plan(_with(ours, done.changes), theirs, newest)
     if found.hopeless:
-        raise Damaged(f"{path}: nothing in it has the root of commit {head.seq} any more. {_NOTHING}; restore a backup")
+        raise Damaged(
+            f"{path}: nothing in it has the root of commit {newest.seq} any more. {_NOTHING}; restore a backup"
+        )
     if found.another:
         raise Damaged(
             f"{path}: its entries and its tree have the same root, which is not that of the newest commit in its log: "
             f"the end of the log may be missing. {_NOTHING}; restore a backup"
         )
-    return _Plan(reindex, log.changes, found, head, frozenset(link.seq for link in log.broken))
+    return _Plan(reindex, done.changes, found, newest, frozenset(link.seq for link in done.broken))
 
 
 def _counted(report: RepairReport, plan: _Plan, before: CheckReport) -> RepairReport:
     """Return the report with what the plan mends and loses."""
-    done = plan.mending
+    done = plan.entries
     mends = {FindingKind.SCHEMA}
     if not plan.empty:
         mends |= {FindingKind.SQLITE, FindingKind.STAGED, FindingKind.BLOCK, *_OF_THE_LOG}
@@ -390,7 +390,7 @@ def _counted(report: RepairReport, plan: _Plan, before: CheckReport) -> RepairRe
 def _lost(plan: _Plan) -> tuple[tuple[Any, Any] | str, ...]:
     """Return what the plan cannot mend."""
     commits = [f"records of commit {seq}: its chain does not follow from them" for seq in sorted(plan.broken, key=repr)]
-    entries = [(each.collection, each.key) if isinstance(each, Lost) else each for each in plan.mending.lost]
+    entries = [(each.collection, each.key) if isinstance(each, Lost) else each for each in plan.entries.lost]
     return (*entries, *commits)
 
 
@@ -408,7 +408,7 @@ def _others(checked: CheckReport, plan: _Plan, mends: Collection[FindingKind]) -
 
 
 def _apply(copy: Connection, plan: _Plan) -> None:
-    done = plan.mending
+    done = plan.entries
     schema.drop(copy, plan.layout)
     if plan.reindex:
         try:
@@ -421,7 +421,7 @@ def _apply(copy: Connection, plan: _Plan) -> None:
     for collection, key in done.removes:
         state.delete_verbatim(copy, collection, key)
     state.write(copy, done.puts)
-    tree.replace_nodes(copy, done.node_deletes, done.node_inserts)
+    merkle.replace_nodes(copy, done.node_deletes, done.node_inserts)
     if plan.blocks:
         log_blocks.trim(copy, 0)
     schema.make(copy, plan.layout)
