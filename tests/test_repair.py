@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import sqlstate
 from sqlstate.errors import Busy, Damaged, InvalidOption, NotAStore, RestoreRejected, StoreIOError, StoreMissing
 from sqlstate.maintenance.repair import log
-from sqlstate.maintenance.repair.repair import RepairReport, repair
+from sqlstate.maintenance.repair.repair import repair
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from sqlstate.tables.raw_rows import RawRecord
 from tests.reference import plain
@@ -36,6 +36,8 @@ from tests.test_files import names, needs_fork, without_privileges
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from sqlstate.maintenance.repair.report import RepairReport
 
 Journal = Literal["wal", "delete"]
 Entries = dict[tuple[Any, Any], tuple[type, Any]]

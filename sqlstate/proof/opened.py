@@ -40,7 +40,7 @@ class Gap(NamedTuple):
     """Index of the first leaf that is not before it."""
     position: int
     """How many entries come before it."""
-    beside: set[int]
+    neighbours: set[int]
     """Indexes of the leaves that show it."""
 
 

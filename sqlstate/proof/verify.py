@@ -58,7 +58,7 @@ def verify_absent(proof: Proof | bytes, root: bytes, collection: str, key: Key) 
     """
     place = place_of(collection, key)
     opened = _open(proof, "absent", root)
-    opened.check_spare(opened.gap(place, absent=True).beside)
+    opened.check_spare(opened.gap(place, absent=True).neighbours)
 
 
 def verify_range(
@@ -94,9 +94,9 @@ def verify_range(
         raise ProofInvalid("the proof leaves entries out of the range")
     if limit is not None and len(inside) > limit:
         raise ProofInvalid(f"the proof holds {len(inside)} entries, and the question allows {limit}")
-    needed = {*first.beside, *range(first.next, first.next + len(inside))}
+    needed = {*first.neighbours, *range(first.next, first.next + len(inside))}
     if len(inside) != limit:
-        needed |= opened.gap(high).beside
+        needed |= opened.gap(high).neighbours
     opened.check_spare(needed)
     for index, leaf in enumerate(opened.leaves):
         if (leaf.content is None) == (first.next <= index < first.next + len(inside)):
@@ -114,7 +114,7 @@ def verify_count(
     low, high = span_of(collection, start, stop)
     opened = _open(proof, "count", root)
     first, last = opened.gap(low), opened.gap(high)
-    opened.check_spare(first.beside | last.beside)
+    opened.check_spare(first.neighbours | last.neighbours)
     return last.position - first.position
 
 
@@ -154,7 +154,7 @@ def verify_many(
     opened = _open(proof, "many", root, asked)
     needed = {index for index, leaf in enumerate(opened.leaves) if leaf.asked}
     for place in sorted(gone):
-        needed |= opened.gap(place, absent=True).beside
+        needed |= opened.gap(place, absent=True).neighbours
     opened.check_spare(needed)
 
 

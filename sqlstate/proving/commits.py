@@ -54,7 +54,7 @@ class History:
         """Return the root of the log of the first *size* commits.
 
         Raises:
-            InvalidOption: there are not so many.
+            InvalidOption: the store has fewer commits.
             Damaged: a commit in the log is not what it must be.
         """
         _check_number("size", size, (0, self.newest))

@@ -50,7 +50,7 @@ def _head_facts(head: Head) -> dict[str, Any]:
     metavar="N",
     help="Only records with a greater LSN; with --commits, commits with a greater number.",
 )
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
 @common
 @click.pass_obj
 def log(settings: Settings, /, *, file: str, commits: bool, after: int, limit: int | None) -> int:

@@ -39,13 +39,13 @@ class BackupReport:
     head: Head
     """The commit that the file holds."""
     rotated: tuple[str, ...] = ()
-    """Names of the older backups that are kept beside it, the newest first."""
+    """Names of the older backups that are kept next to it, the newest first."""
     removed: tuple[str, ...] = ()
     """Names of those that were removed."""
     copied_open: bool = False
     """It was made of a copy of a store that was open, which may lack the commits after *head*."""
     entry: int | None = None
-    """Number of the audit entry: of a restore in the file itself, of a backup in the store. None if there is none."""
+    """Number of the audit entry: of a restore in the file itself, of a backup in the store."""
 
 
 def copy(
@@ -71,7 +71,7 @@ def copy(
 
     Raises:
         InvalidOption: *dest* is the store itself, or something else than a closed backup of it; or *keep* is no number.
-        Busy: somebody has a backup open that would be replaced or renamed.
+        Busy: a process has a backup open that would be replaced or renamed.
         Damaged: the copy is not sound: nothing was replaced, renamed or removed.
         StoreFull, StoreIOError: it cannot be written; what was there before is as it was.
     """

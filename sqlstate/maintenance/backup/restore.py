@@ -27,11 +27,11 @@ from sqlstate.maintenance.backup.verify_copy import check_copy, close_marker, fa
 from sqlstate.maintenance.closed_file import (
     Meter,
     absolute,
-    beside,
     fill,
     on_disk,
     open_source,
     reason_of,
+    sidecars_of,
     take_place,
     unshared,
 )
@@ -75,8 +75,8 @@ def restore(
     Raises:
         StoreMissing: there is no file *source*.
         RestoreRejected: *source* is no store, is damaged or in use; *dest* is as it was.
-        InvalidOption: *dest* is there and *replace* is False, is no regular file, or has a -wal or -journal beside it.
-        Busy: somebody has *dest* open.
+        InvalidOption: *dest* is there and *replace* is False, is no regular file, or has a -wal or -journal.
+        Busy: a process has *dest* open.
         ReadOnly: *dest* may not be written.
         StoreFull, StoreIOError: *dest* could not be written; it is as it was.
     """
@@ -126,9 +126,9 @@ def _look_at_source(
 
 
 def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) -> bool:
-    """Tell whether there is a file that may be replaced, and keep others from it until *stack* ends."""
+    """Return True if there is a file, which may be replaced; keep others from it until *stack* ends."""
     forks.check(target)
-    for sidecar in beside(target):
+    for sidecar in sidecars_of(target):
         raise InvalidOption(
             f"{sidecar} lies where a store would be restored to. It may hold commits of the store there: "
             "open and close that store, or move both away. Nothing was written"
@@ -143,7 +143,7 @@ def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) ->
     if free is None:
         raise ReadOnly(f"{target} may not be written, so whether it is in use cannot be known; nothing was written")
     if not free:
-        raise Busy(f"somebody has {target} open; close it there. Nothing was written")
+        raise Busy(f"a process has {target} open; close it there. Nothing was written")
     return True
 
 
@@ -154,6 +154,6 @@ def _install(made: files.Temporary, vfs: str | None, *, replace: bool) -> None:
             try:
                 made.replace(overwrite=False)
             except FileExistsError:
-                raise InvalidOption(f"{made.target} came to be there meanwhile; nothing was written") from None
+                raise InvalidOption(f"{made.target} was created meanwhile; nothing was written") from None
             return
         take_place(made, vfs)

@@ -56,11 +56,11 @@ class CheckReport:
     findings: tuple[Finding, ...] = ()
     """What is wrong, and what could not be read; at most 10,000."""
     more: int = 0
-    """How many findings there are beside those."""
+    """Number of further findings, which are not listed."""
     foreign: tuple[str, ...] = ()
-    """Names of tables, indexes, triggers and views that are not ours. They are let be."""
+    """Names of tables, indexes, triggers and views of other programs. A check leaves them alone."""
     entries: int = 0
-    """How many entries were read and hashed; so with the others. Of a quick check all are 0."""
+    """Number of entries that were read and hashed. This and the next four are 0 after a quick check."""
     nodes: int = 0
     records: int = 0
     commits: int = 0
@@ -70,7 +70,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the store is sound, as far as the level looks."""
+        """Whether nothing that the level looks at is wrong."""
         return self.outcome is Outcome.SOUND
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class CheckReport:
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts that there are, without bytes."""
+    """Return the facts that are not None, with bytes as hexadecimal digits."""
     found: dict[str, Any] = {}
     for name, value in facts.items():
         if value is None:
@@ -103,7 +103,7 @@ def _plain_key(key: Any) -> Any:
 
 
 class Meter:
-    """Adds up the rows that were read, for the caller's *progress*.
+    """Adds up the rows that were read, and reports them to the caller's *progress*.
 
     Args:
         progress: called with what is done and what there is in all.
@@ -115,7 +115,7 @@ class Meter:
         self.total = 0
 
     def advance(self, rows: int) -> None:
-        """So many more were read."""
+        """Add rows that were read."""
         self._done += rows
         if self._progress is not None:
             self._progress(self._done, max(self._done, self.total))
@@ -131,8 +131,8 @@ def check(
 ) -> CheckReport:
     """Check a store, and change nothing.
 
-    What is checked is the commit that is the newest at the beginning. Others go on writing meanwhile; in a store
-    without SQLite's WAL they wait.
+    The newest commit at the beginning is checked. Other processes go on writing meanwhile; in a store without
+    SQLite's WAL they wait.
 
     Args:
         engine: the store's connections.
@@ -176,7 +176,7 @@ def _check_options(level: Level, against: object) -> None:
 
 
 class _Examination:
-    """One check, step by step; a step that cannot be done is a finding, and the next one is done all the same."""
+    """One check. A step that cannot be done is a finding, and the next step is taken all the same."""
 
     def __init__(self, connection: Connection, meta: Meta, level: Level, meter: Meter) -> None:
         self._connection = connection
@@ -232,7 +232,7 @@ class _Examination:
         )
 
     def _step(self, kind: FindingKind, step: Callable[[], None]) -> None:
-        """Take one step; what stops it is a finding."""
+        """Take one step; an error that stops it is a finding."""
         try:
             step()
         except Damaged as e:
@@ -242,7 +242,7 @@ class _Examination:
         except StoreIOError as e:
             self._findings.add(FindingKind.UNREADABLE, e.what)
 
-    # ---- Of both levels ----
+    # ---- At every level ----
 
     def _schema(self) -> None:
         found = schema.compare(self._connection)
@@ -285,7 +285,7 @@ class _Examination:
         if self._level != "quick" and (index := wal.wrong_index(self._connection)):
             self._findings.add(FindingKind.SQLITE, f"the index {index} does not fit its table")
 
-    # ---- Of a full check ----
+    # ---- In a full check ----
 
     def _count(self) -> None:
         records = wal.size(self._connection)
@@ -317,14 +317,14 @@ class _Examination:
                 self._findings.add(FindingKind.BLOCK, e.what, seq=block * fmt.LOG_BLOCK + 1)
 
     def _judge_id(self) -> None:
-        """Say of the first commit and the first audit entry, if neither follows, what both follow from."""
+        """Blame the store's id if neither the first commit nor the first audit entry follows from it."""
         if 1 in self._wrong_events and any(
             each.kind is FindingKind.COMMIT and each.seq == 1 for each in self._findings.kept
         ):
             what = "neither commit 1 nor audit entry 1 follows from the store's id: the table meta may hold another"
             self._findings.add(FindingKind.META, what)
 
-    # ---- Of a quick check ----
+    # ---- In a quick check ----
 
     def _top(self) -> None:
         if self._head is None:

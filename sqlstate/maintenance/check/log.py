@@ -140,13 +140,13 @@ class LogCheck:
         self._findings.add(FindingKind.RECORD, what, lsn=number, seq=self._head.seq + 1, **where)
 
     def _relieve(self) -> None:
-        """Hash a part of a large commit, and forget it."""
+        """Hash the parts so far of a large commit, and drop them."""
         self._hash.update(b"".join(self._parts))
         self._parts.clear()
         self._relieved = True
 
     def _judge(self, record: RawRecord) -> bool:
-        """Blame a record with a field that is not what it must be; return True if there is none."""
+        """Blame a record with a field that is not what it must be; return True if every field is sound."""
         is_closing = record.kind == "COMMIT" and record.root is not None  # its head is judged as such
         each = record._replace(root=None, count=None, at=None, chain=None) if is_closing else record
         table = RECORDS[record.kind]
@@ -202,7 +202,7 @@ class LogCheck:
             if self._staged.pop(txn, None) is None:
                 self._record(lsn, f"I7: record {lsn} rolls back transaction {txn}, which is not open")
         else:
-            self._record(lsn, f"I7: record {lsn} is of kind {shown(kind)}, which there is not")
+            self._record(lsn, f"I7: record {lsn} is of the unknown kind {shown(kind)}")
             if record.root is not None:
                 self._commit(record)  # or all that follows would seem to be wrong
 

@@ -39,7 +39,7 @@ class Entries(NamedTuple):
     """The entries as they are, right or wrong."""
 
     value: Callable[[str, Key], Stored | None]
-    """Gives the stored value of an entry; None if there is none."""
+    """Gives the stored value of an entry; None if the store lacks it."""
     head: Callable[[], tuple[bytes, int]]
     """Gives their root and count."""
 
@@ -72,17 +72,17 @@ class Link(NamedTuple):
 
 
 class LogRepair(NamedTuple):
-    """What can be done about the log."""
+    """What is to be done about the log."""
 
     changes: Changes
     newest: Link | None
-    """The newest commit after that; None if there is none."""
+    """The newest commit after that; None before the first."""
     broken: tuple[Link, ...]
     """Commits whose chain does not hold even then."""
     end: int
     """The greatest LSN after that."""
     cut: bool
-    """The newest commit is not there: what stands at the end belongs to none."""
+    """The newest commit is missing: the last records belong to no commit."""
 
 
 def changed(log: Log, changes: Mapping[int, RawRecord | None]) -> Log:
@@ -380,7 +380,7 @@ def _newest(log: Log, newest: Link | None, entries: Entries) -> Changes:
 
 
 def head_of(newest: Link | None, store_id: bytes, created: str) -> Head | None:
-    """Return the newest commit as it is recorded, that before the first without one; None if it is none at all."""
+    """Return the newest commit as it is recorded, or the state before the first; None if its record is malformed."""
     if newest is None:
         return Head(0, EMPTY_ROOT, 0, created, chain_zero(store_id))
     return newest.head if HEAD.fits(newest.head) else None
