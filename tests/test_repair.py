@@ -376,6 +376,30 @@ def test_after_any_damage_each_entry_is_the_original_or_as_damaged_and_named(
         made.is_mended(report)
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(damage=damages)
+@pytest.mark.slow
+def test_after_any_damage_a_check_names_each_entry_that_differs_and_no_other(
+    tmp_path_factory: pytest.TempPathFactory, damage: list[str]
+) -> None:
+    made = template(tmp_path_factory)
+    made.damage(*damage)
+    now = entries(made.path)
+    differing = {name for name in {*now, *made.entries} if now.get(name) != made.entries.get(name)}
+    try:
+        with sqlstate.open(made.path, read_only=True) as store:
+            report = store.check()
+    except sqlstate.StoreError:
+        return  # the newest commit is damaged, and opening says so
+    assert not (differing and report.ok)
+    named = {(each.collection, each.key) for each in report.findings if each.kind in ("entry", "missing", "extra")}
+    if {"unreadable", "root"} & {each.kind for each in report.findings} or (None, None) in named:
+        return  # what cannot be named is described
+    names = {name for name in differing if is_name(name) and type(name[0]) is str and type(name[1]) is not float}
+    assert names <= named
+    assert {name for name in named if None not in name} <= differing
+
+
 def is_name(name: tuple[Any, Any]) -> bool:
     """Tell whether what is named is no text that is torn, which is named otherwise."""
     return "\\udc" not in ascii(name)
