@@ -143,6 +143,8 @@ DAMAGE = {
     "the newest root and count": [
         "UPDATE wal SET root = zeroblob(32), count = 1 WHERE seq = (SELECT max(seq) FROM wal)",
     ],
+    "the newest root that is no digest": ["UPDATE wal SET root = 'x' WHERE seq = (SELECT max(seq) FROM wal)"],
+    "a count that is none": ["UPDATE wal SET count = -1 WHERE seq = (SELECT max(seq) FROM wal)"],
     "a record added": ["INSERT INTO wal (lsn, txn, kind) VALUES (100000, 100000, 'BEGIN')"],
     "several at once": [
         "DELETE FROM merkle WHERE level = 2",

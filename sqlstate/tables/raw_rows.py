@@ -187,11 +187,9 @@ class Table:
                 return f"{which} has {shown(value)} for its {column}, which must be {must.words}"
         return ""
 
-    def without_faults(self, row: Sequence[Any]) -> tuple[Any, ...]:
-        """Return a row with NULL for each field that is wrong and may be NULL."""
-        return tuple(
-            value if test(value) or not test(None) else None for test, value in zip(self._tests, row, strict=True)
-        )
+    def spared(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """Return a row with NULL for each field that must be NULL."""
+        return tuple(None if test is _is_absent else value for test, value in zip(self._tests, row, strict=True))
 
     def check(self, row: Sequence[Any], path: str) -> None:
         """Raise if a row is not what it must be.

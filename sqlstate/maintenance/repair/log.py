@@ -180,7 +180,7 @@ def _spare(log: Log, store_id: bytes) -> Changes:
     found: Changes = {}
     for record in log():
         table = RECORDS.get(record.kind)
-        spared = record if table is None else RawRecord(*table.without_faults(record))
+        spared = record if table is None else RawRecord(*table.spared(record))
         if record.session is None and record.kind in _DIGESTED:
             spared = spared._replace(chain=None)
         if spared != record:
