@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.backup.restore import restore as restore
     from sqlstate.maintenance.check.check import CheckReport as CheckReport
     from sqlstate.maintenance.check.check import Finding as Finding
-    from sqlstate.maintenance.repair.repair import RepairReport as RepairReport
     from sqlstate.maintenance.repair.repair import repair as repair
+    from sqlstate.maintenance.repair.report import RepairReport as RepairReport
     from sqlstate.proof import Proof as Proof
     from sqlstate.recovery.report import JournalReport as JournalReport
     from sqlstate.recovery.report import RecoveryReport as RecoveryReport
@@ -135,7 +135,8 @@ _MODULES = {
     "recovery.report": ("JournalReport", "RecoveryReport"),
     "store.opening": ("open",),
     "proof": ("Proof",),
-    "maintenance.repair.repair": ("RepairReport", "repair"),
+    "maintenance.repair.repair": ("repair",),
+    "maintenance.repair.report": ("RepairReport",),
     "store.snapshot": ("Snapshot",),
     "store.staged": (
         "StagedTransaction",

@@ -39,14 +39,43 @@ attributes of the exception. The page docs/reference/errors.md lists them with t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 class StoreError(Exception):
-    """The root of all exceptions of sqlstate."""
+    """The root of all exceptions of sqlstate.
+
+    Attributes:
+        what: what happened, without the file's path in front and without what to do, where the error was made of such
+            parts; else the whole message.
+        do: what to do, where the error was made of such parts; else `""`.
+    """
+
+    _what = ""
+    do = ""
+
+    @classmethod
+    def about(cls, path: str, what: str, do: str, rule: str = "") -> Self:
+        """Return the error of which the message is made of these parts.
+
+        Args:
+            path: the file.
+            what: what happened, and what it means for the data.
+            do: what to do, and whether something was changed.
+            rule: number of the invariant that does not hold.
+        """
+        front = f"{rule}: " if rule else ""
+        error = cls(f"{front}{path}: {what}; {do}")
+        error._what, error.do = f"{front}{what}", do
+        return error
+
+    @property
+    def what(self) -> str:
+        """See the class."""
+        return self._what or str(self)
 
 
 class CannotOpen(StoreError):
@@ -254,6 +283,11 @@ class ProofInvalid(StoreError):
 
 class Damaged(StoreError):
     """Stored bytes contradict each other. Nothing was changed; keep the file and restore a backup."""
+
+    @classmethod
+    def found(cls, path: str, what: str, rule: str = "") -> Self:
+        """Return the error about a file in which *what* is wrong; *rule* is the invariant that does not hold."""
+        return cls.about(path, what, "restore a backup", rule)
 
 
 class JournalDamaged(Damaged):

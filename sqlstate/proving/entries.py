@@ -59,7 +59,7 @@ _Opened = dict["Name", tuple[int, "Stored"]]
 
 
 class Provable(ABC):
-    """What proofs can be made of: an open store, or a snapshot of it."""
+    """Something that proofs can be made of: an open store, or a snapshot of it."""
 
     __slots__ = ()
 
@@ -70,8 +70,8 @@ class Provable(ABC):
     def prove(self, collection: str, key: Key) -> Proof:
         """Return a proof that an entry is there with its value, or that it is not there.
 
-        Its kind is `"present"` or `"absent"`; `sqlstate.proof` has a verifier for each. It proves what it does under
-        the root of the newest commit, or of the snapshot.
+        Its kind is `"present"` or `"absent"`; `sqlstate.proof` has a verifier for each. The root is that of the newest
+        commit, or of the snapshot.
 
         Raises:
             InvalidName, InvalidKey: there can be no such entry.
@@ -81,7 +81,7 @@ class Provable(ABC):
         with self._state() as (connection, head), _holding(connection):
             stored = state.get(connection, collection, key)
             if stored is None:
-                made = _prove(connection, head, "absent", _beside(connection, name))
+                made = _prove(connection, head, "absent", _neighbours(connection, name))
                 verify_absent(made, head.root, collection, key)
                 return made
             return _prove(connection, head, "present", {name: (ASKED, stored)})
@@ -95,12 +95,12 @@ class Provable(ABC):
             collection: its name.
             start: the first key that may be in it; None is no bound.
             stop: the first key beyond it; None is no bound.
-            limit: at most so many entries, 1 to 2^63-1: what comes after the last of them is left open then.
+            limit: the most entries, 1 to 2^63-1; with that many, the proof says nothing of what comes after the last.
 
         Raises:
             InvalidName, InvalidKey: a bound cannot be one.
-            InvalidOption: the span is empty whatever the store holds, the limit is none, or the proof would have more
-                than 1 GiB.
+            InvalidOption: the span is empty whatever the store holds, the limit is invalid, or the proof would be
+                larger than 1 GiB.
             Damaged: an entry, or a node of the tree, is not what the commit recorded.
         """
         low, high = _bounds(collection, start, stop)
@@ -125,7 +125,7 @@ class Provable(ABC):
         """
         low, high = _bounds(collection, start, stop)
         with self._state() as (connection, head), _holding(connection):
-            made = _prove(connection, head, "count", _beside(connection, low) | _beside(connection, high))
+            made = _prove(connection, head, "count", _neighbours(connection, low) | _neighbours(connection, high))
             verify_count(made, head.root, collection, start, stop)
             return made
 
@@ -152,8 +152,8 @@ class Provable(ABC):
             present = {(name[0], name[2]): _as_stored(stored) for name, (_, stored) in leaves.items()}
             absent = asked - leaves.keys()
             for name in absent:
-                for beside, shown in _beside(connection, name).items():
-                    leaves.setdefault(beside, shown)
+                for neighbour, shown in _neighbours(connection, name).items():
+                    leaves.setdefault(neighbour, shown)
             made = _prove(connection, head, "many", leaves)
             verify_many(made, head.root, present, [(name[0], name[2]) for name in absent])
             return made
@@ -161,7 +161,7 @@ class Provable(ABC):
 
 @contextmanager
 def _holding(connection: Connection) -> Iterator[None]:
-    """Say of a proof that does not hold that the store is damaged: a row that is gone leaves a gap too wide."""
+    """Raise Damaged for a new proof that its own verifier refuses: only a missing row can cause that."""
     try:
         yield
     except ProofInvalid as e:
@@ -218,26 +218,27 @@ def is_document(text: str) -> bool:
 
 
 _any_document: Final = msgspec.json.Decoder().decode
-_LONG_NUMBER: Final = re.compile("[0-9]{309}")  # the largest double has so many digits
+_LONG_NUMBER: Final = re.compile("[0-9]{309}")  # the largest double has 309 digits
 
 
 def _check_documents(connection: Connection, inside: _Opened) -> None:
-    """Raise Damaged for an entry whose value no range can hold, since a store holds no such."""
+    """Raise Damaged for an entry whose value is no document: no range can hold it."""
     for (collection, _, key), (_, stored) in inside.items():
         if isinstance(stored, str) and not is_document(stored):
             raise Damaged(
-                f"I1: {connection.path}: {collection!r}[{key!r}] is no document that a store holds, and so nothing "
-                "that a range can show; put it anew, or restore a backup"
+                f"I1: {connection.path}: {collection!r}[{key!r}] is not a JSON document, so no range can "
+                "show it; put it again, or restore a backup"
             )
 
 
-def _beside(connection: Connection, name: Name) -> _Opened:
+def _neighbours(connection: Connection, name: Name) -> _Opened:
     """Return the entries on both sides of a place, to be shown without their values."""
     return _shown(state.neighbours(connection, name))
 
 
 def _shown(rows: Iterable[tuple[str, Key, Stored] | None]) -> _Opened:
-    return {stored_name(row[0], row[1]): (NEIGHBOUR, row[2]) for row in rows if row is not None}
+    found = (row for row in rows if row is not None)
+    return {stored_name(collection, key): (NEIGHBOUR, stored) for collection, key, stored in found}
 
 
 def _prove(connection: Connection, head: Head, kind: str, opened: _Opened, *, span: bool = False) -> Proof:

@@ -388,7 +388,7 @@ class StagedTransaction:
 def _uncommitted(connection: Connection, txn: int) -> Uncommitted:
     records = wal.read_staged(connection, txn)
     if not records:
-        raise Damaged(f"I9: {connection.path}: staged transaction {txn} has no records; restore a backup")
+        raise Damaged.found(connection.path, f"staged transaction {txn} has no records", "I9")
     return Uncommitted(txn, records[0].note or "", records[0].at or "", records)
 
 

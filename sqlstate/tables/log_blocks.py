@@ -54,4 +54,4 @@ def append(connection: Connection, blocks: Sequence[tuple[int, bytes]]) -> list[
 
 
 def _damaged(connection: Connection, what: str) -> Damaged:
-    return Damaged(f"I13: {connection.path}: {what}; restore a backup")
+    return Damaged.found(connection.path, what, "I13")

@@ -79,7 +79,7 @@ def top(connection: Connection) -> int:
     if found is None:
         return 0
     if not is_level(found):
-        raise Damaged(f"I2: {connection.path}: the tree has a level {raw_rows.quoted(found)}; restore a backup")
+        raise Damaged.found(connection.path, f"the tree has a level {raw_rows.quoted(found)}", "I2")
     return int(found)
 
 
@@ -120,7 +120,7 @@ def count(connection: Connection, start: Name, stop: Name) -> int:
     """
     between = _count_before(connection, stop) - _count_before(connection, start)
     if not is_number(between):
-        raise Damaged(f"I2: {connection.path}: the counts in the tree contradict each other; restore a backup")
+        raise Damaged.found(connection.path, "the counts in the tree contradict each other", "I2")
     return between
 
 
@@ -215,16 +215,13 @@ def size(connection: Connection) -> tuple[int, int]:
     return top(connection), connection.value("SELECT count(*) FROM merkle")
 
 
-def rows(connection: Connection, *, raw: bool = False) -> Iterator[Row]:
-    """Yield (id, level, collection, key, children) of every row, level by level, in order.
+def rows(connection: Connection) -> Iterator[Row]:
+    """Yield (id, level, collection, key, children) of every row, level by level, in order, whatever is in it.
 
-    With *raw*, values of any kind, as raw_rows.decoded() gives them; else Damaged for text that is not UTF-8.
+    Raises:
+        Damaged: a text is no UTF-8.
     """
-    names = "id", "level", "collection", "key", "children"
-    order = "FROM merkle ORDER BY level, collection, key"
-    if raw:
-        return map(raw_rows.decoded, connection.iterate(f"SELECT {raw_rows.columns(*names)} {order}"))
-    return connection.iterate(f"SELECT {', '.join(names)} {order}")
+    return connection.iterate("SELECT id, level, collection, key, children FROM merkle ORDER BY level, collection, key")
 
 
 def top_rows(connection: Connection) -> list[Row]:
@@ -246,7 +243,7 @@ def check_node(connection: Connection, row: Row) -> None:
         raw_rows.MERKLE.check((id_, level, children), connection.path)
     if not is_node_name(collection, key):
         what = f"node {id_} has the name {raw_rows.quoted(collection)}[{raw_rows.quoted(key)}], which no entry can have"
-        raise Damaged(f"I2: {connection.path}: {what}; restore a backup")
+        raise Damaged.found(connection.path, what, "I2")
 
 
 def _parsed_run(connection: Connection, row: Row, stop: Name | None = None) -> Run:

@@ -97,16 +97,17 @@ def check_header(connection: Connection) -> bool:
 
 def _check_numbers(path: str, application_id: int, version: int) -> None:
     if application_id != fmt.APPLICATION_ID:
-        raise NotAStore(
-            f"{path} is an SQLite file of another program; nothing was changed. Choose another path for the store"
+        raise NotAStore.about(
+            path, "it is an SQLite file of another program", "nothing was changed. Choose another path for the store"
         )
     if version > fmt.FORMAT_VERSION:
-        raise FormatTooNew(
-            f"{path} has format {version}, and this version of sqlstate knows up to {fmt.FORMAT_VERSION}; "
-            "install a newer one. Nothing was changed"
+        raise FormatTooNew.about(
+            path,
+            f"it has format {version}, and this version of sqlstate knows up to {fmt.FORMAT_VERSION}",
+            "install a newer one. Nothing was changed",
         )
     if version < 1:
-        raise Damaged(f"{path} says that it is a store of format {version}, which does not exist; restore a backup")
+        raise Damaged.found(path, f"it says that it is a store of format {version}, which does not exist")
 
 
 def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[Migration, ...]:
@@ -119,20 +120,20 @@ def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[
     there = applied(connection)
     version = connection.value("PRAGMA user_version")
     if len(there) < version:  # each format was made by a migration
-        raise Damaged(
-            f"{connection.path}: schema_migrations has {len(there)} migrations, and the file says that its format is "
-            f"{version}; restore a backup"
-        )
+        what = f"schema_migrations has {len(there)} migrations, and the file says that its format is {version}"
+        raise Damaged.found(connection.path, what)
     for (_, name, digest, _), ours in zip(there, migrations, strict=False):
         if (name, digest) != (ours.name, ours.sha256):
-            raise MigrationMismatch(
-                f"{connection.path}: migration {name} in the file is not the {ours.name} of this installation; "
-                "reinstall the version of sqlstate that made the file. Nothing was changed"
+            raise MigrationMismatch.about(
+                connection.path,
+                f"migration {name} in the file is not the {ours.name} of this installation",
+                "reinstall the version of sqlstate that made the file. Nothing was changed",
             )
     if len(there) > len(migrations):
-        raise MigrationMismatch(
-            f"{connection.path} has migration {there[-1][1]}, which this version of sqlstate does not know; "
-            "install a newer one. Nothing was changed"
+        raise MigrationMismatch.about(
+            connection.path,
+            f"it has migration {there[-1][1]}, which this version of sqlstate does not know",
+            "install a newer one. Nothing was changed",
         )
     return migrations[len(there) :]
 
@@ -147,7 +148,7 @@ def applied(connection: Connection) -> list[Row]:
     for expected, row in enumerate(rows, 1):
         raw_rows.MIGRATIONS.check(row, connection.path)
         if row[0] != expected:
-            raise Damaged(f"{connection.path}: schema_migrations has no row of migration {expected}; restore a backup")
+            raise Damaged.found(connection.path, f"schema_migrations has no row of migration {expected}")
     return rows
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Row
 
 _SHOWN: Final = 60
+_NAME_SHOWN: Final = 200
 _TIME: Final = re.compile(
     r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{6}Z", re.ASCII
 )
@@ -122,6 +123,33 @@ def _or_null(must: _Must) -> _Must:
     return _Must(lambda value: value is None or must.test(value), f"{must.words}, or NULL")
 
 
+class RawRecord(NamedTuple):
+    """A row of the table wal with whatever is in its fields, which are those of format.records.Record.
+
+    What a reader returns of a damaged log: RECORDS says which field of it is wrong.
+    """
+
+    lsn: Any
+    txn: Any
+    kind: Any
+    session: Any = None
+    collection: Any = None
+    key: Any = None
+    value: Any = None
+    before: Any = None
+    seq: Any = None
+    root: Any = None
+    count: Any = None
+    at: Any = None
+    chain: Any = None
+    note: Any = None
+
+    @property
+    def name(self) -> tuple[Any, Any]:
+        """Collection and key of the entry that it changes; (None, None) if it is of none."""
+        return self.collection, self.key
+
+
 class Table:
     """The tests of a table's rows, or of some of its columns.
 
@@ -134,14 +162,14 @@ class Table:
     __slots__ = ("_columns", "_row", "_rule", "_tests")
 
     def __init__(self, rule: str, row: str, **columns: _Must) -> None:
-        self._rule = f"{rule}: " if rule else ""
+        self._rule = rule
         self._row = row
         self._columns = columns
         self._tests = tuple(must.test for must in columns.values())
 
     def only(self, *columns: str) -> Table:
         """Return the tests of these columns alone."""
-        return Table(self._rule.rstrip(": "), self._row, **{column: self._columns[column] for column in columns})
+        return Table(self._rule, self._row, **{column: self._columns[column] for column in columns})
 
     def fits(self, row: Sequence[Any]) -> bool:
         """Return True if a row is valid."""
@@ -152,11 +180,19 @@ class Table:
 
     def wrong(self, row: Sequence[Any]) -> str:
         """Return what is wrong with the first invalid field, `""` if all are valid."""
+        fault = self._fault(row)
+        return f"{self._rule}: {fault}" if fault and self._rule else fault
+
+    def _fault(self, row: Sequence[Any]) -> str:
         for (column, must), value in zip(self._columns.items(), row, strict=True):
             if not must.test(value):
                 which = self._row.format(*map(quoted, row))
-                return f"{self._rule}{which} has {quoted(value)} for its {column}, which must be {must.words}"
+                return f"{which} has {quoted(value)} for its {column}, which must be {must.words}"
         return ""
+
+    def spared(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """Return a row with NULL for each field that must be NULL."""
+        return tuple(None if test is _is_absent else value for test, value in zip(self._tests, row, strict=True))
 
     def check(self, row: Sequence[Any], path: str) -> None:
         """Raise if a row is invalid.
@@ -165,7 +201,7 @@ class Table:
             Damaged: names the first invalid field.
         """
         if not self.fits(row):
-            raise Damaged(f"{self._rule}{path}: {self.wrong(row).removeprefix(self._rule)}; restore a backup")
+            raise Damaged.found(path, self._fault(row), self._rule)
 
 
 def quoted(value: Any) -> str:
@@ -174,6 +210,12 @@ def quoted(value: Any) -> str:
         return "NULL"
     text = f"{value[:_SHOWN]!r}" if isinstance(value, str | bytes) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def shown_name(collection: Any, key: Any) -> str:
+    """Return the name of an entry for a sentence."""
+    text = f"{collection!r}[{key!r}]"
+    return text if len(text) <= _NAME_SHOWN else f"{text[:_NAME_SHOWN]}…"
 
 
 STATE: Final = Table("I1", "{0}[{1}]", collection=_COLLECTION, key=_KEY, value=_VALUE)

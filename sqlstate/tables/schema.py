@@ -119,10 +119,8 @@ def check_tables(connection: Connection) -> None:
     """
     found = differences(connection)
     if found.tables:
-        raise Damaged(
-            f"{connection.path}: {'; '.join(found.sentences[: len(found.tables)])}; nothing was written. "
-            "Undo that, or restore a backup"
-        )
+        what = "; ".join(found.sentences[: len(found.tables)])
+        raise Damaged.about(connection.path, what, "nothing was written. Undo that, or restore a backup")
 
 
 def check(connection: Connection) -> None:

@@ -159,7 +159,7 @@ def collections(connection: Connection) -> list[str]:
     names = [name for (name,) in connection.rows(_COLLECTIONS)]
     for name in names:
         if not is_collection(name):
-            raise Damaged(f"I1: {connection.path}: {raw_rows.quoted(name)} cannot name a collection; restore a backup")
+            raise Damaged.found(connection.path, f"{raw_rows.quoted(name)} cannot name a collection", "I1")
     return names
 
 
@@ -204,7 +204,7 @@ def _check_order(
     first, second = (reached, passed) if reverse else (passed, reached)
     if stored_name(*first) < stored_name(*second):
         return
-    raise Damaged(f"I1: {connection.path}: the entries are not in order near {reached[0]!r}; restore a backup")
+    raise Damaged.found(connection.path, f"the entries are not in order near {reached[0]!r}", "I1")
 
 
 def next_keys(connection: Connection, span: Span) -> list[Key]:

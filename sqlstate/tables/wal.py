@@ -15,7 +15,7 @@ from sqlstate.format.merkle import EMPTY_ROOT
 from sqlstate.format.records import Head, Kind, Record, chain_next, chain_zero, record_bytes
 from sqlstate.sqlite.connection import size_of
 from sqlstate.tables import raw_rows
-from sqlstate.tables.raw_rows import is_digest, is_entry_name, is_number, is_stored, is_text
+from sqlstate.tables.raw_rows import RawRecord, is_digest, is_entry_name, is_number, is_stored, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,9 +58,8 @@ _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORD
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
 
 
-def has_bytes(row: Row) -> bool:
+def has_bytes(record: RawRecord) -> bool:
     """Return True if a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
-    record = Record(*row)
     if not (is_number(record.lsn) and is_number(record.txn)):
         return False
     if record.kind == Kind.BEGIN:
@@ -68,12 +67,12 @@ def has_bytes(row: Row) -> bool:
     if record.kind in (Kind.PUT, Kind.DELETE):
         values = record.value, record.before
         return is_entry_name(record.collection, record.key) and all(v is None or is_stored(v) for v in values)
-    return record.kind == Kind.COMMIT
+    return bool(record.kind == Kind.COMMIT)
 
 
-def canonical(row: Row) -> bytes | None:
+def canonical(record: RawRecord) -> bytes | None:
     """Return the canonical bytes of a row of the table, whatever is in it; None if it has none."""
-    return record_bytes(Record(*row)) if has_bytes(row) else None
+    return record_bytes(Record(*record)) if has_bytes(record) else None
 
 
 def chain_or_none(chain: Any, head: tuple[Any, Any, Any, Any], records_digest: bytes) -> bytes | None:
@@ -124,9 +123,7 @@ def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
     if row is None:
         return 0, head_zero(meta)
     if not is_number(row[0]):
-        raise Damaged(
-            f"I5: {connection.path}: a record has the number {row[0]}, and 2^62 is the last; restore a backup"
-        )
+        raise Damaged.found(connection.path, f"a record has the number {row[0]}, and 2^62 is the last", "I5")
     if row[2] is not None:
         return row[0], _head(connection, row[1:])
     # Only staged records come after the newest commit.
@@ -179,7 +176,7 @@ def read_begin(connection: Connection, txn: int) -> Record:
     """Return the BEGIN record of the transaction *txn*."""
     rows = connection.rows(f"SELECT {_COLUMNS} FROM wal WHERE lsn = ? AND kind = 'BEGIN'", (txn,))
     if not rows:
-        raise Damaged(f"I7: {connection.path}: transaction {txn} has no BEGIN record; restore a backup")
+        raise Damaged.found(connection.path, f"transaction {txn} has no BEGIN record", "I7")
     return _record(connection, rows[0])
 
 
@@ -219,7 +216,7 @@ def base_of(connection: Connection, lsn: int = fmt.INT_MAX) -> int:
     while True:
         if not is_number(txn) or not 0 < txn <= lsn:
             what = f"record {lsn} is of transaction {raw_rows.quoted(txn)}, which cannot be one"
-            raise Damaged(f"I5: {connection.path}: {what}; restore a backup")
+            raise Damaged.found(connection.path, what, "I5")
         base: int = (txn if kind == Kind.COMMIT and session is None else lsn) - 1
         row = connection.row(_NEWEST_UP_TO, (base,))
         # Records of one commit, or of one recovery, which rolls back all staged transactions of dead sessions.
@@ -275,9 +272,7 @@ def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
             yield chain
             expected += 1
     if expected < stop:
-        raise Damaged(
-            f"I4: {connection.path}: commit {expected} is missing from the log or malformed; restore a backup"
-        )
+        raise Damaged.found(connection.path, f"commit {expected} is missing from the log or malformed", "I4")
 
 
 def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, list[Record]]]:
@@ -296,7 +291,7 @@ def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, li
         for each in direct:
             if each.kind is Kind.ROLLBACK:
                 what = f"record {each.lsn} rolls transaction {each.txn} back, and record {record.lsn} commits it"
-                raise Damaged(f"I7: {connection.path}: {what}; restore a backup")
+                raise Damaged.found(connection.path, what, "I7")
         parts += map(record_bytes, direct)
         changes += [each for each in direct if each.kind in (Kind.PUT, Kind.DELETE)]
         direct = []
@@ -334,9 +329,9 @@ def size(connection: Connection) -> int:
     return found
 
 
-def rows(connection: Connection) -> Iterator[Row]:
-    """Yield every row, with the columns of Record, in order; Damaged for text that is not UTF-8."""
-    return connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn")
+def rows(connection: Connection) -> Iterator[RawRecord]:
+    """Yield every row in order, whatever is in it; Damaged for text that is not UTF-8."""
+    return map(RawRecord._make, connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn"))
 
 
 def _milestone(connection: Connection, seq: int) -> int:
@@ -353,7 +348,7 @@ def _record(connection: Connection, row: Row) -> Record:
     table = raw_rows.RECORDS.get(row[2])
     if table is None:
         what = f"record {row[0]} is of the unknown kind {raw_rows.quoted(row[2])}"
-        raise Damaged(f"I7: {connection.path}: {what}; restore a backup")
+        raise Damaged.found(connection.path, what, "I7")
     table.check(row, connection.path)
     record = Record(row[0], row[1], Kind(row[2]), *row[3:])
     if record.root is not None:
@@ -364,12 +359,12 @@ def _record(connection: Connection, row: Row) -> Record:
 _RAW = f"SELECT {raw_rows.columns(*Record._fields)} FROM wal ORDER BY lsn"
 
 
-def scan_raw(connection: Connection, *, newest_first: bool = False) -> Iterator[Row]:
-    """Yield the rows in order, of any kind: the fields of Record, as raw_rows.decoded() gives them."""
-    return map(raw_rows.decoded, connection.iterate(_RAW + (" DESC" if newest_first else "")))
+def scan_raw(connection: Connection) -> Iterator[RawRecord]:
+    """Yield the rows in order, whatever is in them: the fields as raw_rows.decoded() gives them."""
+    return (RawRecord._make(raw_rows.decoded(row)) for row in connection.iterate(_RAW))
 
 
-def write_raw(connection: Connection, rows: Iterable[tuple[int, Row | None]]) -> None:
+def write_raw(connection: Connection, rows: Iterable[tuple[int, RawRecord | None]]) -> None:
     """Replace the row of each LSN, or delete it where the new row is None, inside the caller's transaction."""
     for lsn, row in rows:
         connection.run("DELETE FROM wal WHERE lsn = ?", (lsn,))
@@ -378,13 +373,13 @@ def write_raw(connection: Connection, rows: Iterable[tuple[int, Row | None]]) ->
             connection.run(f"INSERT INTO wal ({_COLUMNS}) VALUES ({values})", raw_rows.bound(row))
 
 
-def staged_raw(connection: Connection, txn: int, before: int) -> list[Row]:
+def staged_raw(connection: Connection, txn: int, before: int) -> list[RawRecord]:
     """Return the rows of the staged transaction *txn* up to the LSN *before*, as scan_raw() gives them."""
     sql = (
         f"SELECT {raw_rows.columns(*Record._fields)} FROM wal "
         "WHERE txn = ? AND session IS NOT NULL AND lsn < ? ORDER BY lsn"
     )
-    return [raw_rows.decoded(row) for row in connection.rows(sql, (txn, before))]
+    return [RawRecord._make(raw_rows.decoded(row)) for row in connection.rows(sql, (txn, before))]
 
 
 def seq_of(connection: Connection, root: bytes) -> int | None:

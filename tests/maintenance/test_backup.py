@@ -47,7 +47,7 @@ from sqlstate.maintenance.backup import backup, verify_copy
 from sqlstate.maintenance.backup.restore import restore
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from sqlstate.sqlite.raw_file import set_journaling
-from sqlstate.tables import migrations as migrate
+from sqlstate.tables import migrations
 from tests.files.test_replace import failing, is_folder, names, needs_fork, without_privileges
 from tests.reference import plain
 from tests.support.child import Child
@@ -630,7 +630,7 @@ def test_a_backup_that_was_not_closed_is_neither_replaced_nor_renamed(
         if name == "b.1":
             os.rename(tmp_path / "b", tmp_path / "b.1")
         (tmp_path / f"{name}{suffix}").write_bytes(b"commits")
-        with pytest.raises(InvalidOption, match=f"{name}{suffix} lies beside it"):
+        with pytest.raises(InvalidOption, match=f"{name}{suffix} lies next to it"):
             copy(store, tmp_path / "b", keep=3)
         (tmp_path / f"{name}{suffix}").write_bytes(b"")  # as SQLite may leave it, with nothing in it
     copy(store, tmp_path / "b", keep=3)
@@ -1090,7 +1090,7 @@ def make_sources(folder: Path) -> dict[str, tuple[Path, str]]:
     put("page size", good[:16] + b"\1\1" + good[18:], "not an SQLite file")
     put("half", good[: len(good) // 8192 * 4096], "")
     for sidecar in ("-wal", "-journal"):
-        put(f"open{sidecar}", good, f"open{sidecar}{sidecar} lies beside it")
+        put(f"open{sidecar}", good, f"open{sidecar}{sidecar} lies next to it")
         (folder / f"open{sidecar}{sidecar}").write_bytes(b"commits")
     with closing(sqlite3.connect(folder / "sqlite")) as db, db:
         db.execute("CREATE TABLE t (a)")
@@ -1103,7 +1103,7 @@ def make_sources(folder: Path) -> dict[str, tuple[Path, str]]:
     edit(folder / "newer", "PRAGMA user_version = 99")
     (folder / "older").touch()
     with closing(Connection(str(folder / "older"), 1.0)) as connection:
-        migrate.apply(connection, migrate.shipped()[:1], "2026-01-01T00:00:00.000000Z")
+        migrations.apply(connection, migrations.shipped()[:1], "2026-01-01T00:00:00.000000Z")
         connection.run("PRAGMA user_version = 1")
         connection.run("INSERT INTO meta VALUES ('store_id', ?), ('format', 1)", (bytes(16),))
     found["older"] = folder / "older", "older format"
@@ -1148,16 +1148,16 @@ COPIES = "import shutil, sys; shutil.copy(*sys.argv[1:])"
 
 def test_a_source_that_somebody_has_open_is_rejected(store: Store, tmp_path: Path) -> None:
     fill(store, 10)
-    with pytest.raises(RestoreRejected, match=r"test\.db-wal lies beside it.*Store\.backup\(\)"):
+    with pytest.raises(RestoreRejected, match=r"test\.db-wal lies next to it.*Store\.backup\(\)"):
         restore(store.path, tmp_path / "r")
     copy(store, tmp_path / "b")
     with sqlstate.open(tmp_path / "b", read_only=True) as view:
         assert view.head().seq == 2
-        with pytest.raises(RestoreRejected, match=r"somebody has it open.*Store\.backup\(\)"):
+        with pytest.raises(RestoreRejected, match=r"a process has it open.*Store\.backup\(\)"):
             restore(tmp_path / "b", tmp_path / "r")
     with Child("locks", tmp_path / "b") as child:
         child.expects("locked")
-        with pytest.raises(RestoreRejected, match=r"lies beside it|somebody has it open"):
+        with pytest.raises(RestoreRejected, match=r"lies next to it|a process has it open"):
             restore(tmp_path / "b", tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
@@ -1265,7 +1265,7 @@ def test_a_file_that_comes_to_be_there_at_the_last_moment_stays(
         link(source, target)
 
     monkeypatch.setattr(os, "link", late)
-    with pytest.raises(InvalidOption, match="came to be there"):
+    with pytest.raises(InvalidOption, match="was created meanwhile"):
         restore(tmp_path / "b", tmp_path / "r")
     assert (tmp_path / "r").read_bytes() == b"precious"
     assert names(tmp_path) == ["b", "r"]
@@ -1297,7 +1297,7 @@ def test_a_store_that_somebody_reads_is_not_replaced(tmp_path: Path) -> None:
     made(tmp_path / "b")
     made(tmp_path / "r", "delete")
     with sqlstate.open(tmp_path / "r") as store, store.snapshot() as view:
-        with pytest.raises(Busy, match=r"somebody has .* open"):
+        with pytest.raises(Busy, match=r"a process has .* open"):
             restore(tmp_path / "b", tmp_path / "r", replace=True)
         assert view["c"][1] == "x" * 100
     restore(tmp_path / "b", tmp_path / "r", replace=True)

@@ -341,6 +341,51 @@ def test_an_entry_and_the_node_over_it_are_both_said_to_be_damaged(made: Path) -
     assert "entry" in kinds
 
 
+UNDER_300 = "WHERE level = 1 AND collection = 'items' AND key <= 300 AND key > 200"
+BOTH = (
+    "UPDATE state SET value = '0' WHERE key = 300",
+    f"UPDATE merkle SET children = zeroblob(length(children)) {UNDER_300}",
+)
+
+
+def test_an_entry_below_a_lost_node_is_named_with_the_leaf_that_the_log_proves(made: Path) -> None:
+    change(made, *BOTH)
+    [finding] = [each for each in checked(made).findings if each.kind == "entry"]
+    assert (finding.collection, finding.key, finding.expected) == ("items", 300, leaf("items", 300, '{"n":300}'))
+
+
+def test_entries_below_a_lost_node_that_the_log_does_not_tell_are_named_by_what_is_around_them(made: Path) -> None:
+    change(made, *BOTH, "UPDATE wal SET value = '0' WHERE key = 300 AND kind = 'PUT'")
+    report = checked(made)
+    assert {each.kind for each in report.findings} == {"node", "unreadable", "commit"}
+    [finding] = [each for each in report.findings if each.kind == "unreadable"]
+    assert "cannot be proven: the node over them is lost" in finding.what
+    assert "between 'items'[" in finding.what
+    assert report.outcome == "damaged"
+
+
+def test_where_nothing_leads_to_the_root_entries_are_compared_with_the_lowest_nodes(made: Path) -> None:
+    change(
+        made,
+        "UPDATE state SET value = '0' WHERE key = 300",
+        "UPDATE merkle SET children = zeroblob(length(children)) WHERE level = (SELECT max(level) FROM merkle)",
+        "UPDATE wal SET value = '0' WHERE key = 300 AND kind = 'PUT'",
+    )
+    report = checked(made)
+    assert {(each.kind, each.key) for each in report.findings} == {("root", None), ("entry", 300), ("commit", None)}
+    assert "does not prove itself either" in next(each.what for each in report.findings if each.kind == "entry")
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_each_node_of_a_level_is_named_once(made: Path, level: int) -> None:
+    with closing(sqlite3.connect(made)) as db:
+        [(count,)] = db.execute("SELECT count(*) FROM merkle WHERE level = ?", (level,)).fetchall()
+    change(made, ("UPDATE merkle SET children = zeroblob(length(children)) WHERE level = ?", (level,)))
+    report = checked(made)
+    assert {(each.kind, each.level) for each in report.findings} == {("node", level)}
+    assert len(report.findings) == len({each.place for each in report.findings}) == count
+
+
 def test_a_node_of_another_name_is_found(made: Path) -> None:
     change(made, "UPDATE merkle SET key = key + 1 WHERE id = (SELECT max(id) FROM merkle WHERE level = 1)")
     assert {(each.kind, each.level) for each in checked(made).findings} == {("node", 1)}
@@ -573,6 +618,7 @@ def test_the_verb_tells_the_outcome_by_its_exit_code(made: Path) -> None:
     assert code == 3
     assert '"kind":"entry"' in out
     assert run("check", str(made), "--quick")[0] == 0
+    assert run("check", str(made), "--quick", "--replay")[0] == 2
     assert run("check", str(made), "--against", "00" * 32)[0] == 3
     assert run("check", str(made), "--key", "x")[0] == 2
     assert run("check", str(made), "--against", str(made))[0] == 2

@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate.errors import Busy, Damaged, InvalidOption, NotAStore, RestoreRejected, StoreIOError, StoreMissing
-from sqlstate.maintenance.repair import log as relinking
-from sqlstate.maintenance.repair.repair import RepairReport, repair
+from sqlstate.maintenance.repair import log
+from sqlstate.maintenance.repair.repair import repair
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
+from sqlstate.tables.raw_rows import RawRecord
 from tests.files.test_replace import names, needs_fork, without_privileges
 from tests.maintenance.test_backup import cleared, each_kill
 from tests.reference import plain
@@ -35,6 +36,8 @@ from tests.support.images import folder_image, image
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from sqlstate.maintenance.repair.report import RepairReport
 
 Journal = Literal["wal", "delete"]
 Entries = dict[tuple[Any, Any], tuple[type, Any]]
@@ -140,6 +143,8 @@ DAMAGE = {
     "the newest root and count": [
         "UPDATE wal SET root = zeroblob(32), count = 1 WHERE seq = (SELECT max(seq) FROM wal)",
     ],
+    "the newest root that is no digest": ["UPDATE wal SET root = 'x' WHERE seq = (SELECT max(seq) FROM wal)"],
+    "a count that is none": ["UPDATE wal SET count = -1 WHERE seq = (SELECT max(seq) FROM wal)"],
     "a record added": ["INSERT INTO wal (lsn, txn, kind) VALUES (100000, 100000, 'BEGIN')"],
     "several at once": [
         "DELETE FROM merkle WHERE level = 2",
@@ -373,6 +378,30 @@ def test_after_any_damage_each_entry_is_the_original_or_as_damaged_and_named(
         made.is_mended(report)
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(damage=damages)
+@pytest.mark.slow
+def test_after_any_damage_a_check_names_each_entry_that_differs_and_no_other(
+    tmp_path_factory: pytest.TempPathFactory, damage: list[str]
+) -> None:
+    made = template(tmp_path_factory)
+    made.damage(*damage)
+    now = entries(made.path)
+    differing = {name for name in {*now, *made.entries} if now.get(name) != made.entries.get(name)}
+    try:
+        with sqlstate.open(made.path, read_only=True) as store:
+            report = store.check()
+    except sqlstate.StoreError:
+        return  # the newest commit is damaged, and opening says so
+    assert not (differing and report.ok)
+    named = {(each.collection, each.key) for each in report.findings if each.kind in ("entry", "missing", "extra")}
+    if {"unreadable", "root"} & {each.kind for each in report.findings} or (None, None) in named:
+        return  # what cannot be named is described
+    names = {name for name in differing if is_name(name) and type(name[0]) is str and type(name[1]) is not float}
+    assert names <= named
+    assert {name for name in named if None not in name} <= differing
+
+
 def is_name(name: tuple[Any, Any]) -> bool:
     """Tell whether what is named is no text that is torn, which is named otherwise."""
     return "\\udc" not in ascii(name)
@@ -548,7 +577,10 @@ def test_what_is_no_store_is_refused(made: Made, tmp_path: Path) -> None:
         (["DROP TABLE staged"], "[Rr]estore a backup"),
         (["DELETE FROM wal"], "commits are missing"),
         (["DELETE FROM wal WHERE lsn = (SELECT max(lsn) FROM wal)"], "commits are missing"),
-        (["UPDATE wal SET kind = 'x' WHERE lsn = (SELECT max(lsn) FROM wal)"], "newest commit in the log is none"),
+        (
+            ["UPDATE wal SET kind = 'x' WHERE lsn = (SELECT max(lsn) FROM wal)"],
+            "newest commit record in the log is malformed",
+        ),
         (["DELETE FROM wal WHERE key % 2", "DELETE FROM state WHERE key % 2 = 0", "DELETE FROM merkle"], "root"),
     ],
 )
@@ -622,7 +654,7 @@ def test_of_a_log_of_another_history_nothing_is_taken(made: Made, tmp_path: Path
 def test_the_commits_of_a_sound_log_hold(made: Made) -> None:
     with closing(sqlite3.connect(made.path)) as db:
         rows = db.execute(f"SELECT {', '.join(sqlstate.Record._fields)} FROM wal ORDER BY lsn").fetchall()
-        links = list(relinking.follow(rows, made.store_id))
+        links = list(log.follow(map(RawRecord._make, rows), made.store_id))
     assert [link.seq for link in links] == list(range(1, made.head.seq + 1))
     assert all(link.holds for link in links)
 

@@ -18,6 +18,7 @@ from sqlstate import headlog
 from sqlstate.errors import Damaged, InvalidOption, ProofInvalid
 from sqlstate.format.records import Head
 from sqlstate.headlog import SignedHead, Signer, verify_head
+from sqlstate.headlog.keys import encoded
 from sqlstate.proof import EMPTY_ROOT, Proof
 from tests.reference import log
 
@@ -285,7 +286,7 @@ def test_each_signature_of_our_key_must_hold() -> None:
 
 def test_sixteen_signatures_of_the_largest_kinds_fit() -> None:
     """C2SP: a verifier accepts up to 16, and a signature can have nearly 5 kB."""
-    line = f"\u2014 {'w' * 200} {headlog._encoded(bytes(4 + 4_990))}\n"
+    line = f"\u2014 {'w' * 200} {encoded(bytes(4 + 4_990))}\n"
     assert verify_head(NOTE.text + line * 15, SIGNER.public).seq == HEAD.seq
 
 
@@ -403,7 +404,7 @@ def test_a_head_of_no_commit_says_that_there_is_nothing() -> None:
         (empty._replace(count=1), headlog.EMPTY),
     ]
     for head, log_root in wrong:
-        lines = [SIGNER.origin, "0", headlog._encoded(log_root), f"root {head.root.hex()}", f"count {head.count}"]
+        lines = [SIGNER.origin, "0", encoded(log_root), f"root {head.root.hex()}", f"count {head.count}"]
         text = SIGNER.sign("\n".join([*lines, f"at {head.at}\n"]))
         with pytest.raises(ProofInvalid, match="of no commit, and says that there is something"):
             verify_head(text, SIGNER.public)

@@ -7,8 +7,11 @@ must come out as they are: they are bugs, and no damage. tests/crash/edits does 
 
 from __future__ import annotations
 
+import pickle
+import re
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,15 +19,17 @@ import pytest
 import sqlstate
 from sqlstate import Damaged
 from sqlstate.cli.transfer import import_export as transfer
+from sqlstate.maintenance import closed_file, proven_tree
+from sqlstate.maintenance.backup import verify_copy
 from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check import findings, nodes
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import raw_rows, state, wal
+from sqlstate.maintenance.check import entries, findings
+from sqlstate.maintenance.repair import entries as repair_entries
+from sqlstate.maintenance.repair import log as repair_log
+from sqlstate.tables import merkle, raw_rows, state, wal
 from tests.crash.edits import loose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -146,7 +151,7 @@ def test_counts_that_contradict_each_other_are_damage_and_no_value_error(path: P
 
 def test_a_length_below_nothing_is_damage(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter((5, 9) * 3)
-    monkeypatch.setattr(tree, "_count_before", lambda *_: next(numbers))
+    monkeypatch.setattr(merkle, "_count_before", lambda *_: next(numbers))
     with sqlstate.open(made, read_only=True) as store:
         for ask in (len, bool, lambda view: len(view.keys())):
             with pytest.raises(Damaged, match="the counts in the tree contradict each other"):
@@ -305,8 +310,8 @@ BUGS = [AttributeError("oops"), TypeError("oops"), KeyError("oops"), IndexError(
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(findings, "leaf"), (wal, "record_bytes"), (trail, "_check_migration"), (nodes, "node_digest"),
-     (tree, "top_rows"), (state, "size")],
+    [(findings, "leaf"), (wal, "record_bytes"), (trail, "_check_migration"), (entries, "node_digest"),
+     (merkle, "top_rows"), (state, "size")],
     ids=lambda each: each if isinstance(each, str) else each.__name__,
 )  # fmt: skip
 def test_a_bug_of_ours_is_no_damage_of_the_file(
@@ -318,6 +323,61 @@ def test_a_bug_of_ours_is_no_damage_of_the_file(
     monkeypatch.setattr(module, name, fail)
     with sqlstate.open(made, read_only=True) as store, pytest.raises(type(bug), match="oops"):
         store.check("quick" if name == "top_rows" else "full")
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(proven_tree, "leaves_of"), (proven_tree, "pairs_of"), (proven_tree, "committed"), (repair_log, "canonical"),
+     (repair_log, "_judge"), (repair_entries, "node_digest"), (state, "write"), (entries, "leaf_of")],
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
+)  # fmt: skip
+def test_a_bug_of_ours_in_a_repair_is_no_damage_of_the_file(
+    made: Path, monkeypatch: pytest.MonkeyPatch, bug: Exception, module: Any, name: str
+) -> None:
+    edit(made, "state", "UPDATE state SET value = '7' WHERE key = 1")
+    edit(made, "merkle", "UPDATE merkle SET children = zeroblob(40) WHERE level = 1")
+    damaged = made.read_bytes()
+
+    def fail(*_: object, **__: object) -> None:
+        raise bug
+
+    monkeypatch.setattr(module, name, fail)
+    with pytest.raises(type(bug), match="oops"):
+        sqlstate.repair(made)
+    assert made.read_bytes() == damaged
+    assert [each.name for each in made.parent.iterdir()] == [made.name]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(entries, "leaf_of"), (verify_copy, "facts_of"), (closed_file, "set_journaling"), (wal, "last")],
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
+)
+def test_a_bug_of_ours_in_a_backup_or_a_restore_is_no_damage_of_the_file(
+    made: Path, monkeypatch: pytest.MonkeyPatch, bug: Exception, module: Any, name: str
+) -> None:
+    copy = made.with_name("copy.db")
+    with sqlstate.open(made) as store:
+        store.backup(copy)
+
+        def fail(*_: object, **__: object) -> None:
+            raise bug
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, fail)
+            with pytest.raises(type(bug), match="oops"):
+                store.backup(made.with_name("other.db"))
+            with pytest.raises(type(bug), match="oops"):
+                sqlstate.restore(copy, made.with_name("restored.db"))
+    assert sorted(each.name for each in made.parent.iterdir()) == ["copy.db", made.name]
+
+
+def test_no_row_is_read_by_numbers_of_its_columns() -> None:
+    numbered = re.compile(r"\b(?:row|record|each|found)\[(?:-?\d+)?:?(?:-?\d+)?\]")
+    for file in sorted((Path(sqlstate.__file__).parent / "maintenance").rglob("*.py")):
+        assert numbered.findall(file.read_text("utf-8")) == [], file
 
 
 def test_a_table_tells_the_first_field_that_is_wrong() -> None:
@@ -345,3 +405,12 @@ def test_a_table_tells_the_first_field_that_is_wrong() -> None:
 )
 def test_a_time_is_spelled_in_one_way(text: Any, is_one: bool) -> None:
     assert raw_rows.is_time(text) is is_one
+
+
+def test_an_error_about_a_file_has_its_parts_as_attributes() -> None:
+    """The path and the sentence may hold what the parts are joined with."""
+    error = Damaged.found("/a: b; c.db", "a row says '; restore a backup'", "I5")
+    for each in (error, pickle.loads(pickle.dumps(error))):  # noqa: S301
+        assert str(each) == "I5: /a: b; c.db: a row says '; restore a backup'; restore a backup"
+        assert (each.what, each.do) == ("I5: a row says '; restore a backup'", "restore a backup")
+    assert (Damaged("whole").what, Damaged("whole").do) == ("whole", "")

@@ -23,15 +23,15 @@ from sqlstate.files import paths
 from sqlstate.files import replace as files
 from sqlstate.files.identity import belongs_to
 from sqlstate.maintenance.backup.backup import BackupReport
-from sqlstate.maintenance.backup.verify_copy import check_copy, close_marker, facts_of, finish
+from sqlstate.maintenance.backup.verify_copy import check_copy, clear_dirty_flag, facts_of, finish
 from sqlstate.maintenance.closed_file import (
     Meter,
     absolute,
-    beside,
     fill,
     on_disk,
     open_source,
     reason_of,
+    sidecars_of,
     take_place,
     unshared,
 )
@@ -75,8 +75,8 @@ def restore(
     Raises:
         StoreMissing: there is no file *source*.
         RestoreRejected: *source* is no store, is damaged or in use; *dest* is as it was.
-        InvalidOption: *dest* is there and *replace* is False, is no regular file, or has a -wal or -journal beside it.
-        Busy: somebody has *dest* open.
+        InvalidOption: *dest* is there and *replace* is False, is no regular file, or has a -wal or -journal.
+        Busy: a process has *dest* open.
         ReadOnly: *dest* may not be written.
         StoreFull, StoreIOError: *dest* could not be written; it is as it was.
     """
@@ -97,7 +97,7 @@ def restore(
                 name = paths.as_text(os.path.basename(os.fspath(source)))
                 detail = {"file": name, "bytes": os.stat(made.path).st_size, "seq": head.seq, "root": head.root.hex()}
                 with unshared(made.path, f"the copy of {origin}", vfs) as written:
-                    close_marker(written, lsn)
+                    clear_dirty_flag(written, lsn)
                     written.begin()
                     event = "restore", detail | ({"copied_open": True} if opened else {})
                     entry = audit.append(written, meta.store_id, head, now(), event)
@@ -107,7 +107,7 @@ def restore(
                 size = os.stat(made.path).st_size
                 _install(made, vfs, replace=replace)
     except Damaged as e:
-        raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written; restore another backup") from e
+        raise RestoreRejected(origin, f"{reason_of(e)}. Nothing was written; restore another backup") from e
     return BackupReport(Path(target), size, head, copied_open=opened, entry=entry)
 
 
@@ -122,13 +122,13 @@ def _look_at_source(
     except (Damaged, StoreMissing, StoreForked):
         raise
     except (StoreError, OSError) as e:
-        raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written") from e
+        raise RestoreRejected(origin, f"{reason_of(e)}. Nothing was written") from e
 
 
 def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) -> bool:
-    """Tell whether there is a file that may be replaced, and keep others from it until *stack* ends."""
+    """Return True if there is a file, which may be replaced; keep others from it until *stack* ends."""
     forks.check_not_inherited(target)
-    for sidecar in beside(target):
+    for sidecar in sidecars_of(target):
         raise InvalidOption(
             f"{sidecar} lies where a store would be restored to. It may hold commits of the store there: "
             "open and close that store, or move both away. Nothing was written"
@@ -143,7 +143,7 @@ def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) ->
     if free is None:
         raise ReadOnly(f"{target} may not be written, so whether it is in use cannot be known; nothing was written")
     if not free:
-        raise Busy(f"somebody has {target} open; close it there. Nothing was written")
+        raise Busy(f"a process has {target} open; close it there. Nothing was written")
     return True
 
 
@@ -154,6 +154,6 @@ def _install(made: files.Temporary, vfs: str | None, *, replace: bool) -> None:
             try:
                 made.replace(overwrite=False)
             except FileExistsError:
-                raise InvalidOption(f"{made.target} came to be there meanwhile; nothing was written") from None
+                raise InvalidOption(f"{made.target} was created meanwhile; nothing was written") from None
             return
         take_place(made, vfs)

@@ -14,7 +14,7 @@ import pytest
 
 import sqlstate
 from sqlstate.sqlite import checkpoints
-from tests.test_recovery import closed_while_staging, killed
+from tests.recovery.test_recover import closed_while_staging, killed
 
 if TYPE_CHECKING:
     from pathlib import Path
