@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, Unpack, cast, overload
 
 import anyio.lowlevel
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlstate.aio.scan import Rows
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.values import Codec
+    from sqlstate.store.collection import Bounds
     from sqlstate.store.transaction import OpenTransaction
     from sqlstate.tables.state import Span
 
@@ -75,12 +76,8 @@ class _Form(Collection[T]):
     def encode(self, key: Key, value: T) -> tuple[Name, Stored]:
         return make_name(self.name, key), self._encode(key, value)
 
-    def span(self, start: Key | None, stop: Key | None, prefix: str | bytes | None, *, reverse: bool = False) -> Span:
-        return self._span(start, stop, prefix, reverse=reverse)
-
-    def limit(self, limit: int | None) -> int | None:
-        self.keys(limit=limit)  # refuses what is not one
-        return limit
+    def bounded(self, **bounds: Unpack[Bounds]) -> tuple[Span, int | None]:
+        return self._bounded(**bounds)
 
     def on(self, txn: OpenTransaction) -> Collection[T]:
         return Collection(txn, self.name, self._codec)
@@ -124,46 +121,20 @@ class AsyncCollectionView(Generic[T]):
         self, *, start: Key | None = None, stop: Key | None = None, prefix: str | bytes | None = None
     ) -> int:
         """Return the number of entries; the arguments are those of items(). Read off the tree, not counted."""
-        span = self._form.span(start, stop, prefix)
+        span, _ = self._form.bounded(start=start, stop=stop, prefix=prefix)
         low = first_name(self.name) if span.start is None else stored_name(self.name, span.start)
         high = first_name(next_collection(self.name)) if span.stop is None else stored_name(self.name, span.stop)
         return await self._access.count_names(low, high) if low < high else 0
 
-    def keys(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> AsyncScan[Key]:
+    def keys(self, **bounds: Unpack[Bounds]) -> AsyncScan[Key]:
         """Return the keys in order, for `async for`; the arguments are those of items()."""
-        rows = self._access.rows(self._form.span(start, stop, prefix, reverse=reverse), values=False)
-        return AsyncScan(rows, lambda key, _: key, self._form.limit(limit))
+        return self._scan(bounds, lambda key, _: key, values=False)
 
-    def values(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> AsyncScan[T]:
+    def values(self, **bounds: Unpack[Bounds]) -> AsyncScan[T]:
         """Return the values in the order of their keys, for `async for`; the arguments are those of items()."""
-        rows = self._access.rows(self._form.span(start, stop, prefix, reverse=reverse), values=True)
-        return AsyncScan(rows, self._form.decode, self._form.limit(limit))
+        return self._scan(bounds, self._form.decode)
 
-    def items(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> AsyncScan[tuple[Key, T]]:
+    def items(self, **bounds: Unpack[Bounds]) -> AsyncScan[tuple[Key, T]]:
         """Return the (key, value) pairs in the order of keys, for `async for`, once.
 
         Args:
@@ -178,8 +149,11 @@ class AsyncCollectionView(Generic[T]):
             InvalidOption: *prefix* together with a bound, or a negative *limit*.
         """
         decode = self._form.decode
-        rows = self._access.rows(self._form.span(start, stop, prefix, reverse=reverse), values=True)
-        return AsyncScan(rows, lambda key, stored: (key, decode(key, stored)), self._form.limit(limit))
+        return self._scan(bounds, lambda key, stored: (key, decode(key, stored)))
+
+    def _scan(self, bounds: Bounds, make: Callable[[Key, Stored], R], *, values: bool = True) -> AsyncScan[R]:
+        span, limit = self._form.bounded(**bounds)
+        return AsyncScan(self._access.rows(span, values=values), make, limit)
 
     def __aiter__(self) -> AsyncScan[Key]:
         """Scan the keys."""

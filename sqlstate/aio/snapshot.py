@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlstate.aio.collection import AsyncCollectionView, Entries
 from sqlstate.aio.scan import StoredRows
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
+    from sqlstate.store.collection import V
     from sqlstate.store.snapshot import OpenSnapshot
     from sqlstate.store.store import StoreEntries
     from sqlstate.tables.state import Span
@@ -125,11 +126,13 @@ class AsyncSnapshot(Entries):
         """Return a collection as it was."""
         return self.collection(collection)
 
-    @overload
-    def collection(self, name: str) -> AsyncCollectionView[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> AsyncCollectionView[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> AsyncCollectionView[Any]:  # noqa: A002, the word users know
+    def collection(
+        self,
+        name: str,
+        *,
+        type: type[V] | None = None,  # noqa: A002, the word users know
+        forbid_unknown: bool = False,
+    ) -> AsyncCollectionView[V]:
         """Return a collection whose values are of *type*, as it was."""
         return AsyncCollectionView(
             self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from sqlstate.aio.collection import AsyncCollection, Entries
 from sqlstate.aio.event_loop import running_loop
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.recovery.report import Recover, RecoveryReport
     from sqlstate.sqlite.connection import Journal
+    from sqlstate.store.collection import V
     from sqlstate.store.opening import Mode
     from sqlstate.store.store import Store, StoreEntries
     from sqlstate.store.transaction import OpenTransaction, Transaction
@@ -167,11 +168,7 @@ class AsyncStore(Entries):
         """
         return self.collection(collection)
 
-    @overload
-    def collection(self, name: str) -> AsyncCollection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> AsyncCollection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> AsyncCollection[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> AsyncCollection[V]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*; see Store.collection().
 
         Raises:

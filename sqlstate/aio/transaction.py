@@ -8,7 +8,7 @@ nothing of it has changed it writes, all in one function: the transaction is as 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from sqlstate.aio.collection import BufferedCollection, Entries
 from sqlstate.aio.snapshot import Frozen
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
+    from sqlstate.store.collection import V
     from sqlstate.store.snapshot import OpenSnapshot
     from sqlstate.store.store import StoreEntries
     from sqlstate.store.transaction import OpenTransaction
@@ -100,11 +101,13 @@ class AsyncTransaction(Entries):
         """Return a collection as this transaction sees it."""
         return self.collection(collection)
 
-    @overload
-    def collection(self, name: str) -> BufferedCollection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> BufferedCollection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> BufferedCollection[Any]:  # noqa: A002, the word users know
+    def collection(
+        self,
+        name: str,
+        *,
+        type: type[V] | None = None,  # noqa: A002, the word users know
+        forbid_unknown: bool = False,
+    ) -> BufferedCollection[V]:
         """Return a collection whose values are of *type*, as this transaction sees it."""
         return BufferedCollection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, cast, overload
 
 from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue
 from sqlstate.format.names import (
@@ -21,7 +21,12 @@ from sqlstate.format.values import Codec
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
     from sqlstate.store.access import Reads, Writable, Writes
+
+    # The type of a collection's values: without type=, whatever JSON holds.
+    V = TypeVarWithDefault("V", default=Any)
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -39,6 +44,21 @@ def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
         InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
     """
     return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
+
+
+class Bounds(TypedDict, total=False):
+    """Which entries a scan gives, and in which order."""
+
+    start: Key | None
+    """The first key wanted, whether an entry has it or not; None for the smallest."""
+    stop: Key | None
+    """The first key no longer wanted; None for no end."""
+    prefix: str | bytes | None
+    """Only the str keys, or only the bytes keys, that begin with this. Not with start or stop."""
+    reverse: bool
+    """From the greatest key to the smallest."""
+    limit: int | None
+    """The most entries, 0 or more; None for all."""
 
 
 class CollectionView(Mapping[Key, T], Generic[T]):
@@ -91,39 +111,15 @@ class CollectionView(Mapping[Key, T], Generic[T]):
     def __reversed__(self) -> Iterator[Key]:
         return iter(self.keys(reverse=True))
 
-    def keys(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> KeysView[Key]:
+    def keys(self, **bounds: Unpack[Bounds]) -> KeysView[Key]:
         """Return the keys in order; the arguments are those of items()."""
-        return _Keys(self, self._span(start, stop, prefix, reverse=reverse), _checked_limit(limit))
+        return _Keys(self, *self._bounded(**bounds))
 
-    def values(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> ValuesView[T]:
+    def values(self, **bounds: Unpack[Bounds]) -> ValuesView[T]:
         """Return the values in the order of their keys; the arguments are those of items()."""
-        return _Values(self, self._span(start, stop, prefix, reverse=reverse), _checked_limit(limit))
+        return _Values(self, *self._bounded(**bounds))
 
-    def items(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> ItemsView[Key, T]:
+    def items(self, **bounds: Unpack[Bounds]) -> ItemsView[Key, T]:
         """Return the (key, value) pairs in the order of keys, as a view that can be iterated and counted.
 
         Args:
@@ -141,7 +137,7 @@ class CollectionView(Mapping[Key, T], Generic[T]):
             InvalidKey: a bound is not a key.
             InvalidOption: *prefix* together with a bound, or a negative *limit*.
         """
-        return _Items(self, self._span(start, stop, prefix, reverse=reverse), _checked_limit(limit))
+        return _Items(self, *self._bounded(**bounds))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -162,7 +158,16 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         except InvalidValue as e:
             raise e.located(self.name, key) from None
 
-    def _span(self, start: Key | None, stop: Key | None, prefix: str | bytes | None, *, reverse: bool) -> Span:
+    def _bounded(
+        self,
+        *,
+        start: Key | None = None,
+        stop: Key | None = None,
+        prefix: str | bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> tuple[Span, int | None]:
+        """Return the span and the limit of a scan with these bounds."""
         if prefix is not None:
             if start is not None or stop is not None:
                 raise InvalidOption("prefix= already says where to start and stop; leave out start= and stop=")
@@ -170,7 +175,9 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         else:
             start = None if start is None else check_bound(start)
             stop = None if stop is None else check_bound(stop)
-        return Span(self.name, start, stop, reverse)
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise InvalidOption(f"limit={limit!r} is not a number of entries, 0 or more")
+        return Span(self.name, start, stop, reverse), limit
 
     def _scan(self, span: Span, limit: int | None, *, values: bool = True) -> Iterator[tuple[Key, Stored]]:
         if limit is None:
@@ -322,11 +329,7 @@ class Collections:
         """
         return Collection(self._entries, check_collection(collection), JSON)
 
-    @overload
-    def collection(self, name: str) -> Collection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> Collection[V]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*.
 
         Args:
@@ -345,12 +348,6 @@ class Collections:
 
 def _pairs(other: Any) -> Iterable[tuple[Any, Any]]:
     return ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other  # noqa: SIM118, as dict does
-
-
-def _checked_limit(limit: int | None) -> int | None:
-    if limit is not None and (type(limit) is not int or limit < 0):
-        raise InvalidOption(f"limit={limit!r} is not a number of entries, 0 or more")
-    return limit
 
 
 class _Scan(Generic[T]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlstate.errors import StoreClosed, TransactionEnded
 from sqlstate.format.names import check_collection
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
+    from sqlstate.store.collection import V
     from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
 
@@ -51,11 +52,7 @@ class Snapshot(Provable):
         """Return a collection as it was."""
         return CollectionView(self._entries, check_collection(collection), JSON)
 
-    @overload
-    def collection(self, name: str) -> CollectionView[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> CollectionView[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> CollectionView[Any]:  # noqa: A002, the word users know
+    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> CollectionView[V]:  # noqa: A002, the word users know
         """Return a collection whose values are of *type*, as it was."""
         return CollectionView(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
