@@ -189,14 +189,21 @@ def check_consistency(old: tuple[int, bytes], new: tuple[int, bytes], path: Sequ
 
 
 class Signer:
-    """A private key and the origin that it signs for: the name of a store, chosen by who keeps it.
+    """A private key and the origin that it signs for: the name of a store, chosen by its keeper.
+
+    It needs the package `cryptography`, which the extra `sign` brings.
 
     Args:
-        text: the private key, as `text` has it and `sqlstate keygen` writes it; spaces and line ends around it are let
-            go.
+        text: the private key, as `text` has it and `sqlstate keygen` writes it. Spaces and line ends around it are
+            ignored.
 
     Raises:
-        InvalidOption: it is none, or the package `cryptography` is not there.
+        InvalidOption: it is not a private key, or the package `cryptography` is missing.
+
+    Examples:
+        >>> signer = sqlstate.Signer.generate("example.com/app")
+        >>> sqlstate.Signer(signer.text).public == signer.public
+        True
     """
 
     __slots__ = ("_key", "_seed", "origin")
@@ -214,12 +221,18 @@ class Signer:
     def generate(cls, origin: str) -> Self:
         """Return a new key.
 
+        Cost: none.
+
         Args:
-            origin: what it signs for, such as `example.com/orders`: text of 1 to 255 bytes without spaces, plus signs,
-                controls and invisible marks.
+            origin: what it signs for, such as "example.com/orders": text of 1 to 255 bytes without spaces, plus signs,
+                control characters and invisible marks.
 
         Raises:
-            InvalidOption: the origin cannot be one, or the package `cryptography` is not there.
+            InvalidOption: *origin* is not such text, or the package `cryptography` is missing.
+
+        Examples:
+            >>> sqlstate.Signer.generate("example.com/app").origin
+            'example.com/app'
         """
         key = _ed25519().Ed25519PrivateKey.generate()
         head = f"{_PRIVATE}{check_origin(origin)}+{_key_id(origin, key.public_key().public_bytes_raw()).hex()}+"
@@ -227,7 +240,7 @@ class Signer:
 
     @property
     def text(self) -> str:
-        """The private key as one line. Whoever has it can sign in the origin's name."""
+        """The private key as one line. Whoever has it can sign in the name of the origin."""
         return f"{_PRIVATE}{self.origin}+{self._id.hex()}+{_encoded(_ED25519 + self._seed)}"
 
     @property
@@ -236,7 +249,20 @@ class Signer:
         return f"{self.origin}+{self._id.hex()}+{_encoded(_ED25519 + self._public)}"
 
     def sign(self, text: str) -> str:
-        """Return the signed note of *text*, which ends with a line end."""
+        """Return the C2SP signed note of *text*. `Store.signed_head()` calls it.
+
+        Cost: one Ed25519 signature.
+
+        Args:
+            text: what to sign; it ends with a line end.
+
+        Raises:
+            UnicodeEncodeError: *text* holds a lone surrogate.
+
+        Examples:
+            >>> sqlstate.Signer.generate("example.com/app").sign(f"hello{chr(10)}").splitlines()[0]
+            'hello'
+        """
         return f"{text}\n{_SIGNED}{self.origin} {_encoded(self._id + self._key.sign(text.encode()))}\n"
 
     def __repr__(self) -> str:
@@ -349,8 +375,15 @@ class HeadFacts(Protocol):
 class SignedHead:
     """One commit, and with it all before, as somebody signed it. Made by `store.signed_head()` and verify_head().
 
-    `log_root` fixes the history. That `root`, `count` and `at` are what this history has in commit `seq` is the
-    signer's word, until verify_commit() shows it with a proof of that commit.
+    `log_root` fixes the history. `root`, `count` and `at` are the signer's word, until verify_commit() compares them
+    with the history by a proof of that commit.
+
+    Examples:
+        >>> signer = sqlstate.Signer.generate("example.com/app")
+        >>> store["settings"]["lang"] = "fr"
+        >>> head = store.signed_head(signer)
+        >>> head.origin, head.seq, head.root == store.head().root
+        ('example.com/app', 1, True)
     """
 
     origin: str
@@ -369,10 +402,20 @@ class SignedHead:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return what a signed head says. Whether anybody signed it is verify_head()'s matter.
+        """Return what the text of a signed head says. It does not verify the signature: verify_head() does.
+
+        Cost: none.
+
+        Args:
+            text: the whole text, with its signatures.
 
         Raises:
-            ProofInvalid: it is no signed head.
+            ProofInvalid: it is not a signed head.
+
+        Examples:
+            >>> text = store.signed_head(sqlstate.Signer.generate("example.com/app")).text
+            >>> sqlstate.SignedHead.parse(text).seq
+            0
         """
         body, _ = _split(text)
         found = _TEXT.fullmatch(body)
@@ -411,16 +454,26 @@ def sign_head(signer: Signer, head: HeadFacts, log_root: bytes) -> SignedHead:
 
 
 def verify_head(note: str, key: str) -> SignedHead:
-    """Return what a signed head says, once it is shown that the holder of *key* signed it.
+    """Return what a signed head says, if the holder of *key* signed it.
+
+    Cost: one Ed25519 verification for each signature by *key*.
 
     Args:
-        note: the whole text. Signatures of others may stand in it too, and are let go.
+        note: the whole text. Signatures of others are ignored.
         key: the public key that the caller trusts, as `Signer.public` has it; it names the origin too.
 
     Raises:
-        ProofInvalid: it is no signed head, is of another origin, or a signature of that key does not hold, or is not
-            there.
-        InvalidOption: *key* is no public key, or the package `cryptography` is not there.
+        ProofInvalid: the text is not a signed head, is of another origin, or has no valid signature by that key.
+        InvalidOption: *key* is not a public key, or the package `cryptography` is missing.
+
+    Examples:
+        >>> signer = sqlstate.Signer.generate("example.com/app")
+        >>> text = store.signed_head(signer).text  # kept elsewhere
+        >>> sqlstate.headlog.verify_head(text, signer.public).seq
+        0
+        >>> sqlstate.headlog.verify_head(text.replace("count 0", "count 1"), signer.public)
+        Traceback (most recent call last):
+        ProofInvalid: ...
     """
     origin, key_id, public = _public_key(key)
     head = SignedHead.parse(note)
@@ -488,16 +541,30 @@ class CommitFacts(NamedTuple):
 
 
 def verify_commit(proof: Proof | bytes, head: SignedHead, seq: int) -> CommitFacts:
-    """Return what commit *seq* was, as the history under a signed head has it.
+    """Return what commit *seq* was, in the history under a signed head.
+
+    Cost: a hash for each doubling of the number of commits.
 
     Args:
         proof: from `store.prove_commit(seq, head.seq)`.
-        head: what verify_head() returned: its `log_root` is believed, and nothing else of it.
+        head: what verify_head() returned. Only its `log_root` is trusted.
         seq: number of the commit.
 
+    Returns:
+        A named tuple of seq, root, count, at and chain.
+
     Raises:
-        ProofInvalid: the proof does not show it; or *seq* is the head's own commit, and was another than the head says.
-        InvalidOption: the history under that head has no such commit, or *head* is none.
+        ProofInvalid: the proof does not show it; or *seq* is the head's own commit, and differs from what the head
+            says.
+        InvalidOption: the history under that head has no such commit, or *head* is not a SignedHead.
+
+    Examples:
+        >>> signer = sqlstate.Signer.generate("example.com/app")
+        >>> for lang in "fr", "de":
+        ...     store["settings"]["lang"] = lang
+        >>> head = sqlstate.headlog.verify_head(store.signed_head(signer).text, signer.public)
+        >>> sqlstate.headlog.verify_commit(store.prove_commit(1, head.seq), head, 1).count
+        1
     """
     _check_head(head)
     if type(seq) is not int or not 1 <= seq <= head.seq:
@@ -523,9 +590,11 @@ def verify_commit(proof: Proof | bytes, head: SignedHead, seq: int) -> CommitFac
 
 
 def verify_consistency(proof: Proof | bytes, old: SignedHead, new: SignedHead) -> None:
-    """Check that the history under *new* begins with the history under *old*: it was only appended to.
+    """Check that the history under *new* begins with the whole history under *old*. Return None.
 
-    Heads of one commit must say the same of it, to its root, count and time.
+    Two heads of one commit must also agree on its root, count and time.
+
+    Cost: a hash or two for each doubling of the number of commits.
 
     Args:
         proof: from `store.prove_consistency(old.seq, new.seq)`.
@@ -534,7 +603,14 @@ def verify_consistency(proof: Proof | bytes, old: SignedHead, new: SignedHead) -
 
     Raises:
         ProofInvalid: the proof does not show it, the heads contradict each other, or the later history is shorter.
-        InvalidOption: *old* or *new* is no signed head.
+        InvalidOption: *old* or *new* is not a SignedHead.
+
+    Examples:
+        >>> signer = sqlstate.Signer.generate("example.com/app")
+        >>> old = store.signed_head(signer)
+        >>> store["settings"]["lang"] = "fr"
+        >>> new = store.signed_head(signer)
+        >>> sqlstate.headlog.verify_consistency(store.prove_consistency(0, 1), old, new)
     """
     _check_head(old)
     _check_head(new)

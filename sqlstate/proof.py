@@ -42,14 +42,13 @@ _HEADER_BYTES: Final = len(MAGIC) + 2
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What somebody who has only the root needs to check one statement. Made by `store.prove()` and its like.
+    """What a verifier that has only the root needs to check one statement. Made by `store.prove()` and its like.
 
-    Args:
-        kind: `"present"`, `"absent"`, `"range"`, `"count"`, `"many"`, `"commit"` or `"consistency"`.
-        body: the rest of its bytes.
-
-    Raises:
-        InvalidOption: there is no such kind.
+    Examples:
+        >>> store["settings"]["lang"] = "fr"
+        >>> paper = store.prove("settings", "lang")
+        >>> paper.kind, sqlstate.Proof.from_bytes(paper.to_bytes()) == paper
+        ('present', True)
     """
 
     kind: str
@@ -64,15 +63,31 @@ class Proof:
         return f"Proof(kind={self.kind!r}, body={shown}, {len(self.body):,} bytes)"
 
     def to_bytes(self) -> bytes:
-        """Return the proof's one encoding."""
+        """Return the proof's one encoding as bytes.
+
+        Cost: none.
+
+        Examples:
+            >>> store.prove("settings", "lang").to_bytes()[:8]
+            b'...'
+        """
         return MAGIC + bytes([VERSION]) + KINDS[self.kind] + self.body
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Return the proof that *data* encodes. What it proves is the verify functions' matter.
+        """Return the proof that *data* encodes. It does not verify what the proof shows: the verify functions do.
+
+        Cost: none.
+
+        Args:
+            data: what to_bytes() returned.
 
         Raises:
-            ProofInvalid: it is not a proof of this version.
+            ProofInvalid: *data* is not a proof of this version.
+
+        Examples:
+            >>> sqlstate.Proof.from_bytes(store.prove("settings", "lang").to_bytes()).kind
+            'absent'
         """
         if type(data) is not bytes or data[: len(MAGIC)] != MAGIC or len(data) < _HEADER_BYTES:
             raise ProofInvalid("this is no proof of sqlstate")
@@ -84,15 +99,31 @@ class Proof:
         return cls(kind, data[_HEADER_BYTES:])
 
     def to_json(self) -> str:
-        """Return the proof as one JSON object, without white space: its one form as text."""
+        """Return the proof as one JSON object without white space: its one form as text.
+
+        Cost: none.
+
+        Examples:
+            >>> store.prove("settings", "lang").to_json()
+            '{"sqlstate":"proof","version":1,"kind":"absent","body":"..."}'
+        """
         return f"{_json_head(self.kind)}{base64.b64encode(self.body).decode()}{_JSON_END}"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Return the proof that to_json() wrote; one line end may follow it.
 
+        Cost: none.
+
+        Args:
+            text: what to_json() returned.
+
         Raises:
-            ProofInvalid: it is anything else.
+            ProofInvalid: *text* is anything else.
+
+        Examples:
+            >>> sqlstate.Proof.from_json(store.prove("settings", "lang").to_json()).kind
+            'absent'
         """
         # There is one spelling, so nothing is parsed: a parser would build what a stranger wrote before it is refused.
         kind = next((each for each in KINDS if text.startswith(_json_head(each))), None) if type(text) is str else None
@@ -116,7 +147,13 @@ def _json_head(kind: str) -> str:
 
 
 class Document(str):
-    """A JSON document exactly as it is stored, for a value of which the text is known."""
+    """A JSON document exactly as it is stored, in place of a value whose text is known.
+
+    Examples:
+        >>> store["settings"]["size"] = [1, 2]
+        >>> paper, root = store.prove("settings", "size"), store.head().root
+        >>> sqlstate.proof.verify_present(paper, root, "settings", "size", sqlstate.proof.Document("[1,2]"))
+    """
 
     __slots__ = ()
 
@@ -125,29 +162,51 @@ class Document(str):
 
 
 def verify_present(proof: Proof | bytes, root: bytes, collection: str, key: Key, value: Any) -> None:
-    """Check that under *root* the entry *key* of *collection* is there and has exactly *value*.
+    """Check that under *root* the entry *key* of *collection* is there, with exactly *value*. Return None.
+
+    Cost: one hash for each node that the proof opens; no store and no SQLite.
 
     Args:
         proof: from `store.prove()`.
         root: the root that the caller trusts, 32 bytes.
         collection: text of 1 to 255 bytes.
         key: an int, str or bytes.
-        value: bytes, what JSON holds, or a Document.
+        value: bytes, what JSON holds, or a Document. Of a typed collection, what JSON holds of the value.
 
     Raises:
-        ProofInvalid: the proof does not show it. That is no proof of the contrary.
-        InvalidOption, InvalidName, InvalidKey, InvalidValue: the question is none.
+        ProofInvalid: the proof does not show it. That does not prove the contrary.
+        InvalidOption, InvalidName, InvalidKey, InvalidValue: an argument is invalid.
+
+    Examples:
+        >>> store["settings"]["lang"] = "fr"
+        >>> paper, root = store.prove("settings", "lang").to_bytes(), store.head().root
+        >>> sqlstate.proof.verify_present(paper, root, "settings", "lang", "fr")
+        >>> sqlstate.proof.verify_present(paper, root, "settings", "lang", "de")
+        Traceback (most recent call last):
+        ProofInvalid: ...
     """
     place = _place(collection, key)
     _open(proof, "present", root, [(place, _leaf(place, *_stored(value)))])
 
 
 def verify_absent(proof: Proof | bytes, root: bytes, collection: str, key: Key) -> None:
-    """Check that under *root* there is no entry *key* in *collection*.
+    """Check that under *root* there is no entry *key* in *collection*. Return None.
+
+    Cost: one hash for each node that the proof opens; no store and no SQLite.
+
+    Args:
+        proof: from `store.prove()`.
+        root: the root that the caller trusts, 32 bytes.
+        collection: text of 1 to 255 bytes.
+        key: an int, str or bytes.
 
     Raises:
-        ProofInvalid: the proof does not show it. That is no proof of the contrary.
-        InvalidOption, InvalidName, InvalidKey: the question is none.
+        ProofInvalid: the proof does not show it. That does not prove the contrary.
+        InvalidOption, InvalidName, InvalidKey: an argument is invalid.
+
+    Examples:
+        >>> paper, root = store.prove("settings", "zoom"), store.head().root
+        >>> sqlstate.proof.verify_absent(paper, root, "settings", "zoom")
     """
     place = _place(collection, key)
     opened = _open(proof, "absent", root)
@@ -162,21 +221,30 @@ def verify_range(
     stop: Key | None = None,
     limit: int | None = None,
 ) -> list[tuple[Key, Any]]:
-    """Check what *collection* holds in [start, stop) under *root*, and return all of it in order.
+    """Return everything that *collection* holds in [start, stop) under *root*, in order, if the proof shows it.
+
+    Cost: one hash for each entry and node that the proof opens; no store and no SQLite.
 
     Args:
         proof: from `store.prove_range()` with the same bounds and limit.
         root: the root that the caller trusts, 32 bytes.
         collection: text of 1 to 255 bytes.
-        start: the first key that may be in it; None is no bound.
-        stop: the first key beyond it; None is no bound.
-        limit: 1 to 2^63-1: with that many entries returned, nothing is claimed of what comes after the last of them.
+        start: the first key of the range; None for no bound.
+        stop: the first key beyond the range; None for no bound.
+        limit: 1 to 2^63-1; with that many entries returned, the proof says nothing about what comes after the last.
 
-    Returns (key, value) pairs; a value is bytes, or what its JSON document holds.
+    Returns:
+        (key, value) pairs; a value is bytes, or what its JSON document holds.
 
     Raises:
         ProofInvalid: the proof does not show it.
-        InvalidOption, InvalidName, InvalidKey: the question is none.
+        InvalidOption, InvalidName, InvalidKey: an argument is invalid.
+
+    Examples:
+        >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+        >>> paper = store.prove_range("users", limit=2)
+        >>> sqlstate.proof.verify_range(paper, store.head().root, "users", limit=2)
+        [(1, 'ada'), (2, 'bob')]
     """
     low, high = _span(collection, start, stop)
     check_limit(limit)
@@ -200,9 +268,27 @@ def verify_range(
 def verify_count(
     proof: Proof | bytes, root: bytes, collection: str, start: Key | None = None, stop: Key | None = None
 ) -> int:
-    """Check how many entries *collection* has in [start, stop) under *root*, and return the number.
+    """Return the number of entries that *collection* has in [start, stop) under *root*, if the proof shows it.
 
-    The number is what the maker of the tree counted; arguments and exceptions are those of verify_range().
+    The number is what the maker of the tree counted.
+
+    Cost: one hash for each node that the proof opens; no store and no SQLite.
+
+    Args:
+        proof: from `store.prove_count()` with the same bounds.
+        root: the root that the caller trusts, 32 bytes.
+        collection: text of 1 to 255 bytes.
+        start: the first key of the range; None for no bound.
+        stop: the first key beyond the range; None for no bound.
+
+    Raises:
+        ProofInvalid: the proof does not show it.
+        InvalidOption, InvalidName, InvalidKey: an argument is invalid.
+
+    Examples:
+        >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+        >>> sqlstate.proof.verify_count(store.prove_count("users", start=2), store.head().root, "users", start=2)
+        2
     """
     low, high = _span(collection, start, stop)
     opened = _open(proof, "count", root)
@@ -223,17 +309,24 @@ def verify_many(
     present: Mapping[tuple[str, Any], Any],
     absent: Iterable[tuple[str, Key]] = (),
 ) -> None:
-    """Check that under *root* all of *present* are there with these values, and none of *absent*.
+    """Check that under *root* all of *present* are there with these values, and none of *absent*. Return None.
+
+    Cost: one hash for each node that the proof opens; no store and no SQLite.
 
     Args:
         proof: from `store.prove_many()` with just these names.
         root: the root that the caller trusts, 32 bytes.
         present: (collection, key) to value, as for verify_present().
-        absent: (collection, key) of entries that are not there; one that comes twice counts once.
+        absent: (collection, key) of entries that are not there; a name given twice counts once.
 
     Raises:
-        ProofInvalid: the proof does not show all of it. That is no proof of the contrary.
-        InvalidOption, InvalidName, InvalidKey, InvalidValue: the question is none.
+        ProofInvalid: the proof does not show all of it. That does not prove the contrary.
+        InvalidOption, InvalidName, InvalidKey, InvalidValue: an argument is invalid.
+
+    Examples:
+        >>> store["users"].update({1: "ada", 2: "bob"})
+        >>> paper, root = store.prove_many([("users", 1), ("users", 3)]), store.head().root
+        >>> sqlstate.proof.verify_many(paper, root, {("users", 1): "ada"}, [("users", 3)])
     """
     if not isinstance(present, Mapping):
         raise InvalidOption("entries that are there are asked for as a dict of (collection, key) to value")

@@ -13,7 +13,12 @@ from sqlstate.format.names import Key, Stored, name_bytes, stored_name
 
 
 class Kind(StrEnum):
-    """What a record says."""
+    """What a record of the log says. A StrEnum: `record.kind == "PUT"` holds.
+
+    Examples:
+        >>> sqlstate.Kind.PUT == "PUT"
+        True
+    """
 
     BEGIN = "BEGIN"
     PUT = "PUT"
@@ -23,7 +28,14 @@ class Kind(StrEnum):
 
 
 class Head(NamedTuple):
-    """One commit, or the state before the first."""
+    """One commit, or the store before its first: a named tuple.
+
+    Examples:
+        >>> store["settings"]["lang"] = "fr"
+        >>> head = store.head()
+        >>> head.seq, head.count, head.root.hex()
+        (1, 1, '...')
+    """
 
     seq: int
     """Number of the commit, from 1 without holes; 0 before the first."""
@@ -42,7 +54,17 @@ class Head(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One record of the log; the fields are those of section 3.4, values as they are stored."""
+    """One record of the log: a named tuple, whose fields are None where its kind does not have them.
+
+    `value` and `before` are as stored: str for a JSON document, bytes for bytes, None for no value. `txn` is the LSN
+    of the transaction's BEGIN; `session` is None for a direct transaction.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> record = list(store.wal.read())[1]
+        >>> record.lsn, record.kind.value, record.collection, record.key, record.value, record.before
+        (2, 'PUT', 'users', 1, '"ada"', None)
+    """
 
     lsn: int
     txn: int

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JournalReport:
-    """What SQLite's journal held when the store was opened."""
+    """What SQLite's journal held when the store was opened, before SQLite read it.
+
+    Frames are those of a -wal file, or the pages of a -journal file.
+
+    Examples:
+        >>> store.recovery.journal.kind, store.recovery.journal.frames
+        ('none', 0)
+    """
 
     kind: str = "none"
     """`"wal"`, `"rollback"` or `"none"`; `"folded"`: another program moved a -wal into the file, all that matters."""
@@ -76,7 +83,12 @@ VERDICT: Final = "has the WAL-reset fix"
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What was found when the store was opened, and what was done about it."""
+    """What opening found, and what it did about that: `store.recovery`.
+
+    Examples:
+        >>> store.recovery.clean, store.recovery.rolled_back, store.recovery.entry
+        (True, (), None)
+    """
 
     clean: bool
     """The last close was clean, or the store is new."""
@@ -116,7 +128,14 @@ class RecoveryReport:
     """Paths of copies that were put aside."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in plain JSON types; digests in hexadecimal digits."""
+        """Return the report in plain JSON types: digests in hexadecimal.
+
+        Cost: none.
+
+        Examples:
+            >>> store.recovery.as_dict()["clean"]
+            True
+        """
         facts = asdict(self)
         facts["before"], facts["after"] = _head_facts(self.before), _head_facts(self.after)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a handle did since it was opened. What other processes did at the same file is theirs to tell."""
+    """What one handle did since it was opened, in `store.stats().counters`. Other processes count for themselves.
+
+    Examples:
+        >>> store["users"].update({1: "ada", 2: "bob"})
+        >>> counters = store.stats().counters
+        >>> counters.commits, counters.transactions
+        (1, 1)
+    """
 
     commits: int
     transactions: int

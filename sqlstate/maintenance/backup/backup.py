@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What was written."""
+    """What a backup or a restore wrote.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> report = store.backup("app.backup", keep=2)
+        >>> report.path.name, report.head.seq, report.rotated, report.entry
+        ('app.backup', 1, (), 4)
+    """
 
     path: Path
     bytes: int

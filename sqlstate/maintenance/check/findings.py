@@ -23,7 +23,13 @@ ROWS_AT_ONCE: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong with a store."""
+    """One thing that a check found wrong, or could not read.
+
+    Examples:
+        >>> finding = sqlstate.Finding("entry", "I2: the value is not the one that the tree names", "users", 1)
+        >>> finding.kind, finding.collection, finding.key
+        ('entry', 'users', 1)
+    """
 
     kind: str
     """`"sqlite"`, `"schema"`, `"meta"`, `"entry"`, `"missing"`, `"extra"`, `"node"`, `"root"`, `"commit"`, `"record"`,

@@ -68,7 +68,15 @@ _NAMED: Final = ("entry", "missing", "extra", "node", "root")
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What was mended, or with *dry_run* would be, and what stays lost."""
+    """What a repair mended, or with *dry_run* would mend, and what stays lost.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> store.close()
+        >>> report = sqlstate.repair("app.db", dry_run=True)
+        >>> report.before, report.ok, report.mended
+        ('sound', True, {'entries': 0, 'removed': 0, 'nodes': 0, 'records': 0})
+    """
 
     path: Path
     before: str
@@ -96,16 +104,24 @@ class RepairReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing stays lost."""
+        """True if nothing stays lost."""
         return not self.lost
 
     @property
     def mended(self) -> dict[str, int]:
-        """How much was mended, by what it is."""
+        """How much was mended, by kind."""
         return {"entries": self.entries, "removed": self.removed, "nodes": self.nodes, "records": self.records}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in plain JSON types; keys of entries as text."""
+        """Return the report in plain JSON types; keys of entries as text.
+
+        Cost: none.
+
+        Examples:
+            >>> store.close()
+            >>> sqlstate.repair("app.db", dry_run=True).as_dict()["lost"]
+            []
+        """
         return {
             "path": str(self.path),
             "before": self.before,
@@ -154,26 +170,36 @@ def repair(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RepairReport:
-    """Mend a damaged store that is closed, as far as what it must be can be proven; name what stays lost.
+    """Mend a damaged store that is closed, as far as its right content can be proven, and name what stays lost.
 
-    Entries are mended that the log or *source* still has, rows removed that are no entries, nodes of the tree made
-    anew, records of the log mended with which the chain holds again. What takes the file's place is a copy that was
-    checked whole; the damaged file is kept beside it, as `NAME.damaged-…`. With nothing to mend nothing is written.
+    Entries come back from the log or *source* where the tree has their leaf. Rows that the tree does not have are
+    removed. Nodes are made again over entries that give the recorded root, records of the log where the chain holds
+    with them, and indexes, triggers and views as they were. All work is done in a copy, which takes the store's name
+    once it was checked; the damaged file stays next to it, as `NAME.damaged-…`. With nothing to mend, nothing is
+    written.
+
+    Cost: reads and hashes the whole store several times; 2 syncs or more.
 
     Args:
         path: the store. Nobody may have it open.
-        source: a backup of the same store, of any time. It is not trusted: only what proves itself is taken from it.
-        dry_run: say what would be done, and write nothing at all.
-        progress: called with what is done and what there is in all.
+        source: a backup of the same store, of any time. It is not trusted: only what can be proven is taken from it.
+        dry_run: report what would be done, and write nothing.
+        progress: called with the work done, and the work in all.
 
     Raises:
         StoreMissing: there is no file *path*, or no *source*.
-        NotAStore, FormatTooNew, MigrationMismatch: it is no store of this version.
+        NotAStore, FormatTooNew, MigrationMismatch: the file is not a store of this version.
         Busy: somebody has it open, or it was not closed.
-        ReadOnly: it may not be written.
-        InvalidOption, RestoreRejected: *source* is the store itself, no store, in use, or of another store.
-        Damaged: so much is damaged that nothing proves the rest; nothing was changed. Restore a backup.
-        StoreFull, StoreIOError: the copy cannot be written; the file is as it was.
+        ReadOnly: it cannot be written.
+        InvalidOption, RestoreRejected: *source* is the store itself, is in use, or is not a backup of this store.
+        Damaged: nothing proves what the rest should be. Nothing was changed; restore a backup.
+        StoreFull, StoreIOError: the copy could not be written; the file is unchanged.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> store.close()
+        >>> sqlstate.repair("app.db", dry_run=True).ok
+        True
     """
     check_sqlite()
     target = closed_file.absolute(path)
