@@ -2,11 +2,10 @@
 
     from sqlstate import aio
 
-    async with aio.open("app.db") as store:
-        await store.put("settings", "theme", {"name": "dark"})
+    async with aio.open("app.db") as store: await store.put("settings", "theme", {"name": "dark"})
 
-Writes of many tasks share one commit; each is durable when it returns. It needs anyio, which
-`pip install 'sqlstate-store[aio]'` brings. docs/reference/api.md describes it.
+Writes of many tasks share one commit, and each is durable when its call returns. It raises the exceptions of sqlstate.
+It needs anyio, which `pip install 'sqlstate-store[aio]'` brings.
 """
 
 try:

@@ -84,10 +84,16 @@ class _Form(Collection[T]):
 
 
 class AsyncCollectionView(Generic[T]):
-    """A named, ordered mapping that tasks can read.
+    """A named, ordered mapping that tasks can read: a collection of a snapshot, or the reading half of the others.
 
-    Keys are int, str or bytes, in that order, each kind ascending. get(), contains(), count() are awaited, one hop
-    to a thread each; keys(), values() and items() are for `async for`, one hop for each thousand rows.
+    Keys are int, str or bytes, in that order, each kind ascending. get(), contains() and count() are awaited; keys(),
+    values() and items() are for `async for`, as is the view itself, which gives the keys.
+
+    Examples:
+        >>> await store["users"].update({1: "ada", 2: "bob"})
+        >>> async with store.snapshot() as view:
+        ...     print([key async for key in view["users"]])
+        [1, 2]
     """
 
     __slots__ = ("_access", "_form", "name")
@@ -104,49 +110,136 @@ class AsyncCollectionView(Generic[T]):
     @overload
     async def get(self, key: Key, default: T | D) -> T | D: ...
     async def get(self, key: Key, default: Any = None) -> Any:
-        """Return the value of *key*, or *default* if there is none.
+        """Return the value of *key*, or *default* if there is no such entry.
+
+        Cost: 1 hop.
+
+        Args:
+            key: int, str or bytes.
+            default: returned as it is.
 
         Raises:
             InvalidKey: the key is not an int, str or bytes within the limits.
             InvalidValue: the stored document does not fit the collection's type.
+
+        Examples:
+            >>> await store["users"].put(1, "ada")
+            >>> await store["users"].get(1), await store["users"].get(2, "nobody")
+            ('ada', 'nobody')
         """
         stored = await self._access.get_stored(make_name(self.name, key))
         return default if stored is None else self._form.decode(key, stored)
 
     async def contains(self, key: Key) -> bool:
-        """Tell whether there is an entry with *key*."""
+        """Return True if there is an entry with this key.
+
+        Cost: 1 hop.
+
+        Args:
+            key: int, str or bytes.
+
+        Raises:
+            InvalidKey: the key is not an int, str or bytes within the limits.
+
+        Examples:
+            >>> await store["users"].contains(1)
+            False
+        """
         return await self._access.has_stored(make_name(self.name, key))
 
     async def count(
         self, *, start: Key | None = None, stop: Key | None = None, prefix: str | bytes | None = None
     ) -> int:
-        """Return the number of entries; the arguments are those of items(). Read off the tree, not counted."""
+        """Return the number of entries, or of those within bounds. It is read off the tree.
+
+        Cost: 1 hop.
+
+        Args:
+            start: the first key wanted, whether an entry has it or not.
+            stop: the first key no longer wanted.
+            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
+
+        Raises:
+            InvalidKey: a bound is not a key.
+            InvalidOption: *prefix* is given together with a bound.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> await store["users"].count(), await store["users"].count(start=2)
+            (3, 2)
+        """
         span, _ = self._form.bounded(start=start, stop=stop, prefix=prefix)
         low = first_name(self.name) if span.start is None else stored_name(self.name, span.start)
         high = first_name(next_collection(self.name)) if span.stop is None else stored_name(self.name, span.stop)
         return await self._access.count_names(low, high) if low < high else 0
 
     def keys(self, **bounds: Unpack[Bounds]) -> AsyncScan[Key]:
-        """Return the keys in order, for `async for`; the arguments are those of items()."""
+        """Return the keys in order, for `async for`. The arguments are those of items().
+
+        Cost: 1 hop for each chunk of 1,000 to 8,000 rows.
+
+        Args:
+            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
+                bytes.
+            stop: the first key no longer wanted.
+            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
+            reverse: from the greatest key to the smallest.
+            limit: the most entries, 0 or more.
+
+        Raises:
+            InvalidKey, InvalidOption: as items().
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> [key async for key in store["users"].keys(reverse=True)]
+            [2, 1]
+        """
         return self._scan(bounds, lambda key, _: key, values=False)
 
     def values(self, **bounds: Unpack[Bounds]) -> AsyncScan[T]:
-        """Return the values in the order of their keys, for `async for`; the arguments are those of items()."""
+        """Return the values in the order of their keys, for `async for`. The arguments are those of items().
+
+        Cost: 1 hop for each chunk of 1,000 to 8,000 rows, or 1 MiB.
+
+        Args:
+            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
+                bytes.
+            stop: the first key no longer wanted.
+            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
+            reverse: from the greatest key to the smallest.
+            limit: the most entries, 0 or more.
+
+        Raises:
+            InvalidKey, InvalidOption: as items().
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> [value async for value in store["users"].values(limit=1)]
+            ['ada']
+        """
         return self._scan(bounds, self._form.decode)
 
     def items(self, **bounds: Unpack[Bounds]) -> AsyncScan[tuple[Key, T]]:
-        """Return the (key, value) pairs in the order of keys, for `async for`, once.
+        """Return the (key, value) pairs in the order of keys, for one `async for`.
+
+        Cost: 1 hop for each chunk of 1,000 to 8,000 rows, or 1 MiB.
 
         Args:
-            start: first key wanted, if it is there; None for the smallest.
-            stop: first key no longer wanted; None for all from *start* on.
-            prefix: only str keys, or only bytes keys, that begin with it. Not with *start* or *stop*.
+            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
+                bytes.
+            stop: the first key no longer wanted.
+            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
             reverse: from the greatest key to the smallest.
-            limit: at most so many.
+            limit: the most entries, 0 or more.
 
         Raises:
             InvalidKey: a bound is not a key.
-            InvalidOption: *prefix* together with a bound, or a negative *limit*.
+            InvalidOption: *prefix* is given together with a bound, or *limit* is negative.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> [pair async for pair in store["users"].items(start=2)]
+            [(2, 'bob'), (3, 'cyd')]
         """
         decode = self._form.decode
         return self._scan(bounds, lambda key, stored: (key, decode(key, stored)))
@@ -156,7 +249,7 @@ class AsyncCollectionView(Generic[T]):
         return AsyncScan(self._access.rows(span, values=values), make, limit)
 
     def __aiter__(self) -> AsyncScan[Key]:
-        """Scan the keys."""
+        """Scan the keys, as keys() does."""
         return self.keys()
 
     def __repr__(self) -> str:
@@ -166,7 +259,7 @@ class AsyncCollectionView(Generic[T]):
 class Entries:
     """What a store, a snapshot and a transaction have in common: reading entries by collection and key.
 
-    Each is the face of a private object, which knows entries as they are stored.
+    Each of them holds a private object that knows entries as they are stored.
     """
 
     __slots__ = ()
@@ -174,19 +267,59 @@ class Entries:
     _entries: AsyncReads
 
     async def get(self, collection: str, key: Key, default: Any = None) -> Any:
-        """Return the value of an entry, or *default* if there is none.
+        """Return the value of an entry, or *default* if there is no such entry.
+
+        Cost: 1 hop.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+            default: returned as it is.
 
         Raises:
             InvalidName, InvalidKey: no entry can have this name.
+
+        Examples:
+            >>> await store.put("users", 1, "ada")
+            >>> await store.get("users", 1), await store.get("users", 2, "nobody")
+            ('ada', 'nobody')
         """
         return await self._of(collection).get(key, default)
 
     async def contains(self, collection: str, key: Key) -> bool:
-        """Tell whether there is an entry."""
+        """Return True if there is such an entry.
+
+        Cost: 1 hop.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+
+        Examples:
+            >>> await store.contains("users", 1)
+            False
+        """
         return await self._of(collection).contains(key)
 
     async def count(self, collection: str) -> int:
-        """Return the number of entries in a collection. Read off the tree, not counted."""
+        """Return the number of entries in a collection. It is read off the tree.
+
+        Cost: 1 hop.
+
+        Args:
+            collection: name of the collection.
+
+        Raises:
+            InvalidName: the name is not text of 1 to 255 bytes.
+
+        Examples:
+            >>> await store.put("users", 1, "ada")
+            >>> await store.count("users")
+            1
+        """
         return await self._of(collection).count()
 
     def _of(self, collection: str) -> AsyncCollectionView[Any]:
@@ -196,8 +329,14 @@ class Entries:
 class AsyncCollection(AsyncCollectionView[T]):
     """A named, ordered mapping of a store.
 
-    Each writing method is one transaction, all or nothing, durable when it returns; those of many tasks share
-    commits. put(), delete(), setdefault(), pop(), popitem(). Many at once: update(), replace(), clear().
+    Each writing call is one transaction, durable when it returns; those of many tasks share commits. An exception
+    undoes the whole call.
+
+    Examples:
+        >>> settings = store["settings"]
+        >>> await settings.put("lang", "fr")
+        >>> await settings.pop("lang"), await settings.count()
+        ('fr', 0)
     """
 
     __slots__ = ()
@@ -210,16 +349,39 @@ class AsyncCollection(AsyncCollectionView[T]):
     async def put(self, key: Key, value: T) -> None:
         """Put an entry.
 
+        Cost: a share of a commit.
+
+        Args:
+            key: int, str or bytes.
+            value: as the collection's type, or what `Collection` stores.
+
         Raises:
             InvalidKey: the key is not an int, str or bytes within the limits.
             InvalidValue: the value would not read back exactly.
-            Busy: another writer held the lock for the whole timeout.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].put(1, "ada")
         """
         name, stored = self._form.encode(key, value)
         await self._access.change(lambda txn: txn.put_stored(name, stored))
 
     async def delete(self, key: Key) -> bool:
-        """Delete an entry, and tell whether there was one."""
+        """Delete an entry, and return True if there was one.
+
+        Cost: a share of a commit.
+
+        Args:
+            key: int, str or bytes.
+
+        Raises:
+            InvalidKey: the key is not an int, str or bytes within the limits.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].delete(1)
+            False
+        """
         name = make_name(self.name, key)
 
         def delete(txn: OpenTransaction) -> bool:
@@ -235,10 +397,20 @@ class AsyncCollection(AsyncCollectionView[T]):
     @overload
     async def pop(self, key: Key, default: T | D) -> T | D: ...
     async def pop(self, key: Key, default: Any = _UNSET) -> Any:
-        """Delete the entry of *key* and return its value, or *default* if there is none.
+        """Delete the entry of *key* and return its value, or *default* if there is no such entry.
+
+        Cost: a share of a commit.
+
+        Args:
+            key: int, str or bytes.
+            default: returned as it is; without it, a missing entry raises EntryNotFound.
 
         Raises:
-            EntryNotFound: there is no such entry, and no default was given.
+            EntryNotFound: there is no such entry, and no default.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].pop(1, None)
         """
         given = () if default is _UNSET else (default,)
         return await self._access.change(lambda txn: self._form.on(txn).pop(key, *given))
@@ -246,13 +418,36 @@ class AsyncCollection(AsyncCollectionView[T]):
     async def popitem(self) -> tuple[Key, T]:
         """Delete the entry with the greatest key and return (key, value).
 
+        Cost: a share of a commit.
+
         Raises:
             EntryNotFound: the collection is empty.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> await store["users"].popitem()
+            (2, 'bob')
         """
         return await self._access.change(lambda txn: self._form.on(txn).popitem())
 
     async def setdefault(self, key: Key, default: T) -> T:
-        """Return the value of *key*; put *default* first if there is none."""
+        """Return the value of *key*; put *default* first if there is no such entry.
+
+        Cost: a share of a commit.
+
+        Args:
+            key: int, str or bytes.
+            default: a value that can be stored.
+
+        Raises:
+            InvalidKey, InvalidValue: the entry cannot be stored exactly.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["settings"].setdefault("lang", "fr"), await store["settings"].setdefault("lang", "de")
+            ('fr', 'fr')
+        """
         name, fresh = self._form.encode(key, default)
 
         def put_if_absent(txn: OpenTransaction) -> Stored:
@@ -264,7 +459,22 @@ class AsyncCollection(AsyncCollectionView[T]):
         return self._form.decode(key, await self._access.change(put_if_absent))
 
     async def update(self, other: Mapping[Any, T]) -> None:
-        """Put all entries of a mapping, in one transaction."""
+        """Put all entries of a mapping, in one transaction.
+
+        Cost: a share of a commit.
+
+        Args:
+            other: a mapping.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing is kept of the call.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> await store["users"].count()
+            2
+        """
         puts = await self._encoded(other)
 
         def put_all(txn: OpenTransaction) -> None:
@@ -274,7 +484,23 @@ class AsyncCollection(AsyncCollectionView[T]):
         await self._access.change(put_all)
 
     async def replace(self, other: Mapping[Any, T]) -> None:
-        """Make the collection equal to *other*, in one transaction that writes only what differs."""
+        """Make the collection equal to *other*, in one transaction that writes only what differs.
+
+        Cost: a share of a commit; reads the keys of the collection.
+
+        Args:
+            other: a mapping.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> await store["users"].replace({2: "bob"})
+            >>> await store["users"].count()
+            1
+        """
         puts = await self._encoded(other)
 
         def replace(txn: OpenTransaction) -> None:
@@ -287,7 +513,19 @@ class AsyncCollection(AsyncCollectionView[T]):
         await self._access.change(replace)
 
     async def clear(self) -> None:
-        """Delete all entries, in one transaction."""
+        """Delete all entries, in one transaction.
+
+        Cost: a share of a commit that grows with the number of entries.
+
+        Raises:
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].put(1, "ada")
+            >>> await store["users"].clear()
+            >>> await store["users"].count()
+            0
+        """
         await self._access.change(lambda txn: self._form.on(txn).clear())
 
     async def _encoded(self, other: Mapping[Any, T]) -> dict[Name, Stored]:
@@ -301,9 +539,16 @@ class AsyncCollection(AsyncCollectionView[T]):
 
 
 class BufferedCollection(AsyncCollectionView[T]):
-    """A named, ordered mapping as a transaction sees it.
+    """A named, ordered mapping as an asynchronous transaction sees it.
 
-    put(), delete() and update() are not awaited: they are kept until the transaction ends.
+    put(), delete() and update() are not awaited: the transaction keeps them until it ends. A scan sees what was
+    written before its first row.
+
+    Examples:
+        >>> async with store.transaction() as txn:
+        ...     txn["users"].update({1: "ada", 2: "bob"})
+        ...     print([key async for key in txn["users"]])
+        [1, 2]
     """
 
     __slots__ = ()
@@ -314,18 +559,57 @@ class BufferedCollection(AsyncCollectionView[T]):
         super().__init__(access, name, codec)
 
     def put(self, key: Key, value: T) -> None:
-        """Put an entry.
+        """Put an entry when the transaction ends.
+
+        Cost: none.
+
+        Args:
+            key: int, str or bytes.
+            value: as the collection's type, or what `Collection` stores.
 
         Raises:
-            InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
+            InvalidKey, InvalidValue: the entry cannot be stored exactly; the transaction goes on without it.
+            TransactionEnded: the block has ended.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn["users"].put(1, "ada")
         """
         self._access.put_stored(*self._form.encode(key, value))
 
     def delete(self, key: Key) -> None:
-        """Delete an entry, if there is one."""
+        """Delete an entry, if there is one, when the transaction ends.
+
+        Cost: none.
+
+        Args:
+            key: int, str or bytes.
+
+        Raises:
+            InvalidKey: the key is not an int, str or bytes within the limits.
+            TransactionEnded: the block has ended.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn["users"].delete(1)
+        """
         self._access.delete_stored(make_name(self.name, key))
 
     def update(self, other: Mapping[Any, T]) -> None:
-        """Put all entries of a mapping; if one cannot be stored, none is put."""
+        """Put all entries of a mapping when the transaction ends. If one cannot be stored, none is put.
+
+        Cost: none.
+
+        Args:
+            other: a mapping.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly.
+            TransactionEnded: the block has ended.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn["users"].update({1: "ada", 2: "bob"})
+        """
         for name, stored in [self._form.encode(key, value) for key, value in other.items()]:
             self._access.put_stored(name, stored)

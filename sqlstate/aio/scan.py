@@ -1,4 +1,4 @@
-"""Scans: `async for` over entries, fetched in chunks, one hop to a thread for each."""
+"""Scans: `async for` over entries, read in chunks, one hop to a thread for each."""
 
 from __future__ import annotations
 
@@ -141,10 +141,19 @@ def _some(source: Iterator[Row], most: int) -> tuple[list[Row], bool]:
 
 
 class AsyncScan(Generic[R]):
-    """A scan of a collection, to be iterated once with `async for`.
+    """A scan of a collection, for one `async for`. Made by keys(), values() and items().
 
-    All of it sees one committed state, which is held from the first row until the scan ends, is closed, fails, is
-    cancelled or dropped. Leaving the loop early drops it; `contextlib.aclosing()` closes it for certain.
+    All of it sees one committed state, which it holds from its first row until it ends, fails, is closed or cancelled;
+    SQLite cannot move its WAL into the file beyond that. Dropped early, it releases the state when the store is used
+    next; `contextlib.aclosing(scan)` releases it at once. It ends with its snapshot, transaction or store: the next
+    step raises TransactionEnded. Two tasks cannot take rows from one scan at a time.
+
+    Examples:
+        >>> await store["users"].update({1: "ada", 2: "bob"})
+        >>> async for key, value in store["users"].items():
+        ...     print(key, value)
+        1 ada
+        2 bob
     """
 
     __slots__ = ("_at", "_busy", "_chunk", "_ended", "_fetched", "_last", "_left", "_make", "_rows", "_source")
@@ -166,11 +175,11 @@ class AsyncScan(Generic[R]):
         return self
 
     async def __anext__(self) -> R:
-        """Return the next.
+        """Return the next row.
 
         Raises:
-            StopAsyncIteration: there is none.
-            StoreUnusable: another task waits for it already.
+            StopAsyncIteration: there are no more.
+            StoreUnusable: another task waits for a row of this scan.
             InvalidValue: the stored document does not fit the collection's type.
         """
         if self._source is not None:
@@ -186,7 +195,19 @@ class AsyncScan(Generic[R]):
             raise
 
     async def aclose(self) -> None:
-        """End the scan, and let go of the state that it sees."""
+        """End the scan, and release the state that it sees.
+
+        Cost: 1 hop if it holds one.
+
+        Raises:
+            StoreUnusable: called outside of the store's event loop.
+
+        Examples:
+            >>> scan = store["users"].items()
+            >>> await scan.aclose()
+            >>> scan
+            <sqlstate.aio.AsyncScan: ended, 0 rows taken>
+        """
         source = self._let_go()
         if source is not None:
             await source.aclose()

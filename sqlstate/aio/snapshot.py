@@ -109,8 +109,14 @@ class Frozen:
 class AsyncSnapshot(Entries):
     """The store as one commit left it, for `async with`. Made by `store.snapshot()`.
 
-    `view["users"]` can be read; `view.head` is the commit. While it is open, SQLite's WAL cannot be folded beyond it:
-    keep it short.
+    Tasks can share it; it is read one call at a time. While it is open, SQLite cannot move its WAL into the file
+    beyond it: keep it short.
+
+    Examples:
+        >>> await store.put("users", 1, "ada")
+        >>> async with store.snapshot() as view:
+        ...     print(await view.get("users", 1), view.head.seq)
+        ada 1
     """
 
     __slots__ = ("_entries", "head")
@@ -133,13 +139,42 @@ class AsyncSnapshot(Entries):
         type: type[V] | None = None,  # noqa: A002, the word users know
         forbid_unknown: bool = False,
     ) -> AsyncCollectionView[V]:
-        """Return a collection whose values are of *type*, as it was."""
+        """Return a collection as it was, whose values are of *type*.
+
+        Cost: none.
+
+        Args:
+            name: text of 1 to 255 bytes.
+            type: as for `Store.collection()`.
+            forbid_unknown: as for `Store.collection()`.
+
+        Raises:
+            InvalidName: the name is not such text.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+
+        Examples:
+            >>> await store.put("ages", "ada", 36)
+            >>> async with store.snapshot() as view:
+            ...     print(await view.collection("ages", type=int).get("ada"))
+            36
+        """
         return AsyncCollectionView(
             self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown)
         )
 
     async def collections(self) -> list[str]:
-        """Return the names of all collections that had entries, in order."""
+        """Return the names of all collections that had entries, in order.
+
+        Cost: 1 hop.
+
+        Raises:
+            TransactionEnded: the snapshot has ended.
+
+        Examples:
+            >>> async with store.snapshot() as view:
+            ...     print(await view.collections())
+            []
+        """
         return await self._entries.ask(lambda view: view.collections())
 
     def __repr__(self) -> str:

@@ -50,12 +50,20 @@ class _Counted(NamedTuple):
 class AsyncTransaction(Entries):
     """Puts and deletes that take effect together or not at all, for `async with`. Made by `store.transaction()`.
 
-    put(), delete() and expect() are not awaited: they are kept until the block ends. Reading is: get(), contains(),
-    count(), collections(), and collections, `txn["users"]`. All of it sees one commit, the newest when the first of
-    them reads, and the transaction's own writes.
+    It holds no lock. put(), delete() and expect() are not awaited: their writes are kept until the block ends. Reading
+    is awaited, and sees one commit, the newest when the block first reads, and the transaction's own writes.
 
-    The end of the block writes everything, in one transaction, if what was read is still so; else it raises Conflict
-    and changes nothing. So transactions are serializable. A block that only read ends without any of that.
+    The end of the block compares everything that was read with what is there by then, and writes: in one function of
+    the store's own thread, so transactions are serializable. If something has changed, it raises Conflict, and nothing
+    was written. Compared are values, presence, counts, and the rows taken from scans, but nothing that the transaction
+    wrote itself. A block that only reads ends without a comparison. An exception in the block drops everything.
+
+    Examples:
+        >>> async with store.transaction(note="pay") as txn:
+        ...     cents = await txn.get("accounts", "ann", 100)
+        ...     txn.put("accounts", "ann", cents - 5)
+        >>> txn.head.seq, await store.get("accounts", "ann")
+        (1, 95)
     """
 
     __slots__ = ("_entries",)
@@ -73,25 +81,67 @@ class AsyncTransaction(Entries):
     # Writing.
 
     def put(self, collection: str, key: Key, value: Any) -> None:
-        """Put an entry when the block ends.
+        """Put an entry when the block ends. It is not awaited.
+
+        Cost: none.
+
+        Args:
+            collection: name of the collection, 1 to 255 bytes of text.
+            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
+            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
 
         Raises:
-            InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
+            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly; the transaction goes on without
+                it.
+            TransactionEnded: the block has ended, or has not begun.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.put("users", 1, "ada")
         """
         self[collection].put(key, value)
 
     def delete(self, collection: str, key: Key) -> None:
-        """Delete an entry when the block ends, if there is one."""
+        """Delete an entry, if there is one, when the block ends. It is not awaited.
+
+        Cost: none.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            TransactionEnded: the block has ended, or has not begun.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.delete("users", 1)
+        """
         self[collection].delete(key)
 
     def expect(self, collection: str, key: Key, value: Any) -> None:
-        """Let the transaction take effect only if the entry is *value*; ABSENT stands for no entry.
+        """Let the transaction take effect only if the entry has this value. It is not awaited.
 
-        What the transaction wrote or read itself is compared at once, everything else when the block ends. Values
-        are compared as they are stored, so 1 and 1.0 differ.
+        What the transaction wrote or read is compared at once, everything else when the block ends. Values are
+        compared as they are stored, so 1 and 1.0 differ.
+
+        Cost: none.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+            value: the value expected; `sqlstate.ABSENT` for no entry.
 
         Raises:
-            Conflict: it is not.
+            Conflict: the entry has another value; here, or at the end of the block.
+            InvalidName, InvalidKey, InvalidValue: no entry can be like this.
+            TransactionEnded: the block has ended, or has not begun.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.expect("users", 1, sqlstate.ABSENT)
+            ...     txn.put("users", 1, "ada")
         """
         self._entries.expect(collection, key, value)
 
@@ -108,11 +158,39 @@ class AsyncTransaction(Entries):
         type: type[V] | None = None,  # noqa: A002, the word users know
         forbid_unknown: bool = False,
     ) -> BufferedCollection[V]:
-        """Return a collection whose values are of *type*, as this transaction sees it."""
+        """Return a collection as this transaction sees it, whose values are of *type*.
+
+        Cost: none.
+
+        Args:
+            name: text of 1 to 255 bytes.
+            type: as for `Store.collection()`.
+            forbid_unknown: as for `Store.collection()`.
+
+        Raises:
+            InvalidName: the name is not such text.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.collection("ages", type=int).put("ada", 36)
+        """
         return BufferedCollection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     async def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, as this transaction sees them."""
+        """Return the names of all collections that have entries, as this transaction sees them.
+
+        Cost: 1 hop.
+
+        Raises:
+            TransactionEnded: the block has ended, or has not begun.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.put("users", 1, "ada")
+            ...     print(await txn.collections())
+            ['users']
+        """
         return await self._entries.collections()
 
     # The block.

@@ -1,4 +1,4 @@
-"""Writes of tasks: each is a request to the store's writer, and a job that the event loop hears of when it is done."""
+"""Writes of tasks: each is a request to the store's own thread, and a job that the event loop waits for."""
 
 from __future__ import annotations
 
@@ -98,10 +98,16 @@ class Submitted(Write):
 
 
 class Ticket(Generic[T]):
-    """What `submit()` returns: await it for the function's result, once that is durable.
+    """What `AsyncStore.submit()` returns: await it for the function's result, once that is durable.
 
-    Any number of tasks can await it, any number of times. Cancelling one of them changes nothing about the write:
-    withdraw() does, or the store's run() in place of submit().
+    Any number of tasks can await it, any number of times. Cancelling one of them does not touch the write: withdraw()
+    does.
+
+    Examples:
+        >>> ticket = store.submit(lambda txn: txn.put("users", 1, "ada"))
+        >>> await ticket
+        >>> ticket.outcome, ticket.head.seq
+        ('durable', 1)
     """
 
     __slots__ = ("_write",)
@@ -111,11 +117,11 @@ class Ticket(Generic[T]):
 
     @property
     def outcome(self) -> Outcome:
-        """What became of it.
+        """What became of the write.
 
-        `"waiting"`: it has not ended. `"durable"`: it is on disk, or there was nothing to change. `"failed"`: it
-        raised, and nothing was changed. `"withdrawn"`: it never ran. `"unknown"`: an error at COMMIT; the store's
-        committed(), after it was opened again, can tell.
+        "waiting": it has not ended. "durable": it is on the disk, or there was nothing to change. "failed": it raised,
+        and nothing was changed. "withdrawn": it never ran. "unknown": an error at COMMIT; `Store.committed()` of a
+        store opened since says whether it is there.
         """
         return self._write.outcome
 
@@ -125,10 +131,16 @@ class Ticket(Generic[T]):
         return self._write.head if self.outcome == "durable" else None
 
     def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will; who awaits it gets CancelledError.
+        """Keep the write from beginning, and return True if that was in time. Awaiting it then raises CancelledError.
+
+        Cost: none.
 
         Raises:
             StoreUnusable, StoreForked: called outside of the store's event loop.
+
+        Examples:
+            >>> ticket = store.submit(lambda txn: txn.put("users", 1, "ada"))
+            >>> withdrawn = ticket.withdraw()  # True, unless it has begun
         """
         write = self._write
         write.loop.check()

@@ -1,4 +1,4 @@
-"""Collections: the named, ordered mappings that a store is made of."""
+"""Collections: the named, ordered mappings of a store."""
 
 from __future__ import annotations
 
@@ -62,11 +62,22 @@ class Bounds(TypedDict, total=False):
 
 
 class CollectionView(Mapping[Key, T], Generic[T]):
-    """A named, ordered mapping that can be read.
+    """A named, ordered mapping that can be read: a collection of a snapshot, or the reading half of a Collection.
 
-    Keys are int, str or bytes, in that order, each kind ascending. Reading: `view[key]`, get(), `in`,
-    len(). Scanning in order: iteration, keys(), values(), items(), each with bounds. Each of them sees
-    one committed state, or that of the transaction or snapshot it came from.
+    It has what a `dict` has for reading, in the order of keys: ints first, then strings by code point, then bytes,
+    each kind ascending. keys(), values() and items() take bounds.
+
+    A key is an int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes. `1`, `"1"` and `b"1"` are three
+    keys. Anything else raises InvalidKey, also in `x in view`, where a dict would say no. Strings are not normalised.
+
+    Each call sees one committed state, or that of its transaction or snapshot. Each read gives a new object: changing
+    that changes nothing in the store.
+
+    Examples:
+        >>> store["mixed"].update({"b": 1, 7: "int", b"raw": b"bytes", "a": None})
+        >>> with store.snapshot() as view:
+        ...     list(view["mixed"])
+        [7, 'a', 'b', b'raw']
     """
 
     __slots__ = ("_access", "_codec", "name")
@@ -77,12 +88,15 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         self.name = name
 
     def __getitem__(self, key: Key) -> T:
-        """Return the value of *key*. Cost: one statement.
+        """Return the value of *key*.
+
+        Cost: 1 statement.
 
         Raises:
-            EntryNotFound: there is no such entry; it is a KeyError.
+            EntryNotFound: there is no such entry. It is a KeyError.
             InvalidKey: the key is not an int, str or bytes within the limits.
             InvalidValue: the stored document does not fit the collection's type.
+            Damaged: the stored row is not a JSON document.
         """
         stored = self._access.get_stored(make_name(self.name, key))
         if stored is None:
@@ -94,48 +108,125 @@ class CollectionView(Mapping[Key, T], Generic[T]):
     @overload
     def get(self, key: Key, /, default: T | D) -> T | D: ...
     def get(self, key: Key, /, default: Any = None) -> Any:
-        """Return the value of *key*, or *default* if there is none."""
+        """Return the value of *key*, or *default* if there is no such entry.
+
+        Cost: 1 statement.
+
+        Args:
+            key: int, str or bytes.
+            default: returned as it is.
+
+        Raises:
+            InvalidKey, InvalidValue, Damaged: as `view[key]`.
+
+        Examples:
+            >>> store["settings"]["lang"] = "fr"
+            >>> store["settings"].get("lang"), store["settings"].get("zoom", 100)
+            ('fr', 100)
+        """
         stored = self._access.get_stored(make_name(self.name, key))
         return default if stored is None else self._decode(key, stored)
 
     def __contains__(self, key: object) -> bool:
+        """Return True if there is an entry with this key.
+
+        Cost: 1 statement.
+
+        Raises:
+            InvalidKey: nothing with this key can be stored.
+        """
         return self._access.get_stored(make_name(self.name, cast("Key", key))) is not None
 
     def __len__(self) -> int:
-        """Return the number of entries. Read off the tree: the cost grows with its height only."""
+        """Return the number of entries.
+
+        Cost: 4 statements, whatever the number: it is read off the counts in the tree.
+        """
         return self._access.count(first_name(self.name), first_name(next_collection(self.name)))
 
     def __iter__(self) -> Iterator[Key]:
+        """Iterate over the keys in order; as keys()."""
         return iter(self.keys())
 
     def __reversed__(self) -> Iterator[Key]:
+        """Iterate over the keys from the greatest to the smallest."""
         return iter(self.keys(reverse=True))
 
     def keys(self, **bounds: Unpack[Bounds]) -> KeysView[Key]:
-        """Return the keys in order; the arguments are those of items()."""
+        """Return a view of the keys in order. The arguments are those of items().
+
+        Cost: 1 statement for each 256 rows that are read.
+
+        Args:
+            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
+                bytes.
+            stop: the first key no longer wanted.
+            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
+            reverse: from the greatest key to the smallest.
+            limit: the most entries, 0 or more.
+
+        Raises:
+            InvalidKey, InvalidOption: as items().
+
+        Examples:
+            >>> store["settings"].update({"color.back": 0, "color.fore": 1, "lang": "fr"})
+            >>> list(store["settings"].keys(prefix="color.")), len(store["settings"].keys(start="d"))
+            (['color.back', 'color.fore'], 1)
+        """
         return _Keys(self, *self._bounded(**bounds))
 
     def values(self, **bounds: Unpack[Bounds]) -> ValuesView[T]:
-        """Return the values in the order of their keys; the arguments are those of items()."""
+        """Return a view of the values in the order of their keys. The arguments are those of items().
+
+        Cost: 1 statement for each 256 rows, or 1 MB of values, that are read.
+
+        Args:
+            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
+                bytes.
+            stop: the first key no longer wanted.
+            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
+            reverse: from the greatest key to the smallest.
+            limit: the most entries, 0 or more.
+
+        Raises:
+            InvalidKey, InvalidOption: as items().
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> list(store["users"].values(start=2, reverse=True))
+            ['cyd', 'bob']
+        """
         return _Values(self, *self._bounded(**bounds))
 
     def items(self, **bounds: Unpack[Bounds]) -> ItemsView[Key, T]:
-        """Return the (key, value) pairs in the order of keys, as a view that can be iterated and counted.
+        """Return a view of the (key, value) pairs in the order of keys. It can be iterated any number of times.
+
+        Each iteration is one scan: it reads chunks of 256 rows, or 1 MB, and sees one committed state, the newest at
+        its first step. Inside a transaction or batch it sees each entry as it is when its turn comes. It ends with
+        what it reads: the next step then raises TransactionEnded. Half-read, it holds its state, beyond which SQLite
+        cannot move its WAL into the file; on a store with journal="delete" no commit can be made.
+        `contextlib.closing(iter(view))` releases it for certain.
+
+        Cost: 1 statement for each 256 rows, or 1 MB of values, that are read.
 
         Args:
-            start: first key wanted, if it is there; None for the smallest.
-            stop: first key no longer wanted; None for all from *start* on.
-            prefix: only str keys, or only bytes keys, that begin with it. Not with *start* or *stop*.
+            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
+                bytes.
+            stop: the first key no longer wanted.
+            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
             reverse: from the greatest key to the smallest.
-            limit: at most so many.
-
-        Each iteration is one scan that reads as it goes, and sees one committed state. In a transaction
-        it sees each entry as it is when its turn comes. On a store with journal="delete", a scan that is
-        not finished keeps writers waiting.
+            limit: the most entries, 0 or more.
 
         Raises:
             InvalidKey: a bound is not a key.
-            InvalidOption: *prefix* together with a bound, or a negative *limit*.
+            InvalidOption: *prefix* is given together with a bound, or *limit* is negative.
+            InvalidValue: while iterating: a stored document does not fit the collection's type.
+            TransactionEnded: while iterating: what is read has ended.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> dict(store["users"].items(start=2)), list(store["users"].items(limit=1))
+            ({2: 'bob', 3: 'cyd'}, [(1, 'ada')])
         """
         return _Items(self, *self._bounded(**bounds))
 
@@ -198,11 +289,24 @@ class CollectionView(Mapping[Key, T], Generic[T]):
 
 
 class Collection(CollectionView[T], MutableMapping[Key, T]):
-    """A named, ordered mapping of a store or of a transaction.
+    """A named, ordered mapping of a store, transaction or batch: all of a `dict` but copy(), fromkeys() and `|`.
 
-    Each writing method is one transaction, all or nothing, durable when it returns; inside a transaction
-    of the same thread it is part of that one. Writing: `c[key] = value`, `del c[key]`, setdefault(),
-    pop(), popitem(). Many at once: update(), replace(), clear().
+    Each writing call is one transaction, durable when it returns; inside a transaction of the same thread it is part
+    of that. A call that changes nothing makes no commit, and an exception undoes the whole call.
+
+    A value is bytes, or what JSON carries exactly: None, bool, int from -2^63 to 2^64-1, finite float, str, list, and
+    dict with str keys, nested at most 200 deep; at most 268,435,456 bytes as stored. Anything that would not read back
+    equal and of the same types, such as a tuple or a subclass, raises InvalidValue, which names the place inside the
+    value. The members of an object come back sorted by name. `Store.collection()` gives values other types.
+
+    Examples:
+        >>> settings = store["settings"]
+        >>> settings.update({7: "seven", "lang": "fr"}, zoom=[1, 2.5])
+        >>> dict(settings), len(settings), "lang" in settings
+        ({7: 'seven', 'lang': 'fr', 'zoom': [1, 2.5]}, 3, True)
+        >>> settings["window"] = {"size": (800, 600)}
+        Traceback (most recent call last):
+        InvalidValue: 'settings'['window'] at $.size: tuple would not read back as itself; ...
     """
 
     __slots__ = ()
@@ -215,14 +319,24 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def __setitem__(self, key: Key, value: T) -> None:
         """Put an entry.
 
+        Cost: 1 commit, or none if the value is there already.
+
         Raises:
             InvalidKey: the key is not an int, str or bytes within the limits.
             InvalidValue: the value would not read back exactly.
-            Busy: another writer held the lock for the whole timeout.
+            StoreError: what `Store.transaction()` raises.
         """
         self._access.put_stored(make_name(self.name, key), self._encode(key, value))
 
     def __delitem__(self, key: Key) -> None:
+        """Delete an entry.
+
+        Cost: 1 commit.
+
+        Raises:
+            EntryNotFound: there is no such entry. It is a KeyError.
+            StoreError: what `Store.transaction()` raises.
+        """
         name = make_name(self.name, key)
 
         def delete(txn: Writes) -> None:
@@ -237,10 +351,23 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     @overload
     def pop(self, key: Key, /, default: T | D) -> T | D: ...
     def pop(self, key: Key, /, default: Any = _UNSET) -> Any:
-        """Delete the entry of *key* and return its value, or *default* if there is none.
+        """Delete the entry of *key* and return its value, or *default* if there is no such entry.
+
+        Cost: 1 commit, or none if there is no such entry.
+
+        Args:
+            key: int, str or bytes.
+            default: returned as it is; without it, a missing entry raises EntryNotFound.
 
         Raises:
-            EntryNotFound: there is no such entry, and no default was given.
+            EntryNotFound: there is no such entry, and no default.
+            InvalidValue: the stored document does not fit the collection's type; it stays.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"][1] = "ada"
+            >>> store["users"].pop(1), store["users"].pop(1, None)
+            ('ada', None)
         """
         name = make_name(self.name, key)
 
@@ -259,8 +386,16 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def popitem(self) -> tuple[Key, T]:
         """Delete the entry with the greatest key and return (key, value).
 
+        Cost: 1 commit.
+
         Raises:
             EntryNotFound: the collection is empty.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob"})
+            >>> store["users"].popitem()
+            (2, 'bob')
         """
 
         def popitem(txn: Writes) -> tuple[Key, T]:
@@ -273,7 +408,22 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         return self._access.run(popitem)
 
     def setdefault(self, key: Key, default: Any = None, /) -> T:
-        """Return the value of *key*; put *default* first if there is none."""
+        """Return the value of *key*; put *default* first if there is no such entry.
+
+        Cost: 1 commit, or none if the entry is there.
+
+        Args:
+            key: int, str or bytes.
+            default: a value that can be stored.
+
+        Raises:
+            InvalidKey, InvalidValue: the entry cannot be stored exactly.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["settings"].setdefault("lang", "fr"), store["settings"].setdefault("lang", "de")
+            ('fr', 'fr')
+        """
         name, fresh = make_name(self.name, key), self._encode(key, default)
 
         def put_if_absent(txn: Writes) -> Stored:
@@ -287,7 +437,20 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def update(self, other: Any = (), /, **more: T) -> None:
         """Put all entries of a mapping or of (key, value) pairs, in one transaction.
 
-        An exception on the way, from the pairs or from a key or value that cannot be stored, undoes all.
+        Cost: 1 commit.
+
+        Args:
+            other: a mapping, or pairs.
+            more: further entries, with str keys.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing is kept of the call.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"].update({1: "ada"}, root="eve")
+            >>> dict(store["users"])
+            {1: 'ada', 'root': 'eve'}
         """
         pairs = other.items() if isinstance(other, Mapping) else _pairs(other)
         with self._access.writing() as txn:
@@ -297,7 +460,23 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
                 txn.put_stored(make_name(self.name, key), self._encode(key, value))
 
     def replace(self, other: Mapping[Any, T], /) -> None:
-        """Make the collection equal to *other*, in one transaction that writes only what differs."""
+        """Make the collection equal to *other*, in one transaction that writes only what differs.
+
+        Cost: reads the keys of the collection; 1 commit, or none if nothing differs.
+
+        Args:
+            other: a mapping.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob"})
+            >>> store["users"].replace({2: "bob", 3: "cyd"})
+            >>> dict(store["users"])
+            {2: 'bob', 3: 'cyd'}
+        """
         wanted = {make_name(self.name, key): self._encode(key, value) for key, value in other.items()}
         with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), values=False):
@@ -308,7 +487,19 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
                 txn.put_stored(name, stored)
 
     def clear(self) -> None:
-        """Delete all entries, in one transaction."""
+        """Delete all entries, in one transaction.
+
+        Cost: 1 commit that grows with the number of entries.
+
+        Raises:
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob"})
+            >>> store["users"].clear()
+            >>> len(store["users"])
+            0
+        """
         with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), values=False):
                 txn.delete_stored(stored_name(self.name, key))
@@ -322,7 +513,9 @@ class Collections:
     _entries: Writable
 
     def __getitem__(self, collection: str) -> Collection[Any]:
-        """Return a collection; it exists while it has entries.
+        """Return the collection of this name. It exists while it has entries.
+
+        Cost: none.
 
         Raises:
             InvalidName: the name is not text of 1 to 255 bytes.
@@ -330,18 +523,35 @@ class Collections:
         return Collection(self._entries, check_collection(collection), JSON)
 
     def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> Collection[V]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*.
+        """Return a collection whose values are of *type*: converted and validated in both directions.
+
+        A value is read back before it is stored: if it is not equal, and of equal type all the way down, InvalidValue
+        names the place inside. One value is converted: an int where the type says float is stored as the equal float.
+        Values of a type are still plain JSON documents to everybody else.
+
+        Cost: none.
 
         Args:
             name: text of 1 to 255 bytes.
-            type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode;
-                None for values without a type. It is not recorded in the file.
-            forbid_unknown: reading a document raises InvalidValue if it has members which the type has no field
-                for, at any depth. Otherwise they are left out of what is read, and lost when that is written back.
+            type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode; None for
+                values without a type. It is not recorded in the file.
+            forbid_unknown: reading a document with members that the type lacks raises InvalidValue, at any depth.
+                Otherwise such members are left out, and lost when the value is written back.
 
         Raises:
-            InvalidName: the name cannot be one.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+            InvalidName: the name is not such text.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+
+        Examples:
+            >>> from dataclasses import dataclass
+            >>> @dataclass
+            ... class User:
+            ...     name: str
+            ...     age: int
+            >>> users = store.collection("users", type=User)
+            >>> users[1] = User("ada", 36)
+            >>> users[1], store["users"][1]
+            (User(name='ada', age=36), {'age': 36, 'name': 'ada'})
         """
         return Collection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 

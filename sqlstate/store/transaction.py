@@ -75,9 +75,18 @@ def check_note(note: str) -> str:
 class Transaction(Collections):
     """Puts and deletes that take effect together or not at all. Made by `store.transaction()`.
 
-    It sees its own writes; nobody else does before it ends. Entries: put(), get(), delete(), expect();
-    collections: `txn["users"]` is a mapping with all the methods of a Collection. It belongs to the thread
-    that began it, and ends with its block.
+    It sees its own writes, and nobody else does before it ends. `txn["users"]` is a mapping with all methods of a
+    Collection. A transaction belongs to the thread that began it, and ends with its block.
+
+    Writes are kept in memory, and carried into the tables together: at the end, before a scan or a `len()`, or when
+    they come to 16,384 entries or 32 MiB. The log gets one record for each entry that then differs.
+
+    Examples:
+        >>> with store.transaction(note="pay") as txn:
+        ...     txn.put("accounts", "ann", txn.get("accounts", "ann", 100) - 5)
+        ...     txn["accounts"]["bob"] = txn["accounts"].get("bob", 0) + 5
+        >>> dict(store["accounts"])
+        {'ann': 95, 'bob': 5}
     """
 
     __slots__ = ("_entries",)
@@ -90,13 +99,23 @@ class Transaction(Collections):
     def put(self, collection: str, key: Key, value: Any) -> None:
         """Put an entry.
 
+        Cost: none before the end.
+
         Args:
             collection: name of the collection, 1 to 255 bytes of text; it exists while it has entries.
             key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
             value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
 
         Raises:
-            InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
+            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly; the transaction goes on without
+                it.
+            TransactionEnded: the block has ended, or belongs to another thread.
+
+        Examples:
+            >>> with store.transaction() as txn:
+            ...     txn.put("users", 1, {"name": "ada"})
+            >>> store["users"][1]
+            {'name': 'ada'}
         """
         name = make_name(check_collection(collection), key)
         self._entries.put_stored(name, encode(name, value))
@@ -106,11 +125,46 @@ class Transaction(Collections):
     @overload
     def get(self, collection: str, key: Key, default: Any) -> Any: ...
     def get(self, collection: str, key: Key, default: Any = None) -> Any:
-        """Return the value of an entry as this transaction sees it, or *default* if there is none."""
+        """Return the value of an entry as this transaction sees it, or *default* if there is no such entry.
+
+        Cost: 1 statement.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+            default: returned as it is.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            TransactionEnded: the block has ended, or belongs to another thread.
+
+        Examples:
+            >>> with store.transaction() as txn:
+            ...     txn.put("users", 1, "ada")
+            ...     print(txn.get("users", 1), txn.get("users", 2, "nobody"), store.head().seq)
+            ada nobody 0
+        """
         return self[collection].get(key, default)
 
     def delete(self, collection: str, key: Key) -> bool:
-        """Delete an entry, and tell whether there was one."""
+        """Delete an entry, and return True if there was one.
+
+        Cost: 1 statement.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            TransactionEnded: the block has ended, or belongs to another thread.
+
+        Examples:
+            >>> store["users"][1] = "ada"
+            >>> with store.transaction() as txn:
+            ...     print(txn.delete("users", 1), txn.delete("users", 1))
+            True False
+        """
         name = make_name(check_collection(collection), key)
         there = self._entries.get_stored(name) is not None
         if there:
@@ -118,12 +172,26 @@ class Transaction(Collections):
         return there
 
     def expect(self, collection: str, key: Key, value: Any) -> None:
-        """Go on only if the entry is *value* as this transaction sees it; ABSENT stands for no entry.
+        """Go on only if the entry has this value, as this transaction sees it.
 
         Values are compared as they are stored, so 1 and 1.0 differ.
 
+        Cost: 1 statement.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+            value: the value expected; `sqlstate.ABSENT` for no entry.
+
         Raises:
-            Conflict: it is not; leaving the block with it undoes the transaction.
+            Conflict: the entry has another value. Leaving the block with this exception undoes the transaction.
+            InvalidName, InvalidKey, InvalidValue: no entry can be like this.
+            TransactionEnded: the block has ended, or belongs to another thread.
+
+        Examples:
+            >>> with store.transaction() as txn:
+            ...     txn.expect("users", 1, sqlstate.ABSENT)
+            ...     txn.put("users", 1, "ada")
         """
         name = make_name(check_collection(collection), key)
         expected = None if value is ABSENT else encode(name, value)
@@ -132,7 +200,19 @@ class Transaction(Collections):
             raise Conflict(collection, key, value, ABSENT if actual is None else JSON.decode(actual))
 
     def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, as this transaction sees them."""
+        """Return the names of all collections that have entries, as this transaction sees them.
+
+        Cost: 1 statement, and what was written so far is carried into the tables.
+
+        Raises:
+            TransactionEnded: the block has ended, or belongs to another thread.
+
+        Examples:
+            >>> with store.transaction() as txn:
+            ...     txn.put("users", 1, "ada")
+            ...     print(txn.collections(), store.head().seq)
+            ['users'] 0
+        """
         return self._entries.collections()
 
     def __repr__(self) -> str:
