@@ -5,7 +5,7 @@
     with sqlstate.open("app.db") as store:
         store["settings"]["theme"] = {"name": "dark", "size": 11}
 
-The face is what this module exports; docs/reference/api.md describes it.
+The face is what this module exports; docs/reference/api/ describes it.
 """
 
 from importlib import import_module

@@ -387,6 +387,7 @@ class SignedHead:
     """
 
     origin: str
+    """What the key signs for."""
     seq: int
     """Number of the commit: how many leaves the log has."""
     log_root: bytes

@@ -52,7 +52,9 @@ class Proof:
     """
 
     kind: str
+    """"present", "absent", "range", "count", "many", "commit" or "consistency"."""
     body: bytes
+    """The bytes of the proof behind its header."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

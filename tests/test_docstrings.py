@@ -15,24 +15,19 @@ import re
 import traceback
 import types
 from contextlib import redirect_stdout
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import sqlstate
-from sqlstate import aio, headlog, proof
-from sqlstate.store.collection import Bounds
+from sqlstate import aio
+from tests.test_docs import PUBLIC_OF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PUBLIC_OF = {
-    "sqlstate": sqlstate.__all__,
-    "sqlstate.aio": aio.__all__,
-    "sqlstate.proof": [name for name in vars(proof) if name.startswith("verify_")] + ["Document"],
-    "sqlstate.headlog": [name for name in vars(headlog) if name.startswith("verify_")],
-}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # They raise nothing of their own: they hand out what is in memory.
 RAISES_NOTHING = {"as_dict", "to_bytes", "to_json", "withdraw", "rollback"}
@@ -46,7 +41,7 @@ def public_names() -> Iterator[tuple[str, Any]]:
     """Yield every public function, class, method and property, by its name."""
     for module, names in PUBLIC_OF.items():
         for name in names:
-            found = getattr(__import__(module, fromlist=[name]), name)
+            found = getattr(import_module(module), name)
             path = f"{module}.{name}"
             if name == "ABSENT" or (inspect.isclass(found) and issubclass(found, Warning | sqlstate.StoreError)):
                 continue  # the page of errors has those, and test_docs.py looks at it
@@ -72,15 +67,7 @@ def sections(text: str) -> dict[str, str]:
 
 def arguments(function: Any) -> set[str]:
     """Return the names that callers can give."""
-    found: set[str] = set()
-    for name, parameter in inspect.signature(function).parameters.items():
-        if "Unpack[Bounds]" in str(parameter.annotation):
-            found |= set(Bounds.__annotations__)
-        elif "Unpack[Options]" in str(parameter.annotation):
-            found |= {"options"}
-        elif name not in ("self", "cls"):
-            found.add(name)
-    return found
+    return set(inspect.signature(function).parameters) - {"self", "cls"}
 
 
 def problems(path: str, member: Any) -> list[str]:
@@ -160,6 +147,23 @@ def test_the_example_of_a_public_name_prints_what_it_shows(
         known["store"] = sqlstate.open("app.db")
     found = failures(inspect.getdoc(NAMES[name]) or "", name, known)
     assert not found, "\n".join(found)
+
+
+def undescribed(kind: type) -> list[str]:
+    """Return the fields of a class that no string below them describes."""
+    source = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(source, ast.ClassDef)
+    fields = [
+        (ast.unparse(node.target), isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant))
+        for node, below in zip(source.body, [*source.body[1:], None], strict=True)
+        if isinstance(node, ast.AnnAssign)
+    ]
+    return [f"{kind.__name__}.{name}" for name, described in fields if not described and not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if inspect.isclass(NAMES[name])])
+def test_the_fields_of_a_public_class_are_described(name: str) -> None:
+    assert undescribed(NAMES[name]) == []
 
 
 # ---- The checks find what is wrong ----

@@ -179,12 +179,9 @@ class AsyncCollectionView(Generic[T]):
         Cost: 1 hop for each chunk of 1,000 to 8,000 rows.
 
         Args:
-            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
-                bytes.
-            stop: the first key no longer wanted.
-            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
-            reverse: from the greatest key to the smallest.
-            limit: the most entries, 0 or more.
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
 
         Raises:
             InvalidKey, InvalidOption: as items().
@@ -202,12 +199,9 @@ class AsyncCollectionView(Generic[T]):
         Cost: 1 hop for each chunk of 1,000 to 8,000 rows, or 1 MiB.
 
         Args:
-            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
-                bytes.
-            stop: the first key no longer wanted.
-            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
-            reverse: from the greatest key to the smallest.
-            limit: the most entries, 0 or more.
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
 
         Raises:
             InvalidKey, InvalidOption: as items().
@@ -225,12 +219,9 @@ class AsyncCollectionView(Generic[T]):
         Cost: 1 hop for each chunk of 1,000 to 8,000 rows, or 1 MiB.
 
         Args:
-            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
-                bytes.
-            stop: the first key no longer wanted.
-            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
-            reverse: from the greatest key to the smallest.
-            limit: the most entries, 0 or more.
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
 
         Raises:
             InvalidKey: a bound is not a key.

@@ -48,13 +48,21 @@ class Options(TypedDict, total=False):
     """The options of `sqlstate.open()` that `aio.open()` passes on."""
 
     group_size: int
+    """With mode="group", the most transactions in one commit."""
     group_wait: float
+    """With mode="group", seconds after which a commit takes no more transactions."""
     journal: Journal
+    """How SQLite keeps the transactions of a new store atomic: "wal" or "delete"."""
     read_only: bool
+    """Refuse every write."""
     create: bool
+    """Make the file if it is missing."""
     timeout: float
+    """Seconds that a write waits for others before Busy."""
     recover: Recover
+    """What to do after a crash: "rollback", "resume", "refuse" or "accept"."""
     vfs: str | None
+    """Name of a registered SQLite VFS."""
 
 
 def open(  # noqa: A001, the word every Python programmer looks for

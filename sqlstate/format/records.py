@@ -67,19 +67,33 @@ class Record(NamedTuple):
     """
 
     lsn: int
+    """Log sequence number: it grows with each record."""
     txn: int
+    """LSN of the transaction's BEGIN."""
     kind: Kind
+    """What the record says."""
     session: bytes | None = None
+    """16 bytes of the handle that began a staged transaction."""
     collection: str | None = None
+    """Name of the entry's collection."""
     key: Key | None = None
+    """Key of the entry."""
     value: Stored | None = None
+    """Value of the entry, as stored."""
     before: Stored | None = None
+    """Value before, as stored."""
     seq: int | None = None
+    """Number of the commit, in each COMMIT."""
     root: bytes | None = None
+    """Root of the Merkle tree, in the COMMIT that closes a commit."""
     count: int | None = None  # type: ignore[assignment]  # as in Head
+    """Number of entries, likewise."""
     at: str | None = None
+    """When: ISO 8601, UTC, microseconds."""
     chain: bytes | None = None
+    """Digest of the commit chain, in the COMMIT that closes a commit."""
     note: str | None = None
+    """The caller's note, in BEGIN."""
 
 
 def chain_zero(store_id: bytes) -> bytes:

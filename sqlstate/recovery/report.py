@@ -27,7 +27,9 @@ class JournalReport:
     kind: str = "none"
     """`"wal"`, `"rollback"` or `"none"`; `"folded"`: another program moved a -wal into the file, all that matters."""
     bytes: int = 0
+    """Size of the file."""
     page_size: int = 0
+    """Size of a page."""
     frames: int = 0
     """Whole frames of a -wal; records of a -journal that its headers count."""
     valid: int = 0
@@ -100,6 +102,7 @@ class RecoveryReport:
     """`""`, or `"rot"`, `"truncated"`, `"missing"`, `"foreign"`, `"stale"` or `"header"`: of SQLite's journal; or
     `"copy"`: the file is a copy of a store that was open."""
     journal: JournalReport = field(default_factory=JournalReport)
+    """What SQLite's journal held."""
     rolled_back: tuple[int, ...] = ()
     """Staged transactions of dead sessions that were rolled back, by number."""
     pending: tuple[int, ...] = ()

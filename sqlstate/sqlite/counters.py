@@ -17,6 +17,7 @@ class Counters:
     """
 
     commits: int
+    """Numbered commits."""
     transactions: int
     """Transactions that the commits carried."""
     largest_group: int
@@ -28,12 +29,15 @@ class Counters:
     frames: int
     """Pages that were written for commits: to SQLite's WAL, or to the file of a store without it."""
     checkpoints: int
+    """Times that SQLite's WAL was moved into the file."""
     checkpoint_seconds: float
     """Spent in checkpoints."""
     longest_checkpoint_seconds: float
+    """Spent in the longest checkpoint."""
     queue_wait_seconds: float
     """Spent waiting for writers of this handle, by all threads together."""
     longest_queue_wait_seconds: float
+    """The longest single wait."""
     pinned: int
     """Times that SQLite's WAL was found beyond its bound after a checkpoint, because a reader needed it."""
 

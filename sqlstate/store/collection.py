@@ -50,15 +50,15 @@ class Bounds(TypedDict, total=False):
     """Which entries a scan gives, and in which order."""
 
     start: Key | None
-    """The first key wanted, whether an entry has it or not; None for the smallest."""
+    """The first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all bytes."""
     stop: Key | None
-    """The first key no longer wanted; None for no end."""
+    """The first key no longer wanted."""
     prefix: str | bytes | None
-    """Only the str keys, or only the bytes keys, that begin with this. Not with start or stop."""
+    """Only strings, or only bytes, that begin with this; not with *start* or *stop*."""
     reverse: bool
     """From the greatest key to the smallest."""
     limit: int | None
-    """The most entries, 0 or more; None for all."""
+    """The most entries, 0 or more."""
 
 
 class CollectionView(Mapping[Key, T], Generic[T]):
@@ -158,12 +158,9 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         Cost: 1 statement for each 256 rows that are read.
 
         Args:
-            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
-                bytes.
-            stop: the first key no longer wanted.
-            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
-            reverse: from the greatest key to the smallest.
-            limit: the most entries, 0 or more.
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
 
         Raises:
             InvalidKey, InvalidOption: as items().
@@ -181,12 +178,9 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         Cost: 1 statement for each 256 rows, or 1 MB of values, that are read.
 
         Args:
-            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
-                bytes.
-            stop: the first key no longer wanted.
-            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
-            reverse: from the greatest key to the smallest.
-            limit: the most entries, 0 or more.
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
 
         Raises:
             InvalidKey, InvalidOption: as items().
@@ -210,12 +204,9 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         Cost: 1 statement for each 256 rows, or 1 MB of values, that are read.
 
         Args:
-            start: the first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all
-                bytes.
-            stop: the first key no longer wanted.
-            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
-            reverse: from the greatest key to the smallest.
-            limit: the most entries, 0 or more.
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
 
         Raises:
             InvalidKey: a bound is not a key.

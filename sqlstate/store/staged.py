@@ -49,6 +49,7 @@ class Uncommitted(NamedTuple):
     txn: int
     """Its number: the LSN of its BEGIN record."""
     note: str
+    """The caller's note, of its BEGIN."""
     at: str
     """When it began."""
     records: list[Record]

@@ -46,12 +46,17 @@ class Stats:
     """
 
     path: str
+    """The absolute path of the file."""
     store_id: str
     """Hexadecimal."""
     format: int
+    """Version of the file format."""
     seq: int
+    """Number of the newest commit."""
     entries: int
+    """Entries in all collections."""
     collections: int
+    """Collections that have entries."""
     levels: int
     """Height of the Merkle tree."""
     nodes: int
@@ -61,10 +66,13 @@ class Stats:
     staged: int
     """Staged transactions that have not ended."""
     file_bytes: int
+    """Size of the file."""
     sqlite_wal_bytes: int
     """Size of the -wal file beside it."""
     journal: str
+    """"wal" or "delete"."""
     synchronous: str
+    """SQLite's setting: FULL, or EXTRA with a rollback journal."""
     sqlite: str
     """Version of the SQLite library."""
     counters: Counters

@@ -42,7 +42,9 @@ class BackupReport:
     """
 
     path: Path
+    """The copy, or the restored store."""
     bytes: int
+    """Its size."""
     head: Head
     """The commit that the file holds."""
     rotated: tuple[str, ...] = ()

@@ -46,7 +46,9 @@ class CheckReport:
     """
 
     path: Path
+    """The store that was checked."""
     level: Level
+    """How it was checked."""
     head: Head | None
     """The newest commit as it is recorded; None if that cannot be read."""
     outcome: Literal["sound", "damaged", "unknown"]
@@ -60,11 +62,15 @@ class CheckReport:
     entries: int = 0
     """How many entries were read and hashed; so with the others. Of a quick check all are 0."""
     nodes: int = 0
+    """Nodes of the tree."""
     records: int = 0
+    """Records of the log."""
     commits: int = 0
+    """Commits in the log."""
     events: int = 0
     """Entries of the audit trail."""
     seconds: float = 0.0
+    """Time that the check took."""
 
     @property
     def ok(self) -> bool:

@@ -39,6 +39,7 @@ class Finding:
     collection: str | None = None
     """Of the entry, where one is named."""
     key: Key | None = None
+    """Of the entry, where one is named."""
     seq: int | None = None
     """Number of the commit, where one is named."""
     lsn: int | None = None

@@ -79,6 +79,7 @@ class RepairReport:
     """
 
     path: Path
+    """The store."""
     before: str
     """What a check said first: `"sound"`, `"damaged"` or `"unknown"`."""
     after: str | None = None
