@@ -25,7 +25,7 @@ import pytest
 import sqlstate
 from sqlstate import Conflict, aio
 from sqlstate.aio import event_loop as loops
-from sqlstate.aio import store, threads
+from sqlstate.aio import opening, threads
 from sqlstate.store import opening as store_opening
 from tests.reference import plain
 from tests.support.failing import FailingVFS
@@ -77,10 +77,10 @@ async def test_opening_raises_what_the_other_open_raises(path: Path) -> None:
 
 def test_the_options_are_those_of_the_other_open() -> None:
     theirs = inspect.signature(sqlstate.open).parameters
-    own = set(store.Options.__annotations__)
+    own = set(opening.Options.__annotations__)
     assert own == set(theirs) - {"path", "mode"}
     types = {name: each.annotation for name, each in theirs.items()}
-    assert {name: each.__forward_arg__ for name, each in store.Options.__annotations__.items()} == {
+    assert {name: each.__forward_arg__ for name, each in opening.Options.__annotations__.items()} == {
         name: types[name] for name in own
     }
 

@@ -13,11 +13,13 @@ try:
 except ImportError as e:
     raise ImportError("sqlstate.aio needs anyio: pip install 'sqlstate-store[aio]'", name=e.name) from e
 
-from sqlstate.aio.collection import AsyncCollection, AsyncCollectionView, BufferedCollection
+from sqlstate.aio.collection import AsyncCollection, BufferedCollection
+from sqlstate.aio.opening import Opening, open  # noqa: A004, the word every Python programmer looks for
 from sqlstate.aio.scan import AsyncScan
 from sqlstate.aio.snapshot import AsyncSnapshot
-from sqlstate.aio.store import AsyncStore, Opening, open  # noqa: A004, the word every Python programmer looks for
+from sqlstate.aio.store import AsyncStore
 from sqlstate.aio.transaction import AsyncTransaction
+from sqlstate.aio.view import AsyncCollectionView
 from sqlstate.aio.watch import AsyncWatch
 from sqlstate.aio.writes import Ticket
 

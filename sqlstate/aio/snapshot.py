@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlstate.aio.collection import AsyncCollectionView, Entries
 from sqlstate.aio.scan import StoredRows
+from sqlstate.aio.view import AsyncCollectionView, Entries
 from sqlstate.errors import TransactionEnded
 from sqlstate.format.names import check_collection
-from sqlstate.store.collection import codec_for
+from sqlstate.store.view import codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
-    from sqlstate.store.collection import V
+    from sqlstate.store.entries import StoreEntries
     from sqlstate.store.snapshot import OpenSnapshot
-    from sqlstate.store.store import StoreEntries
+    from sqlstate.store.view import V
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")

@@ -2,148 +2,42 @@
 
 from __future__ import annotations
 
-from functools import partial
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlstate.aio.collection import AsyncCollection, Entries
-from sqlstate.aio.event_loop import running_loop
-from sqlstate.aio.scan import StoredRows
+from sqlstate.aio.buffered import Buffered
+from sqlstate.aio.collection import AsyncCollection
+from sqlstate.aio.entries import AsyncStoreEntries
 from sqlstate.aio.snapshot import AsyncSnapshot
-from sqlstate.aio.threads import Threads
-from sqlstate.aio.transaction import AsyncTransaction, Buffered
+from sqlstate.aio.transaction import AsyncTransaction
+from sqlstate.aio.view import Entries
 from sqlstate.aio.watch import AsyncWatch
-from sqlstate.aio.writes import Submitted, Ticket, Write
-from sqlstate.errors import Busy, InvalidOption, TransactionEnded
+from sqlstate.aio.writes import Submitted, Ticket
+from sqlstate.errors import Busy, InvalidOption
 from sqlstate.format.names import check_collection, check_number
-from sqlstate.store import opening
-from sqlstate.store.access import entries_of
 from sqlstate.store.blocks import on_face
-from sqlstate.store.collection import codec_for
 from sqlstate.store.transaction import check_note
+from sqlstate.store.view import codec_for
 from sqlstate.store.watch import check_timeout
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlstate.aio.event_loop import Loop
-    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.aio.threads import Threads
+    from sqlstate.format.names import Key
     from sqlstate.format.records import Head
-    from sqlstate.recovery.report import Recover, RecoveryReport
-    from sqlstate.sqlite.connection import Journal
-    from sqlstate.store.collection import V
-    from sqlstate.store.opening import Mode
-    from sqlstate.store.store import Store, StoreEntries
-    from sqlstate.store.transaction import OpenTransaction, Transaction
+    from sqlstate.recovery.report import RecoveryReport
+    from sqlstate.store.store import Store
+    from sqlstate.store.transaction import Transaction
     from sqlstate.store.upkeep import Stats
-    from sqlstate.tables.state import Span
+    from sqlstate.store.view import V
 
-R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Options(TypedDict, total=False):
-    """The options of `sqlstate.open()` that `aio.open()` passes on."""
-
-    group_size: int
-    """With mode="group", the most transactions in one commit."""
-    group_wait: float
-    """With mode="group", seconds after which a commit takes no more transactions."""
-    journal: Journal
-    """How SQLite keeps the transactions of a new store atomic: "wal" or "delete"."""
-    read_only: bool
-    """Refuse every write."""
-    create: bool
-    """Make the file if it is missing."""
-    timeout: float
-    """Seconds that a write waits for others before Busy."""
-    recover: Recover
-    """What to do after a crash: "rollback", "resume", "refuse" or "accept"."""
-    vfs: str | None
-    """Name of a registered SQLite VFS."""
-
-
-def open(  # noqa: A001, the word every Python programmer looks for
-    path: str | os.PathLike[str], *, mode: Mode = "group", **options: Unpack[Options]
-) -> Opening:
-    """Open the store at *path* for tasks: `async with aio.open(path) as store`, or `store = await aio.open(path)`.
-
-    The store belongs to the event loop in which it was opened, of asyncio or of trio. The end of the block closes it.
-
-    Cost: 1 hop to a thread, and what `sqlstate.open()` costs.
-
-    Args:
-        path: a file in an existing folder.
-        mode: "group": writes of many tasks share one commit. "full": each has its own. In both, a write is durable
-            when its call returns.
-        options: the other arguments of `sqlstate.open()`, with the same defaults.
-
-    Raises:
-        StoreError: what `sqlstate.open()` raises, when it is awaited.
-        StoreUnusable: no event loop runs.
-
-    Examples:
-        >>> async with aio.open("tasks.db") as tasks:
-        ...     await tasks.put("todo", 1, "water the plants")
-        ...     print(await tasks.get("todo", 1))
-        water the plants
-    """
-    return Opening(path, mode, options)
-
-
-class Opening:
-    """A store that is about to be opened: await it, or use it in `async with`, once.
-
-    Examples:
-        >>> opening = aio.open("tasks.db")
-        >>> opening
-        <sqlstate.aio.Opening: 'tasks.db', to be awaited>
-        >>> async with opening as tasks:
-        ...     print(tasks)
-        <sqlstate.aio.AsyncStore '...tasks.db': open>
-    """
-
-    __slots__ = ("_arguments", "_store")
-
-    def __init__(self, path: str | os.PathLike[str], mode: Mode, options: Options) -> None:
-        self._arguments: tuple[str | os.PathLike[str], Mode, Options] | None = (path, mode, options)
-
-    def __await__(self) -> Generator[Any, Any, AsyncStore]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> AsyncStore:
-        self._store = await self._open()
-        return self._store
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not GeneratorExit:  # the task is dropped, maybe by the garbage collector: nothing can be awaited
-            await self._store.close()
-
-    def __repr__(self) -> str:
-        state = "used" if self._arguments is None else f"{str(self._arguments[0])!r}, to be awaited"
-        return f"<sqlstate.aio.Opening: {state}>"
-
-    async def _open(self) -> AsyncStore:
-        if self._arguments is None:
-            raise InvalidOption("the store was opened by this call already; call aio.open() again")
-        (path, mode, options), self._arguments = self._arguments, None
-        loop = running_loop()
-        threads = Threads(loop, str(path))
-        opened: list[Store] = []
-        try:
-            await threads.run(lambda: opened.append(opening.open(path, mode=mode, **options)), whole=True)
-        except GeneratorExit:  # as for __aexit__
-            raise
-        except BaseException:
-            try:
-                if opened:  # cancelled while it was opened
-                    await threads.run(opened[0].close, whole=True)
-            finally:
-                threads.end()
-            raise
-        return AsyncStore(opened[0], loop, threads)
+R = TypeVar("R")
 
 
 class AsyncStore(Entries):
@@ -515,70 +409,6 @@ class AsyncStore(Entries):
     def __repr__(self) -> str:
         state = "closed" if self._threads.ended else "open"
         return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {state}>"
-
-
-class AsyncStoreEntries:
-    """What an AsyncStore is the face of where it comes to entries: the store's own, each in a thread or in a write."""
-
-    __slots__ = ("_loop", "_path", "_threads", "stored")
-
-    stored: StoreEntries
-    """Those of the Store."""
-
-    def __init__(self, store: Store, loop: Loop, threads: Threads) -> None:
-        self.stored = entries_of(store)
-        self._path = store.path
-        self._loop = loop
-        self._threads = threads
-
-    async def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-        return await self._threads.run(partial(self.stored.get_stored, name))
-
-    async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry."""
-        return await self.get_stored(name) is not None
-
-    async def count_names(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-        return await self._threads.run(partial(self.stored.count, start, stop))
-
-    def rows(self, span: Span, *, values: bool) -> StoredRows:
-        """Return the rows of a scan."""
-        return StoredRows(
-            self._threads, lambda: self.stored.scan(span, values=values), self._check_open, self.stored.reclaim
-        )
-
-    async def change(self, work: Callable[[OpenTransaction], R]) -> R:
-        """Return what *work* returns of a transaction of its own, once it is durable."""
-        result: R = (await self.write(work, "")).result
-        return result
-
-    def _check_open(self) -> None:
-        if self._threads.ended:
-            raise TransactionEnded(f"{self._path}: the scan has ended: the store was closed")
-
-    async def carry(self, work: Callable[[OpenTransaction], None], note: str) -> Head | None:
-        """Have *work* done in a transaction of its own; return the commit, None if it changed nothing."""
-        return (await self.write(work, note)).head
-
-    async def write(self, work: Callable[[OpenTransaction], Any], note: str) -> Write:
-        """Have *work* done in a transaction of its own, and return that once it is durable."""
-        self._loop.check()
-        write = Write(work, note, self._loop)
-        try:
-            self.stored.enqueue(write)
-            await self._loop.wait(write)
-        except BaseException:
-            if not write.settled:
-                write.withdraw()
-            raise
-        try:
-            if write.error is not None:
-                raise write.error
-            return write
-        finally:
-            del write  # its error's traceback leads here
 
 
 def _check_plain(work: Callable[..., object]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.format.records import Head
-    from sqlstate.store.transaction import OpenTransaction
+    from sqlstate.store.open_transaction import OpenTransaction
 
 T = TypeVar("T")
 Outcome = Literal["waiting", "durable", "failed", "withdrawn", "unknown"]

@@ -12,7 +12,8 @@ from sqlstate.sqlite.blocks import Block
 from sqlstate.store.access import condition
 from sqlstate.store.blocks import PartBlock, unbegun
 from sqlstate.store.collection import Collections
-from sqlstate.store.transaction import OpenTransaction, Part, check_note, encode
+from sqlstate.store.open_transaction import OpenTransaction, Part
+from sqlstate.store.transaction import check_note, encode
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state
 

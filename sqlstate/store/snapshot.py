@@ -10,7 +10,7 @@ from sqlstate.format.names import check_collection
 from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.readers import Lease, ended
 from sqlstate.store.access import condition
-from sqlstate.store.collection import JSON, CollectionView, codec_for
+from sqlstate.store.view import JSON, CollectionView, codec_for
 from sqlstate.tables import merkle as tree
 from sqlstate.tables import state, wal
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
-    from sqlstate.store.collection import V
+    from sqlstate.store.view import V
     from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
 

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from sqlstate.commit.group import GroupCommit
 from sqlstate.store.access import condition, refuse_inside
 from sqlstate.store.batch import BatchBlock
-from sqlstate.store.blocks import TransactionBlock, WriteBlock, on_face
+from sqlstate.store.blocks import TransactionBlock, on_face
 from sqlstate.store.collection import Collections
 from sqlstate.store.commits import Commits
-from sqlstate.store.snapshot import OpenSnapshot, Snapshot
-from sqlstate.store.staged import Session, StagedTransaction, WriteAheadLog
-from sqlstate.store.transaction import OpenTransaction, Transaction, check_note
+from sqlstate.store.entries import StoreEntries
+from sqlstate.store.open_transaction import OpenTransaction
+from sqlstate.store.session import Session
+from sqlstate.store.snapshot import Snapshot
+from sqlstate.store.staged import StagedTransaction, WriteAheadLog
+from sqlstate.store.transaction import Transaction, check_note
 from sqlstate.store.upkeep import Upkeep
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from sqlstate.commit.requests import Future, Request
+    from sqlstate.commit.requests import Future
     from sqlstate.commit.write_context import WriteContext
-    from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.recovery.report import RecoveryReport
-    from sqlstate.store.batch import Batch, OpenBatch
-    from sqlstate.store.staged import Uncommitted
+    from sqlstate.store.batch import Batch
+    from sqlstate.store.session import Uncommitted
     from sqlstate.store.transaction import Transaction
-    from sqlstate.tables.state import Span
+
 
 T = TypeVar("T")
 
@@ -376,94 +375,3 @@ class Store(Collections, Commits, Upkeep):
 
     def __repr__(self) -> str:
         return f"<sqlstate.Store {self._engine.path!r}: {condition(self._engine.life)}>"
-
-
-class StoreEntries:
-    """What a Store is the face of where it comes to entries: what this thread has open, or else the newest commit."""
-
-    def __init__(self, group: GroupCommit[OpenTransaction], writer: WriteContext) -> None:
-        self._group = group
-        self._writer = writer
-        self._engine = writer.engine
-        self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.own.get
-
-    def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-        txn = self._own()
-        if txn is not None:
-            return txn.get_stored(name)
-        readers = self._engine.readers
-        connection = readers.take()
-        stored = state.get(connection, name[0], name[2])
-        readers.put(connection)
-        return stored
-
-    def put_stored(self, name: Name, stored: Stored) -> None:
-        """Put an entry: a transaction of its own, or part of the one that this thread has open."""
-        txn = self._own()
-        if txn is not None:
-            txn.put_stored(name, stored)
-        else:
-            self._group.put(name, stored)
-
-    def scan(self, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-        """Yield (key, stored value) in order."""
-        txn = self._own()
-        if txn is not None:
-            yield from txn.scan(span, values=values)
-        else:
-            yield from self._engine.readers.scan(partial(state.chunk, values=values), span)
-
-    def count(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-        txn = self._own()
-        if txn is not None:
-            return txn.count(start, stop)
-        with self._engine.reading() as connection:
-            return tree.count(connection, start, stop)
-
-    def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, in order."""
-        txn = self._own()
-        if txn is not None:
-            return txn.collections()
-        with self._engine.reading() as connection:
-            return state.collections(connection)
-
-    def snapshot(self) -> OpenSnapshot:
-        """Return the newest commit, for reading."""
-        return OpenSnapshot(self._engine, self._writer.meta)
-
-    def run(self, work: Callable[[OpenTransaction], T], note: str = "") -> T:
-        """Return what *work* returns of a transaction of its own, once that is durable, or of the one that is open."""
-        if self._own() is not None or self._group.is_free():
-            with WriteBlock(self._group, note) as txn:
-                return work(txn)
-        self._writer.nothing_made()
-        try:
-            return self._group.run(work, note)
-        except BaseException as e:
-            self._writer.tell(e)
-            raise
-
-    def writing(self) -> WriteBlock:
-        """Return a block whose writes are one transaction, or part of the one that this thread has open."""
-        return WriteBlock(self._group)
-
-    def enqueue(self, request: Request) -> None:
-        """Have the store's own thread see to *request*.
-
-        Raises:
-            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
-            ReadOnly: the store was opened with read_only=True.
-        """
-        refuse_inside(self._writer, "enqueue")
-        self._group.enqueue(request)
-
-    def look_after(self) -> None:
-        """See that somebody is at work if there is work."""
-        self._group.look_after()
-
-    def reclaim(self) -> None:
-        """Take back the connections of scans and snapshots that were dropped."""
-        self._engine.readers.reclaim()
