@@ -13,7 +13,7 @@ from sqlstate.store.transaction import ABSENT, check_note
 from sqlstate.store.view import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from sqlstate.aio.scan import Progress, Row, StoredRows
     from sqlstate.aio.threads import Threads
@@ -66,7 +66,7 @@ class Buffered:
         self._present: dict[Name, bool] = {}
         self._counts: list[_Counted] = []
         self._collections: list[tuple[frozenset[str], frozenset[str]]] = []  # those it had written to; the others
-        self._scans: list[_MergedRows] = []
+        self._scans: list[_OverlaidRows] = []
         self.head = None
 
     def expect(self, collection: str, key: Key, value: Any) -> None:
@@ -77,14 +77,13 @@ class Buffered:
             expected = None if value is ABSENT else JSON.encode(value)
         except InvalidValue as e:
             raise e.located(collection, key) from None
-        for known in (self._writes, self._reads):
+        for known in (self._writes, self._reads, self._expected):
             if name in known:
                 if not same(known[name], expected):
                     raise _conflict(name, expected, known[name])
-                return
-        if name in self._expected and not same(self._expected[name], expected):
-            raise _conflict(name, expected, self._expected[name])
-        self._expected[name] = expected
+                break
+        if name not in self._writes:
+            self._expected[name] = expected
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""
@@ -131,10 +130,10 @@ class Buffered:
         self._counts.append(_Counted(start, stop, own, found))
         return found + puts
 
-    def rows(self, span: Span, *, values: bool) -> _MergedRows:
+    def rows(self, span: Span, *, values: bool) -> _OverlaidRows:
         """Return the rows of a scan; it sees the writes made before its first row."""
         self._check()
-        rows = _MergedRows(self._commit.rows(span, values=values), self._writes, span, values=values)
+        rows = _OverlaidRows(self._commit.rows(span, values=values), self._writes, span, values=values)
         self._scans.append(rows)
         return rows
 
@@ -176,7 +175,31 @@ class Buffered:
 
     def _write(self, txn: OpenTransaction) -> None:
         """Check what was read, and write; runs in the store's own thread."""
-        self._compare_entries(txn)
+        for name, expected in self._expected.items():
+            _compare(txn, name, expected)
+        head = self._commit.head
+        if head is not None and not txn.follows(head):
+            self._compare(txn)
+        for name, stored in self._writes.items():
+            if stored is None:
+                txn.delete_stored(name)
+            else:
+                txn.put_stored(name, stored)
+
+    def _compare(self, txn: OpenTransaction) -> None:
+        """Compare what was read of the commit with what is there now, after other commits.
+
+        Raises:
+            Conflict: something has changed.
+        """
+        for name, expected in self._reads.items():
+            _compare(txn, name, expected)
+        for name, there in self._present.items():
+            actual = txn.get_stored(name)
+            if there and actual is None:
+                raise Conflict(name[0], name[2], SOME, ABSENT)
+            if not there and actual is not None:
+                raise _conflict(name, None, actual)
         for start, stop, own, found in self._counts:
             count = _count_others(txn, start, stop, own)
             if count != found:
@@ -189,24 +212,6 @@ class Buffered:
                 raise Conflict("(all)", "names of collections", sorted(others), sorted(names))
         for scan in self._scans:
             scan.check(txn)
-        for name, stored in self._writes.items():
-            if stored is None:
-                txn.delete_stored(name)
-            else:
-                txn.put_stored(name, stored)
-
-    def _compare_entries(self, txn: OpenTransaction) -> None:
-        for known in (self._expected, self._reads):
-            for name, expected in known.items():
-                actual = txn.get_stored(name)
-                if not same(actual, expected):
-                    raise _conflict(name, expected, actual)
-        for name, there in self._present.items():
-            actual = txn.get_stored(name)
-            if there and actual is None:
-                raise Conflict(name[0], name[2], SOME, ABSENT)
-            if not there and actual is not None:
-                raise _conflict(name, None, actual)
 
     def _check(self) -> None:
         if not self._open:
@@ -215,17 +220,17 @@ class Buffered:
             )
 
 
-class _MergedRows:
+class _OverlaidRows:
     """The rows of a scan inside a transaction: those of its commit, with its own writes over them.
 
     Args:
         stored: the commit's rows.
-        writes: what the transaction writes; what it has written when the first row is wanted is seen.
+        writes: what the transaction writes; a scan sees what was written before its first row.
         span: of the scan.
         values: whether values are looked at, or only keys.
     """
 
-    __slots__ = ("_last", "_own", "_pending", "_progress", "_queue", "_rows", "_span", "_stored", "_values", "_writes")
+    __slots__ = ("_own", "_progress", "_queue", "_rows", "_span", "_stored", "_values", "_writes")
 
     _progress: Callable[[], Progress]
 
@@ -236,8 +241,6 @@ class _MergedRows:
         self._values = values
         self._own: frozenset[Name] | None = None
         self._queue: deque[tuple[Name, Stored | None]] = deque()
-        self._pending: deque[Row] = deque()
-        self._last = False
         self._rows: list[Row] = []
 
     def begun(self, progress: Callable[[], Progress]) -> None:
@@ -245,33 +248,34 @@ class _MergedRows:
         self._progress = progress
 
     async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
-        """Return the next rows, at most so many, and whether there are no more behind them."""
+        """Return the next rows, and whether there are no more behind them."""
         if self._own is None:
             self._begin()
-        if self._own:
-            rows, last = await self._merge(most)
-        else:
-            rows, last = await self._stored.chunk(most, final=final)
-        self._rows += rows
-        return rows, last
+        while True:
+            rows, last = await self._stored.chunk(most, final=final and not self._own)
+            if self._queue:
+                rows = self._overlay(rows, last=last)
+            if rows or last:
+                self._rows += rows
+                return rows, last
 
     def check_open(self) -> None:
         """Raise TransactionEnded if the transaction has ended."""
         self._stored.check_open()
 
     def drop(self) -> None:
-        """Let go of the commit's rows, soon."""
+        """Release the commit's rows, soon."""
         self._stored.drop()
 
     async def aclose(self) -> None:
-        """Let go of the commit's rows."""
+        """Release the commit's rows."""
         await self._stored.aclose()
 
     def check(self, txn: OpenTransaction) -> None:
         """Read again what was taken.
 
         Raises:
-            Conflict: something is not as it was.
+            Conflict: a row has changed, has come or is gone.
         """
         passed, ended = self._progress()
         taken = self._rows[:passed]
@@ -279,19 +283,20 @@ class _MergedRows:
             return
         own = self._own or frozenset()
         end = None if ended else self._name(taken[-1])
-        wanted = iter([row for row in taken if self._name(row) not in own])
-        want = next(wanted, None)
-        for row in txn.scan(self._span, values=self._values):
-            name = self._name(row)
+        wanted = {name: stored for name, stored in self._named(taken) if name not in own}
+        found: dict[Name, Stored] = {}
+        for name, stored in self._named(txn.scan(self._span, values=self._values)):
             if end is not None and name != end and self._in_order(end, name):
                 break
-            if name in own:
+            if name not in own:
+                found[name] = stored
+        for name in sorted(wanted.keys() | found.keys(), reverse=self._span.reverse):
+            expected = wanted.get(name)
+            if name in found and name in wanted and (not self._values or same(expected, found[name])):
                 continue
-            if want is None or self._name(want) != name or (self._values and not same(want[1], row[1])):
-                raise self._conflict(txn, want, name)
-            want = next(wanted, None)
-        if want is not None:
-            raise self._conflict(txn, want, None)
+            if name in wanted and not self._values:
+                raise Conflict(name[0], name[2], SOME, ABSENT)
+            raise _conflict(name, expected, txn.get_stored(name))
 
     def _begin(self) -> None:
         collection, start, stop, reverse = self._span[:4]
@@ -305,25 +310,18 @@ class _MergedRows:
         self._own = frozenset(own)
         self._queue.extend((name, self._writes[name]) for name in (reversed(own) if reverse else own))
 
-    async def _merge(self, most: int) -> tuple[list[Row], bool]:
-        rows: list[Row] = []
-        pending, queue = self._pending, self._queue
-        while len(rows) < most:
-            if not pending and not self._last:
-                stored, self._last = await self._stored.chunk(most, final=False)
-                pending.extend(stored)
-            name = self._name(pending[0]) if pending else None
-            if queue and (name is None or self._in_order(queue[0][0], name)):
-                own, value = queue.popleft()
-                if own == name:
-                    pending.popleft()
-                if value is not None:
-                    rows.append((own[2], value))
-            elif name is not None:
-                rows.append(pending.popleft())
-            else:
-                return rows, True
-        return rows, False
+    def _overlay(self, rows: list[Row], *, last: bool) -> list[Row]:
+        """Return *rows* with the transaction's own writes up to the last of them, or with all that are left."""
+        merged: dict[Name, Stored | None] = dict(self._named(rows))
+        end = None if last else self._name(rows[-1])
+        while self._queue and (end is None or self._in_order(self._queue[0][0], end)):
+            name, stored = self._queue.popleft()
+            merged[name] = stored
+        names = sorted(merged, reverse=self._span.reverse)
+        return [(name[2], stored) for name in names if (stored := merged[name]) is not None]
+
+    def _named(self, rows: Iterable[Row]) -> Iterator[tuple[Name, Stored]]:
+        return ((self._name(row), row[1]) for row in rows)
 
     def _name(self, row: Row) -> Name:
         return stored_name(self._span.collection, row[0])
@@ -331,21 +329,16 @@ class _MergedRows:
     def _in_order(self, first: Name, second: Name) -> bool:
         return first >= second if self._span.reverse else first <= second
 
-    def _conflict(self, txn: OpenTransaction, want: Row | None, found: Name | None) -> Conflict:
-        """Return what to raise where *want* was taken, and *found* is now."""
-        wanted = None if want is None else self._name(want)
-        if found is not None and (wanted is None or (wanted != found and self._in_order(found, wanted))):
-            return _conflict(found, None, txn.get_stored(found))
-        assert want is not None  # noqa: S101, the two are not both None
-        assert wanted is not None  # noqa: S101
-        expected = JSON.decode(want[1]) if self._values else SOME
-        actual = None if wanted != found else txn.get_stored(wanted)
-        return Conflict(wanted[0], wanted[2], expected, ABSENT if actual is None else JSON.decode(actual))
-
 
 def _count_others(view: OpenSnapshot | OpenTransaction, start: Name, stop: Name, own: tuple[Name, ...]) -> int:
     """Return the number of entries in [start, stop) that are not among *own*, which are."""
     return view.count(start, stop) - sum(view.get_stored(name) is not None for name in own)
+
+
+def _compare(txn: OpenTransaction, name: Name, expected: Stored | None) -> None:
+    actual = txn.get_stored(name)
+    if not same(actual, expected):
+        raise _conflict(name, expected, actual)
 
 
 def _conflict(name: Name, expected: Stored | None, actual: Stored | None) -> Conflict:

@@ -37,11 +37,11 @@ class Rows(Protocol):
     """Where a scan gets its rows."""
 
     async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
-        """Return the next rows, at most so many, and whether there are no more behind them.
+        """Return the next rows, and whether there are no more behind them.
 
         Args:
-            most: greatest number of rows.
-            final: if there are so many, no more are wanted: nothing need be held for the next.
+            most: how many to read, roughly.
+            final: with this many, no more are wanted: nothing need be held for the next.
         """
 
     def begun(self, progress: Callable[[], Progress]) -> None:
@@ -229,10 +229,13 @@ class AsyncScan(Generic[R]):
         finally:
             self._busy = False
         self._at = 0
-        self._fetched += len(self._rows)
         self._chunk = min(2 * self._chunk, ROWS_MAX)
         if self._left is not None:
+            if len(self._rows) > self._left:
+                del self._rows[self._left :]
+                self._last = False
             self._left -= len(self._rows)
+        self._fetched += len(self._rows)
         if not self._rows:
             await self._finish()
 

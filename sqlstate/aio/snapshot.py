@@ -68,6 +68,11 @@ class Frozen:
         )
 
     @property
+    def head(self) -> Head | None:
+        """The commit, None before it is first read."""
+        return None if self._snapshot is None else self._snapshot.head
+
+    @property
     def ended(self) -> bool:
         """Whether it can no longer be read."""
         return self._ended

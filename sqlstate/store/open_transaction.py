@@ -127,6 +127,10 @@ class OpenTransaction:
         """Return a block that is part of this transaction, all or nothing by itself."""
         return Part(self)
 
+    def follows(self, head: Head) -> bool:
+        """Return True if it began with the state that *head* left: nothing was written in between."""
+        return not self._shared and self._commit.base == head
+
     # What the store asks of it.
 
     def apply(self) -> None:
