@@ -227,7 +227,7 @@ class AsyncCollectionView(Generic[T]):
         return self.keys()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}>"
+        return f"<sqlstate.aio.{type(self).__name__} {self.name!r}>"
 
 
 class Entries:

@@ -40,7 +40,8 @@ class AsyncWatch:
         self._heads: list[Head] = []
 
     def __repr__(self) -> str:
-        return f"<sqlstate.aio.AsyncWatch of {str(self._store.path)!r}>"
+        state = "ended" if self._threads.ended else "open"
+        return f"<sqlstate.aio.AsyncWatch of {str(self._store.path)!r}: {state}>"
 
     def __aiter__(self) -> Self:
         return self

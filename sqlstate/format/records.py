@@ -8,6 +8,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from sqlstate.format import constants as fmt
+from sqlstate.format.html import table
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import Key, Stored, name_bytes, stored_name
 
@@ -51,6 +52,9 @@ class Head(NamedTuple):
     def __repr__(self) -> str:
         digests = f"root={self.root.hex()}, count={self.count}, at={self.at!r}, chain={self.chain.hex()}"
         return f"Head(seq={self.seq}, {digests})"
+
+    def _repr_html_(self) -> str:
+        return table(f"commit {self.seq}", zip(self._fields[1:], self[1:], strict=True))
 
 
 class Record(NamedTuple):

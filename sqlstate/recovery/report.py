@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlstate.format import constants as fmt
+from sqlstate.format.html import table
 
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
@@ -129,6 +130,21 @@ class RecoveryReport:
     """Number of the audit entry, None if nothing was done."""
     evidence: tuple[str, ...] = ()
     """Paths of copies that were put aside."""
+
+    def _repr_html_(self) -> str:
+        shown = {
+            "clean": self.clean,
+            "shared": self.shared,
+            "due": self.due,
+            "damage": self.damage or "none",
+            "journal": f"{self.journal.kind}, {self.journal.committed:,} of {self.journal.frames:,} frames committed",
+            "rolled back": ", ".join(map(str, self.rolled_back)) or "none",
+            "pending": ", ".join(map(str, self.pending)) or "none",
+            "in doubt": "none" if self.in_doubt is None else f"commit {self.in_doubt}",
+            "newest commit": "unknown" if self.after is None else self.after.seq,
+            "checked": self.checked,
+        }
+        return table("recovery", shown.items())
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report in plain JSON types: digests in hexadecimal.

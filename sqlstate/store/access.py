@@ -26,6 +26,10 @@ E_co = TypeVar("E_co", covariant=True)
 class Reads(Protocol):
     """What a collection reads through: a store, a transaction or a snapshot."""
 
+    @property
+    def condition(self) -> str:
+        """Whether it can be used, in a word, for a repr."""
+
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
 

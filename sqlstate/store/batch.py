@@ -284,9 +284,13 @@ class OpenBatch:
         """Return a block that is a transaction."""
         return Part(self)
 
+    @property
+    def condition(self) -> str:
+        """Whether it can be used, in a word, for a repr."""
+        return condition(self._engine.life, ended=self._ended or self._over() is None)
+
     def __repr__(self) -> str:
-        ended = self._ended or self._over() is None
-        return f"<sqlstate.Batch of {self._engine.path!r}: {condition(self._engine.life, ended=ended)}>"
+        return f"<sqlstate.Batch of {self._engine.path!r}: {self.condition}>"
 
     def begin_inside(self, note: str, over: Over) -> OpenTransaction:
         """Begin a transaction, for a block."""

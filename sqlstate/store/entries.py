@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlstate.store.access import refuse_inside
+from sqlstate.store.access import condition, refuse_inside
 from sqlstate.store.blocks import WriteBlock
 from sqlstate.store.snapshot import OpenSnapshot
 from sqlstate.tables import merkle as tree
@@ -34,6 +34,11 @@ class StoreEntries:
         self._writer = writer
         self._engine = writer.engine
         self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.own.get
+
+    @property
+    def condition(self) -> str:
+        """Whether the store can be used, in a word, for a repr."""
+        return condition(self._engine.life)
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""

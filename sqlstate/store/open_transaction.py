@@ -233,12 +233,16 @@ class OpenTransaction:
             self._commit.spoil()
         self._state = State.ENDED
 
-    def __repr__(self) -> str:
+    @property
+    def condition(self) -> str:
+        """Whether it can be used, in a word, for a repr."""
         state = condition(self._life, ended=self._state is State.ENDED or self._over() is None)
-        if state == "open" and self._state is State.FAILED:
-            state = "failed"
+        return "failed" if state == "open" and self._state is State.FAILED else state
+
+    def __repr__(self) -> str:
         writes = self._carried + len(self._buffer)
-        return f"<sqlstate.Transaction of {self._life.path!r}: {state}, {writes:,} write{'' if writes == 1 else 's'}>"
+        counted = f"{writes:,} write{'' if writes == 1 else 's'}"
+        return f"<sqlstate.Transaction of {self._life.path!r}: {self.condition}, {counted}>"
 
     def _check(self) -> None:
         if self._state is State.ENDED or self._over() is None or self._thread != threading.get_ident():

@@ -13,6 +13,7 @@ from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_collection, make_name, stored_name
 from sqlstate.format.records import Kind, Record
 from sqlstate.format.values import same
+from sqlstate.store.access import condition
 from sqlstate.store.transaction import ABSENT
 from sqlstate.store.view import JSON
 from sqlstate.tables import audit, staged, state, wal
@@ -60,6 +61,11 @@ class Session:
     def path(self) -> str:
         """The store's path."""
         return self._engine.path
+
+    @property
+    def condition(self) -> str:
+        """Whether the store can be used, in a word, for a repr."""
+        return condition(self._engine.life)
 
     def append(self, kind: Kind, txn: int | None, name: Name | None, stored: Stored | None, note: str) -> Record:
         """Append one record whose parts fit its kind, durably; *txn* is None for a BEGIN."""

@@ -161,7 +161,7 @@ class WriteAheadLog:
         return self._session.mark_committed(txn)
 
     def __repr__(self) -> str:
-        return f"<sqlstate.WriteAheadLog of {self._session.path!r}>"
+        return f"<sqlstate.WriteAheadLog of {self._session.path!r}: {self._session.condition}>"
 
 
 class StagedTransaction:
@@ -321,4 +321,4 @@ class StagedTransaction:
                 self.rollback()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.StagedTransaction {self.txn} of {self._session.path!r}>"
+        return f"<sqlstate.StagedTransaction {self.txn} of {self._session.path!r}: {self._session.condition}>"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, cast, overload
 
-from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue
+from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue, StoreError
+from sqlstate.format.documents import shown
+from sqlstate.format.html import table
 from sqlstate.format.names import (
     Key,
     Stored,
@@ -35,6 +37,7 @@ D = TypeVar("D")
 
 
 UNSET: Final[Any] = object()
+ENTRIES_SHOWN: Final = 10  # in a notebook
 
 
 JSON: Final[Codec[Any]] = Codec()
@@ -226,7 +229,19 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         return _Items(self, *self._bounded(**bounds))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}>"
+        return f"<sqlstate.{type(self).__name__} {self.name!r}: {self._access.condition}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            rows: list[tuple[object, object]] = [
+                (shown(key), shown(value)) for key, value in self.items(limit=ENTRIES_SHOWN)
+            ]
+            count = len(self)
+        except StoreError as error:
+            return table(repr(self), [("unreadable", error)])
+        if count > len(rows):
+            rows.append(("…", f"{count:,} entries in all"))
+        return table(repr(self), rows)
 
     def _decode(self, key: Key, stored: Stored) -> T:
         try:
@@ -291,6 +306,9 @@ class _Scan(Generic[T]):
         self._of = of
         self._span = span
         self._limit = limit
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.strip('_').lower()} of {self._of!r}>"
 
     def __len__(self) -> int:
         """Return the number of entries; like that of the collection, it is not counted one by one."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
 from sqlstate.format import constants as fmt
+from sqlstate.format.html import table
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
 from sqlstate.format.records import Kind
 from sqlstate.maintenance.check import audit as audit_trail
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckReport", "Finding", "Level", "Meter", "check", "examine"]
 
 Level = Literal["quick", "full", "replay"]
+FINDINGS_SHOWN: Final = 10  # in a notebook
 _LEVELS: Final = ("quick", "full", "replay")
 
 
@@ -76,6 +78,14 @@ class CheckReport:
     def ok(self) -> bool:
         """True if the store is sound, as far as the level looks."""
         return self.outcome == "sound"
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[object, object]] = [("outcome", self.outcome), ("level", self.level)]
+        rows.append(("newest commit", "unreadable" if self.head is None else self.head.seq))
+        rows += [(name, f"{getattr(self, name):,}") for name in ("entries", "nodes", "records", "commits", "events")]
+        rows += [(each.kind, each.what) for each in self.findings[:FINDINGS_SHOWN]]
+        unshown = len(self.findings[FINDINGS_SHOWN:]) + self.more
+        return table(f"check of {self.path}", [*rows, ("further findings", f"{unshown:,}")] if unshown else rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report in plain JSON types: digests in hexadecimal, a key of bytes as `{"hex": ...}`.
