@@ -10,8 +10,8 @@ It needs anyio, which `pip install 'sqlstate-store[aio]'` brings.
 
 try:
     import anyio  # noqa: F401, asked for here so that one clear sentence says what is missing
-except ImportError as e:
-    raise ImportError("sqlstate.aio needs anyio: pip install 'sqlstate-store[aio]'", name=e.name) from e
+except ImportError as _missing:
+    raise ImportError("sqlstate.aio needs anyio: pip install 'sqlstate-store[aio]'", name=_missing.name) from _missing
 
 from sqlstate.aio.collection import AsyncCollection, BufferedCollection
 from sqlstate.aio.opening import Opening, open  # noqa: A004, the word every Python programmer looks for

@@ -86,7 +86,7 @@ class AsyncCollectionView(Generic[T]):
     def __init__(self, access: AsyncReads, name: str, codec: Codec[T]) -> None:
         self._access = access
         self._form = _Form(name, codec)
-        self.name = name
+        self.name: str = name
 
     @overload
     async def get(self, key: Key) -> T | None: ...

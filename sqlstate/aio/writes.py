@@ -34,8 +34,8 @@ class Write(Call):
 
     def __init__(self, work: Callable[[OpenTransaction], Any], note: str, loop: Loop) -> None:
         super().__init__(work, note)
-        self.loop = loop
-        self.settled = False
+        self.loop: Loop = loop
+        self.settled: bool = False
         self.waiter: Any = None
         self.withdrawn = False
 

@@ -92,7 +92,7 @@ class CollectionView(Mapping[Key, T], Generic[T]):
     def __init__(self, access: Reads, name: str, codec: Codec[T]) -> None:
         self._access = access
         self._codec = codec
-        self.name = name
+        self.name: str = name
 
     def __getitem__(self, key: Key) -> T:
         """Return the value of *key*.
