@@ -5,7 +5,7 @@
     with sqlstate.open("app.db") as store:
         store["settings"]["theme"] = {"name": "dark", "size": 11}
 
-The face is what this module exports; docs/reference/api/ describes it.
+This module exports everything public; docs/reference/api/ describes it.
 """
 
 from importlib import import_module
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported when first used: who verifies a proof needs no SQLite.
+# Imported when first used: verifying a proof needs no SQLite.
 _MODULES = {
     "tables.audit": ("AuditEntry",),
     "maintenance.backup.backup": ("BackupReport",),

@@ -39,7 +39,7 @@ class _Counted(NamedTuple):
 
 
 class Buffered:
-    """What an AsyncTransaction is the face of: what it wrote, what it read, and the commit that it reads."""
+    """The private side of an AsyncTransaction: what it wrote, what it read, and the commit that it reads."""
 
     __slots__ = (
         "_collections", "_commit", "_counts", "_expected", "_note", "_open", "_present", "_reads", "_scans", "_submit",
@@ -110,7 +110,7 @@ class Buffered:
         return stored
 
     async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry; its value may change without a conflict."""
+        """Return True if there is an entry; its value may change without a conflict."""
         self._check()
         for known in (self._writes, self._reads):
             if name in known:

@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 class AsyncStoreEntries:
-    """What an AsyncStore is the face of where it comes to entries: the store's own, each in a thread or in a write."""
+    """The entries behind an AsyncStore: those of the store, each read in a thread or changed by a write."""
 
     __slots__ = ("_loop", "_path", "_threads", "stored")
 
@@ -45,7 +45,7 @@ class AsyncStoreEntries:
         return await self._threads.run(partial(self.stored.get_stored, name))
 
     async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry."""
+        """Return True if there is an entry."""
         return await self.get_stored(name) is not None
 
     async def count_names(self, start: Name, stop: Name) -> int:

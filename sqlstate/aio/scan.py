@@ -18,7 +18,7 @@ R = TypeVar("R")
 Row = tuple["Key", "Stored"]
 Lock = AbstractContextManager[object]
 
-# Rows of the first chunk, and of the greatest; a chunk that has so many bytes is full as well.
+# Rows of the first chunk and of the largest; a chunk is also full at BYTES_MAX.
 ROWS_FIRST: Final = 1000
 ROWS_MAX: Final = 8000
 BYTES_MAX: Final = 1 << 20
@@ -45,23 +45,23 @@ class Rows(Protocol):
         """
 
     def begun(self, progress: Callable[[], Progress]) -> None:
-        """Hear of the scan that takes the rows: *progress* returns how far it got."""
+        """Keep *progress*, which returns how far the scan that takes the rows got."""
 
     def check_open(self) -> None:
         """Raise TransactionEnded if the transaction, snapshot or store that is read has ended."""
 
     def drop(self) -> None:
-        """Let go of what is held, soon, without waiting for it. Twice does nothing."""
+        """Release what is held, soon, without waiting. Twice does nothing."""
 
     async def aclose(self) -> None:
-        """Let go of what is held."""
+        """Release what is held."""
 
 
 class StoredRows:
     """Rows of one committed state, chunk by chunk.
 
-    One thread reads them at a time. Whoever drops them drops an iterator, and with it its lease, which the next
-    reader of the store takes back: nothing here runs when the garbage collector comes.
+    One thread reads them at a time. Dropping them drops an iterator and its lease, which the next reader of the store
+    takes back: the garbage collector runs nothing here.
 
     Args:
         threads: of the store.
@@ -91,24 +91,24 @@ class StoredRows:
         self._ended = False
 
     async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
-        """Return the next rows, at most so many, and whether there are no more behind them."""
+        """Return the next rows, at most *most*, and whether there are no more behind them."""
         return await self._threads.run(lambda: self._step(most, final=final))
 
     def begun(self, progress: Callable[[], Progress]) -> None:
         """Nothing depends on how far it gets."""
 
     def check_open(self) -> None:
-        """Raise if what is read has ended. What has not begun yet says by itself what it cannot read."""
+        """Raise if what is read has ended. A scan that has not begun raises by itself at its first row."""
         if self._begun:
             self._check_open()
 
     def drop(self) -> None:
-        """Let go of the rows."""
+        """Release the rows."""
         self._ended = True
         self._rows = None
 
     async def aclose(self) -> None:
-        """Let go of the rows, and of the state that they are read from."""
+        """Release the rows, and the state that they are read from."""
         held = self._rows is not None
         self.drop()
         if held:
@@ -129,7 +129,7 @@ class StoredRows:
 
 
 def _some(source: Iterator[Row], most: int) -> tuple[list[Row], bool]:
-    """Return the next rows, at most so many or BYTES_MAX bytes, and whether the source has ended."""
+    """Return the next rows, at most *most* or BYTES_MAX bytes, and whether the source has ended."""
     rows: list[Row] = []
     size = 0
     for row in source:

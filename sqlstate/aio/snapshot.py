@@ -49,7 +49,7 @@ class Frozen:
         return await self.ask(lambda view: view.get_stored(name))
 
     async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry."""
+        """Return True if there is an entry."""
         return await self.get_stored(name) is not None
 
     async def count_names(self, start: Name, stop: Name) -> int:
@@ -83,11 +83,11 @@ class Frozen:
             raise TransactionEnded("the transaction or snapshot has ended; begin another one")
 
     def drop(self, kind: type[BaseException] | None) -> None:
-        """Let go of it, soon, without waiting for that. Its scans end.
+        """Release the commit, soon, without waiting. Its scans end.
 
         Args:
             kind: of the exception that ends the block. With GeneratorExit the garbage collector may be at work, and
-                nothing is done here: who reads next takes back what is held.
+                nothing is done here: the next reader of the store takes back what is held.
         """
         self._ended = True
         if self._used and kind is not GeneratorExit:

@@ -36,7 +36,7 @@ class AsyncReads(Protocol):
         """Return the stored value of an entry, or None."""
 
     async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry."""
+        """Return True if there is an entry."""
 
     async def count_names(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""

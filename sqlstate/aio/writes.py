@@ -40,7 +40,7 @@ class Write(Call):
         self.withdrawn = False
 
     def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will."""
+        """Keep it from beginning, and return True if that was in time."""
         if super().withdraw():
             self.withdrawn = True
         return self.withdrawn
@@ -49,8 +49,8 @@ class Write(Call):
         """Deliver it to the loop. The writer calls this."""
         self.loop.deliver(self)
 
-    def rung(self) -> None:
-        """Let the task go on."""
+    def notify(self) -> None:
+        """Wake the task."""
         if self.loop.watchers:
             self.loop.committed()
         if self.waiter is not None:
@@ -67,7 +67,7 @@ class Write(Call):
             return "durable"
         return "unknown" if isinstance(self.error, CommitOutcomeUnknown) else "failed"
 
-    def says(self) -> str:
+    def describe_outcome(self) -> str:
         """Return what became of it, for a task that was cancelled."""
         outcome = self.outcome
         if outcome == "withdrawn":
@@ -90,9 +90,9 @@ class Submitted(Write):
         super().__init__(work, note, loop)
         self.event = None
 
-    def rung(self) -> None:
-        """Let the tasks go on."""
-        super().rung()
+    def notify(self) -> None:
+        """Wake the tasks."""
+        super().notify()
         if self.event is not None:
             self.event.set()
 

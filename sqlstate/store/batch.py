@@ -201,7 +201,7 @@ class Batch(Collections):
 
 
 class OpenBatch:
-    """What a Batch is the face of: its puts in memory, and the commit in the making."""
+    """The private side of a Batch: its puts in memory, and the commit in the making."""
 
     __slots__ = ("_bytes", "_commit", "_ended", "_engine", "_inner", "_over", "_own", "_puts", "_thread", "_writer")
 

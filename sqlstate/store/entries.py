@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class StoreEntries:
-    """What a Store is the face of where it comes to entries: what this thread has open, or else the newest commit."""
+    """The entries behind a Store: those of what this thread has open, or else of the newest commit."""
 
     def __init__(self, group: GroupCommit[OpenTransaction], writer: WriteContext) -> None:
         self._group = group

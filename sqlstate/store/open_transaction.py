@@ -42,7 +42,7 @@ class State(Enum):
 
 
 class OpenTransaction:
-    """What a Transaction is the face of: its writes in memory, and the commit that they become part of."""
+    """The private side of a Transaction: its writes in memory, and the commit that they become part of."""
 
     __slots__ = (
         "_buffer", "_bytes", "_carried", "_commit", "_connection", "_life", "_nested", "_outer", "_over", "_shared",
@@ -201,7 +201,7 @@ class OpenTransaction:
             self._state = State.ENDED
 
     def end(self) -> bool:
-        """End it without a commit of its own, and tell whether it changed anything. If it fails, it is undone."""
+        """End it without a commit of its own, and return True if it changed anything. If this fails, it is undone."""
         try:
             self._check()
             commit = self._commit

@@ -166,7 +166,7 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
         try:
             if _lacks_shared_memory(engine, found):
                 raise StoreFull(
-                    f"{engine.path}: the disk is full: SQLite's shared memory has no room beside this file. Nothing "
+                    f"{engine.path}: the disk is full: SQLite's shared memory has no room next to this file. Nothing "
                     "was changed, and nothing is lost. Free space on its file system, and open it again"
                 )
             engine.connect()
@@ -191,9 +191,9 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
 
 
 def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
-    """Tell whether SQLite could run out of room in the midst of its shared memory: a signal ends the process then.
+    """Return True if SQLite could run out of room inside its shared memory: a signal would end the process.
 
-    SQLite asks the system for a byte in each 4,096. Where blocks are smaller, that does not make sure of the others.
+    SQLite asks the system for one byte in each 4,096. With smaller blocks, the other blocks are not made sure of.
     """
     if engine.header[18:19] != b"\2" or found.shared or not hasattr(os, "statvfs"):
         return False
@@ -209,12 +209,12 @@ def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
 
 
 _SHM_STEP: Final = 4096
-_SHM_BYTES: Final = 32768  # for so many frames each
+_SHM_BYTES: Final = 32768  # for each _SHM_FRAMES
 _SHM_FRAMES: Final = 4096
 
 
 def _freeze(engine: Engine, cause: StoreError | None) -> None:
-    """Read the file as it is where SQLite can, or shall, make nothing beside it; *cause* is what kept it from that.
+    """Read the file as it is where SQLite cannot make files next to it; *cause* is what kept SQLite from it.
 
     Raises:
         ReadOnly, StoreFull: the store was to be opened for writing.
@@ -233,7 +233,7 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
         ) from cause
     if engine.files.size("-journal") or (engine.files.size("-wal") and not full):
         raise CannotOpen(
-            f"{engine.path}: it was not closed, and what SQLite keeps beside it cannot be read where nothing can be "
+            f"{engine.path}: it was not closed, and its -wal or -journal cannot be read where nothing can be "
             "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
             "the copy"
         ) from cause
@@ -246,14 +246,14 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
 
 
 def _pages(engine: Engine) -> Pages | None:
-    """Return the pages that SQLite would take from the -wal, None if there are none."""
+    """Return the pages that SQLite would take from the -wal, or None if it has none."""
     data = engine.files.sidecar("-wal")
     scan = scan_wal(data, page_size(engine.header))
     return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None
 
 
 def _is_suspect(engine: Engine, meta: Meta, found: Inspection) -> bool:
-    """Tell whether the marker is open where there was no -wal to look at: it is lost, or somebody just came."""
+    """Return True if the marker is open although there was no -wal: it is lost, or another process just opened it."""
     if meta.journal != "wal" or found.shared or found.marker is not None or found.damage:
         return False
     return metadata.read_marker(engine.writer).open

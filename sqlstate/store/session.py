@@ -49,7 +49,7 @@ class Uncommitted(NamedTuple):
 
 
 class Session:
-    """What a WriteAheadLog is the face of: a handle's right to the staged transactions that it began or resumed."""
+    """The private side of a WriteAheadLog: a handle's right to the staged transactions that it began or resumed."""
 
     def __init__(self, writer: WriteContext) -> None:
         self._writer = writer
@@ -116,7 +116,7 @@ class Session:
             writer.commit_other(f"resuming staged transaction {txn}")
 
     def staged(self, txn: int, collection: str, key: Key) -> Any:
-        """Return the value of an entry as the staged transaction *txn* sees it, ABSENT if there is none.
+        """Return the value of an entry as the staged transaction *txn* sees it, or ABSENT.
 
         Raises:
             InvalidRecord: there is no such transaction, or it has ended.

@@ -137,7 +137,7 @@ class Snapshot(Provable):
 
 
 class OpenSnapshot:
-    """What a Snapshot is the face of: one commit, and the lease on the connection that reads it."""
+    """The private side of a Snapshot: one commit, and the lease on the connection that reads it."""
 
     __slots__ = ("_ended", "_lease", "_life", "head", "store_id")
 

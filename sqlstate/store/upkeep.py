@@ -68,7 +68,7 @@ class Stats:
     file_bytes: int
     """Size of the file."""
     sqlite_wal_bytes: int
-    """Size of the -wal file beside it."""
+    """Size of the -wal file next to it."""
     journal: str
     """"wal" or "delete"."""
     synchronous: str
