@@ -1,4 +1,4 @@
-"""Goal: whoever reads `help(sqlstate.Store.put)`, or the API pages made from the same text, finds what it does, its
+"""Goal: whoever reads `help(sqlstate.Store.run)`, or the API pages made from the same text, finds what it does, its
 arguments, its errors, its cost, and an example that runs. Method: each public name is looked up in the package, its
 docstring is taken apart, and its example is run in a folder of its own, with `store` newly opened, as `python -m
 asyncio` would run it.
