@@ -5,7 +5,7 @@
     with sqlstate.open("app.db") as store:
         store["settings"]["theme"] = {"name": "dark", "size": 11}
 
-The face is what this module exports; docs/reference/api.md describes it.
+This module exports everything public; docs/reference/api/ describes it.
 """
 
 from importlib import import_module
@@ -65,21 +65,21 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.counters import Counters as Counters
     from sqlstate.store.batch import Batch as Batch
     from sqlstate.store.collection import Collection as Collection
-    from sqlstate.store.collection import CollectionView as CollectionView
     from sqlstate.store.opening import open as open  # noqa: A004, the word every Python programmer looks for
+    from sqlstate.store.session import Uncommitted as Uncommitted
     from sqlstate.store.snapshot import Snapshot as Snapshot
     from sqlstate.store.staged import StagedTransaction as StagedTransaction
-    from sqlstate.store.staged import Uncommitted as Uncommitted
     from sqlstate.store.staged import WriteAheadLog as WriteAheadLog
     from sqlstate.store.store import Store as Store
     from sqlstate.store.transaction import ABSENT as ABSENT
     from sqlstate.store.transaction import Transaction as Transaction
     from sqlstate.store.upkeep import Stats as Stats
+    from sqlstate.store.view import CollectionView as CollectionView
     from sqlstate.tables.audit import AuditEntry as AuditEntry
 
 __version__ = "0.1.0"
 
-# Imported when first used: who verifies a proof needs no SQLite.
+# Imported when first used: verifying a proof needs no SQLite.
 _MODULES = {
     "tables.audit": ("AuditEntry",),
     "maintenance.backup.backup": ("BackupReport",),
@@ -89,10 +89,8 @@ _MODULES = {
         "CheckReport",
         "Finding",
     ),
-    "store.collection": (
-        "Collection",
-        "CollectionView",
-    ),
+    "store.collection": ("Collection",),
+    "store.view": ("CollectionView",),
     "sqlite.counters": ("Counters",),
     "errors": (
         "Busy",
@@ -137,10 +135,10 @@ _MODULES = {
     "proof": ("Proof",),
     "maintenance.repair.repair": ("repair",),
     "maintenance.repair.report": ("RepairReport",),
+    "store.session": ("Uncommitted",),
     "store.snapshot": ("Snapshot",),
     "store.staged": (
         "StagedTransaction",
-        "Uncommitted",
         "WriteAheadLog",
     ),
     "store.store": ("Store",),

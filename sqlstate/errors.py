@@ -304,7 +304,7 @@ class JournalDamaged(Damaged):
     def __init__(self, message: str, report: Any, evidence: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.report = report
-        self.evidence = tuple(evidence)
+        self.evidence: tuple[str, ...] = tuple(evidence)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.report, self.evidence)

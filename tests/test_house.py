@@ -59,6 +59,7 @@ PURE_MAY_IMPORT = {
     "bisect",
     "functools",
     "hashlib",
+    "html",
     "itertools",
     "json",
     "math",

@@ -19,11 +19,18 @@ T = TypeVar("T")
 
 
 class Future(futures.Future[T], Generic[T]):
-    """What `store.submit()` promises: the function's result, once it is durable.
+    """The outcome of a submitted function, made by `store.submit()`: a `concurrent.futures.Future`.
 
-    A `concurrent.futures.Future`: result(), exception(), cancel(), add_done_callback(). It can be cancelled until
-    the function begins. Its outcomes are three: a result, which is durable; an exception, and nothing was changed;
-    CommitOutcomeUnknown, and `store.committed(error)` of a handle opened since can tell.
+    It ends in one of three ways: with the function's result, which is durable; with an exception, and nothing was
+    changed; or with CommitOutcomeUnknown. cancel() works until the function begins. Callbacks of add_done_callback()
+    run in the store's own thread, in the order of commits: keep them short. Every future gets its outcome, also if the
+    store fails or is closed.
+
+    Examples:
+        >>> future = store.submit(lambda txn: txn.put("users", 1, "ada"))
+        >>> future.result(timeout=60)
+        >>> future.head.seq, future.done()
+        (1, True)
     """
 
     head: Head | None = None
@@ -36,18 +43,37 @@ class Future(futures.Future[T], Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Return the function's result, once it is durable.
 
+        Cost: none but waiting.
+
         Args:
-            timeout: seconds to wait at most; None waits for as long as it takes.
+            timeout: the most seconds to wait; None waits for as long as it takes.
 
         Raises:
-            TimeoutError, CancelledError: as concurrent.futures.Future.result().
-            Exception: why it has no effect, or why that is not known.
+            TimeoutError, CancelledError: as `concurrent.futures.Future.result()`.
+            Exception: why it has no effect, or why the outcome is unknown.
+
+        Examples:
+            >>> store.submit(lambda txn: txn.get("users", 1, "nobody")).result()
+            'nobody'
         """
         self._wait(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return why it has no effect, None if it is durable. Arguments and errors are those of result()."""
+        """Return why the function has no effect, or None if its result is durable.
+
+        Cost: none but waiting.
+
+        Args:
+            timeout: the most seconds to wait; None waits for as long as it takes.
+
+        Raises:
+            TimeoutError, CancelledError: as `concurrent.futures.Future.exception()`.
+
+        Examples:
+            >>> store.submit(lambda txn: txn.put("users", 1, {1, 2})).exception()
+            InvalidValue(...)
+        """
         self._wait(timeout)
         return super().exception(0)
 

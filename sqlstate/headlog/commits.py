@@ -35,16 +35,30 @@ class CommitFacts(NamedTuple):
 
 
 def verify_commit(proof: Proof | bytes, head: SignedHead, seq: int) -> CommitFacts:
-    """Return what commit *seq* was, as the history under a signed head has it.
+    """Return what commit *seq* was, in the history under a signed head.
+
+    Cost: a hash for each doubling of the number of commits.
 
     Args:
         proof: from `store.prove_commit(seq, head.seq)`.
-        head: what verify_head() returned: its `log_root` is believed, and nothing else of it.
+        head: what verify_head() returned. Only its `log_root` is trusted.
         seq: number of the commit.
 
+    Returns:
+        A named tuple of seq, root, count, at and chain.
+
     Raises:
-        ProofInvalid: the proof does not show it; or *seq* is the head's own commit, and was another than the head says.
-        InvalidOption: the history under that head has no such commit, or *head* is no SignedHead.
+        ProofInvalid: the proof does not show it; or *seq* is the head's own commit, and differs from what the head
+            says.
+        InvalidOption: the history under that head has no such commit, or *head* is not a SignedHead.
+
+    Examples:
+        >>> signer = sqlstate.Signer.generate("example.com/app")
+        >>> for lang in "fr", "de":
+        ...     store["settings"]["lang"] = lang
+        >>> head = sqlstate.headlog.verify_head(store.signed_head(signer).text, signer.public)
+        >>> sqlstate.headlog.verify_commit(store.prove_commit(1, head.seq), head, 1).count
+        1
     """
     _check_head(head)
     if type(seq) is not int or not 1 <= seq <= head.seq:
@@ -70,9 +84,11 @@ def verify_commit(proof: Proof | bytes, head: SignedHead, seq: int) -> CommitFac
 
 
 def verify_consistency(proof: Proof | bytes, old: SignedHead, new: SignedHead) -> None:
-    """Check that the history under *new* begins with the history under *old*: it was only appended to.
+    """Check that the history under *new* begins with the whole history under *old*. Return None.
 
-    Heads of one commit must say the same of it, to its root, count and time.
+    Two heads of one commit must also agree on its root, count and time.
+
+    Cost: a hash or two for each doubling of the number of commits.
 
     Args:
         proof: from `store.prove_consistency(old.seq, new.seq)`.
@@ -81,7 +97,14 @@ def verify_consistency(proof: Proof | bytes, old: SignedHead, new: SignedHead) -
 
     Raises:
         ProofInvalid: the proof does not show it, the heads contradict each other, or the later history is shorter.
-        InvalidOption: *old* or *new* is no SignedHead.
+        InvalidOption: *old* or *new* is not a SignedHead.
+
+    Examples:
+        >>> signer = sqlstate.Signer.generate("example.com/app")
+        >>> old = store.signed_head(signer)
+        >>> store["settings"]["lang"] = "fr"
+        >>> new = store.signed_head(signer)
+        >>> sqlstate.headlog.verify_consistency(store.prove_consistency(0, 1), old, new)
     """
     _check_head(old)
     _check_head(new)

@@ -54,15 +54,21 @@ class HeadFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SignedHead:
-    """One commit, and with it all before, as the holder of a key signed it.
+    """One commit, and with it all before, as somebody signed it. Made by `store.signed_head()` and verify_head().
 
-    Made by `store.signed_head()` and verify_head().
+    `log_root` fixes the history. `root`, `count` and `at` are the signer's word, until verify_commit() compares them
+    with the history by a proof of that commit.
 
-    `log_root` fixes the history. That `root`, `count` and `at` are what this history has in commit `seq` is the
-    signer's word, until verify_commit() shows it with a proof of that commit.
+    Examples:
+        >>> signer = sqlstate.Signer.generate("example.com/app")
+        >>> store["settings"]["lang"] = "fr"
+        >>> head = store.signed_head(signer)
+        >>> head.origin, head.seq, head.root == store.head().root
+        ('example.com/app', 1, True)
     """
 
     origin: str
+    """What the key signs for."""
     seq: int
     """Number of the commit: how many leaves the log has."""
     log_root: bytes
@@ -78,10 +84,20 @@ class SignedHead:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return what a signed head says. Its signatures are not verified: verify_head() does that.
+        """Return what the text of a signed head says. It does not verify the signature: verify_head() does.
+
+        Cost: none.
+
+        Args:
+            text: the whole text, with its signatures.
 
         Raises:
-            ProofInvalid: *text* is no signed head.
+            ProofInvalid: it is not a signed head.
+
+        Examples:
+            >>> text = store.signed_head(sqlstate.Signer.generate("example.com/app")).text
+            >>> sqlstate.SignedHead.parse(text).seq
+            0
         """
         body, _ = _split(text)
         found = _TEXT.fullmatch(body)
@@ -120,15 +136,26 @@ def sign_head(signer: Signer, head: HeadFacts, log_root: bytes) -> SignedHead:
 
 
 def verify_head(note: str, key: str) -> SignedHead:
-    """Verify that the holder of *key* signed a head, and return what it says.
+    """Return what a signed head says, if the holder of *key* signed it.
+
+    Cost: one Ed25519 verification for each signature by *key*.
 
     Args:
-        note: the whole text. Signatures by other keys may stand in it too, and are ignored.
+        note: the whole text. Signatures of others are ignored.
         key: the public key that the caller trusts, as `Signer.public` has it; it names the origin too.
 
     Raises:
-        ProofInvalid: *note* is no signed head or is of another origin, or a signature by that key is missing or wrong.
-        InvalidOption: *key* is no public key, or the package `cryptography` is not installed.
+        ProofInvalid: the text is not a signed head, is of another origin, or has no valid signature by that key.
+        InvalidOption: *key* is not a public key, or the package `cryptography` is missing.
+
+    Examples:
+        >>> signer = sqlstate.Signer.generate("example.com/app")
+        >>> text = store.signed_head(signer).text  # kept elsewhere
+        >>> sqlstate.headlog.verify_head(text, signer.public).seq
+        0
+        >>> sqlstate.headlog.verify_head(text.replace("count 0", "count 1"), signer.public)
+        Traceback (most recent call last):
+        ProofInvalid: ...
     """
     origin, key_id, public = public_key(key)
     head = SignedHead.parse(note)

@@ -25,18 +25,19 @@ _HEADER_BYTES: Final = len(MAGIC) + 2
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a verifier with only the root needs to check one statement. Made by `store.prove()` and its like.
+    """What a verifier that has only the root needs to check one statement. Made by `store.prove()` and its like.
 
-    Args:
-        kind: `"present"`, `"absent"`, `"range"`, `"count"`, `"many"`, `"commit"` or `"consistency"`.
-        body: the rest of its bytes.
-
-    Raises:
-        InvalidOption: *kind* is none of these.
+    Examples:
+        >>> store["settings"]["lang"] = "fr"
+        >>> paper = store.prove("settings", "lang")
+        >>> paper.kind, sqlstate.Proof.from_bytes(paper.to_bytes()) == paper
+        ('present', True)
     """
 
     kind: str
+    """"present", "absent", "range", "count", "many", "commit" or "consistency"."""
     body: bytes
+    """The bytes of the proof behind its header."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -47,15 +48,31 @@ class Proof:
         return f"Proof(kind={self.kind!r}, body={shown}, {len(self.body):,} bytes)"
 
     def to_bytes(self) -> bytes:
-        """Return the proof's one encoding."""
+        """Return the proof's one encoding as bytes.
+
+        Cost: none.
+
+        Examples:
+            >>> store.prove("settings", "lang").to_bytes()[:8]
+            b'...'
+        """
         return MAGIC + bytes([VERSION]) + KINDS[self.kind] + self.body
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Return the proof that *data* encodes. Nothing is verified: the verify functions do that.
+        """Return the proof that *data* encodes. It does not verify what the proof shows: the verify functions do.
+
+        Cost: none.
+
+        Args:
+            data: what to_bytes() returned.
 
         Raises:
             ProofInvalid: *data* is not a proof of this version.
+
+        Examples:
+            >>> sqlstate.Proof.from_bytes(store.prove("settings", "lang").to_bytes()).kind
+            'absent'
         """
         if type(data) is not bytes or data[: len(MAGIC)] != MAGIC or len(data) < _HEADER_BYTES:
             raise ProofInvalid("this is no proof of sqlstate")
@@ -67,15 +84,31 @@ class Proof:
         return cls(kind, data[_HEADER_BYTES:])
 
     def to_json(self) -> str:
-        """Return the proof as one JSON object, without white space: its one form as text."""
+        """Return the proof as one JSON object without white space: its one form as text.
+
+        Cost: none.
+
+        Examples:
+            >>> store.prove("settings", "lang").to_json()
+            '{"sqlstate":"proof","version":1,"kind":"absent","body":"..."}'
+        """
         return f"{_json_head(self.kind)}{base64.b64encode(self.body).decode()}{_JSON_END}"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Return the proof that to_json() wrote; one line end may follow it.
 
+        Cost: none.
+
+        Args:
+            text: what to_json() returned.
+
         Raises:
             ProofInvalid: *text* is anything else.
+
+        Examples:
+            >>> sqlstate.Proof.from_json(store.prove("settings", "lang").to_json()).kind
+            'absent'
         """
         # There is one spelling, so nothing is parsed: a parser would build what a stranger wrote before it is refused.
         kind = next((each for each in KINDS if text.startswith(_json_head(each))), None) if type(text) is str else None

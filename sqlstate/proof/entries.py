@@ -15,7 +15,13 @@ Key = int | str | bytes
 
 
 class Document(str):
-    """A JSON document exactly as it is stored, for a value of which the text is known."""
+    """A JSON document exactly as it is stored, in place of a value whose text is known.
+
+    Examples:
+        >>> store["settings"]["size"] = [1, 2]
+        >>> paper, root = store.prove("settings", "size"), store.head().root
+        >>> sqlstate.proof.verify_present(paper, root, "settings", "size", sqlstate.proof.Document("[1,2]"))
+    """
 
     __slots__ = ()
 

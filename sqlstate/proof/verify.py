@@ -32,29 +32,51 @@ _LEAVES: Final = {
 
 
 def verify_present(proof: Proof | bytes, root: bytes, collection: str, key: Key, value: Any) -> None:
-    """Check that under *root* the entry *key* of *collection* is there and has exactly *value*.
+    """Check that under *root* the entry *key* of *collection* is there, with exactly *value*. Return None.
+
+    Cost: one hash for each node that the proof opens; no store and no SQLite.
 
     Args:
         proof: from `store.prove()`.
         root: the root that the caller trusts, 32 bytes.
         collection: text of 1 to 255 bytes.
         key: an int, str or bytes.
-        value: bytes, what JSON holds, or a Document.
+        value: bytes, what JSON holds, or a Document. Of a typed collection, what JSON holds of the value.
 
     Raises:
-        ProofInvalid: the proof does not show it. That is no proof of the contrary.
+        ProofInvalid: the proof does not show it. That does not prove the contrary.
         InvalidOption, InvalidName, InvalidKey, InvalidValue: an argument is invalid.
+
+    Examples:
+        >>> store["settings"]["lang"] = "fr"
+        >>> paper, root = store.prove("settings", "lang").to_bytes(), store.head().root
+        >>> sqlstate.proof.verify_present(paper, root, "settings", "lang", "fr")
+        >>> sqlstate.proof.verify_present(paper, root, "settings", "lang", "de")
+        Traceback (most recent call last):
+        ProofInvalid: ...
     """
     place = place_of(collection, key)
     _open(proof, "present", root, [(place, leaf_of(place, *stored_form(value)))])
 
 
 def verify_absent(proof: Proof | bytes, root: bytes, collection: str, key: Key) -> None:
-    """Check that under *root* there is no entry *key* in *collection*.
+    """Check that under *root* there is no entry *key* in *collection*. Return None.
+
+    Cost: one hash for each node that the proof opens; no store and no SQLite.
+
+    Args:
+        proof: from `store.prove()`.
+        root: the root that the caller trusts, 32 bytes.
+        collection: text of 1 to 255 bytes.
+        key: an int, str or bytes.
 
     Raises:
-        ProofInvalid: the proof does not show it. That is no proof of the contrary.
+        ProofInvalid: the proof does not show it. That does not prove the contrary.
         InvalidOption, InvalidName, InvalidKey: an argument is invalid.
+
+    Examples:
+        >>> paper, root = store.prove("settings", "zoom"), store.head().root
+        >>> sqlstate.proof.verify_absent(paper, root, "settings", "zoom")
     """
     place = place_of(collection, key)
     opened = _open(proof, "absent", root)
@@ -69,21 +91,30 @@ def verify_range(
     stop: Key | None = None,
     limit: int | None = None,
 ) -> list[tuple[Key, Any]]:
-    """Check what *collection* holds in [start, stop) under *root*, and return all of it in order.
+    """Return everything that *collection* holds in [start, stop) under *root*, in order, if the proof shows it.
+
+    Cost: one hash for each entry and node that the proof opens; no store and no SQLite.
 
     Args:
         proof: from `store.prove_range()` with the same bounds and limit.
         root: the root that the caller trusts, 32 bytes.
         collection: text of 1 to 255 bytes.
-        start: the first key that may be in it; None is no bound.
-        stop: the first key beyond it; None is no bound.
-        limit: 1 to 2^63-1: with that many entries returned, nothing is claimed of what comes after the last of them.
+        start: the first key of the range; None for no bound.
+        stop: the first key beyond the range; None for no bound.
+        limit: 1 to 2^63-1; with that many entries returned, the proof says nothing about what comes after the last.
 
-    Returns (key, value) pairs; a value is bytes, or what its JSON document holds.
+    Returns:
+        (key, value) pairs; a value is bytes, or what its JSON document holds.
 
     Raises:
         ProofInvalid: the proof does not show it.
         InvalidOption, InvalidName, InvalidKey: an argument is invalid.
+
+    Examples:
+        >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+        >>> paper = store.prove_range("users", limit=2)
+        >>> sqlstate.proof.verify_range(paper, store.head().root, "users", limit=2)
+        [(1, 'ada'), (2, 'bob')]
     """
     low, high = span_of(collection, start, stop)
     check_limit(limit)
@@ -107,9 +138,27 @@ def verify_range(
 def verify_count(
     proof: Proof | bytes, root: bytes, collection: str, start: Key | None = None, stop: Key | None = None
 ) -> int:
-    """Check how many entries *collection* has in [start, stop) under *root*, and return the number.
+    """Return the number of entries that *collection* has in [start, stop) under *root*, if the proof shows it.
 
-    The number is what the maker of the tree counted; arguments and exceptions are those of verify_range().
+    The number is what the maker of the tree counted.
+
+    Cost: one hash for each node that the proof opens; no store and no SQLite.
+
+    Args:
+        proof: from `store.prove_count()` with the same bounds.
+        root: the root that the caller trusts, 32 bytes.
+        collection: text of 1 to 255 bytes.
+        start: the first key of the range; None for no bound.
+        stop: the first key beyond the range; None for no bound.
+
+    Raises:
+        ProofInvalid: the proof does not show it.
+        InvalidOption, InvalidName, InvalidKey: an argument is invalid.
+
+    Examples:
+        >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+        >>> sqlstate.proof.verify_count(store.prove_count("users", start=2), store.head().root, "users", start=2)
+        2
     """
     low, high = span_of(collection, start, stop)
     opened = _open(proof, "count", root)
@@ -130,17 +179,24 @@ def verify_many(
     present: Mapping[tuple[str, Any], Any],
     absent: Iterable[tuple[str, Key]] = (),
 ) -> None:
-    """Check that under *root* all of *present* are there with these values, and none of *absent*.
+    """Check that under *root* all of *present* are there with these values, and none of *absent*. Return None.
+
+    Cost: one hash for each node that the proof opens; no store and no SQLite.
 
     Args:
         proof: from `store.prove_many()` with just these names.
         root: the root that the caller trusts, 32 bytes.
         present: (collection, key) to value, as for verify_present().
-        absent: (collection, key) of entries that are not there; one that comes twice counts once.
+        absent: (collection, key) of entries that are not there; a name given twice counts once.
 
     Raises:
-        ProofInvalid: the proof does not show all of it. That is no proof of the contrary.
+        ProofInvalid: the proof does not show all of it. That does not prove the contrary.
         InvalidOption, InvalidName, InvalidKey, InvalidValue: an argument is invalid.
+
+    Examples:
+        >>> store["users"].update({1: "ada", 2: "bob"})
+        >>> paper, root = store.prove_many([("users", 1), ("users", 3)]), store.head().root
+        >>> sqlstate.proof.verify_many(paper, root, {("users", 1): "ada"}, [("users", 3)])
     """
     if not isinstance(present, Mapping):
         raise InvalidOption("entries that are there are asked for as a dict of (collection, key) to value")

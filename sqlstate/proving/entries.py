@@ -70,12 +70,23 @@ class Provable(ABC):
     def prove(self, collection: str, key: Key) -> Proof:
         """Return a proof that an entry is there with its value, or that it is not there.
 
-        Its kind is `"present"` or `"absent"`; `sqlstate.proof` has a verifier for each. The root is that of the newest
-        commit, or of the snapshot.
+        Its kind is "present" or "absent", and `sqlstate.proof` has a verifier for each. It holds under the root of the
+        newest commit, or of the snapshot.
+
+        Cost: 2 statements or more for each entry that is shown.
+
+        Args:
+            collection: name of the collection.
+            key: key of the entry.
 
         Raises:
-            InvalidName, InvalidKey: there can be no such entry.
+            InvalidName, InvalidKey: no entry can have this name.
             Damaged: the entry, or a node of the tree, is not what the commit recorded.
+
+        Examples:
+            >>> store["settings"]["lang"] = "fr"
+            >>> paper, root = store.prove("settings", "lang").to_bytes(), store.head().root
+            >>> sqlstate.proof.verify_present(paper, root, "settings", "lang", "fr")  # elsewhere, without the store
         """
         name = make_name(check_collection(collection), key)
         with self._state() as (connection, head), _holding(connection):
@@ -91,17 +102,25 @@ class Provable(ABC):
     ) -> Proof:
         """Return a proof of all that a collection holds in [start, stop), values included.
 
+        Cost: 2 statements or more for each entry that is shown.
+
         Args:
             collection: its name.
-            start: the first key that may be in it; None is no bound.
-            stop: the first key beyond it; None is no bound.
-            limit: the most entries, 1 to 2^63-1; with that many, the proof says nothing of what comes after the last.
+            start: the first key of the range; None for no bound.
+            stop: the first key beyond the range; None for no bound.
+            limit: the most entries, 1 to 2^63-1; the proof says nothing about what comes after the last of them.
 
         Raises:
-            InvalidName, InvalidKey: a bound cannot be one.
-            InvalidOption: the span is empty whatever the store holds, the limit is invalid, or the proof would be
-                larger than 1 GiB.
+            InvalidName, InvalidKey: a bound is invalid.
+            InvalidOption: the range is empty whatever the store holds, the limit is invalid, or the proof would have
+                more than 1 GiB.
             Damaged: an entry, or a node of the tree, is not what the commit recorded.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> paper = store.prove_range("users", start=2)
+            >>> sqlstate.proof.verify_range(paper, store.head().root, "users", start=2)
+            [(2, 'bob'), (3, 'cyd')]
         """
         low, high = _bounds(collection, start, stop)
         check_limit(limit)
@@ -119,9 +138,22 @@ class Provable(ABC):
             return made
 
     def prove_count(self, collection: str, start: Key | None = None, stop: Key | None = None) -> Proof:
-        """Return a proof of how many entries a collection has in [start, stop), without showing them.
+        """Return a proof of the number of entries of a collection in [start, stop), without showing them.
 
-        Arguments and exceptions are those of prove_range().
+        Cost: 2 statements or more for each of up to four neighbours that are shown.
+
+        Args:
+            collection: its name.
+            start: the first key of the range; None for no bound.
+            stop: the first key beyond the range; None for no bound.
+
+        Raises:
+            InvalidName, InvalidKey, InvalidOption, Damaged: as prove_range().
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> sqlstate.proof.verify_count(store.prove_count("users"), store.head().root, "users")
+            3
         """
         low, high = _bounds(collection, start, stop)
         with self._state() as (connection, head), _holding(connection):
@@ -132,13 +164,20 @@ class Provable(ABC):
     def prove_many(self, names: Iterable[tuple[str, Key]]) -> Proof:
         """Return one proof for several entries, each there or not. They share what their paths have in common.
 
+        Cost: 2 statements or more for each entry that is shown.
+
         Args:
-            names: (collection, key) of each, one or more; one that comes twice counts once.
+            names: (collection, key) of each entry, one or more. A name given twice counts once.
 
         Raises:
-            InvalidName, InvalidKey: there can be no such entry.
-            InvalidOption: no names.
+            InvalidName, InvalidKey: no entry can have such a name.
+            InvalidOption: there are no names.
             Damaged: an entry, or a node of the tree, is not what the commit recorded.
+
+        Examples:
+            >>> store["settings"]["lang"] = "fr"
+            >>> paper, root = store.prove_many([("settings", "lang"), ("settings", "zoom")]), store.head().root
+            >>> sqlstate.proof.verify_many(paper, root, {("settings", "lang"): "fr"}, [("settings", "zoom")])
         """
         asked = {make_name(check_collection(collection), key) for collection, key in names}
         if not asked:

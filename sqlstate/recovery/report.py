@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlstate.format import constants as fmt
+from sqlstate.format.html import table
 
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
@@ -15,12 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JournalReport:
-    """What SQLite's journal held when the store was opened."""
+    """What SQLite's journal held when the store was opened, before SQLite read it.
+
+    Frames are those of a -wal file, or the pages of a -journal file.
+
+    Examples:
+        >>> store.recovery.journal.kind, store.recovery.journal.frames
+        ('none', 0)
+    """
 
     kind: str = "none"
     """`"wal"`, `"rollback"` or `"none"`; `"folded"`: another program moved a -wal into the file, all that matters."""
     bytes: int = 0
+    """Size of the file."""
     page_size: int = 0
+    """Size of a page."""
     frames: int = 0
     """Whole frames of a -wal; records of a -journal that its headers count."""
     valid: int = 0
@@ -76,7 +86,12 @@ VERDICT: Final = "has the WAL-reset fix"
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What was found when the store was opened, and what was done about it."""
+    """What opening found, and what it did about that: `store.recovery`.
+
+    Examples:
+        >>> store.recovery.clean, store.recovery.rolled_back, store.recovery.entry
+        (True, (), None)
+    """
 
     clean: bool
     """The last close was clean, or the store is new."""
@@ -88,6 +103,7 @@ class RecoveryReport:
     """`""`, or `"rot"`, `"truncated"`, `"missing"`, `"foreign"`, `"stale"` or `"header"`: of SQLite's journal; or
     `"copy"`: the file is a copy of a store that was open."""
     journal: JournalReport = field(default_factory=JournalReport)
+    """What SQLite's journal held."""
     rolled_back: tuple[int, ...] = ()
     """Staged transactions of dead sessions that were rolled back, by number."""
     pending: tuple[int, ...] = ()
@@ -115,8 +131,30 @@ class RecoveryReport:
     evidence: tuple[str, ...] = ()
     """Paths of copies of a damaged journal."""
 
+    def _repr_html_(self) -> str:
+        shown = {
+            "clean": self.clean,
+            "shared": self.shared,
+            "due": self.due,
+            "damage": self.damage or "none",
+            "journal": f"{self.journal.kind}, {self.journal.committed:,} of {self.journal.frames:,} frames committed",
+            "rolled back": ", ".join(map(str, self.rolled_back)) or "none",
+            "pending": ", ".join(map(str, self.pending)) or "none",
+            "in doubt": "none" if self.in_doubt is None else f"commit {self.in_doubt}",
+            "newest commit": "unknown" if self.after is None else self.after.seq,
+            "checked": self.checked,
+        }
+        return table("recovery", shown.items())
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the report in plain JSON types; digests in hexadecimal digits."""
+        """Return the report in plain JSON types: digests in hexadecimal.
+
+        Cost: none.
+
+        Examples:
+            >>> store.recovery.as_dict()["clean"]
+            True
+        """
         facts = asdict(self)
         facts["before"], facts["after"] = _head_facts(self.before), _head_facts(self.after)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}

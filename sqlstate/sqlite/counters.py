@@ -7,9 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a handle did since it was opened. Other handles of the same file count for themselves."""
+    """What one handle did since it was opened, in `store.stats().counters`. Other processes count for themselves.
+
+    Examples:
+        >>> store["users"].update({1: "ada", 2: "bob"})
+        >>> counters = store.stats().counters
+        >>> counters.commits, counters.transactions
+        (1, 1)
+    """
 
     commits: int
+    """Numbered commits."""
     transactions: int
     """Transactions that the commits carried."""
     largest_group: int
@@ -21,12 +29,15 @@ class Counters:
     frames: int
     """Pages that were written for commits: to SQLite's WAL, or to the file of a store without it."""
     checkpoints: int
+    """Times that SQLite's WAL was moved into the file."""
     checkpoint_seconds: float
     """Spent in checkpoints."""
     longest_checkpoint_seconds: float
+    """Spent in the longest checkpoint."""
     queue_wait_seconds: float
     """Spent waiting for writers of this handle, by all threads together."""
     longest_queue_wait_seconds: float
+    """The longest single wait."""
     pinned: int
     """Times that SQLite's WAL was found beyond its bound after a checkpoint, because a reader needed it."""
 

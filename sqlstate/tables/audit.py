@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 
 class AuditEntry(NamedTuple):
-    """One event in the life of a store."""
+    """One event in the life of a store: a named tuple, given by `store.audit()`.
+
+    There is one for each migration, each recovery that did something, and each resumed transaction, backup, restore
+    and repair. Entries are chained by hash and never changed.
+
+    Examples:
+        >>> entry = next(store.audit())
+        >>> entry.number, entry.kind, entry.seq
+        (1, 'migration', 0)
+    """
 
     number: int
     """From 1 without holes."""

@@ -24,14 +24,13 @@ import pytest
 import sqlstate
 from sqlstate import Conflict, aio
 from sqlstate.aio import event_loop as loops
-from sqlstate.aio import scan, store, threads
+from sqlstate.aio import opening, threads
 from sqlstate.store import opening as store_opening
 from tests import ROOT
 from tests.reference import plain
 from tests.support.failing import FailingVFS
 from tests.support.lines import be_patient
 from tests.support.tasks import BACKENDS, SOON, Gate, asyncio_only, content, lent, until
-from tests.test_docs import first_cells, members, read, section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,10 +77,10 @@ async def test_opening_raises_what_the_other_open_raises(path: Path) -> None:
 
 def test_the_options_are_those_of_the_other_open() -> None:
     theirs = inspect.signature(sqlstate.open).parameters
-    own = set(store.Options.__annotations__)
+    own = set(opening.Options.__annotations__)
     assert own == set(theirs) - {"path", "mode"}
     types = {name: each.annotation for name, each in theirs.items()}
-    assert {name: each.__forward_arg__ for name, each in store.Options.__annotations__.items()} == {
+    assert {name: each.__forward_arg__ for name, each in opening.Options.__annotations__.items()} == {
         name: types[name] for name in own
     }
 
@@ -643,28 +642,3 @@ async def test_an_error_at_commit_is_an_unknown_outcome(path: Path) -> None:
     await opened.close()
     assert plain.judge(path).findings == ()
     del vfs
-
-
-# ---- What the page says ----
-
-
-FACES = (
-    aio.AsyncStore, aio.AsyncCollectionView, aio.AsyncCollection, aio.BufferedCollection, aio.AsyncScan,
-    aio.AsyncSnapshot, aio.AsyncTransaction, aio.Ticket,
-)  # fmt: skip
-
-
-def page_problems(page: str) -> list[str]:
-    found = [f"{name} is not on the page" for name in aio.__all__ if f"`{name}" not in page and f".{name}" not in page]
-    for kind in FACES:
-        base = aio.AsyncCollectionView if issubclass(kind, aio.AsyncCollectionView) else object
-        wanted = members(kind) - (members(base) if kind is not base else set())
-        there = first_cells(section(page, kind.__name__))
-        found += [f"{kind.__name__}: {each} is not on the page" for each in sorted(wanted - there)]
-        found += [f"{kind.__name__} has no {each}" for each in sorted(there - wanted)]
-    return found
-
-
-def test_the_api_page_names_all_that_tasks_can_use() -> None:
-    assert page_problems(read("api.md")) == []
-    assert f"{scan.ROWS_FIRST:,}" in section(read("api.md"), "AsyncScan")

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import ABSENT, Conflict, aio
+from sqlstate.store.open_transaction import OpenTransaction
 from tests.reference import plain
-from tests.support.tasks import BACKENDS, SOON, content, lent, until
+from tests.support.tasks import BACKENDS, SOON, Gate, content, lent, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -379,6 +380,7 @@ def replay(model: dict[int, str], script: list[Any], number: int) -> tuple[list[
     data=st.dictionaries(st.sampled_from(KEYS), st.just("old")),
 )
 @example(scripts=[[("get", 0), ("put", 1)], [("get", 1), ("put", 0)]], order=[0, 1, 0, 1], data={})  # write skew
+@example(scripts=[[("put", 0)], [("get", 0), ("expect", 0)]], order=[1, 1], data={})  # expecting is not reading
 @pytest.mark.slow
 def test_transactions_are_serializable_and_fail_only_if_they_must(
     backend: str, scripts: list[Any], order: list[int], data: dict[int, str]
@@ -426,3 +428,44 @@ def test_transactions_are_serializable_and_fail_only_if_they_must(
         path = Path(folder) / "s.db"
         anyio.run(main, path, backend=backend)
         assert plain.judge(path).findings == ()
+
+
+async def test_what_was_read_is_read_again_only_if_another_commit_came(
+    aiostore: aio.AsyncStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await aiostore["c"].update(dict.fromkeys(range(3000), 0))
+    scans: list[Any] = []
+    real = OpenTransaction.scan
+    monkeypatch.setattr(OpenTransaction, "scan", lambda *args, **options: scans.append(1) or real(*args, **options))
+    for others in (0, 1):
+        async with aiostore.transaction() as txn:
+            txn.put("sums", others, sum([value async for value in txn["c"].values()]))
+            if others:
+                await aiostore.put("elsewhere", 1, 1)
+        assert len(scans) == others
+    with pytest.raises(sqlstate.Conflict):
+        async with aiostore.transaction() as txn:
+            txn.put("sums", 2, sum([value async for value in txn["c"].values()]))
+            await aiostore.put("c", 2999, 1)
+
+
+async def test_a_transaction_of_the_same_commit_counts_as_another(aiostore: aio.AsyncStore) -> None:
+    """Its head is the one that was read, and yet something has changed before this one's turn."""
+    await aiostore.put("c", 1, 0)
+    gate = Gate()
+
+    async def open_soon() -> None:
+        await anyio.sleep(0.1)  # until the end of the block waits in the queue, behind the others
+        gate.open.set()
+
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(sqlstate.Conflict):
+            async with aiostore.transaction() as txn:
+                txn.put("c", 2, await txn.get("c", 1))
+                first = aiostore.submit(gate)
+                await gate.reached()
+                second = aiostore.submit(lambda txn: txn.put("c", 1, 1))
+                tasks.start_soon(open_soon)
+    await first
+    await second
+    assert await content(aiostore) == {1: 1}

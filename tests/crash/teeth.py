@@ -185,7 +185,7 @@ TEETH: Final = (
         "1 staged:wal",
         (
             Edit(
-                "store/staged",
+                "store/session",
                 "        writer = self._engine.write_connection\n        last, head = self._writer.begin()\n",
                 "        writer = self._engine.write_connection\n"
                 '        writer.run(f"PRAGMA synchronous={int(kind is not Kind.PUT) * 2}")\n'

@@ -26,7 +26,7 @@ import sqlstate
 from sqlstate import InvalidOption, InvalidValue
 from sqlstate.format import constants as fmt
 from sqlstate.format.values import Codec
-from sqlstate.store.collection import JSON
+from sqlstate.store.view import JSON
 from tests.support.typed_values import Shape, anything, identical, shapes
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,12 +96,6 @@ def test_the_time_that_a_thread_waits_for_another_is_counted(open_store: OpenSto
         other.result()
     found = counters(store)
     assert 0.1 < found.longest_queue_wait_seconds <= found.queue_wait_seconds
-
-
-def test_every_counter_is_on_the_page() -> None:
-    page = (ROOT / "docs/reference/api.md").read_text("utf-8")
-    section = page.split("\n## `Counters`\n")[1].split("\n## ")[0]
-    assert [each.name for each in fields(Counters) if f"`{each.name}`" not in section] == []
 
 
 def test_frames_are_the_ones_in_sqlite_s_wal(store: sqlstate.Store) -> None:

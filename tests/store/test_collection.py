@@ -428,7 +428,7 @@ def test_a_collection_of_a_rollback_journal_store_does_the_same(open_store: Any)
 
 
 def test_repr_says_which_collection_it_is(store: Store) -> None:
-    assert repr(store["users"]) == "<Collection 'users'>"
+    assert repr(store["users"]) == "<sqlstate.Collection 'users': open>"
     assert "test.db" in repr(store)
     assert repr(sqlstate.ABSENT) == "ABSENT"
 

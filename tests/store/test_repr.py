@@ -5,6 +5,7 @@ is told so. Method: each kind, open and ended, and each name that is used withou
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 
 import sqlstate
 from sqlstate import aio
+from sqlstate.maintenance.check.findings import FindingKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,7 @@ def test_each_object_of_a_store_says_what_it_is_and_whether_it_can_be_used(tmp_p
     store = sqlstate.open(path)
     store["c"]["k"] = 1
     assert repr(store) == f"<sqlstate.Store {path!r}: open>"
-    assert repr(store.wal) == f"<sqlstate.WriteAheadLog of {path!r}>"
+    assert repr(store.wal) == f"<sqlstate.WriteAheadLog of {path!r}: open>"
     with store.transaction() as txn:
         assert repr(txn) == f"<sqlstate.Transaction of {path!r}: open, 0 writes>"
         txn.put("c", "a", 1)
@@ -40,19 +42,54 @@ def test_each_object_of_a_store_says_what_it_is_and_whether_it_can_be_used(tmp_p
     assert repr(batch) == f"<sqlstate.Batch of {path!r}: ended>"
     with store.snapshot() as view:
         assert repr(view) == f"<sqlstate.Snapshot of {path!r}: commit 2, open>"
-        assert repr(view["c"]) == "<CollectionView 'c'>"
+        assert repr(view["c"]) == "<sqlstate.CollectionView 'c': open>"
     assert repr(view) == f"<sqlstate.Snapshot of {path!r}: commit 2, ended>"
     staged = store.stage()
-    assert repr(staged) == f"<sqlstate.StagedTransaction {staged.txn} of {path!r}>"
+    assert repr(staged) == f"<sqlstate.StagedTransaction {staged.txn} of {path!r}: open>"
     staged.rollback()
     head = store.head()
     assert repr(head).startswith(f"Head(seq=2, root={head.root.hex()}, count=2, at='20")
     assert repr(head).endswith(f", chain={head.chain.hex()})")
     proof = store.prove("c", "k")
     assert repr(proof) == f"Proof(kind='present', body={proof.body[:32].hex()}…, {len(proof.body):,} bytes)"
+    c = store["c"]
+    assert repr(c) == "<sqlstate.Collection 'c': open>"
+    assert repr(c.keys()) == f"<keys of {c!r}>"
+    assert repr(view["c"]) == "<sqlstate.CollectionView 'c': ended>"
     store.close()
     assert repr(store) == f"<sqlstate.Store {path!r}: closed>"
+    assert repr(c) == "<sqlstate.Collection 'c': closed>"
+    assert repr(staged).endswith(": closed>")
     assert repr(view).endswith("commit 2, closed>")
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_a_notebook_shows_small_tables_with_nothing_unescaped(tmp_path: Path) -> None:
+    with sqlstate.open(tmp_path / "app.db") as store:
+        c = store[EVIL]
+        c.update({EVIL: EVIL} | {number: f"{EVIL}{number}" * 1000 for number in range(25)})
+        shown = c._repr_html_()
+        assert shown.count("<tr>") == 11
+        assert "26 entries in all" in shown
+        assert len(shown) < 6000
+        finding = sqlstate.Finding(FindingKind.ENTRY, EVIL, EVIL, EVIL)
+        report = dataclasses.replace(store.check(), findings=(finding,) * 12, more=3)
+        found = report._repr_html_()
+        assert found.count(">entry<") == 10
+        assert "further findings" in found
+        assert ">5<" in found
+        head, recovery = store.head()._repr_html_(), store.recovery._repr_html_()
+        assert store.head().root.hex() in head
+        assert "rolled back" in recovery
+        with store.snapshot() as view:
+            assert "<tr>" in view[EVIL]._repr_html_()
+        for html in (shown, found, head, recovery, view[EVIL]._repr_html_()):
+            assert "<script" not in html
+            assert html.startswith("<table>")
+        assert "has ended" in view[EVIL]._repr_html_()
+    assert "closed" in c._repr_html_()
 
 
 def test_a_failed_transaction_and_a_failed_store_say_so(tmp_path: Path) -> None:
@@ -126,7 +163,7 @@ async def test_the_objects_of_an_async_store_say_what_they_are(tmp_path: Path) -
         txn.put("c", "k", 2)
         assert repr(txn) == "<sqlstate.aio.AsyncTransaction: open, 1 write>"
     assert repr(txn) == "<sqlstate.aio.AsyncTransaction: ended, 1 write>"
-    assert repr(store.watch()) == f"<sqlstate.aio.AsyncWatch of {path!r}>"
+    assert repr(store.watch()) == f"<sqlstate.aio.AsyncWatch of {path!r}: open>"
     await store.close()
     assert repr(store) == f"<sqlstate.aio.AsyncStore {path!r}: closed>"
 

@@ -155,7 +155,7 @@ def test_the_note_and_the_number_are_those_of_the_log(store: sqlstate.Store) -> 
     txn.put("c", "k", 1)
     [found] = store.wal.uncommitted()
     assert (found.txn, found.note, len(found.records)) == (txn.txn, "brouillon é", 2)
-    assert repr(txn) == f"<sqlstate.StagedTransaction {txn.txn} of {str(store.path)!r}>"
+    assert repr(txn) == f"<sqlstate.StagedTransaction {txn.txn} of {str(store.path)!r}: open>"
     for note in ("x" * 4097, 5):
         with pytest.raises(sqlstate.InvalidOption, match="note"):
             store.stage(note)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
 from sqlstate.format.values import Codec
 from sqlstate.sqlite.connection import Connection
 from sqlstate.store.access import entries_of
-from sqlstate.store.collection import CollectionView
+from sqlstate.store.view import CollectionView
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:

@@ -32,10 +32,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What was written."""
+    """What a backup or a restore wrote.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> report = store.backup("app.backup", keep=2)
+        >>> report.path.name, report.head.seq, report.rotated, report.entry
+        ('app.backup', 1, (), 4)
+    """
 
     path: Path
+    """The copy, or the restored store."""
     bytes: int
+    """Its size."""
     head: Head
     """The commit that the file holds."""
     rotated: tuple[str, ...] = ()

@@ -57,28 +57,35 @@ def restore(
     progress: Progress | None = None,
     vfs: str | None = None,
 ) -> BackupReport:
-    """Make the store *dest* from a backup: the whole of it durably, or nothing. Its audit trail says so.
+    """Make the store *dest* from a backup: as a whole and durably, or not at all.
 
-    The source is not changed, and others cannot open it meanwhile. The copy is checked, as by check(), before it gets
-    its name: every row of it.
+    The copy is checked as `Store.check()` does before it gets its name, and its audit trail records the restore. The
+    source is not changed, and others cannot open it meanwhile. A store that is replaced leaves its owner and mode.
+
+    Cost: reads the backup as a whole, twice, and hashes it; 2 syncs or more.
 
     Args:
         source: a backup, or any store that is closed.
-        dest: the file; a new one gets mode 0600.
-        replace: replace a file that is there. Nobody may have it open; one who has it open all the same is refused
-            from then on, instead of writing to a file that is gone.
-        accept_copy: take a *source* that is a copy of a store that was open, made by a backup tool that knows SQLite
-            alone. All of it is checked, and it is taken with the commit that it ends with; later ones are not in it.
-        progress: called with what is done and what there is in all.
+        dest: the path of the store; a new file gets mode 0600.
+        replace: replace an existing file. A handle that has it open all the same is refused from then on.
+        accept_copy: accept a *source* that is a copy of an open store, made by a tool that knows SQLite alone. All of
+            it is checked, and it is taken with the commit that it ends with.
+        progress: called with the work done, and the work in all.
         vfs: name of the SQLite VFS that the store is used with; None is the system's.
 
     Raises:
         StoreMissing: there is no file *source*.
-        RestoreRejected: *source* is no store, is damaged or in use; *dest* is as it was.
-        InvalidOption: *dest* is there and *replace* is False, is no regular file, or has a -wal or -journal.
-        Busy: a process has *dest* open.
-        ReadOnly: *dest* may not be written.
-        StoreFull, StoreIOError: *dest* could not be written; it is as it was.
+        RestoreRejected: *source* is damaged, is not a store, or is in use; *dest* is unchanged.
+        InvalidOption: *dest* exists and *replace* is False, is not a regular file, or has a -wal or -journal.
+        Busy: somebody has *dest* open.
+        ReadOnly: *dest* cannot be written.
+        StoreFull, StoreIOError: *dest* could not be written; it is unchanged.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> report = store.backup("app.backup")
+        >>> sqlstate.restore("app.backup", "again.db").head == store.head()
+        True
     """
     check_sqlite()
     check_vfs(vfs)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlstate.errors import Damaged, InvalidOption, StoreIOError
 from sqlstate.format import constants as fmt
+from sqlstate.format.html import table
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
 from sqlstate.format.records import Kind
 from sqlstate.maintenance.check import audit as audit_trail
@@ -44,12 +45,24 @@ class Outcome(StrEnum):
     """Something could not be read, and nothing that was read is wrong."""
 
 
+FINDINGS_SHOWN: Final = 10  # in a notebook
+
+
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a check found."""
+    """What a check found, returned by `Store.check()`.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> report = store.check()
+        >>> report.outcome, report.entries, report.commits, report.findings
+        ('sound', 1, 1, ())
+    """
 
     path: Path
+    """The store that was checked."""
     level: Level
+    """How it was checked."""
     head: Head | None
     """The newest commit as it is recorded; None if that cannot be read."""
     outcome: Outcome
@@ -62,19 +75,38 @@ class CheckReport:
     entries: int = 0
     """Number of entries that were read and hashed. This and the next four are 0 after a quick check."""
     nodes: int = 0
+    """Nodes of the tree."""
     records: int = 0
+    """Records of the log."""
     commits: int = 0
+    """Commits in the log."""
     events: int = 0
     """Entries of the audit trail."""
     seconds: float = 0.0
+    """Time that the check took."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that the level looks at is wrong."""
+        """True if the store is sound, as far as the level looks."""
         return self.outcome is Outcome.SOUND
 
+    def _repr_html_(self) -> str:
+        rows: list[tuple[object, object]] = [("outcome", self.outcome), ("level", self.level)]
+        rows.append(("newest commit", "unreadable" if self.head is None else self.head.seq))
+        rows += [(name, f"{getattr(self, name):,}") for name in ("entries", "nodes", "records", "commits", "events")]
+        rows += [(each.kind, each.what) for each in self.findings[:FINDINGS_SHOWN]]
+        unshown = len(self.findings[FINDINGS_SHOWN:]) + self.more
+        return table(f"check of {self.path}", [*rows, ("further findings", f"{unshown:,}")] if unshown else rows)
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it: digests in hexadecimal digits, a key of bytes as `{"hex": ...}`."""
+        """Return the report in plain JSON types: digests in hexadecimal, a key of bytes as `{"hex": ...}`.
+
+        Cost: none.
+
+        Examples:
+            >>> store.check().as_dict()["outcome"]
+            'sound'
+        """
         facts = asdict(self)
         facts["path"] = str(self.path)
         facts["head"] = None if self.head is None else _plain(self.head._asdict())

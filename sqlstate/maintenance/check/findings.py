@@ -55,7 +55,13 @@ class FindingKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong with a store."""
+    """One thing that a check found wrong, or could not read.
+
+    Examples:
+        >>> finding = sqlstate.Finding("entry", "I2: the value is not the one that the tree names", "users", 1)
+        >>> finding.kind, finding.collection, finding.key
+        ('entry', 'users', 1)
+    """
 
     kind: FindingKind
     what: str
@@ -63,6 +69,7 @@ class Finding:
     collection: str | None = None
     """Of the entry, where one is named."""
     key: Key | None = None
+    """Of the entry, where one is named."""
     seq: int | None = None
     """Number of the commit, where one is named."""
     lsn: int | None = None

@@ -56,27 +56,36 @@ def repair(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> RepairReport:
-    """Repair a damaged store that is closed, as far as its content can be proven, and name what stays lost.
+    """Mend a damaged store that is closed, as far as its right content can be proven, and name what stays lost.
 
-    Values that the log or *source* still has are put back, rows that are no entries removed, nodes of the tree
-    computed again, and records of the log put right where the chain then holds. The work is done in a copy, which is
-    checked whole and then takes the store's name; the damaged file is kept next to it, as `NAME.damaged-…`. With
-    nothing to repair, nothing is written.
+    Entries come back from the log or *source* where the tree has their leaf. Rows that the tree does not have are
+    removed. Nodes are made again over entries that give the recorded root, records of the log where the chain holds
+    with them, and indexes, triggers and views as they were. All work is done in a copy, which takes the store's name
+    once it was checked; the damaged file stays next to it, as `NAME.damaged-…`. With nothing to mend, nothing is
+    written.
+
+    Cost: reads and hashes the whole store several times; 2 syncs or more.
 
     Args:
-        path: the store. No process may have it open.
-        source: a backup of the same store, of any time. It is not trusted: only what proves itself is taken from it.
-        dry_run: say what would be done, and write nothing at all.
-        progress: called with what is done and what there is in all.
+        path: the store. Nobody may have it open.
+        source: a backup of the same store, of any time. It is not trusted: only what can be proven is taken from it.
+        dry_run: report what would be done, and write nothing.
+        progress: called with the work done, and the work in all.
 
     Raises:
         StoreMissing: there is no file *path*, or no *source*.
-        NotAStore, FormatTooNew, MigrationMismatch: *path* is no store of this version.
-        Busy: a process has it open, or it was not closed.
-        ReadOnly: the file may not be written.
-        InvalidOption, RestoreRejected: *source* is the store itself, no store, in use, or of another store.
-        Damaged: so much is damaged that nothing proves the rest; nothing was changed. Restore a backup.
-        StoreFull, StoreIOError: the copy cannot be written; the file is as it was.
+        NotAStore, FormatTooNew, MigrationMismatch: the file is not a store of this version.
+        Busy: somebody has it open, or it was not closed.
+        ReadOnly: it cannot be written.
+        InvalidOption, RestoreRejected: *source* is the store itself, is in use, or is not a backup of this store.
+        Damaged: nothing proves what the rest should be. Nothing was changed; restore a backup.
+        StoreFull, StoreIOError: the copy could not be written; the file is unchanged.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> store.close()
+        >>> sqlstate.repair("app.db", dry_run=True).ok
+        True
     """
     check_sqlite()
     target = closed_file.absolute(path)

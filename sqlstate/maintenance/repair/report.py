@@ -13,9 +13,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What was repaired, or with *dry_run* would be, and what stays lost."""
+    """What a repair mended, or with *dry_run* would mend, and what stays lost.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> store.close()
+        >>> report = sqlstate.repair("app.db", dry_run=True)
+        >>> report.before, report.ok, report.mended
+        ('sound', True, {'entries': 0, 'removed': 0, 'nodes': 0, 'records': 0})
+    """
 
     path: Path
+    """The store."""
     before: Outcome
     """What a check said first."""
     after: Outcome | None = None
@@ -41,16 +50,24 @@ class RepairReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing stays lost."""
+        """True if nothing stays lost."""
         return not self.lost
 
     @property
     def mended(self) -> dict[str, int]:
-        """Numbers of entries, removed rows, nodes and records that were repaired."""
+        """How much was mended, by kind."""
         return {"entries": self.entries, "removed": self.removed, "nodes": self.nodes, "records": self.records}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report in plain JSON types; keys of entries as text."""
+        """Return the report in plain JSON types; keys of entries as text.
+
+        Cost: none.
+
+        Examples:
+            >>> store.close()
+            >>> sqlstate.repair("app.db", dry_run=True).as_dict()["lost"]
+            []
+        """
         return {
             "path": str(self.path),
             "before": self.before,
