@@ -66,14 +66,7 @@ class Committer(Generic[X]):
         Raises:
             StoreUnusable, ReadOnly: the store takes no writes.
         """
-        self._engine.life.check_writable()
-        if self.closed:
-            raise StoreClosed(f"{self._engine.path}: the store is closed")
-        if own_thread.ending():
-            raise StoreUnusable(
-                f"{self._engine.path}: the interpreter is ending, and the store's own thread with it; nothing was "
-                "changed. Write in a `with store.transaction()` block, or earlier"
-            )
+        self.check_open()
         request.asked = time.monotonic()
         try:
             self._queue.append(request)
@@ -83,6 +76,21 @@ class Committer(Generic[X]):
                 with suppress(ValueError):  # the committer took it out
                     self._queue.remove(request)
             raise
+
+    def check_open(self) -> None:
+        """Raise if the store takes no requests.
+
+        Raises:
+            StoreUnusable, ReadOnly: it does not.
+        """
+        self._engine.life.check_writable()
+        if self.closed:
+            raise StoreClosed(f"{self._engine.path}: the store is closed")
+        if own_thread.ending():
+            raise StoreUnusable(
+                f"{self._engine.path}: the interpreter is ending, and the store's own thread with it; nothing was "
+                "changed. Write in a `with store.transaction()` block, or earlier"
+            )
 
     def is_here(self) -> bool:
         """Return True in the committer's thread."""

@@ -120,6 +120,7 @@ class GroupCommit(Generic[X]):
 
     def submit(self, work: Callable[[X], T], note: str = "") -> Future[T]:
         """Queue *work*, and return a future for its result at once."""
+        self.committer.check_open()  # before the import: at its end, the interpreter imports nothing
         from sqlstate.commit.future import Future, FutureCall  # noqa: PLC0415, see there
 
         future: Future[T] = Future(weakref.WeakMethod(self.committer.look_after))

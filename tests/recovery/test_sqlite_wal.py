@@ -145,7 +145,7 @@ def test_the_slow_sum_agrees_with_sqlite(monkeypatch: pytest.MonkeyPatch) -> Non
     data = make(flat(transactions(3, 1, 2, 3)))
     variants = [data[:at] + bytes([data[at] ^ 9]) + data[at + 1 :] for at in range(32, len(data), 41)]
     by_sqlite = [scan_wal(each) for each in variants]
-    monkeypatch.setattr(wal_frames, "_recovered", lambda *_: None)
+    monkeypatch.setattr(wal_frames, "_count_recovered", lambda *_: None)
     assert [scan_wal(each) for each in variants] == by_sqlite
 
 
