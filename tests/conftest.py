@@ -6,6 +6,7 @@ invariants I1 to I14 of the file-format page, read through another SQLite librar
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -53,6 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
     named = any(not (config.invocation_params.dir / part).is_dir() for part in config.args)
     if not (config.option.all or config.option.markexpr or named):
         config.option.markexpr = DEFAULT_TIER
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at the tests themselves again, each time that a test calls it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

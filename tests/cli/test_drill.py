@@ -572,8 +572,20 @@ def group(here: Path) -> Iterator[Callable[..., Group]]:
         each.process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-@pytest.mark.parametrize("everybody", [True, False], ids=["group", "drill"])
+@pytest.mark.parametrize(
+    ("number", "everybody"),
+    [
+        pytest.param(number, everybody, marks=marks, id=f"{number.name}-{'group' if everybody else 'drill'}")
+        for number, everybody, marks in (
+            (signal.SIGINT, True, ()),
+            (signal.SIGTERM, False, ()),
+            (signal.SIGINT, False, pytest.mark.slow),
+            (signal.SIGTERM, True, pytest.mark.slow),
+            (signal.SIGHUP, True, pytest.mark.slow),
+            (signal.SIGHUP, False, pytest.mark.slow),
+        )
+    ],
+)
 def test_a_drill_that_is_stopped_leaves_a_summary_and_nothing_else(
     here: Path, group: Callable[..., Group], number: signal.Signals, everybody: bool
 ) -> None:

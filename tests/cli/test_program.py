@@ -356,6 +356,7 @@ def test_log_prints_records_and_commits(db: str) -> None:
 # ---- import, export ----
 
 
+@pytest.mark.slow
 def test_import_takes_the_iso_files_whole_and_once(db: str) -> None:
     names = ["iso3166-1.json", "iso3166-2.json", "iso639-3.json"]
     records = {name[3:-5]: json.loads((ISO / name).read_text(encoding="utf-8"))[name[3:-5]] for name in names}

@@ -173,7 +173,7 @@ def with_few_descriptors(work: str, *arguments: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", [pytest.param(i, marks=pytest.mark.slow if i % 2 else ()) for i in range(6)])
 @pytest.mark.parametrize("options", ["", ", read_only=True"])
 def test_too_few_descriptors_are_said_and_not_blamed_on_permissions(tmp_path: Path, number: int, options: str) -> None:
     path = tmp_path / "app.db"

@@ -153,7 +153,7 @@ def check(path: Path, told: dict[int, int]) -> sqlstate.Head:
 
 
 @pytest.mark.parametrize("point", ["after a transaction", "before COMMIT", "before the acknowledgement"])
-@pytest.mark.parametrize("at", [1, 7, 40])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 7, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_kill_at_an_exact_point_of_a_group(path: Path, point: str, at: int) -> None:
     sqlstate.open(path).close()
 

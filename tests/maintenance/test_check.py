@@ -130,7 +130,7 @@ def do(store: sqlstate.Store, how: str, changes: list[tuple[tuple[str, Any], Any
         wal.append("ROLLBACK", txn=txn)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(steps=STEPS, bulk=st.integers(0, 60))
 def test_every_sound_store_is_called_sound(
     steps: list[tuple[str, Any]], bulk: int, tmp_path_factory: pytest.TempPathFactory

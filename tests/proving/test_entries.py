@@ -97,7 +97,9 @@ def deep_trees(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- Byte for byte ----
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow if "three levels" in each else ()) for each in SHAPES]
+)
 def test_every_proof_of_a_small_store_is_the_plain_one(store: Store, name: str) -> None:
     of = universe(name)
     if of.entries:

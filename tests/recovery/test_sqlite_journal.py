@@ -395,15 +395,21 @@ def test_more_frames_than_are_summed_at_once_are_in_order() -> None:
         assert scan_wal(flip(data, 32 + 2077 * STRIDE + 30, 1)).valid == 2077
 
 
-@pytest.mark.parametrize(("order", "step"), [("<", 1), (">", 7)])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_flipped_byte_is_rot_wherever_a_later_commit_proves_it(order: str, step: int) -> None:
-    """Every byte of a -wal: the last transaction begins at frame 6, the one before it has the frames 4 and 5."""
+    """Every byte of a -wal, of its pages every *step*-th.
+
+    The last transaction begins at frame 6, the one before it has the frames 4 and 5.
+    """
     data = make(flat(transactions(3, 1, 2, 3)), order=order)
     whole = scan_wal(data)
     assert (whole.committed, whole.commits, whole.rot) == (9, 4, False)
-    for at in range(32, len(data), step):
-        scan = scan_wal(flip(data, at, 9))
+    for at in range(32, len(data)):
         frame, place = divmod(at - 32, STRIDE)
+        if place >= 24 and place % step:
+            continue
+        scan = scan_wal(flip(data, at, 9))
         assert scan.valid == frame
         assert scan.committed == max(end for end in (0, 3, 4, 6) if end <= frame)
         # In the last transaction, only a commit frame with another behind it is more than a crash could do.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
+from sqlstate.commit import own_thread
 from tests import ROOT
 from tests.reference import plain
 from tests.support.lines import PATIENCE
@@ -290,8 +291,9 @@ def uses_threads(store: sqlstate.Store) -> None:
 @pytest.mark.parametrize("mode", ["full", "group"])
 @pytest.mark.parametrize("use", [submits, submits_and_forgets, leaves_scans, uses_threads])
 def test_a_dropped_handle_keeps_neither_thread_nor_descriptor(
-    path: Path, use: Callable[[sqlstate.Store], None], mode: str
+    path: Path, use: Callable[[sqlstate.Store], None], mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(own_thread, "IDLE_SECONDS", 0.05)
     before = set(threading.enumerate())
     store = sqlstate.open(path, mode=mode)  # type: ignore[arg-type]
     use(store)
@@ -304,7 +306,8 @@ def test_a_dropped_handle_keeps_neither_thread_nor_descriptor(
         assert len(kept(path, "c")) == 20
 
 
-def test_dropping_many_handles_keeps_nothing(tmp_path: Path) -> None:
+def test_dropping_many_handles_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_thread, "IDLE_SECONDS", 0.05)
     before = set(threading.enumerate())
     for i in range(60):
         submits(sqlstate.open(tmp_path / f"{i}.db", mode=("full", "group")[i % 2]))

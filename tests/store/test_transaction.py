@@ -11,10 +11,12 @@ import pytest
 
 import sqlstate
 from sqlstate import ABSENT, Conflict, InvalidOption, InvalidValue, Kind, ReadOnly, Store, TransactionEnded
-from sqlstate.commit.commit import BUFFER_ENTRIES
+from sqlstate.commit import commit
 
 if TYPE_CHECKING:
     from tests.conftest import OpenStore
+
+BUFFER_ENTRIES = 300
 
 
 def content(store: Store) -> dict[str, dict[Any, Any]]:
@@ -102,8 +104,9 @@ def test_a_transaction_that_changes_nothing_makes_no_commit(store: Store) -> Non
     assert list(store.wal.read()) == records
 
 
-def test_writes_that_were_applied_and_undone_make_no_commit(store: Store) -> None:
+def test_writes_that_were_applied_and_undone_make_no_commit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than the buffer holds: the first half is in the tables before the second undoes it."""
+    monkeypatch.setattr(commit, "BUFFER_ENTRIES", BUFFER_ENTRIES)
     store["c"].update(dict.fromkeys(range(BUFFER_ENTRIES + 10), 0))
     before = store.head()
     with store.transaction() as txn:
