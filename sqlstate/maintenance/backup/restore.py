@@ -65,8 +65,8 @@ def restore(
     Args:
         source: a backup, or any store that is closed.
         dest: the file; a new one gets mode 0600.
-        replace: replace a file that is there. Nobody may have it open; one who has it open all the same is refused
-            from then on, instead of writing to a file that is gone.
+        replace: replace an existing file. No process may have it open; one that has it open all the same is refused
+            from then on, instead of writing to a file that was removed.
         accept_copy: take a *source* that is a copy of a store that was open, made by a backup tool that knows SQLite
             alone. All of it is checked, and it is taken with the commit that it ends with; later ones are not in it.
         progress: called with what is done and what there is in all.
