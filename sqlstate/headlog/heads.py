@@ -121,7 +121,7 @@ def sign_head(signer: Signer, head: HeadFacts, log_root: bytes) -> SignedHead:
         log_root: root of the log of as many commits.
 
     Raises:
-        Damaged: the commit has a count or time that no commit has, so that nobody could verify what is signed.
+        Damaged: the commit has a count or time that no commit has, so that no verifier would accept the signed head.
     """
     text = (
         f"{signer.origin}\n{head.seq}\n{encoded(log_root)}\nroot {head.root.hex()}\ncount {head.count}\nat {head.at}\n"

@@ -316,7 +316,7 @@ SKILFUL: dict[str, tuple[Tamper, str]] = {
     "a commit that is not there": (_field(6, 3, 99), "entry 6 (check) stands at a commit 99"),
     "another commit": (_field(6, 3, 4), "entry 6 (check) stands at a commit 4"),
     "another commit's chain": (_field(6, 4, bytes(32)), "entry 6 (check) stands at a commit 5"),
-    "a kind that never was": (_field(6, 2, "holiday"), "entry 6 (holiday) is of no kind"),
+    "a kind that never was": (_field(6, 2, "holiday"), "entry 6 (holiday) is of an unknown kind"),
     "a detail that is no object": (_field(6, 5, "[]"), "entry 6 has a detail that is not a JSON object"),
     "a detail that is no JSON": (_field(6, 5, "{"), "entry 6 has a detail that is not a JSON object"),
     "a migration's number": (_detail(1, lambda detail: detail.update(number=9)), "names a migration 9"),

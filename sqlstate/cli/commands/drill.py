@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # With many writers, one can wait long for its turn.
 _TIMEOUT: Final = 60.0
-# Where nobody sees a bar, a line this often, in seconds.
+# Seconds between lines where no terminal shows a bar.
 _LINE_EVERY: Final = 2.0
 _FINDINGS_SHOWN: Final = 10
 

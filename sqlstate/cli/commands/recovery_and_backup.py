@@ -225,7 +225,7 @@ def backup(settings: Settings, /, *, file: str, dest: str, keep: int, salvage: b
     """
     if salvage:
         if keep:
-            raise click.UsageError("--salvage takes nobody's place; leave out --keep.")
+            raise click.UsageError("--salvage replaces no backup; leave out --keep.")
         return _salvage(settings, file, dest)
     with settings.write_or_read(file) as store, progress(settings, "backup") as shown:
         done = store.backup(dest, keep=keep, progress=shown)

@@ -296,7 +296,7 @@ class Drill:
         self._dead.clear()
         if not quiet:
             return
-        yield from (f"staged transaction {txn} of nobody has not ended" for txn in self._replay.open)
+        yield from (f"staged transaction {txn}, which no writer began, has not ended" for txn in self._replay.open)
         if store.wal.uncommitted():
             yield "a staged transaction has not ended"
         for txn, (kind, _) in ended.items():

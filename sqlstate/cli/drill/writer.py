@@ -76,7 +76,7 @@ class Worker:
             puts = [*change(txn), self._counter()]
             for put in puts:
                 _write(txn, put)
-            seq = self.store.head().seq + 1  # ours: nobody else can commit before this block ends
+            seq = self.store.head().seq + 1  # ours: no other writer can commit before this block ends
             self.say("told", self._count, puts)
         self.say("done", self._count, seq)
 

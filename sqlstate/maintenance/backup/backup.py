@@ -1,7 +1,7 @@
 """Writes backups: a store as one file, which takes its place once check() has called it sound.
 
 Until then what was there before stays as it was: a crash leaves at most a temporary file, known as ours. What could
-fail comes before the file gets its name. A copy of a damaged store takes nobody's place: see salvage().
+fail comes before the file gets its name. A copy of a damaged store replaces no file: see salvage().
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _copy(engine: Engine, meta: Meta, rotation: Rotation, meter: Meter) -> Backu
 def salvage(engine: Engine, meta: Meta, dest: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
     """Write a copy of a store that may be damaged, and return its path: `DEST.salvage-…`, named by its content.
 
-    Nothing is checked. It takes nobody's place, and no backup() ever moves, replaces or removes it.
+    Nothing is checked. It replaces no file, and no backup() ever moves, replaces or removes it.
 
     Args:
         engine: the store's connections.
