@@ -16,6 +16,7 @@ import traceback
 import types
 from contextlib import redirect_stdout
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +27,6 @@ from tests.test_docs import PUBLIC_OF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # They raise nothing of their own: they hand out what is in memory.
@@ -149,10 +149,16 @@ def test_the_example_of_a_public_name_prints_what_it_shows(
     assert not found, "\n".join(found)
 
 
+def classes(module: str) -> Iterator[ast.ClassDef]:
+    """Yield the classes in the source of a module; those of a package say that they are of the package itself."""
+    home = Path(import_module(module).__file__ or "")
+    for file in home.parent.glob("*.py") if home.name == "__init__.py" else (home,):
+        yield from (node for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.ClassDef))
+
+
 def undescribed(kind: type) -> list[str]:
     """Return the fields of a class that no string below them describes."""
-    source = ast.parse(inspect.getsource(kind)).body[0]
-    assert isinstance(source, ast.ClassDef)
+    source = next(found for found in classes(kind.__module__) if found.name == kind.__name__)
     fields = [
         (ast.unparse(node.target), isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant))
         for node, below in zip(source.body, [*source.body[1:], None], strict=True)

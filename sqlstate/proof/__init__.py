@@ -3,6 +3,7 @@
 Runs without SQLite: the standard library, `sqlstate.errors` and `sqlstate.format.constants` are all that it needs.
 """
 
+from sqlstate.errors import ProofInvalid as ProofInvalid
 from sqlstate.proof.encoding import KINDS as KINDS
 from sqlstate.proof.encoding import MAGIC as MAGIC
 from sqlstate.proof.encoding import VERSION as VERSION

@@ -55,8 +55,8 @@ class CheckReport:
     Examples:
         >>> store["users"][1] = "ada"
         >>> report = store.check()
-        >>> report.outcome, report.entries, report.commits, report.findings
-        ('sound', 1, 1, ())
+        >>> print(report.outcome, report.entries, report.commits, report.findings)
+        sound 1 1 ()
     """
 
     path: Path
@@ -66,6 +66,7 @@ class CheckReport:
     head: Head | None
     """The newest commit as it is recorded; None if that cannot be read."""
     outcome: Outcome
+    """`"sound"`, `"damaged"` or `"unknown"`; a string that is also a member of an enum."""
     findings: tuple[Finding, ...] = ()
     """What is wrong, and what could not be read; at most 10,000."""
     more: int = 0
@@ -108,7 +109,7 @@ class CheckReport:
             'sound'
         """
         facts = asdict(self)
-        facts["path"] = str(self.path)
+        facts["path"], facts["outcome"] = str(self.path), str(self.outcome)
         facts["head"] = None if self.head is None else _plain(self.head._asdict())
         facts["findings"] = [_plain(asdict(each)) for each in self.findings]
         facts["foreign"] = list(self.foreign)
@@ -121,7 +122,9 @@ def _plain(facts: dict[str, Any]) -> dict[str, Any]:
     for name, value in facts.items():
         if value is None:
             continue
-        if name == "place":
+        if name == "kind":
+            found[name] = str(value)
+        elif name == "place":
             found[name] = {"collection": value[0], "key": _plain_key(value[2])}
         elif name == "key":
             found[name] = _plain_key(value)

@@ -59,11 +59,12 @@ class Finding:
 
     Examples:
         >>> finding = sqlstate.Finding("entry", "I2: the value is not the one that the tree names", "users", 1)
-        >>> finding.kind, finding.collection, finding.key
-        ('entry', 'users', 1)
+        >>> print(finding.kind, finding.collection, finding.key)
+        entry users 1
     """
 
     kind: FindingKind
+    """What it is about; a string that is also a member of an enum."""
     what: str
     """One sentence; it begins with the number of the invariant that does not hold, where there is one."""
     collection: str | None = None

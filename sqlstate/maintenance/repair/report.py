@@ -19,8 +19,8 @@ class RepairReport:
         >>> store["users"][1] = "ada"
         >>> store.close()
         >>> report = sqlstate.repair("app.db", dry_run=True)
-        >>> report.before, report.ok, report.mended
-        ('sound', True, {'entries': 0, 'removed': 0, 'nodes': 0, 'records': 0})
+        >>> print(report.before, report.ok, report.mended)
+        sound True {'entries': 0, 'removed': 0, 'nodes': 0, 'records': 0}
     """
 
     path: Path
@@ -70,8 +70,8 @@ class RepairReport:
         """
         return {
             "path": str(self.path),
-            "before": self.before,
-            "after": self.after,
+            "before": str(self.before),
+            "after": None if self.after is None else str(self.after),
             "mended": self.mended,
             "schema": list(self.schema),
             "lost": [each if isinstance(each, str) else [as_text(part) for part in each] for each in self.lost],
