@@ -8,7 +8,7 @@ first, and our own tables as they will be: store id, marker, numbers and chain m
 from __future__ import annotations
 
 from contextlib import suppress
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.commit import acknowledged
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # How long a -wal may take to appear when others open the store at the same moment.
 _APPEARS_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.001
 _INDEX_BYTES: Final = 136
 _PAGE_SIZE: Final = 4096
 _NEW_PAGES: Final = 64  # a store has far fewer when it is made
@@ -70,6 +71,7 @@ def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
                     "its -wal was removed while other processes have the store open; let them finish and close, "
                     "which saves what they have"
                 )
+            sleep(_LOOK_SECONDS)
     found.seconds = perf_counter() - start
     return found
 
