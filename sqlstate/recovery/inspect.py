@@ -7,7 +7,7 @@ tables as SQLite will recover them: store id, dirty flag, numbers and chain must
 
 from __future__ import annotations
 
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Final
 
 from sqlstate.recovery.report import Inspection
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # How long a -wal may take to appear when other processes open the store at the same time.
 _APPEARS_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.001
 _PAGE_SIZE: Final = 4096
 _NEW_PAGES: Final = 64  # a store has far fewer when it is made
 
@@ -49,6 +50,7 @@ def inspect(engine: Engine, *, thoroughly: bool = False) -> Inspection:
                     "its -wal was removed while other processes have the store open; let them finish and close, "
                     "which saves what they have"
                 )
+            sleep(_LOOK_SECONDS)
     found.seconds = perf_counter() - start
     return found
 

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
+from sqlstate.recovery import inspect as inspection
 from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.inspect import inspect
 from sqlstate.recovery.report import WAYS
+from sqlstate.sqlite import raw_file
 from tests import ROOT
 from tests.reference import plain
 from tests.support.child import Child
@@ -757,3 +759,16 @@ def test_an_error_while_staging_says_that_the_record_is_in_doubt(
     again = open_store(recover="resume")
     assert [record.kind for record in again.pending()[0].records] == ["BEGIN", "PUT", "PUT"]
     assert again.resume(txn.txn).commit().seq == 1
+
+
+def test_a_wal_that_does_not_appear_is_waited_for_without_taking_the_processor(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlstate.open(path).close()
+    looks: list[bool] = []
+    look = inspection._inspect
+    monkeypatch.setattr(inspection, "_inspect", lambda *args, **how: looks.append(look(*args, **how)) or looks[-1])
+    monkeypatch.setattr(inspection, "_APPEARS_SECONDS", 0.5)
+    with raw_file.alone(str(path), None, 0), pytest.raises(sqlstate.StoreError):
+        sqlstate.open(path, timeout=0)
+    assert 1 < len(looks) <= 0.5 / inspection._LOOK_SECONDS + 2
