@@ -147,10 +147,14 @@ class Buffered:
         self._check()
         self._writes[name] = None
 
+    @property
+    def condition(self) -> str:
+        """Whether it can be used, in a word, for a repr."""
+        return {None: "not begun", True: "open", False: "ended"}[self._open]
+
     def __repr__(self) -> str:
-        state = {None: "not begun", True: "open", False: "ended"}[self._open]
         writes = len(self._writes)
-        return f"<sqlstate.aio.AsyncTransaction: {state}, {writes:,} write{'' if writes == 1 else 's'}>"
+        return f"<sqlstate.aio.AsyncTransaction: {self.condition}, {writes:,} write{'' if writes == 1 else 's'}>"
 
     def begin(self) -> None:
         """Begin the block.

@@ -40,6 +40,11 @@ class AsyncStoreEntries:
         self._loop = loop
         self._threads = threads
 
+    @property
+    def condition(self) -> str:
+        """Whether the store can be used, in a word, for a repr."""
+        return "closed" if self._threads.ended else "open"
+
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
         return await self._threads.run(partial(self.stored.get_stored, name))

@@ -68,6 +68,11 @@ class Frozen:
         )
 
     @property
+    def condition(self) -> str:
+        """Whether it can be read, in a word, for a repr."""
+        return "ended" if self._ended else "open"
+
+    @property
     def head(self) -> Head | None:
         """The commit, None before it is first read."""
         return None if self._snapshot is None else self._snapshot.head

@@ -407,8 +407,7 @@ class AsyncStore(Entries):
             await self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._threads.ended else "open"
-        return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {state}>"
+        return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {self._entries.condition}>"
 
 
 def _check_plain(work: Callable[..., object]) -> None:

@@ -32,6 +32,10 @@ R = TypeVar("R")
 class AsyncReads(Protocol):
     """What a collection reads through: a store, a snapshot or a transaction."""
 
+    @property
+    def condition(self) -> str:
+        """Whether it can be used, in a word, for a repr."""
+
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
 
@@ -227,7 +231,7 @@ class AsyncCollectionView(Generic[T]):
         return self.keys()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.aio.{type(self).__name__} {self.name!r}>"
+        return f"<sqlstate.aio.{type(self).__name__} {self.name!r}: {self._access.condition}>"
 
 
 class Entries:

@@ -62,9 +62,9 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             file name.
         mode: "full": when a write returns, it survives a power cut. "group": the same, and transactions of many
             threads share one commit; each succeeds or fails alone.
-        group_size: with mode="group", the most transactions in one commit.
-        group_wait: with mode="group", seconds after which a commit takes no more transactions. No write waits for it:
-            a commit begins as soon as nothing else is to be run.
+        group_size: with mode="group", the most transactions in one commit; 1,000 by default.
+        group_wait: with mode="group", seconds after which a commit takes no more transactions; 0.01 by default. No
+            write waits for it: a commit begins as soon as nothing else is to be run.
         journal: how SQLite keeps the transactions of a new store atomic; an existing store keeps its own way. "wal":
             one sync for each commit, and readers never wait. "delete": a rollback journal, for file systems without
             shared memory; five syncs for each commit, and readers and writers wait for each other.

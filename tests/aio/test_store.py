@@ -323,7 +323,7 @@ async def test_every_method_of_a_collection(aiostore: aio.AsyncStore) -> None:
     assert await content(aiostore) == {}
     with pytest.raises(sqlstate.EntryNotFound):
         await c.popitem()
-    assert repr(c) == "<AsyncCollection 'c'>"
+    assert repr(c) == "<sqlstate.aio.AsyncCollection 'c': open>"
 
 
 @dataclass

@@ -157,6 +157,7 @@ async def test_the_objects_of_an_async_store_say_what_they_are(tmp_path: Path) -
         await scan.aclose()
         assert repr(scan) == "<sqlstate.aio.AsyncScan: ended, 1 row taken>"
     assert repr(view) == "<sqlstate.aio.AsyncSnapshot: commit 2, ended>"
+    assert repr(view["c"]) == "<sqlstate.aio.AsyncCollectionView 'c': ended>"
     txn = store.transaction()
     assert repr(txn) == "<sqlstate.aio.AsyncTransaction: not begun, 0 writes>"
     async with txn:
@@ -166,6 +167,7 @@ async def test_the_objects_of_an_async_store_say_what_they_are(tmp_path: Path) -
     assert repr(store.watch()) == f"<sqlstate.aio.AsyncWatch of {path!r}: open>"
     await store.close()
     assert repr(store) == f"<sqlstate.aio.AsyncStore {path!r}: closed>"
+    assert repr(store["c"]) == "<sqlstate.aio.AsyncCollection 'c': closed>"
 
 
 def test_the_names_of_the_package_are_the_same_for_type_checkers_and_at_run_time() -> None:
