@@ -135,7 +135,7 @@ class History:
     def _commit(self, seq: int) -> Head:
         head = wal.commit(self._connection, seq)
         if head is None:
-            raise _damaged(self._connection, f"I4: commit {seq} is not in the log as it must be")
+            raise _damaged(self._connection, f"I4: commit {seq} is missing from the log or malformed")
         return head
 
 

@@ -452,7 +452,7 @@ def test_a_damaged_page_takes_no_place(tmp_path: Path) -> None:
     judged(tmp_path / "r")
 
 
-@pytest.mark.parametrize(("at", "said"), [(36, "counts 16711680 free pages"), (64, "vacuumed step by step")])
+@pytest.mark.parametrize(("at", "said"), [(36, "counts 16711680 free pages"), (64, "incremental vacuum")])
 def test_a_header_that_sqlites_own_check_passes_over_takes_no_place(tmp_path: Path, at: int, said: str) -> None:
     path = made(tmp_path / "test.db")
     with sqlstate.open(path) as store:

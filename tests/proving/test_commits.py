@@ -537,11 +537,11 @@ def test_a_log_with_a_commit_that_is_none_has_no_root(long_path: Path, what: str
     with damaged(long_path, LOG_DAMAGE[what], full=False) as store, store._engine.reading() as connection:
         found = history.History(connection, store._meta)
         assert len(found.root(299)) == 32
-        with pytest.raises(sqlstate.Damaged, match="commit 300 is not in the log"):
+        with pytest.raises(sqlstate.Damaged, match="commit 300 is missing from the log"):
             found.root(300)
-        with pytest.raises(sqlstate.Damaged, match="commit 300 is not in the log"):
+        with pytest.raises(sqlstate.Damaged, match="commit 300 is missing from the log"):
             history.prove_consistency(connection, store._meta, 200, COMMITS)
-    with sqlstate.open(long_path) as store, pytest.raises(sqlstate.Damaged, match="commit 300 is not in the log"):
+    with sqlstate.open(long_path) as store, pytest.raises(sqlstate.Damaged, match="commit 300 is missing from the log"):
         history.extend(store._group)
     assert stored_blocks(long_path) == []
 
