@@ -97,7 +97,7 @@ def test_an_entry_that_no_range_can_show_is_named(path: Path, monkeypatch: pytes
         with monkeypatch.context() as patched:
             patched.setattr(Codec, "encode", lambda *_: text)
             store["c"]["k"] = 2
-        with pytest.raises(Damaged, match=r"I1: .*'c'\['k'\] is no document"):
+        with pytest.raises(Damaged, match=r"I1: .*'c'\['k'\] is not a JSON document"):
             store.prove_range("c")
         assert store.prove_range("c", stop="k").kind == "range"
         proof.verify_present(store.prove("c", "k"), store.head().root, "c", "k", proof.Document(text))

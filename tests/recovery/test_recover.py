@@ -769,6 +769,6 @@ def test_a_wal_that_does_not_appear_is_waited_for_without_taking_the_processor(
     look = inspection._inspect
     monkeypatch.setattr(inspection, "_inspect", lambda *args, **how: looks.append(look(*args, **how)) or looks[-1])
     monkeypatch.setattr(inspection, "_APPEARS_SECONDS", 0.5)
-    with raw_file.alone(str(path), None, 0), pytest.raises(sqlstate.StoreError):
+    with raw_file.exclusive_lock(str(path), None, 0), pytest.raises(sqlstate.StoreError):
         sqlstate.open(path, timeout=0)
     assert 1 < len(looks) <= 0.5 / inspection._LOOK_SECONDS + 2
