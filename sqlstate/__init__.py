@@ -5,7 +5,7 @@
     with sqlstate.open("app.db") as store:
         store["settings"]["theme"] = {"name": "dark", "size": 11}
 
-The face is what this module exports; docs/reference/api.md describes it.
+This module exports everything public; docs/reference/api/ describes it.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlstate import errors as errors
     from sqlstate import headlog as headlog
     from sqlstate import proof as proof
-    from sqlstate.commit.requests import Future as Future
+    from sqlstate.commit.future import Future as Future
     from sqlstate.errors import Busy as Busy
     from sqlstate.errors import CannotOpen as CannotOpen
     from sqlstate.errors import CommitOutcomeUnknown as CommitOutcomeUnknown
@@ -57,29 +57,29 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.backup.restore import restore as restore
     from sqlstate.maintenance.check.check import CheckReport as CheckReport
     from sqlstate.maintenance.check.check import Finding as Finding
-    from sqlstate.maintenance.repair.repair import RepairReport as RepairReport
     from sqlstate.maintenance.repair.repair import repair as repair
+    from sqlstate.maintenance.repair.report import RepairReport as RepairReport
     from sqlstate.proof import Proof as Proof
     from sqlstate.recovery.report import JournalReport as JournalReport
     from sqlstate.recovery.report import RecoveryReport as RecoveryReport
     from sqlstate.sqlite.counters import Counters as Counters
     from sqlstate.store.batch import Batch as Batch
     from sqlstate.store.collection import Collection as Collection
-    from sqlstate.store.collection import CollectionView as CollectionView
     from sqlstate.store.opening import open as open  # noqa: A004, the word every Python programmer looks for
+    from sqlstate.store.session import Uncommitted as Uncommitted
     from sqlstate.store.snapshot import Snapshot as Snapshot
     from sqlstate.store.staged import StagedTransaction as StagedTransaction
-    from sqlstate.store.staged import Uncommitted as Uncommitted
     from sqlstate.store.staged import WriteAheadLog as WriteAheadLog
     from sqlstate.store.store import Store as Store
     from sqlstate.store.transaction import ABSENT as ABSENT
     from sqlstate.store.transaction import Transaction as Transaction
     from sqlstate.store.upkeep import Stats as Stats
+    from sqlstate.store.view import CollectionView as CollectionView
     from sqlstate.tables.audit import AuditEntry as AuditEntry
 
 __version__ = "0.1.0"
 
-# Imported when first used: who verifies a proof needs no SQLite.
+# Imported when first used: verifying a proof needs no SQLite.
 _MODULES = {
     "tables.audit": ("AuditEntry",),
     "maintenance.backup.backup": ("BackupReport",),
@@ -89,10 +89,8 @@ _MODULES = {
         "CheckReport",
         "Finding",
     ),
-    "store.collection": (
-        "Collection",
-        "CollectionView",
-    ),
+    "store.collection": ("Collection",),
+    "store.view": ("CollectionView",),
     "sqlite.counters": ("Counters",),
     "errors": (
         "Busy",
@@ -127,7 +125,7 @@ _MODULES = {
         "TransactionEnded",
         "WalPinned",
     ),
-    "commit.requests": ("Future",),
+    "commit.future": ("Future",),
     "headlog": (
         "SignedHead",
         "Signer",
@@ -135,11 +133,12 @@ _MODULES = {
     "recovery.report": ("JournalReport", "RecoveryReport"),
     "store.opening": ("open",),
     "proof": ("Proof",),
-    "maintenance.repair.repair": ("RepairReport", "repair"),
+    "maintenance.repair.repair": ("repair",),
+    "maintenance.repair.report": ("RepairReport",),
+    "store.session": ("Uncommitted",),
     "store.snapshot": ("Snapshot",),
     "store.staged": (
         "StagedTransaction",
-        "Uncommitted",
         "WriteAheadLog",
     ),
     "store.store": ("Store",),

@@ -8,7 +8,7 @@
     │   ├── MigrationMismatch   the file's recorded migrations are not the ones of this version
     │   ├── SQLiteTooOld        the SQLite library in use has a known bug that loses data
     │   └── RecoveryDue         the last close was not clean, and recover="refuse"
-    ├── StoreUnusable           this handle cannot be used (any more)
+    ├── StoreUnusable           this handle cannot be used any more
     │   ├── StoreClosed
     │   ├── StoreForked         it was opened by a parent process
     │   └── TransactionEnded    a transaction or snapshot used after its block
@@ -16,7 +16,7 @@
     ├── Busy                    another writer held the lock for the whole timeout
     ├── Conflict                an entry is not what the transaction expected
     ├── InvalidInput (ValueError)
-    │   ├── InvalidOption       an argument is outside what it may be
+    │   ├── InvalidOption       an argument is invalid
     │   ├── InvalidName         a collection's name
     │   ├── InvalidKey
     │   ├── InvalidValue        names the place inside the value
@@ -31,7 +31,7 @@
     ├── StoreIOError            the operating system refused to read or write
     └── CommitOutcomeUnknown    an error at COMMIT: the commit may or may not be there
 
-Beside them there is one warning, WalPinned (RuntimeWarning).
+There is one warning, WalPinned (RuntimeWarning).
 
 A message says what happened, what it means for the data, and what to do. The facts in it are also
 attributes of the exception. The page docs/reference/errors.md lists them with their exit codes.
@@ -39,14 +39,43 @@ attributes of the exception. The page docs/reference/errors.md lists them with t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 class StoreError(Exception):
-    """The root of all exceptions of sqlstate."""
+    """The root of all exceptions of sqlstate.
+
+    Attributes:
+        what: what happened, without the file's path in front and without what to do, where the error was made of such
+            parts; else the whole message.
+        do: what to do, where the error was made of such parts; else `""`.
+    """
+
+    _what = ""
+    do = ""
+
+    @classmethod
+    def about(cls, path: str, what: str, do: str, rule: str = "") -> Self:
+        """Return the error of which the message is made of these parts.
+
+        Args:
+            path: the file.
+            what: what happened, and what it means for the data.
+            do: what to do, and whether something was changed.
+            rule: number of the invariant that does not hold.
+        """
+        front = f"{rule}: " if rule else ""
+        error = cls(f"{front}{path}: {what}; {do}")
+        error._what, error.do = f"{front}{what}", do
+        return error
+
+    @property
+    def what(self) -> str:
+        """See the class."""
+        return self._what or str(self)
 
 
 class CannotOpen(StoreError):
@@ -89,7 +118,7 @@ class RecoveryDue(CannotOpen):
 
 
 class StoreUnusable(StoreError):
-    """The handle cannot be used, or not any more."""
+    """The handle cannot be used, or cannot be used any more."""
 
 
 class StoreClosed(StoreUnusable):
@@ -112,7 +141,7 @@ class Busy(StoreError):
     """Another writer held the lock for the whole timeout. Nothing was changed; try again.
 
     Attributes:
-        holder: id of the process that had the lock at the end, if the system tells; else None.
+        holder: id of the process that held the lock at the end, None if it is not known.
     """
 
     def __init__(self, message: str, holder: int | None = None) -> None:
@@ -136,7 +165,7 @@ class Conflict(StoreError):
     def __init__(self, collection: str, key: object, expected: object, actual: object) -> None:
         super().__init__(
             f"{collection!r}[{key!r}] is {_short(actual)}, expected {_short(expected)}; nothing was changed. "
-            "Read it again and decide anew"
+            "Read it again, and decide again"
         )
         self.collection = collection
         self.key = key
@@ -148,11 +177,11 @@ class Conflict(StoreError):
 
 
 class InvalidInput(StoreError, ValueError):
-    """An argument is not one that the store can keep or act on. Nothing was changed."""
+    """An argument is invalid. Nothing was changed."""
 
 
 class InvalidOption(InvalidInput):
-    """An option is outside what it may be."""
+    """An option is invalid."""
 
 
 class InvalidName(InvalidInput):
@@ -255,6 +284,11 @@ class ProofInvalid(StoreError):
 class Damaged(StoreError):
     """Stored bytes contradict each other. Nothing was changed; keep the file and restore a backup."""
 
+    @classmethod
+    def found(cls, path: str, what: str, rule: str = "") -> Self:
+        """Return the error about a file in which *what* is wrong; *rule* is the invariant that does not hold."""
+        return cls.about(path, what, "restore a backup", rule)
+
 
 class JournalDamaged(Damaged):
     """SQLite's -wal or -journal is lost, damaged, or belongs to another file: acknowledged commits may be missing.
@@ -264,13 +298,13 @@ class JournalDamaged(Damaged):
 
     Attributes:
         report: the RecoveryReport: what was found.
-        evidence: paths of copies that were put aside.
+        evidence: paths of copies of the damaged journal.
     """
 
     def __init__(self, message: str, report: Any, evidence: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.report = report
-        self.evidence = tuple(evidence)
+        self.evidence: tuple[str, ...] = tuple(evidence)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.report, self.evidence)
@@ -284,7 +318,7 @@ class StoreIOError(StoreError):
     """The operating system refused to read or write the store's files.
 
     Attributes:
-        durable: number of the commit that is durable all the same, if the error came after it; else None.
+        durable: number of the commit that is durable although the error came after it, else None.
     """
 
     def __init__(self, message: str, durable: int | None = None) -> None:
@@ -322,8 +356,8 @@ class CommitOutcomeUnknown(StoreError):
 class WalPinned(RuntimeWarning):
     """SQLite's WAL has grown beyond its bound, and cannot be emptied while a reader needs what is in it.
 
-    Given once for each time that it happens, never raised: what was committed is durable. The message names the
-    oldest reader.
+    It is given once each time that this happens, and never raised: commits are durable all the same. The message names
+    the oldest reader.
     """
 
 

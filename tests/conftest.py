@@ -6,7 +6,10 @@ invariants I1 to I14 of the file-format page, read through another SQLite librar
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
+import sys
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -17,6 +20,7 @@ import pytest
 import sqlstate
 from sqlstate import aio
 from tests.reference import plain
+from tests.support.lines import be_patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -41,12 +45,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The workers of pytest-xdist are given the controller's choice.
     """
+    # Tests start a thousand programs. Where the shell forbids bytecode, each of them would compile the package again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # A shell ignores Ctrl-C in what it starts in the background, and so would the programs that tests interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     named = any(not (config.invocation_params.dir / part).is_dir() for part in config.args)
     if not (config.option.all or config.option.markexpr or named):
         config.option.markexpr = DEFAULT_TIER
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at the tests themselves again, each time that a test calls it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -97,6 +110,7 @@ def open_store(path: Path, request: pytest.FixtureRequest) -> Iterator[OpenStore
 
     yield open_
     for store in stores:
+        be_patient(store)
         store.close()
     for file in {store.path for store in stores}:
         assert judge(file, request.node) == (), f"{file.name} is not sound"
@@ -120,6 +134,7 @@ async def opens(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Ope
 
     yield open_
     for each in stores:
+        be_patient(each._store)
         await each.close()
     for file in {each.path for each in stores}:
         assert judge(file, request.node) == ()

@@ -25,11 +25,11 @@ from bench.workloads import WORKLOADS
 from bench.workloads.sync import sync
 from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
 from sqlstate.sqlite.settings import CACHE_KIB
+from tests import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROOT = Path(__file__).parents[1]
 
 WORKLOADS_TRIED = ["put", "bulk", "get", "scan", "open", "verify", "space", "original", "batch"]
 ROWS = [
@@ -227,7 +227,13 @@ def test_baseline_does_what_the_protocol_says(name: str, tmp_path: Path) -> None
     store.close()
 
 
-@pytest.mark.parametrize("name", [name for name, kind in BASELINES.items() if name != "append"])
+def each(leaving_out: str) -> list[Any]:
+    """Every baseline but one; all but the two that the figures are about are slow."""
+    marks = {"sqlstate": (), "raw": ()}
+    return [pytest.param(name, marks=marks.get(name, pytest.mark.slow)) for name in BASELINES if name != leaving_out]
+
+
+@pytest.mark.parametrize("name", each(leaving_out="append"))
 def test_a_baseline_whose_process_was_killed_has_what_it_promised(name: str, tmp_path: Path) -> None:
     """A kill is what every one of them survives; what a power cut does, the syncs say."""
     store = made(name, tmp_path / "test.db")
@@ -282,7 +288,7 @@ store.put("a", b"2")
     store.close()
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if name != "sqlstate-group"])
+@pytest.mark.parametrize("name", each(leaving_out="sqlstate-group"))
 def test_a_durable_put_syncs_and_another_does_not(name: str, tmp_path: Path) -> None:
     made(name, tmp_path / "test.db")
     syncs = syncs_of_a_put(tmp_path, name)

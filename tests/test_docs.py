@@ -5,27 +5,33 @@ them; the lists are compared with the package. A check returns what is wrong wit
 
 from __future__ import annotations
 
-import builtins
 import inspect
 import re
-from enum import Enum
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_overloads
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import sqlstate
-from sqlstate import errors
+from sqlstate import aio, errors, headlog, proof
 from sqlstate.cli.exits import exit_code
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
+from tests import ROOT
 from tests.support.pages import blocks, commands, example_problems, link_problems, prose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+PUBLIC_OF = {
+    "sqlstate": sqlstate.__all__,
+    "sqlstate.aio": aio.__all__,
+    "sqlstate.proof": [*(name for name in vars(proof) if name.startswith("verify_")), "Document"],
+    "sqlstate.headlog": [name for name in vars(headlog) if name.startswith("verify_")],
+}
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [page for page in PAGES if page.name != "file-format.md"]  # its program is run by test_format.py
@@ -43,59 +49,19 @@ def example_pages() -> list[Any]:
     return found
 
 
-def section(page: str, title: str) -> str:
-    """Return what stands under the heading that has `title` in it, up to the next heading."""
-    found = re.search(rf"^#+ [^\n]*`{title}`[^\n]*\n(.*?)(?=^#|\Z)", prose(page), re.MULTILINE | re.DOTALL)
-    return found[1] if found else ""
-
-
-def first_cells(text: str) -> set[str]:
-    """Return the names and calls in the first column of the tables, calls of builtin functions apart."""
-    cells = re.findall(r"^\|([^|\n]*)\|", text, re.MULTILINE)
-    spans = {span for cell in cells for span in re.findall(r"`(\w+(?:\(.*?\))?)`", cell)}
-    return {span for span in spans if "(" not in span or not hasattr(builtins, span.partition("(")[0])}
-
-
-def call(function: Any, *, bound: bool = True) -> str:
-    """Return how *function* is called: parameters and defaults, without types."""
-    parameters = [each.replace(annotation=each.empty) for each in inspect.signature(function).parameters.values()]
-    return str(inspect.Signature(parameters[bound:])).replace("'", '"')
-
-
-def members(kind: type[Any]) -> set[str]:
-    """Return all that a caller can use of a class: calls, attributes, fields."""
-    fields = getattr(kind, "_fields", None) or getattr(kind, "__dataclass_fields__", None)
-    if fields or issubclass(kind, Enum):
-        return set(fields or kind.__members__)
-    found = set()
-    for name in dir(kind):
-        member = inspect.getattr_static(kind, name)
-        if name.startswith("_") or (kind is sqlstate.Collection and hasattr(sqlstate.CollectionView, name)):
-            continue
-        forms = (get_overloads(member) or [member]) if callable(member) else []
-        found |= {name + call(form) for form in forms} or {name}
-    return found
-
-
-PUBLIC = (
-    sqlstate.Store, sqlstate.CollectionView, sqlstate.Collection, sqlstate.Transaction, sqlstate.Snapshot,
-    sqlstate.Batch, sqlstate.StagedTransaction, sqlstate.WriteAheadLog, sqlstate.Stats, sqlstate.Head,
-    sqlstate.Record, sqlstate.Uncommitted, sqlstate.Kind,
-)  # fmt: skip
-
-
-def api_problems(page: str) -> list[str]:
-    """Compare the page with the package: every class and name, every method with its parameters, and no others."""
-    spans = " ".join(re.findall(r"`([^`\n]+)`", prose(page)))
-    found = [f"{name} is not on the page" for name in sqlstate.__all__ if not re.search(rf"\b{name}\b", spans)]
-    if f"sqlstate.open{call(sqlstate.open, bound=False)}" not in spans:
-        found.append(f"sqlstate.open{call(sqlstate.open, bound=False)} is not on the page")
-    for kind in PUBLIC:
-        wanted = members(kind)
-        there = first_cells(section(page, kind.__name__))
-        found += [f"{kind.__name__}: {each} is not on the page" for each in sorted(wanted - there)]
-        found += [f"{kind.__name__} has no {each}" for each in sorted(there - wanted)]
-    return found
+def api_problems(pages: str) -> list[str]:
+    """Compare what the API pages are made from with the public names: each is shown once, and nothing else is."""
+    shown = re.findall(r"^::: (\S+)$", pages, re.MULTILINE)
+    wanted = {
+        f"{module}.{name}"
+        for module, names in PUBLIC_OF.items()
+        for name in names
+        if not (inspect.isclass(kind := getattr(import_module(module), name)) and issubclass(kind, Exception))
+    } - {"sqlstate.ABSENT"}
+    found = [f"{name} is not on the pages" for name in sorted(wanted - set(shown))]
+    return found + [
+        f"{name} is shown twice, or is not public" for name in shown if shown.count(name) > 1 or name not in wanted
+    ]
 
 
 ENTRY = re.compile(
@@ -157,13 +123,17 @@ def test_the_page_of_errors_lists_each_class_with_its_facts() -> None:
     assert error_problems(read("errors.md")) == []
 
 
-def test_the_api_page_names_all_that_callers_can_use() -> None:
-    assert api_problems(read("api.md")) == []
+def api_pages() -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in sorted((REFERENCE / "api").glob("*.md")))
+
+
+def test_the_api_pages_show_every_public_name_once() -> None:
+    assert api_problems(api_pages()) == []
 
 
 def promises_problems(page: str) -> list[str]:
     """Look for the tests that the table of promises names."""
-    named = set(re.findall(r"`(\w+\.py)`", page))
+    named = set(re.findall(r"`([\w/]+\.py)`", page))
     found = [f"there is no tests/{name}" for name in sorted(named) if not (ROOT / "tests" / name).is_file()]
     rows = [row for row in re.findall(r"^\| (.*) \|$", page, re.MULTILINE)[1:] if "`" not in row.split(" | ")[-1]]
     return found + [f"{row} names no test" for row in rows if "](" not in row.split(" | ")[-1]]
@@ -176,8 +146,8 @@ def test_each_promise_names_tests_that_are_there() -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "problem"),
     [
-        ("`test_tree.py`", "`test_trees.py`", "there is no tests/test_trees.py"),
-        ("| `test_encoding.py` |", "| none |", "What you read is what you wrote"),
+        ("`commit/test_tree_update.py`", "`test_trees.py`", "there is no tests/test_trees.py"),
+        ("| `format/test_values.py` |", "| none |", "What you read is what you wrote"),
     ],
 )
 def test_a_promise_without_its_test_is_found_out(right: str, wrong: str, problem: str) -> None:
@@ -192,15 +162,18 @@ def test_the_readme_has_no_links_that_need_a_clone() -> None:
 
 
 def test_the_site_has_each_page_once() -> None:
-    shown = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    shown = re.findall(
+        r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert sorted(shown) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
 
 
-def test_the_api_page_states_the_limits_of_the_code() -> None:
+def test_the_api_states_the_limits_of_the_code() -> None:
     limits = (fmt.NAME_BYTES_MAX, fmt.KEY_BYTES_MAX, fmt.VALUE_BYTES_MAX, fmt.NOTE_BYTES_MAX, fmt.JSON_DEPTH_MAX)
-    for number in (*limits, BUFFER_ENTRIES, CHECKPOINT_PAGES):
-        assert re.search(rf"\b{number:,}\b", read("api.md"))
-    assert f"{BUFFER_BYTES >> 20} MiB" in read("api.md")
+    for number in (*limits, CHECKPOINT_PAGES):
+        assert re.search(rf"\b{number:,}\b", api_pages())
+    said = inspect.getdoc(sqlstate.Transaction) or ""
+    assert f"{BUFFER_ENTRIES:,} entries or {BUFFER_BYTES >> 20} MiB" in said
 
 
 def test_the_glossary_has_words_in_use_alone() -> None:
@@ -330,17 +303,13 @@ def test_a_wrong_page_of_errors_is_found_out(right: str, wrong: str, problem: li
 @pytest.mark.parametrize(
     ("right", "wrong", "problem"),
     [
-        ("`popitem()`", "popitem", "Collection: popitem() is not on the page"),
-        ("`commits(first=1)`", "`commits(first=0)`", "Store has no commits(first=0)"),
-        ("`setdefault(key, default=None, /)`", "`setdefault(key)`", "Collection has no setdefault(key)"),
-        ("`uncommitted()`", "`uncommitted()`, `prune()`", "WriteAheadLog has no prune()"),
-        ("timeout=5.0", "timeout=6.0", "sqlstate.open(path"),
-        ("`SQLiteTooOld`", "SQLiteTooOld", "SQLiteTooOld is not on the page"),
-        ("`sqlite_wal_bytes`", "`wal_bytes`", "Stats: sqlite_wal_bytes is not on the page"),
+        ("::: sqlstate.Batch", "", "sqlstate.Batch is not on the pages"),
+        ("::: sqlstate.Batch", "::: sqlstate.Store", "sqlstate.Store is shown twice"),
+        ("::: sqlstate.Batch", "::: sqlstate.Bunch", "sqlstate.Bunch is shown twice, or is not public"),
     ],
 )
-def test_a_wrong_api_page_is_found_out(right: str, wrong: str, problem: str) -> None:
-    assert any(each.startswith(problem) for each in api_problems(read("api.md").replace(right, wrong)))
+def test_wrong_api_pages_are_found_out(right: str, wrong: str, problem: str) -> None:
+    assert any(each.startswith(problem) for each in api_problems(api_pages().replace(right, wrong)))
 
 
 def test_an_unused_word_of_the_glossary_is_found_out() -> None:

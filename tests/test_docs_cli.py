@@ -7,15 +7,15 @@ examples are run by tests/test_docs.py.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 
 from sqlstate.cli import main
 from sqlstate.cli.exits import MEANINGS
+from tests import ROOT
 
-PAGE = Path(__file__).parents[1] / "docs/reference/cli.md"
+PAGE = ROOT / "docs/reference/cli.md"
 MARK = "<!-- From here on written by the program: python -m tests.test_docs_cli -->\n"
 WIDTH = 80
 

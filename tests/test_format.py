@@ -38,6 +38,7 @@ from sqlstate.format.records import (
 )
 from sqlstate.sqlite import connection
 from sqlstate.tables import audit, meta, wal
+from tests import ROOT
 from tests.reference import audit as plain_audit
 from tests.reference import plain
 from tests.reference.notation import sha256
@@ -47,7 +48,6 @@ from tests.vectors import make
 if TYPE_CHECKING:
     from tests.conftest import OpenStore
 
-ROOT = Path(__file__).parents[1]
 VECTORS = ROOT / "tests" / "vectors"
 PAGE = ROOT / "docs" / "reference" / "file-format.md"
 MIGRATIONS = ROOT / "migrations"

@@ -10,18 +10,19 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import sqlstate
+from tests import ROOT
+from tests.cli.test_program import bad, good
 from tests.reference import plain
 from tests.support.mounts import fill, small, small_blocks
-from tests.test_cli import bad, good
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 WRITER = """
 import os, signal, sys
@@ -70,7 +71,7 @@ def written(path: Path, end: str, journal: str = "wal") -> tuple[int, str]:
         text=True,
         check=False,
         timeout=120,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )
     assert done.returncode == (0 if end in ("close", "exit") else -9)
     entries, root = done.stdout.split() or ("100", "")

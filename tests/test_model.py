@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import sqlstate
 from sqlstate import ABSENT, Conflict
-from sqlstate.store.collection import JSON
+from sqlstate.store.view import JSON
 from tests.reference import plain
 
 COLLECTIONS = ["a", "a\0", "b", "é"]

@@ -24,9 +24,9 @@ from typing import Any
 import pytest
 
 import sqlstate
+from tests import ROOT
 from tests.reference import plain
 
-ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SHIPPED = ("sqlstate", "migrations", "pyproject.toml", "README.md", "LICENSE")
 

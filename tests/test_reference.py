@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import ROOT
 from tests.reference import audit, findings, notation, plain
 from tests.reference import log as rfc6962
 from tests.reference.plain import Entry, Key, Record, Value
 from tests.vectors import make
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/reference/file-format.md").read_text(encoding="utf-8")
 STORE_ID = make.STORE_ID
 

@@ -33,7 +33,7 @@ def test_without_a_choice_the_default_tier_runs(arguments: list[str]) -> None:
     assert chosen(*arguments) == conftest.DEFAULT_TIER
 
 
-@pytest.mark.parametrize("named", ["tests/test_backup.py", "tests/test_crash_images.py::test_x[wal-1]"])
+@pytest.mark.parametrize("named", ["tests/maintenance/test_backup.py", "tests/crash/test_images.py::test_x[wal-1]"])
 def test_a_file_that_is_named_runs_whole(named: str) -> None:
     assert chosen("tests", named) == ""
 
@@ -43,6 +43,6 @@ def test_marks_and_all_choose() -> None:
     assert chosen("tests", every=True) == ""
 
 
-@pytest.mark.parametrize("file", sorted(TESTS.glob("test_crash_*.py")), ids=lambda file: str(file.stem))
-def test_each_module_of_campaigns_is_of_the_tier_of_crashes(file: Path) -> None:
-    assert importlib.import_module(f"tests.{file.stem}").pytestmark == pytest.mark.crash
+@pytest.mark.parametrize("name", sorted({file.stem for file in TESTS.glob("crash/test_*.py")} - {"test_campaign"}))
+def test_each_module_of_campaigns_is_of_the_tier_of_crashes(name: str) -> None:
+    assert importlib.import_module(f"tests.crash.{name}").pytestmark == pytest.mark.crash

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 import anyio.lowlevel
 
-from sqlstate.aio.scan import AsyncScan
-from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
-from sqlstate.store.collection import JSON, Collection
+from sqlstate.aio.view import AsyncCollectionView, AsyncReads
+from sqlstate.format.names import make_name, stored_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sqlstate.aio.scan import Rows
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.values import Codec
-    from sqlstate.store.transaction import OpenTransaction
-    from sqlstate.tables.state import Span
+    from sqlstate.store.open_transaction import OpenTransaction
 
 T = TypeVar("T")
 D = TypeVar("D")
 R = TypeVar("R")
 
+
 _UNSET: Final[Any] = object()
 # So many entries are encoded before other tasks have a turn.
 ENCODED_AT_ONCE: Final = 1000
-
-
-class AsyncReads(Protocol):
-    """What a collection reads through: a store, a snapshot or a transaction."""
-
-    async def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-
-    async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry."""
-
-    async def count_names(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-
-    def rows(self, span: Span, *, values: bool) -> Rows:
-        """Return the rows of a scan; nothing is read before the first is wanted."""
 
 
 class AsyncWrites(AsyncReads, Protocol):
@@ -61,169 +43,17 @@ class Buffer(AsyncReads, Protocol):
         """Delete an entry when the transaction ends."""
 
 
-class _Form(Collection[T]):
-    """What a collection knows without a store: its name, its type, what it refuses."""
-
-    __slots__ = ()
-
-    def __init__(self, name: str, codec: Codec[T]) -> None:
-        super().__init__(cast("Any", None), name, codec)
-
-    def decode(self, key: Key, stored: Stored) -> T:
-        return self._decode(key, stored)
-
-    def encode(self, key: Key, value: T) -> tuple[Name, Stored]:
-        return make_name(self.name, key), self._encode(key, value)
-
-    def span(self, start: Key | None, stop: Key | None, prefix: str | bytes | None, *, reverse: bool = False) -> Span:
-        return self._span(start, stop, prefix, reverse=reverse)
-
-    def limit(self, limit: int | None) -> int | None:
-        self.keys(limit=limit)  # refuses what is not one
-        return limit
-
-    def on(self, txn: OpenTransaction) -> Collection[T]:
-        return Collection(txn, self.name, self._codec)
-
-
-class AsyncCollectionView(Generic[T]):
-    """A named, ordered mapping that tasks can read.
-
-    Keys are int, str or bytes, in that order, each kind ascending. get(), contains(), count() are awaited, one hop
-    to a thread each; keys(), values() and items() are for `async for`, one hop for each thousand rows.
-    """
-
-    __slots__ = ("_access", "_form", "name")
-
-    _access: AsyncReads
-
-    def __init__(self, access: AsyncReads, name: str, codec: Codec[T]) -> None:
-        self._access = access
-        self._form = _Form(name, codec)
-        self.name = name
-
-    @overload
-    async def get(self, key: Key) -> T | None: ...
-    @overload
-    async def get(self, key: Key, default: T | D) -> T | D: ...
-    async def get(self, key: Key, default: Any = None) -> Any:
-        """Return the value of *key*, or *default* if there is none.
-
-        Raises:
-            InvalidKey: the key is not an int, str or bytes within the limits.
-            InvalidValue: the stored document does not fit the collection's type.
-        """
-        stored = await self._access.get_stored(make_name(self.name, key))
-        return default if stored is None else self._form.decode(key, stored)
-
-    async def contains(self, key: Key) -> bool:
-        """Tell whether there is an entry with *key*."""
-        return await self._access.has_stored(make_name(self.name, key))
-
-    async def count(
-        self, *, start: Key | None = None, stop: Key | None = None, prefix: str | bytes | None = None
-    ) -> int:
-        """Return the number of entries; the arguments are those of items(). Read off the tree, not counted."""
-        span = self._form.span(start, stop, prefix)
-        low = first_name(self.name) if span.start is None else stored_name(self.name, span.start)
-        high = first_name(next_collection(self.name)) if span.stop is None else stored_name(self.name, span.stop)
-        return await self._access.count_names(low, high) if low < high else 0
-
-    def keys(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> AsyncScan[Key]:
-        """Return the keys in order, for `async for`; the arguments are those of items()."""
-        rows = self._access.rows(self._form.span(start, stop, prefix, reverse=reverse), values=False)
-        return AsyncScan(rows, lambda key, _: key, self._form.limit(limit))
-
-    def values(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> AsyncScan[T]:
-        """Return the values in the order of their keys, for `async for`; the arguments are those of items()."""
-        rows = self._access.rows(self._form.span(start, stop, prefix, reverse=reverse), values=True)
-        return AsyncScan(rows, self._form.decode, self._form.limit(limit))
-
-    def items(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> AsyncScan[tuple[Key, T]]:
-        """Return the (key, value) pairs in the order of keys, for `async for`, once.
-
-        Args:
-            start: first key wanted, if it is there; None for the smallest.
-            stop: first key no longer wanted; None for all from *start* on.
-            prefix: only str keys, or only bytes keys, that begin with it. Not with *start* or *stop*.
-            reverse: from the greatest key to the smallest.
-            limit: at most so many.
-
-        Raises:
-            InvalidKey: a bound is not a key.
-            InvalidOption: *prefix* together with a bound, or a negative *limit*.
-        """
-        decode = self._form.decode
-        rows = self._access.rows(self._form.span(start, stop, prefix, reverse=reverse), values=True)
-        return AsyncScan(rows, lambda key, stored: (key, decode(key, stored)), self._form.limit(limit))
-
-    def __aiter__(self) -> AsyncScan[Key]:
-        """Scan the keys."""
-        return self.keys()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}>"
-
-
-class Entries:
-    """What a store, a snapshot and a transaction have in common: reading entries by collection and key.
-
-    Each is the face of a private object, which knows entries as they are stored.
-    """
-
-    __slots__ = ()
-
-    _entries: AsyncReads
-
-    async def get(self, collection: str, key: Key, default: Any = None) -> Any:
-        """Return the value of an entry, or *default* if there is none.
-
-        Raises:
-            InvalidName, InvalidKey: no entry can have this name.
-        """
-        return await self._of(collection).get(key, default)
-
-    async def contains(self, collection: str, key: Key) -> bool:
-        """Tell whether there is an entry."""
-        return await self._of(collection).contains(key)
-
-    async def count(self, collection: str) -> int:
-        """Return the number of entries in a collection. Read off the tree, not counted."""
-        return await self._of(collection).count()
-
-    def _of(self, collection: str) -> AsyncCollectionView[Any]:
-        return AsyncCollectionView(self._entries, check_collection(collection), JSON)
-
-
 class AsyncCollection(AsyncCollectionView[T]):
     """A named, ordered mapping of a store.
 
-    Each writing method is one transaction, all or nothing, durable when it returns; those of many tasks share
-    commits. put(), delete(), setdefault(), pop(), popitem(). Many at once: update(), replace(), clear().
+    Each writing call is one transaction, durable when it returns; those of many tasks share commits. An exception
+    undoes the whole call.
+
+    Examples:
+        >>> settings = store["settings"]
+        >>> await settings.put("lang", "fr")
+        >>> await settings.pop("lang"), await settings.count()
+        ('fr', 0)
     """
 
     __slots__ = ()
@@ -236,16 +66,39 @@ class AsyncCollection(AsyncCollectionView[T]):
     async def put(self, key: Key, value: T) -> None:
         """Put an entry.
 
+        Cost: a share of a commit.
+
+        Args:
+            key: int, str or bytes.
+            value: as the collection's type, or what `Collection` stores.
+
         Raises:
             InvalidKey: the key is not an int, str or bytes within the limits.
             InvalidValue: the value would not read back exactly.
-            Busy: another writer held the lock for the whole timeout.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].put(1, "ada")
         """
         name, stored = self._form.encode(key, value)
         await self._access.change(lambda txn: txn.put_stored(name, stored))
 
     async def delete(self, key: Key) -> bool:
-        """Delete an entry, and tell whether there was one."""
+        """Delete an entry, and return True if there was one.
+
+        Cost: a share of a commit.
+
+        Args:
+            key: int, str or bytes.
+
+        Raises:
+            InvalidKey: the key is not an int, str or bytes within the limits.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].delete(1)
+            False
+        """
         name = make_name(self.name, key)
 
         def delete(txn: OpenTransaction) -> bool:
@@ -261,10 +114,20 @@ class AsyncCollection(AsyncCollectionView[T]):
     @overload
     async def pop(self, key: Key, default: T | D) -> T | D: ...
     async def pop(self, key: Key, default: Any = _UNSET) -> Any:
-        """Delete the entry of *key* and return its value, or *default* if there is none.
+        """Delete the entry of *key* and return its value, or *default* if there is no such entry.
+
+        Cost: a share of a commit.
+
+        Args:
+            key: int, str or bytes.
+            default: returned as it is; without it, a missing entry raises EntryNotFound.
 
         Raises:
-            EntryNotFound: there is no such entry, and no default was given.
+            EntryNotFound: there is no such entry, and no default.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].pop(1, None)
         """
         given = () if default is _UNSET else (default,)
         return await self._access.change(lambda txn: self._form.on(txn).pop(key, *given))
@@ -272,13 +135,36 @@ class AsyncCollection(AsyncCollectionView[T]):
     async def popitem(self) -> tuple[Key, T]:
         """Delete the entry with the greatest key and return (key, value).
 
+        Cost: a share of a commit.
+
         Raises:
             EntryNotFound: the collection is empty.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> await store["users"].popitem()
+            (2, 'bob')
         """
         return await self._access.change(lambda txn: self._form.on(txn).popitem())
 
     async def setdefault(self, key: Key, default: T) -> T:
-        """Return the value of *key*; put *default* first if there is none."""
+        """Return the value of *key*; put *default* first if there is no such entry.
+
+        Cost: a share of a commit.
+
+        Args:
+            key: int, str or bytes.
+            default: a value that can be stored.
+
+        Raises:
+            InvalidKey, InvalidValue: the entry cannot be stored exactly.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["settings"].setdefault("lang", "fr"), await store["settings"].setdefault("lang", "de")
+            ('fr', 'fr')
+        """
         name, fresh = self._form.encode(key, default)
 
         def put_if_absent(txn: OpenTransaction) -> Stored:
@@ -290,7 +176,22 @@ class AsyncCollection(AsyncCollectionView[T]):
         return self._form.decode(key, await self._access.change(put_if_absent))
 
     async def update(self, other: Mapping[Any, T]) -> None:
-        """Put all entries of a mapping, in one transaction."""
+        """Put all entries of a mapping, in one transaction.
+
+        Cost: a share of a commit.
+
+        Args:
+            other: a mapping.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing is kept of the call.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> await store["users"].count()
+            2
+        """
         puts = await self._encoded(other)
 
         def put_all(txn: OpenTransaction) -> None:
@@ -300,7 +201,23 @@ class AsyncCollection(AsyncCollectionView[T]):
         await self._access.change(put_all)
 
     async def replace(self, other: Mapping[Any, T]) -> None:
-        """Make the collection equal to *other*, in one transaction that writes only what differs."""
+        """Make the collection equal to *other*, in one transaction that writes only what differs.
+
+        Cost: a share of a commit; reads the keys of the collection.
+
+        Args:
+            other: a mapping.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> await store["users"].replace({2: "bob"})
+            >>> await store["users"].count()
+            1
+        """
         puts = await self._encoded(other)
 
         def replace(txn: OpenTransaction) -> None:
@@ -313,7 +230,19 @@ class AsyncCollection(AsyncCollectionView[T]):
         await self._access.change(replace)
 
     async def clear(self) -> None:
-        """Delete all entries, in one transaction."""
+        """Delete all entries, in one transaction.
+
+        Cost: a share of a commit that grows with the number of entries.
+
+        Raises:
+            StoreError: what `AsyncStore.run()` raises.
+
+        Examples:
+            >>> await store["users"].put(1, "ada")
+            >>> await store["users"].clear()
+            >>> await store["users"].count()
+            0
+        """
         await self._access.change(lambda txn: self._form.on(txn).clear())
 
     async def _encoded(self, other: Mapping[Any, T]) -> dict[Name, Stored]:
@@ -327,9 +256,16 @@ class AsyncCollection(AsyncCollectionView[T]):
 
 
 class BufferedCollection(AsyncCollectionView[T]):
-    """A named, ordered mapping as a transaction sees it.
+    """A named, ordered mapping as an asynchronous transaction sees it.
 
-    put(), delete() and update() are not awaited: they are kept until the transaction ends.
+    put(), delete() and update() are not awaited: the transaction keeps them until it ends. A scan sees what was
+    written before its first row.
+
+    Examples:
+        >>> async with store.transaction() as txn:
+        ...     txn["users"].update({1: "ada", 2: "bob"})
+        ...     print([key async for key in txn["users"]])
+        [1, 2]
     """
 
     __slots__ = ()
@@ -340,18 +276,57 @@ class BufferedCollection(AsyncCollectionView[T]):
         super().__init__(access, name, codec)
 
     def put(self, key: Key, value: T) -> None:
-        """Put an entry.
+        """Put an entry when the transaction ends.
+
+        Cost: none.
+
+        Args:
+            key: int, str or bytes.
+            value: as the collection's type, or what `Collection` stores.
 
         Raises:
-            InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
+            InvalidKey, InvalidValue: the entry cannot be stored exactly; the transaction goes on without it.
+            TransactionEnded: the block has ended.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn["users"].put(1, "ada")
         """
         self._access.put_stored(*self._form.encode(key, value))
 
     def delete(self, key: Key) -> None:
-        """Delete an entry, if there is one."""
+        """Delete an entry, if there is one, when the transaction ends.
+
+        Cost: none.
+
+        Args:
+            key: int, str or bytes.
+
+        Raises:
+            InvalidKey: the key is not an int, str or bytes within the limits.
+            TransactionEnded: the block has ended.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn["users"].delete(1)
+        """
         self._access.delete_stored(make_name(self.name, key))
 
     def update(self, other: Mapping[Any, T]) -> None:
-        """Put all entries of a mapping; if one cannot be stored, none is put."""
+        """Put all entries of a mapping when the transaction ends. If one cannot be stored, none is put.
+
+        Cost: none.
+
+        Args:
+            other: a mapping.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly.
+            TransactionEnded: the block has ended.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn["users"].update({1: "ada", 2: "bob"})
+        """
         for name, stored in [self._form.encode(key, value) for key, value in other.items()]:
             self._access.put_stored(name, stored)

@@ -1,7 +1,7 @@
-"""How a task waits for what another thread does, under asyncio and under trio.
+"""How a task waits for another thread, under asyncio and under trio.
 
-A *job* is done by another thread, which then delivers it to the event loop. The loop is woken once for all jobs
-that were delivered before it gets to run, as a rule those of one commit.
+A *job* is done by another thread, which then delivers it to the event loop. One wake-up serves all jobs
+that were delivered before the loop runs, usually those of one commit.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Job(Protocol):
     """Whether its outcome is known to the loop."""
 
     def withdraw(self) -> bool:
-        """Tell whether the task need not wait: it never begins, or nobody is interested in how it ends."""
+        """Return True if the task need not wait: the job never begins, or nobody needs its outcome."""
 
-    def rung(self) -> None:
-        """Let go on who waits for it. Called in the loop, after it was settled; twice is as good as once."""
+    def notify(self) -> None:
+        """Wake the task that waits for it. Called in the loop, after it was settled; twice is as good as once."""
 
-    def says(self) -> str:
-        """Return what became of it, for whoever was cancelled while waiting; `""` for nothing."""
+    def describe_outcome(self) -> str:
+        """Return what became of the job, for a task that was cancelled while waiting; "" if there is nothing to say."""
 
 
 class Loop(ABC):
@@ -53,7 +53,7 @@ class Loop(ABC):
         self._woken = False
         self.watchers: set[anyio.Event] = set()
         self.look_after: Callable[[], None] | None = None
-        """Sees that somebody is at work for the tasks that wait."""
+        """Makes sure that a thread works for the tasks that wait."""
 
     def check(self) -> None:
         """Raise unless this is called inside the loop.
@@ -78,7 +78,7 @@ class Loop(ABC):
         """Tell the loop, from any thread, that *job* is done. Twice is as good as once."""
         try:
             self._delivered.append(job)
-            # The flag is cleared before the queue is emptied: who sees it set is served by the wake-up that set it.
+            # The flag is cleared before the queue is emptied: a job that finds it set is served by that wake-up.
             if not self._woken:
                 self._woken = True
                 self._wake()
@@ -103,14 +103,14 @@ class Loop(ABC):
 
     @abstractmethod
     def release(self, waiter: Any) -> None:
-        """Let *waiter*, which wait() made, go on."""
+        """Wake the task of *waiter*, which wait() made."""
 
     @abstractmethod
     def _is_here(self) -> bool: ...
 
     @abstractmethod
     def _wake(self) -> None:
-        """Have _settle() called in the loop; never raises: if the loop has ended, nobody waits any more."""
+        """Have _settle() called in the loop. Never raises: once the loop has ended, nobody waits."""
 
     def _settle(self) -> None:
         delivered = self._delivered
@@ -119,7 +119,7 @@ class Loop(ABC):
             while delivered:
                 job = delivered[0]
                 job.settled = True
-                job.rung()
+                job.notify()
                 delivered.popleft()
         except BaseException:
             if delivered:  # nobody else would come back to them
@@ -131,8 +131,8 @@ class Loop(ABC):
 class AsyncioLoop(Loop):
     """A loop of asyncio, or of another library that stands in for it.
 
-    As long as a task waits, it looks now and then for what was delivered: Ctrl-C can hit the very callback by which
-    the loop was to hear of that.
+    While a task waits, the loop looks for delivered jobs now and then: Ctrl-C can interrupt the very callback that
+    would have reported them.
     """
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class AsyncioLoop(Loop):
             self._settle()
 
     def release(self, waiter: asyncio.Future[None]) -> None:
-        """Let the task that awaits *waiter* go on."""
+        """Wake the task that awaits *waiter*."""
         if not waiter.done():
             waiter.set_result(None)
 
@@ -203,7 +203,7 @@ class TrioLoop(Loop):
 
     def __init__(self) -> None:
         super().__init__()
-        import trio.lowlevel  # noqa: PLC0415, who is here has imported it
+        import trio.lowlevel  # noqa: PLC0415, trio is running, so it is imported already
 
         self._trio = trio
         self._released: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -234,7 +234,7 @@ class TrioLoop(Loop):
             raise
 
     def release(self, waiter: Any) -> None:
-        """Let the task *waiter* go on."""
+        """Wake the task *waiter*."""
         if waiter not in self._released:
             self._released.add(waiter)
             self._trio.lowlevel.reschedule(waiter)
@@ -268,6 +268,6 @@ def running_loop() -> Loop:
 
 
 def _note(cancelled: BaseException, job: Job) -> None:
-    said = job.says()
+    said = job.describe_outcome()
     if said:
         cancelled.add_note(f"sqlstate: {said}")

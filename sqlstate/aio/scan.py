@@ -1,4 +1,4 @@
-"""Scans: `async for` over entries, fetched in chunks, one hop to a thread for each."""
+"""Scans: `async for` over entries, read in chunks, one hop to a thread for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 Row = tuple["Key", "Stored"]
 Lock = AbstractContextManager[object]
 
-# Rows of the first chunk, and of the greatest; a chunk that has so many bytes is full as well.
+# Rows of the first chunk and of the largest; a chunk is also full at BYTES_MAX.
 ROWS_FIRST: Final = 1000
 ROWS_MAX: Final = 8000
 BYTES_MAX: Final = 1 << 20
@@ -37,31 +37,31 @@ class Rows(Protocol):
     """Where a scan gets its rows."""
 
     async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
-        """Return the next rows, at most so many, and whether there are no more behind them.
+        """Return the next rows, and whether there are no more behind them.
 
         Args:
-            most: greatest number of rows.
-            final: if there are so many, no more are wanted: nothing need be held for the next.
+            most: how many to read, roughly.
+            final: with this many, no more are wanted: nothing need be held for the next.
         """
 
     def begun(self, progress: Callable[[], Progress]) -> None:
-        """Hear of the scan that takes the rows: *progress* returns how far it got."""
+        """Keep *progress*, which returns how far the scan that takes the rows got."""
 
     def check_open(self) -> None:
         """Raise TransactionEnded if the transaction, snapshot or store that is read has ended."""
 
     def drop(self) -> None:
-        """Let go of what is held, soon, without waiting for it. Twice does nothing."""
+        """Release what is held, soon, without waiting. Twice does nothing."""
 
     async def aclose(self) -> None:
-        """Let go of what is held."""
+        """Release what is held."""
 
 
 class StoredRows:
     """Rows of one committed state, chunk by chunk.
 
-    One thread reads them at a time. Whoever drops them drops an iterator, and with it its lease, which the next
-    reader of the store takes back: nothing here runs when the garbage collector comes.
+    One thread reads them at a time. Dropping them drops an iterator and its lease, which the next reader of the store
+    takes back: the garbage collector runs nothing here.
 
     Args:
         threads: of the store.
@@ -91,24 +91,24 @@ class StoredRows:
         self._ended = False
 
     async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
-        """Return the next rows, at most so many, and whether there are no more behind them."""
+        """Return the next rows, at most *most*, and whether there are no more behind them."""
         return await self._threads.run(lambda: self._step(most, final=final))
 
     def begun(self, progress: Callable[[], Progress]) -> None:
         """Nothing depends on how far it gets."""
 
     def check_open(self) -> None:
-        """Raise if what is read has ended. What has not begun yet says by itself what it cannot read."""
+        """Raise if what is read has ended. A scan that has not begun raises by itself at its first row."""
         if self._begun:
             self._check_open()
 
     def drop(self) -> None:
-        """Let go of the rows."""
+        """Release the rows."""
         self._ended = True
         self._rows = None
 
     async def aclose(self) -> None:
-        """Let go of the rows, and of the state that they are read from."""
+        """Release the rows, and the state that they are read from."""
         held = self._rows is not None
         self.drop()
         if held:
@@ -129,7 +129,7 @@ class StoredRows:
 
 
 def _some(source: Iterator[Row], most: int) -> tuple[list[Row], bool]:
-    """Return the next rows, at most so many or BYTES_MAX bytes, and whether the source has ended."""
+    """Return the next rows, at most *most* or BYTES_MAX bytes, and whether the source has ended."""
     rows: list[Row] = []
     size = 0
     for row in source:
@@ -141,10 +141,19 @@ def _some(source: Iterator[Row], most: int) -> tuple[list[Row], bool]:
 
 
 class AsyncScan(Generic[R]):
-    """A scan of a collection, to be iterated once with `async for`.
+    """A scan of a collection, for one `async for`. Made by keys(), values() and items().
 
-    All of it sees one committed state, which is held from the first row until the scan ends, is closed, fails, is
-    cancelled or dropped. Leaving the loop early drops it; `contextlib.aclosing()` closes it for certain.
+    All of it sees one committed state, which it holds from its first row until it ends, fails, is closed or cancelled;
+    SQLite cannot move its WAL into the file beyond that. Dropped early, it releases the state when the store is used
+    next; `contextlib.aclosing(scan)` releases it at once. It ends with its snapshot, transaction or store: the next
+    step raises TransactionEnded. Two tasks cannot take rows from one scan at a time.
+
+    Examples:
+        >>> await store["users"].update({1: "ada", 2: "bob"})
+        >>> async for key, value in store["users"].items():
+        ...     print(key, value)
+        1 ada
+        2 bob
     """
 
     __slots__ = ("_at", "_busy", "_chunk", "_ended", "_fetched", "_last", "_left", "_make", "_rows", "_source")
@@ -166,11 +175,11 @@ class AsyncScan(Generic[R]):
         return self
 
     async def __anext__(self) -> R:
-        """Return the next.
+        """Return the next row.
 
         Raises:
-            StopAsyncIteration: there is none.
-            StoreUnusable: another task waits for it already.
+            StopAsyncIteration: there are no more.
+            StoreUnusable: another task waits for a row of this scan.
             InvalidValue: the stored document does not fit the collection's type.
         """
         if self._source is not None:
@@ -186,7 +195,19 @@ class AsyncScan(Generic[R]):
             raise
 
     async def aclose(self) -> None:
-        """End the scan, and let go of the state that it sees."""
+        """End the scan, and release the state that it sees.
+
+        Cost: 1 hop if it holds one.
+
+        Raises:
+            StoreUnusable: called outside of the store's event loop.
+
+        Examples:
+            >>> scan = store["users"].items()
+            >>> await scan.aclose()
+            >>> scan
+            <sqlstate.aio.AsyncScan: ended, 0 rows taken>
+        """
         source = self._let_go()
         if source is not None:
             await source.aclose()
@@ -208,10 +229,13 @@ class AsyncScan(Generic[R]):
         finally:
             self._busy = False
         self._at = 0
-        self._fetched += len(self._rows)
         self._chunk = min(2 * self._chunk, ROWS_MAX)
         if self._left is not None:
+            if len(self._rows) > self._left:
+                del self._rows[self._left :]
+                self._last = False
             self._left -= len(self._rows)
+        self._fetched += len(self._rows)
         if not self._rows:
             await self._finish()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlstate.aio.collection import AsyncCollectionView, Entries
 from sqlstate.aio.scan import StoredRows
+from sqlstate.aio.view import AsyncCollectionView, Entries
 from sqlstate.errors import TransactionEnded
 from sqlstate.format.names import check_collection
 from sqlstate.sqlite.pages import Page
-from sqlstate.store.collection import codec_for
+from sqlstate.store.view import codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
+    from sqlstate.store.entries import StoreEntries
     from sqlstate.store.snapshot import OpenSnapshot
-    from sqlstate.store.store import StoreEntries
+    from sqlstate.store.view import V
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")
@@ -49,7 +50,7 @@ class Frozen:
         return await self.ask(lambda view: view.get_stored(name))
 
     async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry."""
+        """Return True if there is an entry."""
         return await self.get_stored(name) is not None
 
     async def count_names(self, start: Name, stop: Name) -> int:
@@ -68,6 +69,16 @@ class Frozen:
         )
 
     @property
+    def condition(self) -> str:
+        """Whether it can be read, in a word, for a repr."""
+        return "ended" if self._ended else "open"
+
+    @property
+    def head(self) -> Head | None:
+        """The commit, None before it is first read."""
+        return None if self._snapshot is None else self._snapshot.head
+
+    @property
     def ended(self) -> bool:
         """Whether it can no longer be read."""
         return self._ended
@@ -78,11 +89,11 @@ class Frozen:
             raise TransactionEnded("the transaction or snapshot has ended; begin another one")
 
     def drop(self, kind: type[BaseException] | None) -> None:
-        """Let go of it, soon, without waiting for that. Its scans end.
+        """Release the commit, soon, without waiting. Its scans end.
 
         Args:
             kind: of the exception that ends the block. With GeneratorExit the garbage collector may be at work, and
-                nothing is done here: who reads next takes back what is held.
+                nothing is done here: the next reader of the store takes back what is held.
         """
         self._ended = True
         if self._used and kind is not GeneratorExit:
@@ -109,8 +120,14 @@ class Frozen:
 class AsyncSnapshot(Entries):
     """The store as one commit left it, for `async with`. Made by `store.snapshot()`.
 
-    `view["users"]` can be read; `view.head` is the commit. While it is open, SQLite's WAL cannot be folded beyond it:
-    keep it short.
+    Tasks can share it; it is read one call at a time. While it is open, SQLite cannot move its WAL into the file
+    beyond it: keep it short.
+
+    Examples:
+        >>> await store.put("users", 1, "ada")
+        >>> async with store.snapshot() as view:
+        ...     print(await view.get("users", 1), view.head.seq)
+        ada 1
     """
 
     __slots__ = ("_entries", "head")
@@ -126,18 +143,49 @@ class AsyncSnapshot(Entries):
         """Return a collection as it was."""
         return self.collection(collection)
 
-    @overload
-    def collection(self, name: str) -> AsyncCollectionView[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> AsyncCollectionView[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> AsyncCollectionView[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as it was."""
+    def collection(
+        self,
+        name: str,
+        *,
+        type: type[V] | None = None,  # noqa: A002, the word users know
+        forbid_unknown: bool = False,
+    ) -> AsyncCollectionView[V]:
+        """Return a collection as it was, whose values are of *type*.
+
+        Cost: none.
+
+        Args:
+            name: text of 1 to 255 bytes.
+            type: as for `Store.collection()`.
+            forbid_unknown: as for `Store.collection()`.
+
+        Raises:
+            InvalidName: the name is not such text.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+
+        Examples:
+            >>> await store.put("ages", "ada", 36)
+            >>> async with store.snapshot() as view:
+            ...     print(await view.collection("ages", type=int).get("ada"))
+            36
+        """
         return AsyncCollectionView(
             self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown)
         )
 
     async def collections(self) -> list[str]:
-        """Return the names of all collections that had entries, in order."""
+        """Return the names of all collections that had entries, in order.
+
+        Cost: 1 hop.
+
+        Raises:
+            TransactionEnded: the snapshot has ended.
+
+        Examples:
+            >>> async with store.snapshot() as view:
+            ...     print(await view.collections())
+            []
+        """
         return await self._entries.ask(lambda view: view.collections())
 
     def __repr__(self) -> str:

@@ -1,135 +1,59 @@
-"""The asynchronous face: open a store in an event loop, read and write it from tasks."""
+"""The asynchronous store: open it in an event loop, read and write it from tasks."""
 
 from __future__ import annotations
 
-from functools import partial
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlstate.aio.collection import AsyncCollection, Entries
-from sqlstate.aio.event_loop import running_loop
-from sqlstate.aio.scan import StoredRows
+from sqlstate.aio.buffered import Buffered
+from sqlstate.aio.collection import AsyncCollection
+from sqlstate.aio.entries import AsyncStoreEntries
 from sqlstate.aio.snapshot import AsyncSnapshot
-from sqlstate.aio.threads import Threads
-from sqlstate.aio.transaction import AsyncTransaction, Buffered
+from sqlstate.aio.transaction import AsyncTransaction
+from sqlstate.aio.view import Entries
 from sqlstate.aio.watch import AsyncWatch
-from sqlstate.aio.writes import Submitted, Ticket, Write
-from sqlstate.errors import Busy, InvalidOption, TransactionEnded
+from sqlstate.aio.writes import Submitted, Ticket
+from sqlstate.errors import Busy, InvalidOption
 from sqlstate.format.names import check_collection, check_number
-from sqlstate.sqlite.pages import Page
-from sqlstate.store import opening
-from sqlstate.store.access import entries_of
 from sqlstate.store.blocks import on_face
-from sqlstate.store.collection import codec_for
 from sqlstate.store.transaction import check_note
+from sqlstate.store.view import codec_for
 from sqlstate.store.watch import check_timeout
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlstate.aio.event_loop import Loop
-    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.aio.threads import Threads
+    from sqlstate.format.names import Key
     from sqlstate.format.records import Head
-    from sqlstate.recovery.report import Recover, RecoveryReport
-    from sqlstate.sqlite.connection import Journal
-    from sqlstate.store.opening import Mode
-    from sqlstate.store.store import Store, StoreEntries
-    from sqlstate.store.transaction import OpenTransaction, Transaction
+    from sqlstate.recovery.report import RecoveryReport
+    from sqlstate.store.store import Store
+    from sqlstate.store.transaction import Transaction
     from sqlstate.store.upkeep import Stats
-    from sqlstate.tables.state import Span
+    from sqlstate.store.view import V
 
-R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Options(TypedDict, total=False):
-    """Arguments of open() that are those of sqlstate.open()."""
-
-    group_size: int
-    group_wait: float
-    journal: Journal
-    read_only: bool
-    create: bool
-    timeout: float
-    recover: Recover
-    vfs: str | None
-
-
-def open(  # noqa: A001, the word every Python programmer looks for
-    path: str | os.PathLike[str], *, mode: Mode = "group", **options: Unpack[Options]
-) -> Opening:
-    """Open the store at *path* for tasks: `async with aio.open(path) as store`, or `store = await aio.open(path)`.
-
-    The store belongs to the event loop in which it was opened, of asyncio or of trio.
-
-    Args:
-        path: a file in an existing folder.
-        mode: `"group"`: writes of many tasks share one commit. `"full"`: each has its own. In both a write is durable
-            when it returns.
-        options: as for sqlstate.open(), with the same defaults.
-
-    Raises:
-        StoreError: what sqlstate.open() raises, when it is awaited.
-        StoreUnusable: no event loop runs.
-    """
-    return Opening(path, mode, options)
-
-
-class Opening:
-    """A store that is about to be opened: await it, or use it in `async with`, once."""
-
-    __slots__ = ("_arguments", "_store")
-
-    def __init__(self, path: str | os.PathLike[str], mode: Mode, options: Options) -> None:
-        self._arguments: tuple[str | os.PathLike[str], Mode, Options] | None = (path, mode, options)
-
-    def __await__(self) -> Generator[Any, Any, AsyncStore]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> AsyncStore:
-        self._store = await self._open()
-        return self._store
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not GeneratorExit:  # the task is dropped, maybe by the garbage collector: nothing can be awaited
-            await self._store.close()
-
-    def __repr__(self) -> str:
-        state = "used" if self._arguments is None else f"{str(self._arguments[0])!r}, to be awaited"
-        return f"<sqlstate.aio.Opening: {state}>"
-
-    async def _open(self) -> AsyncStore:
-        if self._arguments is None:
-            raise InvalidOption("the store was opened by this call already; call aio.open() again")
-        (path, mode, options), self._arguments = self._arguments, None
-        loop = running_loop()
-        threads = Threads(loop, str(path))
-        opened: list[Store] = []
-        try:
-            await threads.run(lambda: opened.append(opening.open(path, mode=mode, **options)), whole=True)
-        except GeneratorExit:  # as for __aexit__
-            raise
-        except BaseException:
-            try:
-                if opened:  # cancelled while it was opened
-                    await threads.run(opened[0].close, whole=True)
-            finally:
-                threads.end()
-            raise
-        return AsyncStore(opened[0], loop, threads)
+R = TypeVar("R")
 
 
 class AsyncStore(Entries):
     """One open store, for the tasks of one event loop. Made by `sqlstate.aio.open()`; close it, or use `async with`.
 
-    Reading, one hop to a thread each: get(), contains(), count(), collections(), head(), stats(); `store["users"]`
-    and collection() for scans and more; read() for a function that reads one commit. Writing, durable when it
-    returns, tasks sharing commits: put(), delete(), run(), transaction(). Without waiting: submit(), barrier().
+    Reading is one hop to one of at most 8 threads for each call. The store's own thread writes, and writes of all
+    tasks share commits.
 
-    Cancelled while it waits, a write that has not begun is withdrawn; one that has begun is waited for. A note on the
-    exception says which, and what became of it.
+    A write that is cancelled before it began is withdrawn, and changes nothing. One that has begun is waited for. A
+    note on the exception says which, with the number of the commit. A read that is cancelled is given up at once;
+    call() and close() are waited for.
+
+    Examples:
+        >>> await store["users"].put(1, "ada")
+        >>> await store.get("users", 1), await store.count("users")
+        ('ada', 1)
     """
 
     __slots__ = ("_entries", "_loop", "_store", "_threads")
@@ -145,80 +69,158 @@ class AsyncStore(Entries):
 
     @property
     def path(self) -> Path:
-        """The file's absolute path."""
+        """The absolute path of the file."""
         return self._store.path
 
     @property
     def store_id(self) -> bytes:
-        """The 16 random bytes that tell this store from every other."""
+        """16 random bytes that identify this store."""
         return self._store.store_id
 
     @property
     def recovery(self) -> RecoveryReport:
-        """What was found when this handle was opened, and what was done about it."""
+        """What opening this handle found, and what it did about that."""
         return self._store.recovery
 
     # Reading.
 
     def __getitem__(self, collection: str) -> AsyncCollection[Any]:
-        """Return a collection; it exists while it has entries.
+        """Return the collection of this name. It exists while it has entries.
+
+        Cost: none.
 
         Raises:
             InvalidName: the name is not text of 1 to 255 bytes.
         """
         return self.collection(collection)
 
-    @overload
-    def collection(self, name: str) -> AsyncCollection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> AsyncCollection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> AsyncCollection[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*; see Store.collection().
+    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> AsyncCollection[V]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*, as `Store.collection()` does.
+
+        Cost: none.
+
+        Args:
+            name: text of 1 to 255 bytes.
+            type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode; None for
+                values without a type.
+            forbid_unknown: reading a document with members that the type lacks raises InvalidValue.
 
         Raises:
-            InvalidName: the name cannot be one.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+            InvalidName: the name is not such text.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+
+        Examples:
+            >>> ages = store.collection("ages", type=int)
+            >>> await ages.put("ada", 36)
+            >>> await ages.get("ada")
+            36
         """
         return AsyncCollection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     async def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, in order."""
+        """Return the names of all collections that have entries, in order.
+
+        Cost: 1 hop.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> await store.put("users", 1, "ada")
+            >>> await store.collections()
+            ['users']
+        """
         return await self._threads.run(self._store.collections)
 
     async def head(self) -> Head:
-        """Return the newest commit: its number, root, count of entries, time, and the chain's digest."""
+        """Return the newest commit. A store without commits has seq 0, and the time when it was made.
+
+        Cost: 1 hop.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> (await store.head()).seq
+            0
+        """
         return await self._threads.run(self._store.head)
 
     async def stats(self) -> Stats:
-        """Return sizes and settings. Counts the records of the log and the nodes of the tree one by one."""
+        """Return sizes and settings, as `Store.stats()` does.
+
+        Cost: 1 hop; counts the records of the log and the nodes of the tree one by one.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> await store.put("users", 1, "ada")
+            >>> (await store.stats()).entries
+            1
+        """
         return await self._threads.run(self._store.stats)
 
     def snapshot(self) -> AsyncSnapshot:
-        """Return the store as the newest commit leaves it, for `async with`."""
+        """Return the store as the newest commit leaves it, for `async with`.
+
+        Cost: 1 hop, at the beginning of the block.
+
+        Raises:
+            StoreClosed: at the beginning of the block: the store was closed.
+
+        Examples:
+            >>> await store.put("users", 1, "ada")
+            >>> async with store.snapshot() as view:
+            ...     await store.put("users", 1, "eve")
+            ...     print(await view.get("users", 1))
+            ada
+        """
         return AsyncSnapshot(self._entries.stored, self._threads)
 
     async def call(self, work: Callable[[Store], R]) -> R:
-        """Return what *work* returns of the Store, in a thread: for all that has no method here.
+        """Return what *work* returns of the plain `Store`, in a thread: for everything that has no method here.
 
-        Such as `await store.call(lambda s: s.backup("copy.db"))`. Cancelled, it is waited for.
+        Cancelled, it is waited for.
+
+        Cost: 1 hop, and what *work* costs.
 
         Args:
-            work: a plain function. What it returns must not read the store later: no iterator, snapshot or scan.
+            work: a plain function of the Store. It must not return what reads the store later: no iterator and no
+                snapshot.
+
+        Raises:
+            InvalidOption: *work* is a coroutine function.
+            Exception: what *work* raised.
+
+        Examples:
+            >>> await store.put("users", 1, "ada")
+            >>> report = await store.call(lambda store: store.backup("app.backup"))
+            >>> report.head.seq
+            1
         """
         _check_plain(work)
         return await self._threads.run(lambda: work(self._store), whole=True)
 
     def watch(self, after: int | None = None, timeout: float | None = None) -> AsyncWatch:
-        """Return the commits after number *after*, in order, each once, as they come, for `async for`.
+        """Return the commits after number *after*, each once and in order, as they come, for `async for`.
 
-        It ends when the store is closed. Those of this handle are seen at once, others' within 20 ms.
+        It ends when the store is closed. Commits of this handle arrive at once, those of others within 20 ms.
+
+        Cost: 1 hop for each look, every 20 ms.
 
         Args:
-            after: a commit's number; None for the newest there is when the loop begins.
-            timeout: seconds without a commit when it ends; 0 ends it once it has caught up.
+            after: number of a commit; None for the newest when the loop begins.
+            timeout: seconds without a commit after which it ends; 0 ends it once it has caught up, None never does.
 
         Raises:
             InvalidOption: *after* is not a number from 0 to 2^63-1, or *timeout* not a number of seconds.
+
+        Examples:
+            >>> for lang in "fr", "de":
+            ...     await store.put("settings", "lang", lang)
+            >>> [head.seq async for head in store.watch(after=0, timeout=0)]
+            [1, 2]
         """
         if after is not None:
             check_number("after", after)
@@ -229,31 +231,69 @@ class AsyncStore(Entries):
     # Writing.
 
     async def put(self, collection: str, key: Key, value: Any) -> None:
-        """Put an entry.
+        """Put an entry, durably.
+
+        Cost: a share of a commit.
+
+        Args:
+            collection: name of the collection, 1 to 255 bytes of text.
+            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
+            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
 
         Raises:
-            InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly.
-            Busy: another writer held the lock for the whole timeout.
+            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly.
+            StoreError: what run() raises.
+
+        Examples:
+            >>> await store.put("users", 1, {"name": "ada"})
+            >>> await store.get("users", 1)
+            {'name': 'ada'}
         """
         await self[collection].put(key, value)
 
     async def delete(self, collection: str, key: Key) -> bool:
-        """Delete an entry, and tell whether there was one."""
+        """Delete an entry, durably, and return True if there was one.
+
+        Cost: a share of a commit.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            StoreError: what run() raises.
+
+        Examples:
+            >>> await store.put("users", 1, "ada")
+            >>> await store.delete("users", 1), await store.delete("users", 1)
+            (True, False)
+        """
         return await self[collection].delete(key)
 
     async def run(self, work: Callable[[Transaction], R], note: str = "") -> R:
-        """Return what *work* returns of a transaction of its own, once that is durable. An exception undoes it all.
+        """Return what *work* returns of a transaction of its own, once that is durable. An exception undoes everything.
+
+        Cost: a share of a commit.
 
         Args:
-            work: a plain function. It runs once, in the store's thread, in its turn; keep it short, others wait.
+            work: a plain function of a `Transaction`, called once in the store's own thread. Keep it short: others
+                wait.
             note: text of at most 4,096 bytes for the log.
 
         Raises:
-            Busy, StoreFull, Damaged: nothing was changed.
-            CommitOutcomeUnknown: an error at COMMIT; open the store again to see.
+            Busy, StoreFull, StoreIOError, Damaged: nothing was changed.
+            CommitOutcomeUnknown: an error at COMMIT. Open the store again, and ask `Store.committed()`.
             ReadOnly: the store was opened with read_only=True.
-            InvalidOption: *work* is a coroutine function, or *note* too long.
+            InvalidOption: *work* is a coroutine function, or *note* is too long.
             Exception: what *work* raised; nothing was changed.
+
+        Examples:
+            >>> def visit(txn):
+            ...     txn.put("counters", "visits", txn.get("counters", "visits", 0) + 1)
+            ...     return txn.get("counters", "visits")
+            >>> await store.run(visit), await store.run(visit)
+            (1, 2)
         """
         _check_plain(work)
         write = await self._entries.write(on_face(work), check_note(note))
@@ -261,11 +301,25 @@ class AsyncStore(Entries):
         return result
 
     def submit(self, work: Callable[[Transaction], R], note: str = "") -> Ticket[R]:
-        """Have *work* run in its turn, and return at once. Await the ticket for the result, or barrier() for all.
+        """Queue *work*, and return a ticket at once.
+
+        The call is not awaited. Await the ticket for the result, or barrier() for all.
+
+        Cost: a share of a commit.
+
+        Args:
+            work: a plain function of a `Transaction`, called once in the store's own thread.
+            note: text of at most 4,096 bytes for the log.
 
         Raises:
             StoreClosed, ReadOnly: the store takes no writes.
-            InvalidOption: *work* is a coroutine function, or *note* too long.
+            InvalidOption: *work* is a coroutine function, or *note* is too long.
+
+        Examples:
+            >>> ticket = store.submit(lambda txn: txn.put("users", 1, "ada"))
+            >>> await ticket
+            >>> ticket.head.seq
+            1
         """
         self._loop.check()
         _check_plain(work)
@@ -274,27 +328,55 @@ class AsyncStore(Entries):
         return Ticket(write)
 
     async def barrier(self) -> Head:
-        """Wait until all that was submitted before is done; return the newest durable commit."""
+        """Wait until everything that was submitted before is done, and return the newest commit.
+
+        Cost: 1 hop.
+
+        Raises:
+            StoreClosed: the store was closed.
+            Busy, CommitOutcomeUnknown: what it waited for failed like this.
+
+        Examples:
+            >>> tickets = [store.submit(lambda txn, n=n: txn.put("numbers", n, n)) for n in range(10)]
+            >>> (await store.barrier()).count
+            10
+        """
         return await self._threads.run(self._store.barrier)
 
     def transaction(self, note: str = "") -> AsyncTransaction:
         """Return a transaction, for `async with`: it reads one commit, and keeps its writes until the block ends.
 
+        Cost: a share of a commit; none if it only reads.
+
         Args:
             note: text of at most 4,096 bytes for the log.
 
         Raises:
+            InvalidOption: the note is too long.
             Conflict: at the end of the block: something that it read was changed since. Nothing was written.
-            StoreError: as run(), at the end of the block.
+            StoreError: at the end of the block: what run() raises.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.put("counters", "visits", await txn.get("counters", "visits", 0) + 1)
+            >>> await store.get("counters", "visits")
+            1
         """
         return AsyncTransaction(Buffered(self._entries.stored, self._threads, self._entries.carry, note))
 
     async def close(self) -> None:
-        """Close the store, after what was submitted. Twice does nothing; cancelled, it is waited for.
+        """Wait for what was submitted, and close the store. Closing twice does nothing; cancelled, it is waited for.
+
+        Cost: as `Store.close()`.
 
         Raises:
-            Busy: what was submitted was not done within the timeout; the store is still open.
-            StoreIOError: SQLite's WAL could not be moved into the file. Nothing is lost: the next open recovers.
+            Busy: what was submitted was not done within the timeout. The store stays open.
+            StoreFull, StoreIOError: as `Store.close()`: the store is closed.
+
+        Examples:
+            >>> await store.close()
+            >>> store
+            <sqlstate.aio.AsyncStore '...app.db': closed>
         """
         self._loop.check()
         if self._threads.ended:
@@ -325,75 +407,7 @@ class AsyncStore(Entries):
             await self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._threads.ended else "open"
-        return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {state}>"
-
-
-class AsyncStoreEntries:
-    """What an AsyncStore is the face of where it comes to entries: the store's own, each in a thread or in a write."""
-
-    __slots__ = ("_loop", "_path", "_threads", "stored")
-
-    stored: StoreEntries
-    """Those of the Store."""
-
-    def __init__(self, store: Store, loop: Loop, threads: Threads) -> None:
-        self.stored = entries_of(store)
-        self._path = store.path
-        self._loop = loop
-        self._threads = threads
-
-    async def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-        return await self._threads.run(partial(self.stored.get_stored, name))
-
-    async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry."""
-        return await self.get_stored(name) is not None
-
-    async def count_names(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-        return await self._threads.run(partial(self.stored.count, start, stop))
-
-    def rows(self, span: Span, *, values: bool) -> StoredRows:
-        """Return the rows of a scan."""
-        return StoredRows(
-            self._threads,
-            lambda: self.stored.scan(span, Page, values=values),
-            self._check_open,
-            self.stored.reclaim,
-        )
-
-    async def change(self, work: Callable[[OpenTransaction], R]) -> R:
-        """Return what *work* returns of a transaction of its own, once it is durable."""
-        result: R = (await self.write(work, "")).result
-        return result
-
-    def _check_open(self) -> None:
-        if self._threads.ended:
-            raise TransactionEnded(f"{self._path}: the scan has ended: the store was closed")
-
-    async def carry(self, work: Callable[[OpenTransaction], None], note: str) -> Head | None:
-        """Have *work* done in a transaction of its own; return the commit, None if it changed nothing."""
-        return (await self.write(work, note)).head
-
-    async def write(self, work: Callable[[OpenTransaction], Any], note: str) -> Write:
-        """Have *work* done in a transaction of its own, and return that once it is durable."""
-        self._loop.check()
-        write = Write(work, note, self._loop)
-        try:
-            self.stored.enqueue(write)
-            await self._loop.wait(write)
-        except BaseException:
-            if not write.settled:
-                write.withdraw()
-            raise
-        try:
-            if write.error is not None:
-                raise write.error
-            return write
-        finally:
-            del write  # its error's traceback leads here
+        return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {self._entries.condition}>"
 
 
 def _check_plain(work: Callable[..., object]) -> None:

@@ -7,55 +7,41 @@ nothing of it has changed it writes, all in one function: the transaction is as 
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlstate.aio.collection import BufferedCollection, Entries
-from sqlstate.aio.snapshot import Frozen
-from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
-from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
-from sqlstate.format.values import same
-from sqlstate.sqlite.pages import Page
-from sqlstate.store.collection import JSON, codec_for
-from sqlstate.store.transaction import ABSENT, check_note
+from sqlstate.aio.collection import BufferedCollection
+from sqlstate.aio.view import Entries
+from sqlstate.format.names import check_collection
+from sqlstate.store.view import codec_for
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from sqlstate.aio.scan import Progress, Row, StoredRows
-    from sqlstate.aio.threads import Threads
-    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.aio.buffered import Buffered
+    from sqlstate.format.names import Key
     from sqlstate.format.records import Head
-    from sqlstate.store.snapshot import OpenSnapshot
-    from sqlstate.store.store import StoreEntries
-    from sqlstate.store.transaction import OpenTransaction
-    from sqlstate.tables.state import Span
+    from sqlstate.store.view import V
 
 T = TypeVar("T")
-
-SOME: Final = "some value"
-"""Stands in a Conflict for a value that the transaction did not look at."""
-
-
-class _Counted(NamedTuple):
-    """A count that was read: entries in [start, stop), without those that the transaction had written itself."""
-
-    start: Name
-    stop: Name
-    own: tuple[Name, ...]
-    found: int
 
 
 class AsyncTransaction(Entries):
     """Puts and deletes that take effect together or not at all, for `async with`. Made by `store.transaction()`.
 
-    put(), delete() and expect() are not awaited: they are kept until the block ends. Reading is: get(), contains(),
-    count(), collections(), and collections, `txn["users"]`. All of it sees one commit, the newest when the first of
-    them reads, and the transaction's own writes.
+    It holds no lock. put(), delete() and expect() are not awaited: their writes are kept until the block ends. Reading
+    is awaited, and sees one commit, the newest when the block first reads, and the transaction's own writes.
 
-    The end of the block writes everything, in one transaction, if what was read is still so; else it raises Conflict
-    and changes nothing. So transactions are serializable. A block that only read ends without any of that.
+    The end of the block compares everything that was read with what is there by then, and writes: in one function of
+    the store's own thread, so transactions are serializable. If something has changed, it raises Conflict, and nothing
+    was written. Compared are values, presence, counts, and the rows taken from scans, but nothing that the transaction
+    wrote itself. A block that only reads ends without a comparison. An exception in the block drops everything.
+
+    Examples:
+        >>> async with store.transaction(note="pay") as txn:
+        ...     cents = await txn.get("accounts", "ann", 100)
+        ...     txn.put("accounts", "ann", cents - 5)
+        >>> txn.head.seq, await store.get("accounts", "ann")
+        (1, 95)
     """
 
     __slots__ = ("_entries",)
@@ -73,25 +59,67 @@ class AsyncTransaction(Entries):
     # Writing.
 
     def put(self, collection: str, key: Key, value: Any) -> None:
-        """Put an entry when the block ends.
+        """Put an entry when the block ends. It is not awaited.
+
+        Cost: none.
+
+        Args:
+            collection: name of the collection, 1 to 255 bytes of text.
+            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
+            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
 
         Raises:
-            InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly; the transaction goes on without it.
+            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly; the transaction goes on without
+                it.
+            TransactionEnded: the block has ended, or has not begun.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.put("users", 1, "ada")
         """
         self[collection].put(key, value)
 
     def delete(self, collection: str, key: Key) -> None:
-        """Delete an entry when the block ends, if there is one."""
+        """Delete an entry, if there is one, when the block ends. It is not awaited.
+
+        Cost: none.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            TransactionEnded: the block has ended, or has not begun.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.delete("users", 1)
+        """
         self[collection].delete(key)
 
     def expect(self, collection: str, key: Key, value: Any) -> None:
-        """Let the transaction take effect only if the entry is *value*; ABSENT stands for no entry.
+        """Let the transaction take effect only if the entry has this value. It is not awaited.
 
-        What the transaction wrote or read itself is compared at once, everything else when the block ends. Values
-        are compared as they are stored, so 1 and 1.0 differ.
+        What the transaction wrote or read is compared at once, everything else when the block ends. Values are
+        compared as they are stored, so 1 and 1.0 differ.
+
+        Cost: none.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+            value: the value expected; `sqlstate.ABSENT` for no entry.
 
         Raises:
-            Conflict: it is not.
+            Conflict: the entry has another value; here, or at the end of the block.
+            InvalidName, InvalidKey, InvalidValue: no entry can be like this.
+            TransactionEnded: the block has ended, or has not begun.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.expect("users", 1, sqlstate.ABSENT)
+            ...     txn.put("users", 1, "ada")
         """
         self._entries.expect(collection, key, value)
 
@@ -101,16 +129,46 @@ class AsyncTransaction(Entries):
         """Return a collection as this transaction sees it."""
         return self.collection(collection)
 
-    @overload
-    def collection(self, name: str) -> BufferedCollection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> BufferedCollection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> BufferedCollection[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as this transaction sees it."""
+    def collection(
+        self,
+        name: str,
+        *,
+        type: type[V] | None = None,  # noqa: A002, the word users know
+        forbid_unknown: bool = False,
+    ) -> BufferedCollection[V]:
+        """Return a collection as this transaction sees it, whose values are of *type*.
+
+        Cost: none.
+
+        Args:
+            name: text of 1 to 255 bytes.
+            type: as for `Store.collection()`.
+            forbid_unknown: as for `Store.collection()`.
+
+        Raises:
+            InvalidName: the name is not such text.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.collection("ages", type=int).put("ada", 36)
+        """
         return BufferedCollection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     async def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, as this transaction sees them."""
+        """Return the names of all collections that have entries, as this transaction sees them.
+
+        Cost: 1 hop.
+
+        Raises:
+            TransactionEnded: the block has ended, or has not begun.
+
+        Examples:
+            >>> async with store.transaction() as txn:
+            ...     txn.put("users", 1, "ada")
+            ...     print(await txn.collections())
+            ['users']
+        """
         return await self._entries.collections()
 
     # The block.
@@ -126,318 +184,3 @@ class AsyncTransaction(Entries):
 
     def __repr__(self) -> str:
         return repr(self._entries)
-
-
-class Buffered:
-    """What an AsyncTransaction is the face of: what it wrote, what it read, and the commit that it reads."""
-
-    __slots__ = (
-        "_collections", "_commit", "_counts", "_expected", "_note", "_open", "_present", "_reads", "_scans", "_submit",
-        "_writes", "head",
-    )  # fmt: skip
-
-    head: Head | None
-    """The commit that carries it."""
-
-    def __init__(
-        self,
-        store: StoreEntries,
-        threads: Threads,
-        submit: Callable[[Callable[[OpenTransaction], None], str], Awaitable[Head | None]],
-        note: str,
-    ) -> None:
-        self._note = check_note(note)
-        self._submit = submit
-        self._commit = Frozen(store, threads)
-        self._open: bool | None = None
-        self._writes: dict[Name, Stored | None] = {}
-        self._expected: dict[Name, Stored | None] = {}
-        self._reads: dict[Name, Stored | None] = {}
-        self._present: dict[Name, bool] = {}
-        self._counts: list[_Counted] = []
-        self._collections: list[tuple[frozenset[str], frozenset[str]]] = []  # those it had written to; the others
-        self._scans: list[_MergedRows] = []
-        self.head = None
-
-    def expect(self, collection: str, key: Key, value: Any) -> None:
-        """Compare an entry with *value*: at once if it is known what the transaction sees, else at the end."""
-        self._check()
-        name = make_name(check_collection(collection), key)
-        try:
-            expected = None if value is ABSENT else JSON.encode(value)
-        except InvalidValue as e:
-            raise e.located(collection, key) from None
-        for known in (self._writes, self._reads):
-            if name in known:
-                if not same(known[name], expected):
-                    raise _conflict(name, expected, known[name])
-                return
-        if name in self._expected and not same(self._expected[name], expected):
-            raise _conflict(name, expected, self._expected[name])
-        self._expected[name] = expected
-
-    async def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, as this transaction sees them."""
-        self._check()
-        written = frozenset(name[0] for name in self._writes)
-        others = frozenset(await self._commit.ask(lambda view: view.collections())) - written
-        self._check()
-        self._collections.append((written, others))
-        put = {name[0] for name, stored in self._writes.items() if stored is not None}
-        return sorted(others | put | {name for name in written - put if await self._count_all(name)})
-
-    async def _count_all(self, collection: str) -> int:
-        return await self.count_names(first_name(collection), first_name(next_collection(collection)))
-
-    async def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-        self._check()
-        for known in (self._writes, self._reads):
-            if name in known:
-                return known[name]
-        stored = await self._commit.ask(lambda view: view.get_stored(name))
-        self._check()  # another task may have left the block: what it read is being compared
-        self._reads[name] = stored
-        return stored
-
-    async def has_stored(self, name: Name) -> bool:
-        """Tell whether there is an entry; its value may change without a conflict."""
-        self._check()
-        for known in (self._writes, self._reads):
-            if name in known:
-                return known[name] is not None
-        there = await self._commit.ask(lambda view: view.get_stored(name) is not None)
-        self._check()
-        self._present[name] = there
-        return there
-
-    async def count_names(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-        self._check()
-        own = tuple(name for name in self._writes if start <= name < stop)
-        puts = sum(self._writes[name] is not None for name in own)
-        found = await self._commit.ask(lambda view: _count_others(view, start, stop, own))
-        self._check()
-        self._counts.append(_Counted(start, stop, own, found))
-        return found + puts
-
-    def rows(self, span: Span, *, values: bool) -> _MergedRows:
-        """Return the rows of a scan; it sees the writes made before its first row."""
-        self._check()
-        rows = _MergedRows(self._commit.rows(span, values=values), self._writes, span, values=values)
-        self._scans.append(rows)
-        return rows
-
-    def put_stored(self, name: Name, stored: Stored) -> None:
-        """Put an entry when the block ends."""
-        self._check()
-        self._writes[name] = stored
-
-    def delete_stored(self, name: Name) -> None:
-        """Delete an entry when the block ends."""
-        self._check()
-        self._writes[name] = None
-
-    def __repr__(self) -> str:
-        state = {None: "not begun", True: "open", False: "ended"}[self._open]
-        writes = len(self._writes)
-        return f"<sqlstate.aio.AsyncTransaction: {state}, {writes:,} write{'' if writes == 1 else 's'}>"
-
-    def begin(self) -> None:
-        """Begin the block.
-
-        Raises:
-            TransactionEnded: it had one.
-        """
-        if self._open is not None:
-            raise TransactionEnded("a transaction is for one block; begin another one with store.transaction()")
-        self._open = True
-
-    async def end(self, kind: type[BaseException] | None) -> None:
-        """End the block; write, unless an exception ended it.
-
-        Raises:
-            Conflict: something that was read was changed since.
-        """
-        self._open = False
-        self._commit.drop(kind)
-        if kind is None and (self._writes or self._expected):
-            self.head = await self._submit(self._write, self._note)
-
-    def _write(self, txn: OpenTransaction) -> None:
-        """Check what was read, and write; runs in the store's own thread."""
-        self._compare_entries(txn)
-        for start, stop, own, found in self._counts:
-            count = _count_others(txn, start, stop, own)
-            if count != found:
-                whole = start == first_name(start[0])
-                where = "" if whole else f" from {start[2]!r} on"
-                raise Conflict(start[0], f"number of entries{where}", found, count)
-        for written, others in self._collections:
-            names = frozenset(txn.collections()) - written
-            if names != others:
-                raise Conflict("(all)", "names of collections", sorted(others), sorted(names))
-        for scan in self._scans:
-            scan.check(txn)
-        for name, stored in self._writes.items():
-            if stored is None:
-                txn.delete_stored(name)
-            else:
-                txn.put_stored(name, stored)
-
-    def _compare_entries(self, txn: OpenTransaction) -> None:
-        for known in (self._expected, self._reads):
-            for name, expected in known.items():
-                actual = txn.get_stored(name)
-                if not same(actual, expected):
-                    raise _conflict(name, expected, actual)
-        for name, there in self._present.items():
-            actual = txn.get_stored(name)
-            if there and actual is None:
-                raise Conflict(name[0], name[2], SOME, ABSENT)
-            if not there and actual is not None:
-                raise _conflict(name, None, actual)
-
-    def _check(self) -> None:
-        if not self._open:
-            raise TransactionEnded(
-                "the transaction has ended, or has not begun: use it inside `async with store.transaction() as txn`"
-            )
-
-
-class _MergedRows:
-    """The rows of a scan inside a transaction: those of its commit, with its own writes over them.
-
-    Args:
-        stored: the commit's rows.
-        writes: what the transaction writes; what it has written when the first row is wanted is seen.
-        span: of the scan.
-        values: whether values are looked at, or only keys.
-    """
-
-    __slots__ = ("_last", "_own", "_pending", "_progress", "_queue", "_rows", "_span", "_stored", "_values", "_writes")
-
-    _progress: Callable[[], Progress]
-
-    def __init__(self, stored: StoredRows, writes: dict[Name, Stored | None], span: Span, *, values: bool) -> None:
-        self._stored = stored
-        self._writes = writes
-        self._span = span
-        self._values = values
-        self._own: frozenset[Name] | None = None
-        self._queue: deque[tuple[Name, Stored | None]] = deque()
-        self._pending: deque[Row] = deque()
-        self._last = False
-        self._rows: list[Row] = []
-
-    def begun(self, progress: Callable[[], Progress]) -> None:
-        """Keep what says how many rows were taken."""
-        self._progress = progress
-
-    async def chunk(self, most: int, *, final: bool) -> tuple[list[Row], bool]:
-        """Return the next rows, at most so many, and whether there are no more behind them."""
-        if self._own is None:
-            self._begin()
-        if self._own:
-            rows, last = await self._merge(most)
-        else:
-            rows, last = await self._stored.chunk(most, final=final)
-        self._rows += rows
-        return rows, last
-
-    def check_open(self) -> None:
-        """Raise TransactionEnded if the transaction has ended."""
-        self._stored.check_open()
-
-    def drop(self) -> None:
-        """Let go of the commit's rows, soon."""
-        self._stored.drop()
-
-    async def aclose(self) -> None:
-        """Let go of the commit's rows."""
-        await self._stored.aclose()
-
-    def check(self, txn: OpenTransaction) -> None:
-        """Read again what was taken.
-
-        Raises:
-            Conflict: something is not as it was.
-        """
-        passed, ended = self._progress()
-        taken = self._rows[:passed]
-        if not (taken or ended):
-            return
-        own = self._own or frozenset()
-        end = None if ended else self._name(taken[-1])
-        wanted = iter([row for row in taken if self._name(row) not in own])
-        want = next(wanted, None)
-        for row in txn.scan(self._span, Page, values=self._values):
-            name = self._name(row)
-            if end is not None and name != end and self._in_order(end, name):
-                break
-            if name in own:
-                continue
-            if want is None or self._name(want) != name or (self._values and not same(want[1], row[1])):
-                raise self._conflict(txn, want, name)
-            want = next(wanted, None)
-        if want is not None:
-            raise self._conflict(txn, want, None)
-
-    def _begin(self) -> None:
-        collection, start, stop, reverse = self._span[:4]
-        low = None if start is None else stored_name(collection, start)
-        high = None if stop is None else stored_name(collection, stop)
-        own = sorted(
-            name
-            for name in self._writes
-            if name[0] == collection and (low is None or low <= name) and (high is None or name < high)
-        )
-        self._own = frozenset(own)
-        self._queue.extend((name, self._writes[name]) for name in (reversed(own) if reverse else own))
-
-    async def _merge(self, most: int) -> tuple[list[Row], bool]:
-        rows: list[Row] = []
-        pending, queue = self._pending, self._queue
-        while len(rows) < most:
-            if not pending and not self._last:
-                stored, self._last = await self._stored.chunk(most, final=False)
-                pending.extend(stored)
-            name = self._name(pending[0]) if pending else None
-            if queue and (name is None or self._in_order(queue[0][0], name)):
-                own, value = queue.popleft()
-                if own == name:
-                    pending.popleft()
-                if value is not None:
-                    rows.append((own[2], value))
-            elif name is not None:
-                rows.append(pending.popleft())
-            else:
-                return rows, True
-        return rows, False
-
-    def _name(self, row: Row) -> Name:
-        return stored_name(self._span.collection, row[0])
-
-    def _in_order(self, first: Name, second: Name) -> bool:
-        return first >= second if self._span.reverse else first <= second
-
-    def _conflict(self, txn: OpenTransaction, want: Row | None, found: Name | None) -> Conflict:
-        """Return what to raise where *want* was taken, and *found* is now."""
-        wanted = None if want is None else self._name(want)
-        if found is not None and (wanted is None or (wanted != found and self._in_order(found, wanted))):
-            return _conflict(found, None, txn.get_stored(found))
-        assert want is not None  # noqa: S101, the two are not both None
-        assert wanted is not None  # noqa: S101
-        expected = JSON.decode(want[1]) if self._values else SOME
-        actual = None if wanted != found else txn.get_stored(wanted)
-        return Conflict(wanted[0], wanted[2], expected, ABSENT if actual is None else JSON.decode(actual))
-
-
-def _count_others(view: OpenSnapshot | OpenTransaction, start: Name, stop: Name, own: tuple[Name, ...]) -> int:
-    """Return the number of entries in [start, stop) that are not among *own*, which are."""
-    return view.count(start, stop) - sum(view.get_stored(name) is not None for name in own)
-
-
-def _conflict(name: Name, expected: Stored | None, actual: Stored | None) -> Conflict:
-    shown = [ABSENT if stored is None else JSON.decode(stored) for stored in (expected, actual)]
-    return Conflict(name[0], name[2], *shown)

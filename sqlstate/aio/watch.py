@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 class AsyncWatch:
     """The commits of a store, as they come. Made by `store.watch()`.
 
-    Nothing is held while it waits, neither a thread nor a commit.
+    While it waits, it holds neither a thread nor a commit.
+
+    Examples:
+        >>> await store.put("users", 1, "ada")
+        >>> [head.count async for head in store.watch(after=0, timeout=0)]
+        [1]
     """
 
     __slots__ = ("_after", "_heads", "_loop", "_store", "_threads", "_timeout")
@@ -35,7 +40,8 @@ class AsyncWatch:
         self._heads: list[Head] = []
 
     def __repr__(self) -> str:
-        return f"<sqlstate.aio.AsyncWatch of {str(self._store.path)!r}>"
+        state = "ended" if self._threads.ended else "open"
+        return f"<sqlstate.aio.AsyncWatch of {str(self._store.path)!r}: {state}>"
 
     def __aiter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Writes of tasks: each is a request to the store's writer, and a job that the event loop hears of when it is done."""
+"""Writes of tasks: each is a request to the store's own thread, and a job that the event loop waits for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.format.records import Head
-    from sqlstate.store.transaction import OpenTransaction
+    from sqlstate.store.open_transaction import OpenTransaction
 
 T = TypeVar("T")
 Outcome = Literal["waiting", "durable", "failed", "withdrawn", "unknown"]
@@ -34,13 +34,13 @@ class Write(Call):
 
     def __init__(self, work: Callable[[OpenTransaction], Any], note: str, loop: Loop) -> None:
         super().__init__(work, note)
-        self.loop = loop
-        self.settled = False
+        self.loop: Loop = loop
+        self.settled: bool = False
         self.waiter: Any = None
         self.withdrawn = False
 
     def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will."""
+        """Keep it from beginning, and return True if that was in time."""
         if super().withdraw():
             self.withdrawn = True
         return self.withdrawn
@@ -49,8 +49,8 @@ class Write(Call):
         """Deliver it to the loop. The writer calls this."""
         self.loop.deliver(self)
 
-    def rung(self) -> None:
-        """Let the task go on."""
+    def notify(self) -> None:
+        """Wake the task."""
         if self.loop.watchers:
             self.loop.committed()
         if self.waiter is not None:
@@ -67,7 +67,7 @@ class Write(Call):
             return "durable"
         return "unknown" if isinstance(self.error, CommitOutcomeUnknown) else "failed"
 
-    def says(self) -> str:
+    def describe_outcome(self) -> str:
         """Return what became of it, for a task that was cancelled."""
         outcome = self.outcome
         if outcome == "withdrawn":
@@ -90,18 +90,24 @@ class Submitted(Write):
         super().__init__(work, note, loop)
         self.event = None
 
-    def rung(self) -> None:
-        """Let the tasks go on."""
-        super().rung()
+    def notify(self) -> None:
+        """Wake the tasks."""
+        super().notify()
         if self.event is not None:
             self.event.set()
 
 
 class Ticket(Generic[T]):
-    """What `submit()` returns: await it for the function's result, once that is durable.
+    """What `AsyncStore.submit()` returns: await it for the function's result, once that is durable.
 
-    Any number of tasks can await it, any number of times. Cancelling one of them changes nothing about the write:
-    withdraw() does, or the store's run() in place of submit().
+    Any number of tasks can await it, any number of times. Cancelling one of them does not touch the write: withdraw()
+    does.
+
+    Examples:
+        >>> ticket = store.submit(lambda txn: txn.put("users", 1, "ada"))
+        >>> await ticket
+        >>> ticket.outcome, ticket.head.seq
+        ('durable', 1)
     """
 
     __slots__ = ("_write",)
@@ -111,11 +117,11 @@ class Ticket(Generic[T]):
 
     @property
     def outcome(self) -> Outcome:
-        """What became of it.
+        """What became of the write.
 
-        `"waiting"`: it has not ended. `"durable"`: it is on disk, or there was nothing to change. `"failed"`: it
-        raised, and nothing was changed. `"withdrawn"`: it never ran. `"unknown"`: an error at COMMIT; the store's
-        committed(), after it was opened again, can tell.
+        "waiting": it has not ended. "durable": it is on the disk, or there was nothing to change. "failed": it raised,
+        and nothing was changed. "withdrawn": it never ran. "unknown": an error at COMMIT; `Store.committed()` of a
+        store opened since says whether it is there.
         """
         return self._write.outcome
 
@@ -125,10 +131,16 @@ class Ticket(Generic[T]):
         return self._write.head if self.outcome == "durable" else None
 
     def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will; who awaits it gets CancelledError.
+        """Keep the write from beginning, and return True if that was in time. Awaiting it then raises CancelledError.
+
+        Cost: none.
 
         Raises:
             StoreUnusable, StoreForked: called outside of the store's event loop.
+
+        Examples:
+            >>> ticket = store.submit(lambda txn: txn.put("users", 1, "ada"))
+            >>> withdrawn = ticket.withdraw()  # True, unless it has begun
         """
         write = self._write
         write.loop.check()

@@ -1,4 +1,4 @@
-"""Exit codes, and how an error is told."""
+"""Exit codes, and how errors are written."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def tell(error: BaseException, *, as_json: bool) -> None:
 
 
 def settle(code: int, *, as_json: bool) -> int:
-    """Make sure that the output got out, and return the exit code."""
+    """Flush standard output, and return the exit code: that of the error if it cannot be written."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -110,7 +110,7 @@ def settle(code: int, *, as_json: bool) -> int:
 
 
 def silence() -> None:
-    """Let go of what could not be written, or the interpreter would complain about it when it ends."""
+    """Discard output that could not be written; the interpreter would complain about it at its end."""
     try:
         number = sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Settings:
-    """What the common options say."""
+    """The values of the common options."""
 
     timeout: float = 5.0
     quiet: bool = False
@@ -56,7 +56,7 @@ class Settings:
 
     @contextmanager
     def closing(self, store: sqlstate.Store) -> Iterator[sqlstate.Store]:
-        """Close the store at the end of the block; if the disk is too full to leave one file, say so, and no more."""
+        """Close the store at the end of the block; a disk too full to leave one file is only a warning."""
         try:
             yield store
         except BaseException:
@@ -143,7 +143,7 @@ key_type_option = click.option(
 
 
 def twice_if_full(work: Callable[[], T]) -> T:
-    """Do *work*, and once more if the disk was full: the store has made what room it can meanwhile."""
+    """Do *work*, and once more if the disk was full: the first try made the store free what room it can."""
     try:
         return work()
     except StoreFull:
@@ -151,7 +151,7 @@ def twice_if_full(work: Callable[[], T]) -> T:
 
 
 def counted(number: int) -> str:
-    """Return so many entries in words."""
+    """Return a number of entries in words."""
     return f"{number:,} {'entry' if number == 1 else 'entries'}"
 
 
@@ -159,7 +159,7 @@ def parse_key(text: str, key_type: str) -> Key:
     """Return the key that *text* writes.
 
     Raises:
-        InvalidKey: it does not write one of that type.
+        InvalidKey: *text* does not write a key of that type.
     """
     if key_type == "int":
         return int_key(text)
@@ -195,7 +195,7 @@ class _Bar:
 
 @contextmanager
 def progress(settings: Settings, label: str) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Give what to call with what is done and what there is, or None if nobody would see it."""
+    """Give a function to call with what is done and what there is in all; None if no terminal would show it."""
     if settings.quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return

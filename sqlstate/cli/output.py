@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Form = Literal["table", "json", "jsonl"]
 
-# A table is laid out by so many of its first rows, so that a long one begins at once.
+# The first rows lay out a table, so that a long one begins at once.
 _MEASURED: Final = 200
 _GAP: Final = 2
 _LEAST: Final = 12
@@ -37,7 +37,7 @@ def write(data: bytes) -> None:
     """Write to standard output.
 
     Raises:
-        BrokenPipeError: nobody reads it any more.
+        BrokenPipeError: its reader has gone.
         OSError: it cannot be written.
     """
     if sys.stdout is None:
@@ -58,12 +58,12 @@ def write_line(text: str) -> None:
 
 
 def on_terminal() -> bool:
-    """Tell whether standard output is a terminal."""
+    """Return True if standard output is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def write_json(text: str) -> None:
-    """Write one JSON document and a line end; on a terminal with what it would obey escaped."""
+    """Write one JSON document and a line end; for a terminal, control characters are escaped."""
     # A file name that is no text can only be written as the escape that stands for its bytes.
     text = decoded(text)
     write((escaped(text) if on_terminal() else text).encode("utf-8", "backslashreplace") + b"\n")
@@ -164,7 +164,7 @@ def _width(text: str) -> int:
 
 
 def decoded(text: str) -> str:
-    """Return *text* with what an ASCII locale did not take for UTF-8 as the text that it is."""
+    """Return *text* with the surrogate escapes that an ASCII locale makes of UTF-8 as characters."""
     try:
         return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode()
     except UnicodeError:
@@ -172,7 +172,7 @@ def decoded(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return *text* with what a terminal would obey, or not show, as escapes; line ends stay."""
+    """Return *text* with characters that a terminal would obey, or not show, as escapes; line ends stay."""
     text = decoded(text)
     if text.isprintable():
         return text
@@ -180,7 +180,7 @@ def printable(text: str) -> str:
 
 
 def escaped(document: str) -> str:
-    """Return the same JSON document with what a terminal would obey, or not show, as escapes."""
+    """Return the same JSON document with characters that a terminal would obey, or not show, as escapes."""
     if document.isprintable():
         return document
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in document)

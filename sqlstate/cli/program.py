@@ -62,7 +62,7 @@ class Program(click.Group):
         return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Return a verb, or None if there is none of that name."""
+        """Return the verb of that name, or None."""
         if cmd_name not in _VERBS:
             return None
         module, function = _VERBS[cmd_name]
@@ -134,7 +134,7 @@ class _Ended(Exception):
 
 @contextmanager
 def _past_click() -> Iterator[None]:
-    """Let pass what click would answer itself: with an exit code of its own, and without our notes."""
+    """Carry past click what it would answer itself, with an exit code of its own and without our notes."""
     try:
         yield
     except (KeyboardInterrupt, BrokenPipeError) as e:
@@ -147,7 +147,7 @@ def _failed(error: BaseException, *, as_json: bool) -> Exit:
         return Exit.CLOSED_PIPE
     if os.environ.get("SQLSTATE_DEBUG"):
         traceback.print_exception(error)
-    with suppress(OSError):  # nobody can be told
+    with suppress(OSError):  # standard error is gone too
         tell(error, as_json=as_json)
     return exit_code(error)
 

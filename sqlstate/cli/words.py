@@ -1,4 +1,4 @@
-"""Puts the library's messages, which speak to Python programmers, into the words of who sits at a shell."""
+"""Puts the library's messages, which speak to Python programmers, into the words of the shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _ACCEPT: Final = "'sqlstate recover FILE --how accept'"
 _MAKING: Final = "'sqlstate put' and 'sqlstate import' make"
-# What stands in messages, and what a user of the program can do instead.
+# What the library says, and what it says at the shell.
 _SENTENCES: Final = (
     ("; open it for writing with create=True to make it", f"; {_MAKING} one"),
     ("; open it for writing with create=True to make a store of it", f"; {_MAKING} a store of it"),

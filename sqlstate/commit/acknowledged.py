@@ -1,4 +1,4 @@
-"""The file `NAME-acknowledged` beside an open store: which commit was acknowledged last (file-format.md, section 1).
+"""The file `NAME-acknowledged` next to an open store: which commit was acknowledged last (file-format.md, section 1).
 
 Once the process that wrote is dead, any SQLite program that looks at the file moves the -wal into it and removes the
 -wal. The dirty flag then says that commits may be missing; this file says which ones were promised, so that opening

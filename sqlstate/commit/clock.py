@@ -6,7 +6,7 @@ import time
 
 
 def now() -> str:
-    """Return the time as the file format writes it: ISO 8601, UTC, microseconds."""
+    """Return the time in the file format's form: ISO 8601, UTC, microseconds."""
     global _second  # noqa: PLW0603, one assignment of a pair, so threads can share it
     second, rest = divmod(time.time_ns(), 1_000_000_000)
     known, text = _second

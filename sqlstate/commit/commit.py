@@ -1,4 +1,4 @@
-"""Makes commits: applies changes to state and tree, logs them, and closes them with root and chain.
+"""Makes commits: applies changes to state and tree, logs them, and records root and chain.
 
 All of it happens in one SQLite transaction on the writing connection.
 """
@@ -44,7 +44,7 @@ BUFFER_BYTES: Final = 32 << 20
 
 
 class Commit:
-    """One commit in the making, from BEGIN IMMEDIATE on: one transaction, or several after each other.
+    """One commit in the making, from BEGIN IMMEDIATE on: one transaction, or several in turn.
 
     Each transaction is made of add() or apply(), and end(). Added entries are pending until write_pending() writes them
     to the tables: all at once, sorted, each node of the tree once. Nothing is durable, or seen by others, before
@@ -53,10 +53,10 @@ class Commit:
     Args:
         context: of the store; the caller holds the engine's writer lock.
         note: the caller's words for the BEGIN record of the first transaction.
-        begun: the greatest LSN and the head, if BEGIN IMMEDIATE and wal.last() were run already.
+        begun: the greatest LSN and the newest head, if BEGIN IMMEDIATE and wal.last() were run already.
 
     Raises:
-        Busy: another process held the writer's lock for the whole timeout.
+        Busy: another process held SQLite's write lock for the whole timeout.
     """
 
     __slots__ = (
@@ -82,11 +82,11 @@ class Commit:
     )  # fmt: skip
 
     failure: BaseException | None
-    """What kept it from reaching the tables whole; it cannot be committed any more."""
+    """The error that left the tables incomplete: the commit can only be rolled back."""
     head: Head | None
-    """The new head, from the moment on when the commit may be there."""
+    """The new head, set just before COMMIT: from then on the commit may be in the file."""
     transactions: int
-    """How many have ended in it, those without effect not counted."""
+    """Transactions that have ended in it; those without effect are not counted."""
 
     def __init__(self, context: WriteContext, note: str = "", *, begun: tuple[int, Head] | None = None) -> None:
         self._context = context
@@ -94,7 +94,7 @@ class Commit:
         self._lsn, self.base = context.begin() if begun is None else begun
         self.failure = None
         self.head = None
-        self._torn = False  # what is known here was being changed when something was raised
+        self._torn = False  # True while the fields change: if it stays True, an exception left them inconsistent
         self._version = self.base.chain  # of the tree, as the node cache names it
         self.transactions = 0
         self._root = self.base.root
@@ -108,7 +108,7 @@ class Commit:
         self.begin(note)
 
     def spoil(self) -> None:
-        """Give up the transaction under way: what was added of it cannot be taken out, and spoils the commit."""
+        """Give up the transaction under way. Its changes cannot be taken out, so the commit is broken."""
         if self._txn:
             self._torn = True
 
@@ -119,10 +119,10 @@ class Commit:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something to go on with: it survived its failures, if it had any.
+        """Whether there is something to continue or to finish.
 
-        If its first transaction fails, SQLite can roll back by itself, and nothing is left; behind a transaction that
-        ended well, the others must be told what became of theirs, so the commit stands until it is finished.
+        If its first transaction fails, SQLite can roll back by itself, and nothing is left. Once a transaction has
+        ended well, the commit stays open until finish(), which decides the outcome of all of them.
         """
         return self.transactions > 0 or self._connection.in_transaction()
 
@@ -132,10 +132,10 @@ class Commit:
         return self._root
 
     def begin(self, note: str) -> None:
-        """Begin the next transaction; *note* is for its BEGIN record."""
+        """Begin the next transaction, with *note* in its BEGIN record."""
         self._note = note
         self._txn = 0  # LSN of the BEGIN record; 0 until there is a change to log
-        self._unwritten: list[Change] = []  # its newest changes, whose records are numbered but in no table
+        self._unwritten: list[Change] = []  # its newest changes: numbered, and not in the log table yet
 
     def get(self, name: Name) -> Stored | None:
         """Return the stored value of an entry as the newest transaction left it, or None."""
@@ -143,7 +143,7 @@ class Commit:
         return state.get(self._connection, name[0], name[2]) if pending is None else pending.value
 
     def add(self, values: Mapping[Name, Stored | None]) -> None:
-        """Put each of *values*, or delete the entry where it is None; what does not differ is left alone.
+        """Put each of *values*, or delete the entry where it is None. Entries that do not change are skipped.
 
         Raises:
             StoreError: an entry could not be read; nothing was added.
@@ -216,7 +216,7 @@ class Commit:
         self._torn = False
 
     def end(self) -> bool:
-        """End the transaction under way, and tell whether it changed anything; if not, it leaves no trace."""
+        """End the transaction under way; return True if it changed anything. If not, it leaves no trace."""
         if self._torn:
             self._check()
         txn, changes = self._txn, self._unwritten
@@ -240,7 +240,7 @@ class Commit:
         return True
 
     def write_pending(self) -> None:
-        """Write what is pending to state and tree.
+        """Write the pending entries to state and tree.
 
         Raises:
             Damaged: an entry or a node on its path contradicts the tree. The caller must roll back.
@@ -326,23 +326,23 @@ class Commit:
         return self.head
 
     def _bound(self) -> None:
-        """Keep what is pending from filling the memory."""
+        """Write pending entries and records once they exceed the buffer."""
         if len(self._pending) >= BUFFER_ENTRIES or self._bytes >= BUFFER_BYTES:
             self.write_pending()
             self._write_log()
 
     def _check(self) -> None:
-        """Raise if what was carried into the tables is not whole."""
+        """Raise if the tables hold only part of the commit."""
         if self.failure is not None:
             raise self.failure
         if self._torn or not self._connection.in_transaction():
-            # After some errors, of a read too, SQLite rolls back by itself; what follows must not stand alone.
+            # SQLite rolls back by itself after some errors, also of reads; what follows must not become a commit.
             raise StoreIOError(
                 f"{self._connection.path}: the transaction was cut short by an error; nothing was changed. Try again"
             )
 
     def roll_back(self) -> None:
-        """Undo everything since the beginning, unless the handle failed or is a parent's: then nothing is touched."""
+        """Roll back, unless the handle failed or belongs to a parent process: then nothing is touched."""
         if self._context.engine.usable:
             self._connection.rollback()
 
@@ -356,7 +356,7 @@ class Commit:
         return Savepoint(self._lsn, self._txn, self._root, self._count, records, self.transactions, closing)
 
     def roll_back_to(self, mark: Savepoint) -> None:
-        """Go back to the newest savepoint, which *mark* describes, and remove it."""
+        """Roll back to the newest savepoint, which *mark* describes, and remove it."""
         if not self._context.engine.usable:
             return
         if self._connection.in_transaction():
@@ -369,7 +369,7 @@ class Commit:
         self._pending.clear()
         self._bytes = 0
         self._context.node_cache.valid_for(UNKNOWN)
-        self.failure = None  # what failed since then is undone
+        self.failure = None  # its cause is undone
         self._torn = False
         self._lsn, self._txn, self._root, self._count, self._records, self.transactions, closing = mark
         self._tail.reset(closing)
@@ -379,7 +379,7 @@ class Commit:
         self._connection.run("RELEASE nested")
 
     def _change(self, values: Mapping[Name, Stored | None]) -> list[Change]:
-        """Make *values* pending; return what differs."""
+        """Make *values* pending; return those that differ from what is stored."""
         pending = self._pending
         names = sorted(values)
         if pending:
@@ -411,7 +411,7 @@ class Commit:
         return changes
 
     def _log_changes(self, last: int) -> None:
-        """Hand the changes whose records are numbered up to *last*, and the BEGIN record if they are the first, on."""
+        """Pass the unwritten changes, numbered up to *last*, to the log tail; the first bring the BEGIN record."""
         changes = self._unwritten
         if not changes:
             return

@@ -1,4 +1,4 @@
-"""The store's own thread, the committer: it runs the requests that wait, and makes one commit of them."""
+"""The store's own thread, the committer: it runs the queued requests, and makes one commit of them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 X = TypeVar("X", bound=Running)
 
-# How often the committer lets other threads run before it takes it that nothing more comes.
+# How often the committer lets other threads run before it stops waiting for more requests.
 YIELDS: Final = 4
 
 
 class Committer(Generic[X]):
-    """The requests of one store that wait, and the thread that runs them.
+    """The queue of one store's requests, and the thread that runs them.
 
     Args:
         context: of the store's commits.
-        transaction: makes a transaction of the store, of what is to commit it.
+        transaction: makes a transaction of the store.
         size: the most transactions in one commit; 1 shares none.
         wait: seconds after which a commit takes no more transactions.
     """
@@ -50,21 +50,38 @@ class Committer(Generic[X]):
         self.answers = Answers(self._thread.wake)
         self.open = OpenGroup(context, self.answers, size, wait)
         self.closed = False
-        self._expected = 0  # requests in the newest group: most of those who made them come back at once
+        self._expected = 0  # requests in the newest group: most of their threads come back at once
         own_thread.drain_at_end(self)  # not the store's, which may be dropped while there is work
 
     # What other threads ask.
 
     @property
     def waiting(self) -> bool:
-        """Whether a request waits to be taken."""
+        """Whether a request is queued."""
         return bool(self._queue)
 
     def enqueue(self, request: Request) -> None:
-        """Have the committer see to *request*.
+        """Queue *request* for the committer.
 
         Raises:
             StoreUnusable, ReadOnly: the store takes no writes.
+        """
+        self.check_open()
+        request.asked = time.monotonic()
+        try:
+            self._queue.append(request)
+            self._thread.wake()
+        except BaseException:  # such as RuntimeError: the user may start no more threads
+            if request.withdraw():
+                with suppress(ValueError):  # the committer took it out
+                    self._queue.remove(request)
+            raise
+
+    def check_open(self) -> None:
+        """Raise if the store takes no requests.
+
+        Raises:
+            StoreUnusable, ReadOnly: it does not.
         """
         self._engine.life.check_writable()
         if self.closed:
@@ -74,26 +91,17 @@ class Committer(Generic[X]):
                 f"{self._engine.path}: the interpreter is ending, and the store's own thread with it; nothing was "
                 "changed. Write in a `with store.transaction()` block, or earlier"
             )
-        request.asked = time.monotonic()
-        try:
-            self._queue.append(request)
-            self._thread.wake()
-        except BaseException:  # such as RuntimeError: no thread can be begun, of what a user may have
-            if request.withdraw():
-                with suppress(ValueError):  # the committer took it out
-                    self._queue.remove(request)
-            raise
 
     def is_here(self) -> bool:
-        """Return True in the committer's thread, which must not wait for itself."""
+        """Return True in the committer's thread."""
         return self._thread.is_here()
 
     def is_at_work(self) -> bool:
-        """Return True while the thread looks for work or does it."""
+        """Return True while the thread works or looks for work."""
         return self._thread.busy and self._thread.alive
 
     def has_work(self) -> bool:
-        """Return True if there is something that the committer must see to; a block alone in its group is not."""
+        """Return True if the committer has something to do. A group with nothing but a running block is not."""
         group = self.open.group
         return bool(self._queue or self.answers or (group is not None and (group.requests or group.taken)))
 
@@ -102,28 +110,28 @@ class Committer(Generic[X]):
         return self._engine.writer_lock.owner not in (0, self._thread.ident)
 
     def look_after(self) -> None:
-        """See that somebody is at work if there is work; for those who wait."""
+        """Wake the committer if there is work; called now and then by threads that wait."""
         if self._queue or self.answers or (self.open.group is not None and not self._engine.writer_lock.owner):
             self.wake()
 
     def wake(self) -> None:
-        """Wake the thread. If none can be begun, those who wait try again."""
+        """Wake the thread, or start it. If that fails, waiting threads try again."""
         with suppress(RuntimeError):
             self._thread.wake()
 
     def ring(self) -> None:
-        """Wake the thread if it is there and sleeps."""
+        """Wake the thread if it sleeps."""
         self._thread.ring()
 
     def work_here(self) -> None:
-        """Do the work in this thread if the committer's is not there: at its end, Python may begin no thread."""
+        """Do the work in this thread if the committer's has ended: at its end, Python starts no threads."""
         if not self._thread.alive:
             self.work()
 
     def drain(self) -> None:
-        """Wait until nothing is left to be done; at the end of the interpreter.
+        """Wait, at the end of the interpreter, until nothing is left to do.
 
-        A block that is still open then may never end. What shares its commit is waited for no longer than others wait.
+        A block that is still open then may never end: what shares its commit is waited for no longer than the timeout.
         """
         until = time.monotonic() + self._engine.timeout
         while self._engine.usable and (self.has_work() or self.is_at_work()):
@@ -136,10 +144,10 @@ class Committer(Generic[X]):
     # What the committer does.
 
     def work(self) -> bool:
-        """Do all that there is to do; return False if nothing more will come."""
+        """Do all the work there is; return False if the store was closed and no more will come."""
         self._thread.busy = True
         has_lock = True
-        while self.has_work() and (has_lock or self._queue):  # whoever puts the open group down calls again
+        while self.has_work() and (has_lock or self._queue):  # the holder of an open group wakes this thread again
             self.answers.deliver()
             try:
                 has_lock = self._serve()
@@ -152,7 +160,7 @@ class Committer(Generic[X]):
         return not self.closed
 
     def _serve(self) -> bool:
-        """Make one commit of what waits, as far as the limits allow; return False if its turn did not come."""
+        """Make one commit of the queue, as far as the limits allow; return False if the writer lock was not free."""
         queue = self._queue
         patience = self._engine.timeout
         if queue:
@@ -183,7 +191,7 @@ class Committer(Generic[X]):
         return True
 
     def _fill(self, group: Group) -> None:
-        """Run what waits, and what comes meanwhile, until the group takes no more."""
+        """Run queued requests, also those that arrive meanwhile, until the group takes no more."""
         queue, now = self._queue, time.monotonic()
         waited, size = self._engine.counters.waited, self.open.size
         puts: dict[Name, Put] = {}
@@ -215,7 +223,7 @@ class Committer(Generic[X]):
                 return
 
     def _gather(self) -> bool:
-        """Let the threads that were answered a moment ago run; return True if one of them came back."""
+        """Let the threads that were just answered run; return True if one of them queued a request."""
         for _ in range(YIELDS):
             time.sleep(0)
             if self._queue:
@@ -223,7 +231,7 @@ class Committer(Generic[X]):
         return False
 
     def _add_puts(self, group: Group, puts: dict[Name, Put]) -> None:
-        """Add *puts*, and forget them."""
+        """Add *puts* to the group, and empty *puts*."""
         if not puts:
             return
         try:
@@ -232,7 +240,9 @@ class Committer(Generic[X]):
             group.requests += puts.values()
         except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
             if group.commit.broken and group.commit.transactions:
-                group.requests += puts.values()  # carried with those before them: finish() gives each its outcome
+                group.requests += (
+                    puts.values()
+                )  # in the same commit as those before them: finish() gives each its outcome
             else:
                 for request in puts.values():
                     failed(request, e)
@@ -247,7 +257,7 @@ class Committer(Generic[X]):
             request.error = e
 
     def _take_over(self, error: BaseException) -> None:
-        """Go on after *error* was raised where nothing should be: who waits in the group is told."""
+        """Recover from *error*, raised where nothing should be: the requests in the group get it as their outcome."""
         with _Serving(self, self._engine.timeout) as has_lock:
             group = self.open.group
             if has_lock and group is not None:
@@ -258,7 +268,7 @@ class Committer(Generic[X]):
                 )
 
     def _give_up(self) -> None:
-        """Tell those who waited for the whole timeout that another thread's transaction was in the way."""
+        """Answer requests that waited for the whole timeout with Busy."""
         until = time.monotonic() - self._engine.timeout
         late = []
         while self._queue and self._queue[0].asked <= until:
@@ -266,19 +276,19 @@ class Committer(Generic[X]):
         self.answers.refuse(late, Busy(self._engine.busy_message()))
 
     def _refuse_all(self) -> None:
-        """Tell all that wait the reason why the store takes no more."""
+        """Answer all requests with the reason why the store refuses work."""
         group = self.open.group
         waiting = [*self._queue]
         self._queue.clear()
         error = self._engine.life.refusal()
         if group is not None:
             group.running = None
-            self.open.close(group, error)
+            self.open.resolve(group, error)
         self.answers.refuse(waiting, error)
 
 
 class _Serving(Block):
-    """A block in which the committer has the writing connection, or could not get it in time."""
+    """A block in which the committer holds the writer lock, unless it was not free in time."""
 
     __slots__ = ("_lock", "_patience")
 
@@ -295,7 +305,7 @@ class _Serving(Block):
 
 
 class _Called(Block):
-    """A block in which the committer calls a function with a transaction. What it raises undoes the transaction."""
+    """A block in which the committer calls a function with a transaction. An exception undoes the transaction."""
 
     __slots__ = ("_committer", "_group", "_request", "_txn")
 
@@ -315,7 +325,7 @@ class _Called(Block):
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         self._committer.context.open_blocks.remove(self.over)
         if kind is not None:
-            with suppress(StoreError):  # then nothing of the group can be committed: the others are told
+            with suppress(StoreError):  # then nothing of the group can be committed, and the others get that outcome
                 self._txn.abandon()
             return
         self._request.head = self._group.commit.base if self._txn.end() else None

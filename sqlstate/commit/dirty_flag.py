@@ -142,7 +142,7 @@ class FlagKeeper:
 
         Raises:
             StoreIOError: the commit is durable, the checkpoint after it failed; the handle refuses further work.
-            CommitOutcomeUnknown: the -wal was removed, and could not be carried into the main file.
+            CommitOutcomeUnknown: the -wal was removed, and its commits could not be moved into the main file.
         """
         engine = self._engine
         if not engine.opener.main_in_place():
@@ -209,7 +209,7 @@ class FlagKeeper:
         except StoreFull as e:
             raise StoreFull(
                 f"{engine.path}: the store is closed, and the disk is full: what is in its -wal could not be moved "
-                "into the file. Nothing is lost: the -wal stays beside the file and belongs to it, and both can be "
+                "into the file. Nothing is lost: the -wal stays next to the file and belongs to it, and both can be "
                 "read as they are. Free space on their file system; then open the store and close it"
             ) from e
 

@@ -1,18 +1,18 @@
 """Group commit: transactions of many threads run one after the other, and share one COMMIT.
 
-What is to be written comes as a request. A thread of the store's own, the *committer*, takes all requests that
-wait, runs them one after the other, makes one commit of them, and only then answers each. No timer is needed:
-while SQLite syncs one group, the next gathers. Handing the connection from thread to thread for each
-transaction would cost more than the transaction (flat combining: Hendler, Incze, Shavit, Tzafrir, SPAA 2010).
+Threads queue their writes as requests. A thread of the store's own, the *committer*, takes all queued requests, runs
+them one after the other, makes one commit of them, and only then answers each. No timer is needed: while SQLite syncs
+one group, the next gathers. Handing the connection from thread to thread for each transaction would cost more than the
+transaction (flat combining: Hendler, Incze, Shavit, Tzafrir, SPAA 2010).
 
-A block of `with store.transaction()` keeps its own thread. It waits for its turn, and leaves its transaction
-in a group that is still open to the next block in line or to the committer, which commits it.
+A block of `with store.transaction()` runs in its own thread. It waits for the writer lock and leaves its transaction in
+the open group, which the next block in line or the committer commits.
 
-Whoever finds nobody at work or waiting does without all that: then a write costs what it costs alone.
+A thread that finds the store idle writes by itself, without the committer, at the cost of a lone write.
 
-Every request is answered, whatever is raised wherever: what was taken from the queue stands in the open group, and what
-has an outcome in a queue of its own. Who waits sees now and then that the committer lives; and whoever gets the writing
-connection next asks SQLite what became of a group that was cut short.
+Every request is answered, whatever is raised: requests taken from the queue stay listed in the open group, and those
+with an outcome in a queue of their own. Waiting threads check now and then that the committer lives. The next holder of
+the writer lock asks SQLite what became of a group that was cut short.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlstate.commit import own_thread
-from sqlstate.commit.committer import Committer
 from sqlstate.commit.open_group import cut_short
 from sqlstate.commit.requests import (
     LOOK_SECONDS,
     Barrier,
     Ended,
-    Future,
-    FutureCall,
     Group,
     Put,
     Running,
@@ -42,8 +39,8 @@ from sqlstate.sqlite.blocks import Block
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlstate.commit.commit import Commit
-    from sqlstate.commit.write_context import WriteContext
+    from sqlstate.commit.committer import Committer
+    from sqlstate.commit.future import Future
     from sqlstate.format.names import Name, Stored
     from sqlstate.sqlite.blocks import Over
 
@@ -55,28 +52,22 @@ GROUP_WAIT: Final = 0.01
 
 
 class GroupCommit(Generic[X]):
-    """How the writes of one store come in: as requests to the committer, as blocks, or alone.
+    """Takes the writes of one store: as requests to the committer, as blocks, or from a thread that writes alone.
 
     Args:
-        context: of the store's commits.
-        transaction: makes a transaction of the store, of what is to commit it.
-        size: the most transactions in one commit; 1 shares none.
-        wait: seconds after which a commit takes no more transactions.
+        committer: of the store.
     """
 
-    def __init__(
-        self, context: WriteContext, transaction: Callable[[WriteContext, str, Commit, Over], X], size: int, wait: float
-    ) -> None:
-        self.context = context
-        self.transaction = transaction
-        self.open_blocks = context.open_blocks
-        self.shares = size > 1
-        self.committer = Committer(context, transaction, size, wait)
-        self.enqueue = self.committer.enqueue
-        self.look_after = self.committer.look_after
-        self._answers = self.committer.answers
-        self._open = self.committer.open
-        self._engine = context.engine
+    def __init__(self, committer: Committer[X]) -> None:
+        self.committer = committer
+        self.context = committer.context
+        self.open_blocks = self.context.open_blocks
+        self.shares = committer.open.size > 1
+        self.enqueue = committer.enqueue
+        self.look_after = committer.look_after
+        self._answers = committer.answers
+        self._open = committer.open
+        self._engine = self.context.engine
 
     def lock_writer(self, over: Over) -> None:
         """Wait for the writer lock. A transaction that the block before left open is committed, or undone, first.
@@ -95,7 +86,7 @@ class GroupCommit(Generic[X]):
             raise
 
     def unlock_writer(self, over: Over) -> None:
-        """Undo what is open, and let the next have the writer lock."""
+        """Roll back what is open, and release the writer lock."""
         try:
             self._engine.tidy_writer()
         finally:
@@ -133,26 +124,29 @@ class GroupCommit(Generic[X]):
         return True
 
     def run(self, work: Callable[[X], T], note: str = "") -> T:
-        """Return what *work* returns of a transaction of its own, once it is durable. The committer calls it."""
+        """Have the committer call *work* with a transaction; return its result once the transaction is durable."""
         result: T = self._ask(WaitedCall(work, note))
         return result
 
     def submit(self, work: Callable[[X], T], note: str = "") -> Future[T]:
-        """Have *work* called in its turn, and return at once."""
+        """Queue *work*, and return a future for its result at once."""
+        self.committer.check_open()  # before the import: at its end, the interpreter imports nothing
+        from sqlstate.commit.future import Future, FutureCall  # noqa: PLC0415, see there
+
         future: Future[T] = Future(weakref.WeakMethod(self.committer.look_after))
         self.enqueue(FutureCall(work, note, future))
         return future
 
     def barrier(self) -> None:
-        """Wait until all that was asked for before is done."""
+        """Wait until all earlier requests are done."""
         if self.committer.is_here():
             raise StoreUnusable(
-                f"{self._engine.path}: barrier() was called in the store's own thread, which it would wait for"
+                f"{self._engine.path}: barrier() was called in the store's own thread, and would wait for itself"
             )
         self._ask(Barrier())
 
     def _ask(self, request: Put | Barrier | WaitedCall) -> Any:
-        """Have the committer see to *request*, wait for its outcome: return the result, or raise the error."""
+        """Have the committer run *request*; return its result, or raise its error."""
         try:
             self.enqueue(request)
             self._await(request)
@@ -172,7 +166,7 @@ class GroupCommit(Generic[X]):
             self.look_after()
 
     def _explain(self, error: BaseException, request: Put | Barrier | WaitedCall) -> None:
-        """Say in a note of *error*, which ended the wait for *request*, what became of that."""
+        """Add a note to *error*, which ended the wait for *request*: what became of the request."""
         if request.withdraw():
             error.add_note("sqlstate: the write was withdrawn before it began; nothing was changed")
             return
@@ -188,7 +182,8 @@ class GroupCommit(Generic[X]):
         Raises:
             Busy, StoreUnusable, ReadOnly: as Engine.lock_writer().
         """
-        alone = not self.shares or self.committer.is_here()  # in a callback of a future: nobody else would commit it
+        # In a callback of a future, which runs in the committer's thread, no other thread would commit the group.
+        alone = not self.shares or self.committer.is_here()
         self._engine.lock_writer(over)
         try:
             if alone:
@@ -199,7 +194,7 @@ class GroupCommit(Generic[X]):
                 group = None
             if group is None:
                 group = self._open.begin()
-            group.running = txn = self.transaction(self.context, note, group.commit, over)
+            group.running = txn = self.committer.transaction(self.context, note, group.commit, over)
             self.open_blocks.push(txn, over)
         except BaseException:
             self._leave(over)
@@ -224,7 +219,7 @@ class GroupCommit(Generic[X]):
         except StoreError:
             raise
         except BaseException as e:
-            if self._engine.writer_lock.has(over):  # it came before that was given on, and others would wait for us
+            if self._engine.writer_lock.has(over):  # raised before the lock was released
                 self._leave(over)
             if (waits := waits or self._waiting_for(txn)) is not None:
                 self._explain(e, waits)
@@ -233,7 +228,7 @@ class GroupCommit(Generic[X]):
             raise waits.error
 
     def _end(self, over: Over, txn: Running, *, keep: bool) -> Barrier | None:
-        """End the transaction; return what to wait for if others commit it, None if it has its outcome."""
+        """End the transaction; return what to wait for if another thread commits it, else None."""
         self.open_blocks.remove(over)
         group = self._open.group
         if not keep:
@@ -262,12 +257,12 @@ class GroupCommit(Generic[X]):
         return next((each for each in found if isinstance(each, Ended) and each.txn is txn), None)
 
     def close(self, timeout: float) -> None:
-        """Take no more requests, and wait until all that came are done.
+        """Take no more requests, and wait until all that were taken are done.
 
-        A block of another thread is not waited for: the engine does so, in the line of those who want its turn.
+        A block of another thread is not waited for here: closing() waits for the writer lock.
 
         Raises:
-            Busy: they were not in time; it takes requests again.
+            Busy: they were not done in time; requests are taken again.
         """
         if not self._engine.usable or self.committer.is_here() or own_thread.ending():
             return
@@ -289,7 +284,7 @@ class GroupCommit(Generic[X]):
         self.committer.closed = False
 
     def is_free(self) -> bool:
-        """Return True if this thread may do its work by itself: nobody is at work, or nothing is shared."""
+        """Return True if this thread may write by itself: no other thread writes or waits, or groups are off."""
         committer = self.committer
         if not self.shares or own_thread.ending() or committer.is_here():
             return True
@@ -299,7 +294,7 @@ class GroupCommit(Generic[X]):
         return bool(self._engine.writer_lock.wanted or self.committer.waiting)
 
     def _leave(self, over: Over) -> None:
-        """Let the next have the writing connection: with the open group, if others are in it, or with nothing."""
+        """Release the writer lock; leave the group open if it has transactions of other threads."""
         try:
             self._open.leave()
         finally:
@@ -308,7 +303,7 @@ class GroupCommit(Generic[X]):
             self.committer.wake()
 
     def _make_way(self) -> None:
-        """Commit the open group, and undo what a block left that was cut short, for work of another kind."""
+        """Commit the open group, and roll back what a block left that was cut short."""
         self.finish_open()
         self._engine.tidy_writer()
 
@@ -337,7 +332,7 @@ class Writing(Block):
         self._group.lock_writer(self.over)
 
     def leave(self, *_: Any) -> None:
-        """Undo what is open, and let the next have the lock."""
+        """Roll back what is open, and release the lock."""
         self._group.unlock_writer(self.over)
 
 
@@ -352,7 +347,7 @@ class Closing(Block):
         self._engine = group.context.engine
 
     def enter(self) -> None:
-        """Wait for the lock; commit the open group."""
+        """Wait for the lock, and commit the open group."""
         self._engine.wait_for_writer(self.over)
         try:
             if self._engine.usable:
@@ -362,5 +357,5 @@ class Closing(Block):
             raise
 
     def leave(self, *_: Any) -> None:
-        """Let the next have the lock, who finds the store closed."""
+        """Release the lock."""
         self._engine.writer_lock.release(self.over)

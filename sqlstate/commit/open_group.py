@@ -1,4 +1,4 @@
-"""The group that a store's next commit is made of, and the outcome that each of its requests gets."""
+"""The group of transactions that the next commit is made of, and the outcome that each of its requests gets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OpenGroup:
-    """A group in the making, or none: whoever has the writing connection goes on with it.
+    """The group in the making, if there is one. The holder of the writer lock continues it.
 
     Args:
         context: of the store's commits.
@@ -30,7 +30,7 @@ class OpenGroup:
     __slots__ = ("_answers", "_context", "_engine", "_wait", "group", "size")
 
     group: Group | None
-    """The group, None if there is none."""
+    """The group in the making, or None."""
     size: int
     """The most transactions in one commit."""
 
@@ -47,31 +47,31 @@ class OpenGroup:
         return len(group.requests) < self.size and time.monotonic() - group.began < self._wait
 
     def begin(self) -> Group:
-        """Begin a group; the caller has the writing connection.
+        """Begin a group; the caller holds the writer lock.
 
         Raises:
-            Busy: another process held the writer's lock for the whole timeout.
+            Busy: another process held SQLite's write lock for the whole timeout.
         """
         self._engine.tidy_writer()
         self.group = Group(Commit(self._context))
         return self.group
 
     def begin_again(self, group: Group) -> None:
-        """Begin the group's commit again if its first transaction failed, and took the beginning with it."""
+        """Begin the group's commit again if its first transaction failed and SQLite rolled everything back."""
         if group.commit.is_open:
             return
         try:
             group.commit = Commit(self._context)
         except BaseException as e:
-            group.commit.failure = e  # the others shall not wait as long one after the other
+            group.commit.failure = e  # so that the others do not wait for the timeout too, one after the other
             raise
 
     def resume(self) -> Group | None:
-        """Return the group, if there is one, without what was cut short in it. The caller has the connection."""
+        """Return the group, if there is one, and undo what was cut short in it. The caller holds the writer lock."""
         group = self.group
         if group is None:
             return None
-        if group.taken or group.commit.head is not None:  # whoever was at it was cut short
+        if group.taken or group.commit.head is not None:  # the committer, or the commit, was cut short
             self.end_interrupted(group, cut_short(self._engine.path))
             return None
         running, group.running = group.running, None
@@ -86,7 +86,7 @@ class OpenGroup:
         return self.group
 
     def leave(self) -> None:
-        """Undo the block's transaction that did not end; keep the group if others are in it, else undo all of it."""
+        """Undo the running transaction if it did not end; keep the group if others are in it, else undo all of it."""
         group = self.group
         if group is not None and group.running is not None and not group.running.ended:
             group.running.abandon()
@@ -103,7 +103,8 @@ class OpenGroup:
 
         Args:
             group: the open one.
-            mine: this is the committer's thread; otherwise what is not ours is raised, once all have an outcome.
+            mine: this is the committer's thread; otherwise exceptions that are not StoreErrors are raised, once all
+                requests have an outcome.
         """
         commit, requests = group.commit, group.requests
         error: BaseException | None = None
@@ -111,7 +112,7 @@ class OpenGroup:
             if commit.is_open:  # else what was in it failed, all of it
                 commit.finish()
         except StoreIOError as e:
-            # What is durable is durable: that the handle refuses further work is the next caller's news.
+            # If the commit is durable, the requests succeeded; the next caller learns that the handle failed.
             error = None if e.durable else e
         except Damaged as e:
             if any(type(request) is not Put for request in requests):
@@ -123,13 +124,13 @@ class OpenGroup:
             ours = isinstance(e, StoreError)
             if ours or not self._was_made(commit):
                 error = e if ours or (mine and isinstance(e, Exception)) else cut_short(self._engine.path)
-            if not (ours or mine):  # it was meant for this thread, which commits what is others'
-                self.close(group, error)
+            if not (ours or mine):  # such as KeyboardInterrupt, meant for this thread and not for the requests
+                self.resolve(group, error)
                 raise
-        self.close(group, error)
+        self.resolve(group, error)
 
-    def close(self, group: Group, error: BaseException | None) -> None:
-        """Give each request of the group its outcome, and have it told."""
+    def resolve(self, group: Group, error: BaseException | None) -> None:
+        """Give each request of the group its outcome, and have it delivered."""
         for request in group.requests:
             if error is not None:
                 failed(request, error)
@@ -138,14 +139,14 @@ class OpenGroup:
         self._hand_out(group, error)
 
     def end_interrupted(self, group: Group, error: BaseException) -> None:
-        """End a group in which whoever was at it was cut short by *error*; the caller has the connection."""
+        """End a group whose thread was cut short by *error*; the caller holds the writer lock."""
         made = self._was_made(group.commit)
         if not made:
             group.commit.roll_back()
-        self.close(group, None if made else error)
+        self.resolve(group, None if made else error)
 
     def _hand_out(self, group: Group, error: BaseException | None = None) -> None:
-        """Have all who are in the group told: those that ended in it, and those that were taken and did not."""
+        """Have all outcomes delivered: of requests that ended in the group, and of those taken that did not."""
         ended = set(map(id, group.requests))
         others = [request for request in group.taken if id(request) not in ended]
         for request in others:
@@ -156,7 +157,7 @@ class OpenGroup:
         self.group = None
 
     def _was_made(self, commit: Commit) -> bool:
-        """Return True if a commit that was cut short is there. SQLite is asked: nothing else knows."""
+        """Ask SQLite whether a commit that was cut short was made: nothing else knows."""
         if commit.head is None or not self._engine.usable:
             return False
         with suppress(StoreError), self._engine.reading() as connection:
@@ -165,18 +166,16 @@ class OpenGroup:
         return False
 
     def _put_one_by_one(self, group: Group) -> None:
-        """Put the group's entries again, each in a commit of its own: a damaged one must not fail the others."""
+        """Put the group's entries again, each in a commit of its own: damage near one must not fail the others."""
         for request in group.requests:
             assert isinstance(request, Put)  # noqa: S101, the caller made sure
             try:
                 _, request.head = change_one(self._context, request.name, request.stored)
-            except BaseException as e:  # noqa: BLE001, it is delivered to who waits
+            except BaseException as e:  # noqa: BLE001, it is delivered to the waiting thread
                 failed(request, e)
         self._hand_out(group)
 
 
 def cut_short(path: str) -> StoreIOError:
     """Return the error of a transaction that shared its commit with one that was cut short."""
-    return StoreIOError(
-        f"{path}: another transaction of the same commit was cut short in its midst; nothing was changed. Try again"
-    )
+    return StoreIOError(f"{path}: another transaction of the same commit was cut short; nothing was changed. Try again")

@@ -1,4 +1,4 @@
-"""The thread that a store does the work of others in: started when there is some, gone when there is none for long."""
+"""A thread of a store's own, started when there is work, and ended when there was none for a while."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The thread ends when it had nothing to do for so long; the next call starts it again.
+# The thread ends when it was idle this long; the next wake() starts another.
 IDLE_SECONDS: Final = 1.0
-# A thread that is being started is taken for one that never will after so long.
+# A thread that has not started after this long is given up.
 START_SECONDS: Final = 0.1
 
 
 class OwnThread:
-    """A thread that calls *work* whenever it is woken. It keeps nobody alive: who drops the owner drops it.
+    """A thread that calls *work* whenever it is woken. It does not keep its owner alive.
 
-    No lock is held while it is started or woken, so nothing stays behind if that is cut short; at worst there are two
-    threads for a moment.
+    No lock is held while it is started or woken, so an interruption leaves nothing locked; at worst there are two
+    threads for a short time.
 
     Args:
         name: of the thread.
-        work: a method of the owner, called in the thread; tells whether to wait for more.
-        more: a method of the owner that tells whether there is something to do.
+        work: a method of the owner, called in the thread; returns True to wait for more.
+        more: a method of the owner that returns True if there is work.
     """
 
     __slots__ = ("__weakref__", "_bell", "_more", "_name", "_started", "_thread", "_work", "busy")
 
     busy: bool
-    """Whether it looks once more whether there is something to do before it sleeps."""
+    """Whether it will look for work once more before it sleeps."""
 
     def __init__(self, name: str, work: Callable[[], bool], more: Callable[[], bool]) -> None:
         self._name = name
@@ -53,18 +53,18 @@ class OwnThread:
 
     @property
     def ident(self) -> int | None:
-        """Identity of the thread, None if it was never begun."""
+        """Identity of the thread, None if it was never started."""
         return None if self._thread is None else self._thread.ident
 
     def is_here(self) -> bool:
-        """Tell whether this is the thread."""
+        """Return True if called in the thread."""
         return self.ident == threading.get_ident()
 
     def wake(self) -> None:
-        """See that it works.
+        """Wake the thread, or start it.
 
         Raises:
-            RuntimeError: no thread can be begun.
+            RuntimeError: no thread can be started.
         """
         thread = self._thread
         if thread is not None and thread.is_alive():
@@ -72,9 +72,9 @@ class OwnThread:
             return
         now = time.monotonic()
         if thread is not None and thread.ident is None and now - self._started < START_SECONDS:
-            return  # another thread is starting it; if that is cut short, those who wait try again
+            return  # another thread is starting it; if that is interrupted, waiting threads try again
         self._started = now
-        self._thread = thread = threading.Thread(target=_run, args=(self, self._work), name=self._name, daemon=True)
+        self._thread = thread = threading.Thread(target=_loop, args=(self, self._work), name=self._name, daemon=True)
         try:
             thread.start()
         except RuntimeError:
@@ -82,34 +82,34 @@ class OwnThread:
             raise
 
     def ring(self) -> None:
-        """Wake it, if it sleeps; twice is as good as once."""
+        """Wake the thread, if it sleeps. Idempotent."""
         if self._bell.locked():
-            with suppress(RuntimeError):  # another was faster
+            with suppress(RuntimeError):  # another thread was faster
                 self._bell.release()
 
     def sleep(self) -> bool:
-        """Wait for the bell, in the thread; False if it has not rung for long, and there is nothing to do."""
+        """Wait, in the thread, until it is woken; return False if it was idle too long and there is no work."""
         if self._bell.acquire(timeout=IDLE_SECONDS):
             return True
         mine, self._thread = self._thread, None
         more = self._more()
         if more is None or not more():
             return False
-        self._thread = mine  # something came at the last moment
+        self._thread = mine  # work was queued just now
         return True
 
 
-def _run(thread: OwnThread, work: weakref.WeakMethod[Callable[[], bool]]) -> None:
+def _loop(thread: OwnThread, work: weakref.WeakMethod[Callable[[], bool]]) -> None:
     while True:
         try:
-            if not _step(work) or not thread.sleep():
+            if not _work_once(work) or not thread.sleep():
                 return
-        except BaseException:  # noqa: BLE001, nobody else would do what there is to do
+        except BaseException:  # noqa: BLE001, the thread must go on: no other does its work
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
-def _step(work: weakref.WeakMethod[Callable[[], bool]]) -> bool:
-    bound = work()  # not kept: who drops the store must not wait for us
+def _work_once(work: weakref.WeakMethod[Callable[[], bool]]) -> bool:
+    bound = work()  # not kept while the thread sleeps, so that a dropped store is freed at once
     return bound is not None and bound()
 
 
@@ -117,10 +117,10 @@ def _step(work: weakref.WeakMethod[Callable[[], bool]]) -> bool:
 
 
 class Draining(Protocol):
-    """An owner of a thread."""
+    """The owner of a thread."""
 
     def drain(self) -> None:
-        """Wait until nothing is left to be done."""
+        """Wait until nothing is left to do."""
 
 
 _owners: Final[weakref.WeakSet[Draining]] = weakref.WeakSet()
@@ -128,12 +128,12 @@ _ended: Final[list[bool]] = []
 
 
 def drain_at_end(owner: Draining) -> None:
-    """Have the end of the interpreter wait for what *owner* has to do, as it does for a pool of threads."""
+    """Have the interpreter wait at its end until *owner* has no work, as it does for a pool of threads."""
     _owners.add(owner)
 
 
 def ending() -> bool:
-    """Tell whether the interpreter is ending: threads like these may stand still from now on."""
+    """Return True if the interpreter is ending: daemon threads may stop running at any time."""
     return bool(_ended)
 
 

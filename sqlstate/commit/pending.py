@@ -19,7 +19,7 @@ Change = tuple["Name", "Stored | None", "Stored | None", bytes | None, bytes | N
 
 
 class Savepoint(NamedTuple):
-    """A point in a commit that can be gone back to."""
+    """A point in a commit to which it can be rolled back."""
 
     lsn: int
     txn: int
@@ -31,7 +31,7 @@ class Savepoint(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """An entry as transactions of a commit left it, and the tables do not have it yet."""
+    """An entry as a transaction of the commit left it, before it is written to the tables."""
 
     value: Stored | None
     leaf: bytes | None
@@ -41,10 +41,10 @@ class Pending(NamedTuple):
 
 
 class Tail:
-    """The newest records of a commit in the making, in order, that are not in the table yet.
+    """The newest log records of a commit in the making, in order, that are not in the table yet.
 
-    Of several transactions, only the last one's COMMIT record carries the head. Which one that is comes out at the
-    end, so the newest COMMIT record is kept back until another follows it.
+    Only the COMMIT record of the last transaction carries the head, and which one is the last is known at the end. So
+    the newest COMMIT record is held back until another follows.
 
     Args:
         seq: number of the commit.
@@ -55,11 +55,11 @@ class Tail:
     def __init__(self, seq: int) -> None:
         self._no_head = (seq, None, None, None, None)
         self._rows: list[tuple[str, list[Sequence[Any]]]] = []  # a statement, and what it is run with
-        self._closing: tuple[str, tuple[Any, ...]] | None = None  # the newest COMMIT record, without its head
+        self._closing: tuple[str, tuple[Any, ...]] | None = None  # the record that is held back
 
     @property
     def closing(self) -> tuple[str, tuple[Any, ...]] | None:
-        """The COMMIT record that is kept back, to be given to reset()."""
+        """The COMMIT record that is held back, for reset()."""
         return self._closing
 
     def begin(self, lsn: int, note: str) -> None:
@@ -68,27 +68,27 @@ class Tail:
 
     def changes(self, lsn: int, txn: int, changes: Iterable[wal.ChangeRow]) -> None:
         """Add PUT and DELETE records of a direct transaction, numbered from *lsn* on."""
-        self._let_go()
+        self._add_held_back()
         rows: list[Sequence[Any]] = [(each, txn, *change) for each, change in enumerate(changes, lsn)]
         self._rows.append((wal.INSERT_CHANGE, rows))
 
     def commit(self, lsn: int, txn: int, session: bytes | None) -> None:
         """Add the COMMIT record of a transaction."""
-        self._let_go()
+        self._add_held_back()
         self._closing = wal.INSERT_COMMIT, (lsn, txn, session)
 
     def short(self, lsn: int, change: wal.ChangeRow) -> None:
         """Add BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*."""
-        self._let_go()
+        self._add_held_back()
         self._closing = wal.INSERT_SHORT, (lsn, *change)
 
     def reset(self, closing: tuple[str, tuple[Any, ...]] | None) -> None:
-        """Forget all, and keep *closing* back as before."""
+        """Drop all records, and hold back *closing*."""
         self._rows.clear()
         self._closing = closing
 
     def write(self, connection: Connection, head: Head | None = None) -> None:
-        """Append them to the table, inside the caller's transaction; with *head*, the last record too, closing it."""
+        """Append the records to the table, inside the caller's transaction. *head* goes into the last record."""
         if head is not None and self._closing is not None:
             sql, row = self._closing
             self._closing = None
@@ -100,14 +100,14 @@ class Tail:
                 connection.run_many(sql, rows)
         self._rows.clear()
 
-    def _let_go(self) -> None:
+    def _add_held_back(self) -> None:
         if self._closing is not None:
             sql, row = self._closing
             self._closing = None
             self._add(sql, row + self._no_head)
 
     def _add(self, sql: str, row: Sequence[Any]) -> None:
-        self._let_go()
+        self._add_held_back()
         if self._rows and self._rows[-1][0] is sql:
             self._rows[-1][1].append(row)
         else:

@@ -1,4 +1,4 @@
-"""What threads and tasks ask of a store's own thread: something to be written, and how its outcome is told."""
+"""Requests of threads and tasks to the committer, and the queue in which their outcomes wait for delivery."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ import sys
 import threading
 import time
 from collections import deque
-from concurrent import futures
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    import weakref
     from collections.abc import Callable, Iterable
 
     from sqlstate.commit.commit import Commit
     from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
 
-T = TypeVar("T")
-
-# Who waits for an answer looks so often whether somebody is at work.
+# How often a thread that waits for an answer checks that the committer is at work.
 LOOK_SECONDS: Final = 0.1
 
 
 class Request:
-    """Something to be written. The writer sets its outcome, and then calls resolve()."""
+    """Something to be written. The committer sets its outcome, and then calls resolve()."""
 
     __slots__ = ("_fate", "asked", "error", "head", "result")
 
     asked: float
-    """When it came, by time.monotonic()."""
+    """When it was queued, by time.monotonic()."""
     error: BaseException | None
     """Why it has no effect, or why that is not known; None if it is durable."""
     head: Head | None
@@ -39,27 +35,27 @@ class Request:
     result: Any
 
     def __init__(self) -> None:
-        self._fate: dict[str, str] = {}  # "is": to be begun, or withdrawn; whoever is first has decided it
+        self._fate: dict[str, str] = {}  # "is": "begun" or "withdrawn"; the first to set it decides
         self.asked = 0.0
         self.error = None
         self.head = None
         self.result = None
 
     def begin(self) -> bool:
-        """Tell whether it is to be done; it cannot be withdrawn from now on."""
+        """Return True if it was not withdrawn; from now on it cannot be."""
         return self._fate.setdefault("is", "begun") == "begun"
 
     def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will; resolve() is not called then. Twice says the same."""
+        """Return True if it had not begun, and now never will; resolve() is not called then. Idempotent."""
         return self._fate.setdefault("is", "withdrawn") == "withdrawn"
 
     def resolve(self) -> None:
-        """Tell whoever waits; runs in the writer's thread, in the order of commits. Twice is as good as once."""
+        """Deliver the outcome, in the committer's thread and in the order of commits. Idempotent."""
         raise NotImplementedError
 
 
 class Waited:
-    """A request whose thread waits for it."""
+    """A request whose thread waits for the outcome."""
 
     __slots__ = ()
 
@@ -70,13 +66,13 @@ class Waited:
     result: Any
 
     def resolve(self) -> None:
-        """Let the thread go on."""
+        """Wake the waiting thread."""
         self._told = True  # type: ignore[misc]  # its subclasses have the slot
-        with suppress(RuntimeError):  # it was let go on already
+        with suppress(RuntimeError):  # it was released already
             self._done.release()
 
     def answered(self, timeout: float) -> bool:
-        """Wait until it was resolved, so many seconds at most, and tell whether it was."""
+        """Wait until it is resolved, *timeout* seconds at most; return True if it is."""
         return self._told or self._done.acquire(timeout=timeout)
 
 
@@ -87,7 +83,7 @@ class Put(Waited, Request):
 
     def __init__(self, name: Name, stored: Stored) -> None:
         super().__init__()
-        self._done = _locked()
+        self._done = _new_locked()
         self._told = False
         self.name = name
         self.stored = stored
@@ -114,13 +110,13 @@ class Running(Protocol):
 
 
 class Barrier(Waited, Request):
-    """Nothing to be written: it waits for what came before."""
+    """A request that writes nothing: it is answered after those before it."""
 
     __slots__ = ("_done", "_told")
 
     def __init__(self) -> None:
         super().__init__()
-        self._done = _locked()
+        self._done = _new_locked()
         self._told = False
 
 
@@ -135,7 +131,7 @@ class Ended(Barrier):
         self.txn = txn
 
 
-def _locked() -> threading.Lock:
+def _new_locked() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
@@ -164,84 +160,8 @@ class WaitedCall(Waited, Call):
 
     def __init__(self, work: Callable[[Any], Any], note: str) -> None:
         super().__init__(work, note)
-        self._done = _locked()
+        self._done = _new_locked()
         self._told = False
-
-
-class Future(futures.Future[T], Generic[T]):
-    """What `store.submit()` promises: the function's result, once it is durable.
-
-    A `concurrent.futures.Future`: result(), exception(), cancel(), add_done_callback(). It can be cancelled until
-    the function begins. Its outcomes are three: a result, which is durable; an exception, and nothing was changed;
-    CommitOutcomeUnknown, and `store.committed(error)` of a handle opened since can tell.
-    """
-
-    head: Head | None = None
-    """The commit that carries it, once it is done; None if it changed nothing."""
-
-    def __init__(self, look_after: weakref.WeakMethod[Callable[[], None]] | None = None) -> None:
-        super().__init__()
-        self._look_after = look_after
-
-    def result(self, timeout: float | None = None) -> T:
-        """Return the function's result, once it is durable.
-
-        Args:
-            timeout: seconds to wait at most; None waits for as long as it takes.
-
-        Raises:
-            TimeoutError, CancelledError: as concurrent.futures.Future.result().
-            Exception: why it has no effect, or why that is not known.
-        """
-        self._wait(timeout)
-        return super().result(0)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return why it has no effect, None if it is durable. Arguments and errors are those of result()."""
-        self._wait(timeout)
-        return super().exception(0)
-
-    def _wait(self, timeout: float | None) -> None:
-        """Wait until it is done, and see meanwhile that somebody is at work."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while not self.done():
-            left = LOOK_SECONDS if until is None else min(LOOK_SECONDS, until - time.monotonic())
-            if left <= 0:
-                return
-            if futures.wait([self], left).done:
-                return
-            look_after = None if self._look_after is None else self._look_after()
-            if look_after is not None:
-                look_after()
-
-
-class FutureCall(Call):
-    """A call with a future for its outcome."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, work: Callable[[Any], Any], note: str, future: Future[Any]) -> None:
-        super().__init__(work, note)
-        self.future = future
-
-    def begin(self) -> bool:
-        """Tell whether it is to be done; it cannot be cancelled from now on."""
-        return self.future.set_running_or_notify_cancel()
-
-    def withdraw(self) -> bool:
-        """Tell whether it had not begun, and now never will."""
-        return self.future.cancel()
-
-    def resolve(self) -> None:
-        """Set the future's outcome."""
-        if self.future.done():
-            return
-        self.future.head = self.head
-        with suppress(futures.InvalidStateError):  # another thread was faster
-            if self.error is None:
-                self.future.set_result(self.result)
-            else:
-                self.future.set_exception(self.error)
 
 
 class Group:
@@ -255,17 +175,17 @@ class Group:
         self.requests: list[Request] = []
         """Those that have ended in it, in order."""
         self.taken: list[Request] = []
-        """Those that the writer took from the queue for it."""
+        """Those that the committer took from the queue for it."""
         self.running: Running | None = None
         """The transaction of a block, from its beginning to its end."""
 
 
 def failed(request: Request, error: BaseException) -> Request:
-    """Return *request*, with an error of its own: threads that raise one and the same would mix their tracebacks."""
+    """Return *request* with a copy of *error*: threads that raise the same object would mix their tracebacks."""
     request.head = None
     try:
         request.error = copy.copy(error)
-    except Exception:  # noqa: BLE001, somebody's exception that cannot be copied
+    except Exception:  # noqa: BLE001, a foreign exception that cannot be copied
         request.error = error
     else:
         request.error.__cause__ = error.__cause__
@@ -273,10 +193,10 @@ def failed(request: Request, error: BaseException) -> Request:
 
 
 class Answers:
-    """The requests that have an outcome, in order, until it is told.
+    """The requests that have an outcome, in order, until it is delivered.
 
     Args:
-        wake: wakes the store's own thread, which tells what is left here; raises RuntimeError if no thread can begin.
+        wake: wakes the committer, which delivers what is left here; raises RuntimeError if no thread can be started.
     """
 
     __slots__ = ("_done", "_wake")
@@ -286,25 +206,25 @@ class Answers:
         self._done: deque[Request] = deque()
 
     def __bool__(self) -> bool:
-        """Return True if somebody has not been told yet."""
+        """Return True if an outcome has not been delivered yet."""
         return bool(self._done)
 
     def waiting(self) -> list[Request]:
-        """Return those who have not been told yet."""
+        """Return the requests whose outcome has not been delivered yet."""
         return [*self._done]
 
     def add(self, requests: Iterable[Request]) -> None:
-        """Have *requests*, each of which has its outcome, told."""
+        """Append *requests*, each of which has its outcome."""
         self._done.extend(requests)
 
     def refuse(self, requests: Iterable[Request], error: BaseException) -> None:
-        """Have those of *requests*, none of which had begun, that were not withdrawn told that they failed."""
+        """Append those of *requests* that were not withdrawn, failed with *error*. None of them had begun."""
         self._done.extend([failed(request, error) for request in requests if request.begin()])
 
     def deliver(self, *, only: type = Request) -> bool:
-        """Tell all, up to the first that is not of *only*; return False if that one is left.
+        """Deliver the outcomes up to the first request that is not of type *only*; return False if one is left.
 
-        Several threads can be at it.
+        Several threads may call it at once.
         """
         done = self._done
         while True:
@@ -316,21 +236,21 @@ class Answers:
                 return False
             try:
                 request.resolve()
-            except BaseException:  # noqa: BLE001, a callback's: the others must be told all the same
+            except BaseException:  # noqa: BLE001, of a callback: the others get their outcomes all the same
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
-                with suppress(BaseException):  # if it came before the outcome was told
+                with suppress(BaseException):  # if it was raised before the outcome was delivered
                     request.resolve()
             with suppress(ValueError):
                 done.remove(request)
 
     def deliver_to_threads(self) -> None:
-        """Have all told; for a thread that has the writing connection.
+        """Deliver outcomes from a thread that holds the writer lock.
 
-        It lets threads go on by itself. A callback might write, which this thread cannot do now: that is left to the
-        store's own.
+        It wakes waiting threads itself. Futures it leaves to the committer: their callbacks might write, which cannot
+        be done under this thread's lock.
         """
         if not self.deliver(only=Waited):
             try:
                 self._wake()
-            except RuntimeError:  # no thread can be begun
+            except RuntimeError:  # no thread can be started
                 self.deliver()

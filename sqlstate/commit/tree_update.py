@@ -1,4 +1,4 @@
-"""Rewrites the tree for the changes of a commit: plan() says what becomes of the table merkle, write() writes it."""
+"""Rewrites the tree for the changes of a commit: plan() computes the rows, write() writes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TreeUpdate(NamedTuple):
-    """What a commit writes to the table."""
+    """The rows that a commit changes in the table merkle."""
 
     root: bytes
     updates: list[tuple[bytes, int]]
@@ -26,12 +26,12 @@ class TreeUpdate(NamedTuple):
 
 
 def plan(connection: Connection, edits: Sequence[Edit], root: bytes) -> TreeUpdate:
-    """Return what *edits* of the leaves, sorted by name, make of the tree whose root is *root*.
+    """Return how *edits* of the leaves, sorted by name, change the tree whose root is *root*.
 
-    The table state must still be as it was before the edits: it places new entries in their runs.
+    The table state must still be as it was before the edits: it gives new entries their places in their runs.
 
     Raises:
-        Damaged: an entry or a node that the edits touch is not what the tree says.
+        Damaged: an entry or a node that the edits touch contradicts the tree.
     """
     path = merkle.path(connection, edits[0][0]) if len(edits) == 1 else {}
     top = merkle.top(connection)
@@ -83,7 +83,7 @@ def _rewrite_level(
 
 
 def _checked_top(connection: Connection, level: int, done: LevelRewrite, root: bytes) -> list[Node]:
-    """Compare the root's node, as it was, with *root*; return it if the rewriting put all its nodes before it."""
+    """Compare the old root's node with *root*; return that node if the rewriting put all new nodes before it."""
     old = next((old for _, old, _ in done.edits if old is not None), None)
     if old is not None:
         if old != root:
@@ -96,7 +96,7 @@ def _checked_top(connection: Connection, level: int, done: LevelRewrite, root: b
 
 
 def _ranked(nodes: Sequence[Node]) -> list[Node]:
-    """Return *nodes* with their ranks known: a new level is cut among nodes that were there before."""
+    """Return *nodes* with the missing ranks filled in: a new level is cut among nodes that were there before."""
     ranked: list[Node] = []
     for name, rank_, child in nodes:
         if rank_ is None:

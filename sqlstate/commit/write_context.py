@@ -35,13 +35,13 @@ class WriteContext:
         self.node_cache = NodeCache()
         self.open_blocks = OpenBlocks()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
-        self._made: dict[int, Head] = {}  # by thread: what COMMIT was run for, until the caller has its answer
+        self._made: dict[int, Head] = {}  # by thread: the head of its last COMMIT, until the call returns
 
     def begin(self) -> tuple[int, Head]:
         """Begin a transaction on the writing connection; return the greatest LSN and the newest commit.
 
         Raises:
-            Busy: another process held the writer's lock for the whole timeout.
+            Busy: another process held SQLite's write lock for the whole timeout.
         """
         if self.dirty_flag.begin() and self._newest is not None:
             return self._newest
@@ -52,9 +52,12 @@ class WriteContext:
             raise
 
     def commit(self, head: Head, lsn: int, transactions: int = 1) -> None:
-        """Commit the open transaction durably; it makes the commit *head*, which carries so many *transactions*.
+        """Commit the open transaction durably as the commit *head*.
 
-        *lsn* is the number of its last record.
+        Args:
+            head: of the commit.
+            lsn: number of its last record.
+            transactions: how many it carries.
 
         Raises:
             Busy, StoreFull: nothing was committed.
@@ -65,7 +68,7 @@ class WriteContext:
         try:
             self.engine.commit(head.seq, head.chain)
         except StoreFull:
-            # Without SQLite's WAL, cutting the file off comes after the commit, and can fail.
+            # In a rollback-journal store SQLite truncates the file after the commit, and that can fail.
             if self.engine.journal == "wal" or wal.last(self.engine.write_connection, self.meta)[1] != head:
                 raise
         self._newest = lsn, head
@@ -73,10 +76,12 @@ class WriteContext:
         self.dirty_flag.after_commit(head.seq, head.chain, lsn)
 
     def commit_unnumbered(self, what: str, newest: tuple[int, Head] | None = None) -> None:
-        """Commit the open transaction durably; it makes no numbered commit: *what* says what it makes instead.
+        """Commit the open transaction durably, without a numbered commit.
 
-        *newest* is what begin() returns then, where the caller knows it: to look for it takes longer with each staged
-        record behind the newest commit.
+        Args:
+            what: what it makes instead, for messages.
+            newest: what begin() returns from then on, if the caller knows it: looking it up takes longer with each
+                staged record behind the newest commit.
 
         Raises:
             Busy, StoreFull: nothing was committed.
@@ -91,23 +96,24 @@ class WriteContext:
         except StoreError:
             raise
         except BaseException as e:
-            # The transaction was open before: that it is not any more means that COMMIT was done.
+            # The transaction was open before. If it is closed now, COMMIT was done.
             if self.engine.usable and not self.engine.write_connection.in_transaction():
                 e.add_note(f"sqlstate: {what} was done before this exception, and is durable")
             raise
 
     def nothing_made(self) -> None:
-        """Note that this thread begins something anew: it has made no commit yet that note_outcome() could name."""
+        """Forget this thread's last commit, at the beginning of a call: note_outcome() names only later ones."""
         self._made.pop(get_ident(), None)
 
     def made(self, head: Head) -> None:
-        """Note that a commit was made for this thread, by another."""
+        """Note that another thread made a commit for this one."""
         self._made[get_ident()] = head
 
     def note_outcome(self, error: BaseException) -> None:
-        """Say in a note of *error*, which cut a commit short and is not ours, if the commit was made all the same.
+        """Add a note to *error*, which interrupted a commit, if the commit was made all the same.
 
-        The caller has the engine's writer lock, or had it a moment ago. SQLite is asked: nothing else knows.
+        Errors of sqlstate are left as they are. The caller holds the writer lock, or has just released it. SQLite is
+        asked whether the commit is there: nothing else knows.
         """
         head = self._made.pop(get_ident(), None)
         if isinstance(error, StoreError):
@@ -124,18 +130,18 @@ class WriteContext:
 
 
 class OpenBlocks:
-    """What the thread that has the writing connection has open with it: a transaction, a batch, one in the other.
+    """The transactions and batches that the holder of the writer lock has open, nested in each other.
 
-    Each is open for as long as its block is, whatever becomes of the block's end.
+    Each is open as long as its block, even if an exception cut the block's end short.
     """
 
     __slots__ = ("_open",)
 
     def __init__(self) -> None:
-        self._open: tuple[int, tuple[tuple[Any, Over], ...]] = (0, ())  # the thread; what it has open, innermost last
+        self._open: tuple[int, tuple[tuple[Any, Over], ...]] = (0, ())  # the thread, and its stack
 
     def innermost(self) -> Any:
-        """Return what this thread has open, the innermost; None for nothing."""
+        """Return what this thread opened last and still has open, or None."""
         thread, stack = self._open
         if not stack or thread != get_ident():
             return None
@@ -144,12 +150,12 @@ class OpenBlocks:
         return stack[-1][0] if stack else None
 
     def push(self, what: Any, over: Over) -> None:
-        """Note that this thread has opened *what*, in a block that is not *over*."""
+        """Note that this thread has opened *what*, until *over* is dead."""
         thread, stack = self._open
         below = stack if thread == get_ident() else ()
         self._open = get_ident(), (*(each for each in below if each[1]() is not None), (what, over))
 
     def remove(self, over: Over | None) -> None:
-        """Note that a block is over. Twice does nothing."""
+        """Note that a block is over. Idempotent."""
         thread, stack = self._open
         self._open = thread, tuple(each for each in stack if each[1] is not over)

@@ -1,4 +1,4 @@
-"""The bytes of a file, read where they are asked for: a -wal can be larger than the memory."""
+"""The bytes of a file, read on demand: a -wal can be larger than the memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sqlstate.files import paths
 
 
 class FileBytes:
-    """What a file beside a store holds, as long as it was when it was opened. Use it in a `with` block.
+    """The content of a sidecar, with the length that it has when it is opened. Use it in a `with` block.
 
-    It has a length and gives slices, as bytes do. What was cut off since reads as zeros. The file carries no locks of
-    SQLite, so a descriptor of our own does no harm.
+    It has a length and gives slices, as bytes do. Bytes that were cut off since read as zeros. SQLite holds no locks on
+    the file, so a descriptor of our own is harmless.
 
     Args:
-        path: of the file; one that is not there is empty.
+        path: of the file; a missing one is empty.
 
     Raises:
-        CannotOpen: it cannot be opened.
-        StoreIOError: by a slice: it cannot be read.
+        CannotOpen: the file cannot be opened.
+        StoreIOError: by a slice: the file cannot be read.
     """
 
     __slots__ = ("_file", "_lock", "_path", "_size")
@@ -66,7 +66,7 @@ class FileBytes:
             return self._file.read(amount)
 
     def close(self) -> None:
-        """Let go of the file. Twice does nothing."""
+        """Close the file. Idempotent."""
         if self._file is not None:
             self._file.close()
 

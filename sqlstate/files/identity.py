@@ -1,4 +1,4 @@
-"""Which file a path leads to, asked again and again: a name can come to mean another file at any time."""
+"""Which file a path leads to. A path can lead to another file at any time, so it is asked again and again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sqlstate.files.paths import absolute
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What is kept beside an open store, by SQLite and by us, has its name and one of these.
+# Suffixes of the files that SQLite and sqlstate keep next to an open store.
 _SIDECARS: Final = ("", "-wal", "-shm", "-journal", "-acknowledged")
 
 
 class Named:
-    """Tells which file a path leads to, again and again; one thread at a time.
+    """A path, and the inode of the file that it leads to now. One thread at a time may use it.
 
-    It asks Linux for nothing else (statx(2)). To tell the times of a file too, as os.stat() does, makes Linux from
-    6.13 on (multigrain timestamps) give the next write a time of its own, and the sync after it takes longer.
+    It asks Linux for the inode alone (statx(2)). os.stat() also asks for the times of the file, and from Linux 6.13 on
+    (multigrain timestamps) the next write then gets a time of its own, and the sync after it takes longer.
 
     Args:
         path: absolute path.
@@ -34,7 +34,7 @@ class Named:
         self._question = (_AT_FDCWD, os.fsencode(path), 0, _STATX_INO, ctypes.byref(self._found))
 
     def inode(self) -> int:
-        """Return the number of the file in its file system, 0 if there is none."""
+        """Return the inode of the file, 0 if there is no file."""
         if _statx is not None and _statx(*self._question) == 0 and self._found.mask & _STATX_INO:
             return self._found.ino
         try:  # another system, an older kernel, a sandbox that does not let it through; or no file
@@ -57,7 +57,7 @@ class _Statx(ctypes.Structure):
 
 
 def _linux_statx() -> Callable[..., int] | None:
-    """Return statx(2) of the C library, None where there is none. Called without letting go of the GIL: it is short."""
+    """Return statx(2) of the C library, None where there is none. A call keeps the GIL: it is short."""
     if sys.platform != "linux":
         return None
     try:
@@ -72,9 +72,9 @@ _statx: Final = _linux_statx()
 
 
 def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> bool:
-    """Tell whether *path* is the file of *store*, or one that SQLite keeps beside it.
+    """Return True if *path* is the file of *store*, or one of its sidecars.
 
-    Reading it as an ordinary file would drop SQLite's locks when it is closed; replacing it would destroy it.
+    Closing it after reading it as an ordinary file would drop SQLite's locks; replacing it would destroy the store.
     """
     real, ours = absolute(path, links=False), absolute(store, links=False)
     if real in [ours + suffix for suffix in _SIDECARS]:
@@ -86,7 +86,7 @@ def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> b
 
 
 def is_named(path: str, descriptor: int) -> bool:
-    """Tell whether *path* still is the file that is open."""
+    """Return True if *path* still leads to the open file."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Locks (flock) on files beside a store: one says that the file's maker lives.
+"""Locks (flock) on files next to a store: a locked file's maker lives.
 
-The system drops a lock with the maker's last descriptor. Systems without flock (Windows) are untested: nobody is known
-to be dead there.
+The system drops a lock with the maker's last descriptor. On systems without flock (Windows, untested) every maker
+counts as alive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def supported() -> bool:
 
 
 def lock_own(descriptor: int) -> bool:
-    """Lock a new file; False on a file system without locks, where nobody can take the file for one of the dead."""
+    """Lock a new file; return False on a file system without locks, where its maker counts as alive."""
     if fcntl is None:
         return False
     try:
@@ -38,7 +38,7 @@ def lock(path: str, *, exclusive: bool) -> int:
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: its maker lives; or that cannot be known.
+        OSError: its maker lives, or that is not known.
     """
     descriptor = os.open(path, os.O_RDONLY | OPEN | getattr(os, "O_NONBLOCK", 0))
     try:

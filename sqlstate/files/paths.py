@@ -1,4 +1,4 @@
-"""Paths, and what the system says of them: how many bytes are there, may they be written, why it refuses."""
+"""Paths: sizes, permissions, encodings, and the system's reasons for refusing them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DESCRIPTORS: Final = (
 
 
 def out_of_descriptors() -> bool:
-    """Tell whether nothing can be opened now, whatever it is; SQLite does not always keep why it could not."""
+    """Return True if no file can be opened for lack of descriptors; SQLite does not always keep the reason."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as e:
@@ -26,10 +26,10 @@ def out_of_descriptors() -> bool:
 
 
 def size(path: str) -> int:
-    """Return the bytes of a file, 0 if there is none.
+    """Return the size of a file in bytes, 0 if there is no file.
 
     Raises:
-        StoreIOError: the system does not say.
+        StoreIOError: the system does not tell the size.
     """
     try:
         return os.stat(path).st_size
@@ -43,7 +43,7 @@ def size(path: str) -> int:
 
 
 def may_not_write(path: str) -> bool:
-    """Tell whether this user, or anybody, may not write the file or folder: by its permissions, or its file system."""
+    """Return True if this user may not write the file or folder, by its permissions or its file system."""
     effective = os.access in os.supports_effective_ids
     return not os.access(path, os.W_OK, effective_ids=effective)
 
@@ -57,7 +57,7 @@ def absolute(path: str | os.PathLike[str], *, links: bool) -> str:
 
     Raises:
         CannotOpen: it is relative, and the working directory was removed.
-        ValueError: no path can be that.
+        ValueError: it cannot be a path.
     """
     try:
         return os.path.abspath(os.fsdecode(path)) if links else os.path.realpath(os.fsdecode(path))
@@ -69,16 +69,16 @@ def absolute(path: str | os.PathLike[str], *, links: bool) -> str:
 
 
 def in_utf8(path: str) -> str:
-    """Return a path as SQLite takes it: its bytes read as UTF-8, whatever the locale makes of them.
+    """Return a path in the form for SQLite: its bytes read as UTF-8, whatever the locale.
 
     Raises:
-        ValueError: they are none.
+        ValueError: they are not UTF-8.
     """
     return os.fsencode(path).decode()
 
 
 def as_text(name: str | os.PathLike[str]) -> str:
-    """Return a file's name as text that can be stored: what is not UTF-8 in it as escapes."""
+    """Return a file's name as text that can be stored; bytes that are not UTF-8 become escapes."""
     found = os.fspath(name)
     try:
         return in_utf8(found)
@@ -87,5 +87,5 @@ def as_text(name: str | os.PathLike[str]) -> str:
 
 
 def why(e: OSError) -> str:
-    """Return what the system said, in words that fit behind a colon."""
+    """Return the system's error message, for use after a colon."""
     return DESCRIPTORS if e.errno in NO_DESCRIPTOR else e.strerror or str(e)

@@ -1,11 +1,11 @@
-"""Files that are whole or not there: each is written under a temporary name, and takes the place of its target.
+"""Writes files that are whole or not there: each is written under a temporary name, and then replaces its target.
 
-A lock (flock) on a temporary file says that its maker lives: the system drops it with the maker's last descriptor. A
-file is given its lock before anybody has to rely on it, and its name is looked at again once the lock is there;
-who removes a file does so only while holding its lock. So a file whose maker lives is never removed, and one
-whose maker died is found by its name, which carries the store's id.
+A lock (flock) on a temporary file says that its maker lives: the system drops it with the maker's last descriptor. The
+maker locks the file before it relies on it, and then looks at its name again; a file is removed only by the holder of
+its lock. So a file whose maker lives is never removed. One whose maker died is found by its name, which holds the
+store's id.
 
-Systems without flock (Windows) are untested: temporary files of the dead stay there.
+On systems without flock (Windows, untested) temporary files of dead processes stay.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NAME_BYTES_MAX: Final = 255
-# What a temporary name has beside the target's, and what SQLite may put behind it.
+# The parts of a temporary name that are not the target's, and the suffixes that SQLite may add.
 _EXTRA_BYTES: Final = len(f"..sqlstate-{'0' * 32}-{'0' * 16}.tmp") + len("-journal")
 _TEMPORARY: Final = re.compile(r"\.([^/]*)\.sqlstate-([0-9a-f]{32})-[0-9a-f]{16}\.tmp")
 _SESSION_FILE: Final = re.compile(r".*-session-[0-9a-f]{32}")
@@ -40,12 +40,12 @@ _AS_FOUND: Final = "what was there before is as it was"
 
 
 class Temporary:
-    """A new file beside *target*, whose maker holds its lock; see temporary().
+    """A new file in the folder of *target*, locked by its maker; see temporary().
 
     Args:
-        target: whose place it may take; a link stays, and what it leads to is replaced.
-        store_id: the store that it belongs to.
-        like: the file whose owner and mode it gets if nothing is at *target*.
+        target: the file that it may replace; a link stays, and the file that it leads to is replaced.
+        store_id: of the store that it belongs to.
+        like: the file whose owner and mode it gets if there is no *target*.
 
     Raises:
         InvalidOption: what is at *target* is not a regular file.
@@ -64,7 +64,7 @@ class Temporary:
             self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN, 0o600)
             _held.add(self)
             try:
-                if self._like is not None:  # at once: if its maker dies, those who may write the target can see it
+                if self._like is not None:  # at once: if its maker dies, users who may write the target can see it
                     self._mode = _give(self.descriptor, self._like)
                 self.locked = lock_own(self.descriptor)
                 if is_named(self.path, self.descriptor):
@@ -72,10 +72,10 @@ class Temporary:
             except BaseException:
                 self.discard()
                 raise
-            self.release()  # before it was locked, somebody took it for one of the dead
+            self.release()  # before it was locked, another process took its maker for dead
 
     def _model(self, shown: str, like: str | None) -> os.stat_result | None:
-        """Return whose owner and mode the file gets, if it is to have another's."""
+        """Return the file whose owner and mode this one gets, if any."""
         with suppress(FileNotFoundError):
             status = os.stat(self.target)
             if not stat.S_ISREG(status.st_mode):
@@ -128,7 +128,7 @@ class Temporary:
         sync_folder(os.path.dirname(self.target))
 
     def discard(self) -> None:
-        """Remove the file, whatever name it has by now, and let go of it."""
+        """Remove the file, whatever its name is now, and close it."""
         if self.descriptor < 0:
             return
         with suppress(OSError):
@@ -137,14 +137,14 @@ class Temporary:
         self.release()
 
     def release(self) -> None:
-        """Let go of the file and its lock."""
+        """Close the file, which drops its lock."""
         descriptor, self.descriptor = self.descriptor, -1
         _held.discard(self)
         if descriptor >= 0:
             os.close(descriptor)
 
     def forget(self, null: int) -> None:
-        """Let go of what is the parent's, in the child of a fork; what is still written here goes nowhere."""
+        """Close the parent's file in the child of a fork; later writes to it go nowhere."""
         os.dup2(null, self.descriptor, inheritable=False)
 
     def _check_own(self) -> None:
@@ -167,11 +167,11 @@ class Temporary:
 
 @contextmanager
 def temporary(path: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> Iterator[Temporary]:
-    """Make a file that the block can put in the place of *path* with replace(); otherwise it leaves no trace.
+    """Make a file with which the block can replace *path* by replace(); otherwise it leaves no trace.
 
-    For others that write it, such as SQLite, it has a `path`. What is there already keeps its mode, and its owner and
-    group as far as this user may give them; a new file gets those of *like*, or else 0600, its owner's alone. It is
-    never open to others while it is written. What others who are dead left of the same work is removed before.
+    It has a `path`, for writers such as SQLite. An existing target keeps its mode, and its owner and group as far as
+    this user may give them; a new file gets those of *like*, or else 0600, its owner's alone. While it is written, no
+    other user can open it. Files that dead processes left of the same work are removed first.
 
     Raises:
         InvalidOption: what is there is not a regular file.
@@ -201,7 +201,7 @@ def temporary(path: str | os.PathLike[str], store_id: bytes, like: str | None = 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> Iterator[IO[bytes]]:
-    """Give a file that takes the place of *path* when the block has ended well, and else leaves no trace.
+    """Give a file that replaces *path* when the block ends well, and otherwise leaves no trace.
 
     Raises:
         InvalidOption: what is there is not a regular file.
@@ -216,7 +216,7 @@ def replacing(path: str | os.PathLike[str], store_id: bytes, like: str | None = 
 def orphans(path: str, store_id: bytes) -> list[str]:
     """Return the names of temporary files whose makers are dead, in the folder of *path*.
 
-    They are those of the store with *store_id*, and those that were to take the place of *path*, whosever they are.
+    They are those of the store with *store_id*, and those of any store that were to replace *path*.
     """
     folder, name = os.path.split(path)
     found = []
@@ -226,7 +226,7 @@ def orphans(path: str, store_id: bytes) -> list[str]:
 
 
 def remove_orphan(path: str, orphan: str, store_id: bytes) -> bool:
-    """Remove a file that orphans() named, if it still is one, and tell whether it was removed."""
+    """Remove a file that orphans() named, if it still is an orphan; return True if it was removed."""
     folder, name = os.path.split(path)
     return _belongs(orphan, store_id, name) and is_left(os.path.join(folder, orphan), remove=True)
 
@@ -260,20 +260,20 @@ def _temporary_path(target: str, store_id: bytes) -> str:
 
 
 def _shortened(name: str) -> str:
-    """Return as much of a file's name as its temporary file has in its own."""
+    """Return the part of a file's name that its temporary file has in its own."""
     while len(os.fsencode(name)) > _NAME_BYTES_MAX - _EXTRA_BYTES:
         name = name[:-1]
     return name
 
 
 def _belongs(orphan: str, store_id: bytes, name: str) -> bool:
-    """Tell whether a temporary file is of the store, or was to get *name*."""
+    """Return True if a temporary file belongs to the store, or was to get *name*."""
     match = _TEMPORARY.fullmatch(orphan)
     return match is not None and (match[2] == store_id.hex() or match[1] == _shortened(name))
 
 
 def _give(descriptor: int, like: os.stat_result) -> int:
-    """Give a file the owner and group of another, as far as this user may; return the mode that it can have then."""
+    """Give a file the owner and group of another, as far as this user may; return the mode that is safe then."""
     mode = stat.S_IMODE(like.st_mode)
     if not hasattr(os, "fchown"):
         return mode
@@ -287,7 +287,7 @@ def _give(descriptor: int, like: os.stat_result) -> int:
 
 
 def is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
-    """Tell whether a file is one that its maker left, and remove it if so and asked to."""
+    """Return True if a file's maker is dead; with *remove*, remove the file then."""
     if not locks.supported():
         return False
     try:
@@ -295,7 +295,7 @@ def is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
         if not stat.S_ISREG(status.st_mode):
             return False
         if content:
-            # A power cut can leave the name of a session's file without what was in it.
+            # A power cut can leave the name of a session's file without its content.
             left = status.st_size in (0, len(content)) and _is_unowned(path, content, remove=remove)
         elif status.st_nlink == 1:
             left = _is_unowned(path, content, remove=remove)
@@ -309,8 +309,8 @@ def is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
 
 
 def _is_unowned(path: str, content: bytes, *, remove: bool) -> bool:
-    """Tell whether a file's maker is dead, by its lock; as is_left()."""
-    # Those who only look do not keep each other from seeing.
+    """Return True if a file's maker is dead, by its lock; as is_left()."""
+    # Processes that only look take a shared lock, and do not block each other.
     descriptor = lock(path, exclusive=remove)
     try:
         if os.read(descriptor, len(content)) not in (content, b"") or not is_named(path, descriptor):
@@ -323,7 +323,7 @@ def _is_unowned(path: str, content: bytes, *, remove: bool) -> bool:
 
 
 def _was_placed(path: str, status: os.stat_result, *, remove: bool) -> bool:
-    """Tell whether a temporary file has its target's name too: its maker died between two steps of place()."""
+    """Return True if a temporary file has its target's name too: its maker died between two steps of place()."""
     folder, own = os.path.split(path)
     match = _TEMPORARY.fullmatch(own)
     if match is None:

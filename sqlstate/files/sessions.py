@@ -1,8 +1,7 @@
-"""The files by which others know that a session lives.
+"""Files that show other processes which sessions live.
 
-A session's file has its lock and content before it has its name, which carries the session's id. Who removes one does
-so only while holding its lock. On systems without flock (Windows, untested), a session lives as long as its file cannot
-be removed.
+A session's file has its lock and content before it gets its name, which holds the session's id. Only the holder of its
+lock removes it. On systems without flock (Windows, untested), a session lives as long as its file cannot be removed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _SESSION: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class SessionFile:
-    """The file by which others know that a session lives. It has its lock and content before it has its name.
+    """The file that shows other processes that a session lives.
 
     Args:
         path: the store.
@@ -32,7 +31,7 @@ class SessionFile:
         store_id: of the store.
 
     Raises:
-        StoreIOError: it cannot be made, or not be locked.
+        StoreIOError: the file cannot be made or locked.
     """
 
     __slots__ = ("_file",)
@@ -43,7 +42,9 @@ class SessionFile:
             try:
                 if locks.supported() and not self._file.locked:
                     raise OSError(errno.ENOLCK, "the file system has no locks")
-                with suppress(OSError, AttributeError):  # who may write the store must see whether the session lives
+                with suppress(
+                    OSError, AttributeError
+                ):  # users who may write the store must see whether the session lives
                     os.fchmod(self._file.descriptor, stat.S_IMODE(os.stat(path).st_mode) & 0o666)
                 os.write(self._file.descriptor, store_id + session)
                 sync(self._file.descriptor)  # a power cut must not leave the name of a file that says nothing
@@ -53,7 +54,7 @@ class SessionFile:
                 raise
         except OSError as e:
             raise StoreIOError(
-                f"{path}: the file beside it that says that this session lives cannot be made: {why(e)}; "
+                f"{path}: the file next to it that shows that this session lives cannot be made: {why(e)}; "
                 "nothing was staged"
             ) from e
 
@@ -63,7 +64,7 @@ class SessionFile:
 
 
 def session_alive(path: str, session: bytes) -> bool:
-    """Tell whether a session lives, in this process or another; if that cannot be known, it does."""
+    """Return True if a session lives, in this process or another, or if that is not known."""
     file = _session_path(path, session)
     if not locks.supported():
         return _in_use(file)
@@ -90,7 +91,7 @@ def dead_sessions(path: str, store_id: bytes) -> list[bytes]:
 
 
 def remove_session(path: str, session: bytes, store_id: bytes) -> bool:
-    """Remove the file of a session, if it is dead, and tell whether that was done."""
+    """Remove the file of a session, if the session is dead; return True if it was removed."""
     return is_left(_session_path(path, session), store_id + session, remove=True)
 
 

@@ -37,10 +37,10 @@ LEVEL_MAX: Final = RANK_MAX + 1  # no entry starts a run there, so that level ha
 # A node row's id is (LEVEL_MAX - level) << NODE_ID_SHIFT, plus a number: upper levels share pages.
 NODE_ID_SHIFT: Final = 48
 
-# One commit in so many is in the index wal_milestones.
+# Every so many commits, one is in the index wal_milestones.
 MILESTONE: Final = 64
 
-# So many commits are one block of the log over the commits.
+# The number of commits in one block of the log over the commits.
 LOG_BLOCK: Final = 256
 
 INT_MIN: Final = -(2**63)

@@ -1,7 +1,7 @@
-"""Values without a type: what JSON carries back exactly, as the one document that the store keeps of it.
+"""Encodes values without a type: only those that JSON carries back exactly, each as one canonical document.
 
-A value belongs to the program that gives it, and another thread may change it at any time. So it is copied,
-container by container, and the copy is what is judged and encoded.
+A value belongs to the program that gives it, and another thread may change it at any time. So it is copied, container
+by container, and the copy is checked and encoded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _changed() -> InvalidValue:
 
 
 def _copied(value: object, depth: int, tuples: bool) -> object:  # noqa: FBT001, by position it is faster
-    """Return *value* with containers that are nobody else's; lone surrogates in strings are left to the encoder.
+    """Return *value* with its containers copied; lone surrogates in strings are left to the encoder.
 
     Raises:
         _Altered: it holds what JSON does not carry exactly.
@@ -85,7 +85,7 @@ def _refusal(value: object, path: str, depth: int, tuples: bool) -> InvalidValue
         members = []
         for name, member in cast("dict[object, object]", value).copy().items():
             if type(name) is not str:
-                return InvalidValue(f"a member's name is a str in JSON, not {shown(name)}", path)
+                return InvalidValue(f"a member's name is a str in JSON, not {short_repr(name)}", path)
             if not _is_text(name):
                 return InvalidValue(f"the member's name {name!r} holds a lone surrogate", path)
             members.append((f"{path}.{name}", member))
@@ -101,13 +101,13 @@ def _refusal(value: object, path: str, depth: int, tuples: bool) -> InvalidValue
 
 
 def _reason(value: object) -> str | None:
-    """Return why JSON does not carry *value*, which is no container of it, exactly; None if it does."""
+    """Return why JSON does not carry *value*, which is not a container, exactly; None if it does."""
     cls = type(value)
     if cls is str:
         return None if _is_text(cast("str", value)) else "holds a lone surrogate, which is not text in UTF-8"
     if cls is int:
         fits = fmt.JSON_INT_MIN <= cast("int", value) <= fmt.JSON_INT_MAX
-        return None if fits else f"{shown(value)} is outside -2^63 to 2^64-1; store it as a string"
+        return None if fits else f"{short_repr(value)} is outside -2^63 to 2^64-1; store it as a string"
     if cls is float:
         fits = isfinite(cast("float", value))
         return None if fits else f"{value!r} is not a number in JSON; store None or a string"
@@ -126,8 +126,8 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def shown(value: object) -> str:
-    """Return how *value* shows itself, cut to what a message has room for; a repr that fails is no error here."""
+def short_repr(value: object) -> str:
+    """Return the repr of *value*, shortened for a message; a repr that raises is not an error here."""
     if type(value) is int and value.bit_length() > 14_000:  # Python prints 4,300 digits
         return f"an int of {value.bit_length():,} bits"
     try:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from sqlstate.format.documents import shown
+from sqlstate.format.documents import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,7 +95,7 @@ def _floats(written: float, read: float) -> bool:
 
 def _decimals(written: Decimal, read: Decimal) -> bool:
     if written.is_nan():
-        raise Differs(f"{shown(written)} equals nothing, not even itself; store None")
+        raise Differs(f"{short_repr(written)} equals nothing, not even itself; store None")
     if written.as_tuple() == read.as_tuple():
         return False
     raise _unequal(written, read)
@@ -106,7 +106,7 @@ def _times(written: Any, read: Any) -> bool:
     zone = written.tzinfo
     if zone is not None and type(zone) is not timezone:
         raise Differs(
-            f"the time zone {shown(zone)} would read back as a fixed offset; "
+            f"the time zone {short_repr(zone)} would read back as a fixed offset; "
             "store it in UTC (`.astimezone(timezone.utc)`), and the zone's name in a field of its own"
         )
     if written.fold:
@@ -142,7 +142,7 @@ def _mappings(written: dict[Any, Any], read: dict[Any, Any]) -> bool:
     for name, member in written.items():
         twin = names.get(name, _MISSING)
         if twin is _MISSING:
-            raise Differs(f"the key {shown(name)} would read back as another one, or not at all")
+            raise Differs(f"the key {short_repr(name)} would read back as another one, or not at all")
         try:
             if twin is not name:
                 converted |= compare(name, twin)
@@ -160,7 +160,7 @@ def _sets(written: Any, read: Any) -> bool:
     for member in written:
         twin = members.get(member, _MISSING)
         if twin is _MISSING:
-            raise Differs(f"the member {shown(member)} would read back as another one, or not at all")
+            raise Differs(f"the member {short_repr(member)} would read back as another one, or not at all")
         converted |= compare(member, twin)
     return converted
 
@@ -251,7 +251,7 @@ def _attribute(name: str, written: Any, read: Any, layout: _Layout) -> bool:
             return False  # Box[int](1) differs from Box(1) by nothing else
         lost = written if read is _MISSING else read
         reason = "is no field of its type, and would be lost" if read is _MISSING else "is not set, and would be"
-        raise Differs(f"{reason}: {shown(lost)}").under(f".{name}")
+        raise Differs(f"{reason}: {short_repr(lost)}").under(f".{name}")
     try:
         return compare(written, read)
     except Differs as differs:
@@ -277,7 +277,7 @@ def members(value: Any) -> list[tuple[str, Any]]:
 
 
 def _step(name: object) -> str:
-    return f".{name}" if type(name) is str else f"[{shown(name)}]"
+    return f".{name}" if type(name) is str else f"[{short_repr(name)}]"
 
 
 def _in_slot(slot: MemberDescriptorType, owner: object) -> Any:
@@ -291,11 +291,11 @@ def _in_slot(slot: MemberDescriptorType, owner: object) -> Any:
 
 
 def _unequal(written: object, read: object) -> Differs:
-    return Differs(f"{shown(written)} would read back as {shown(read)}")
+    return Differs(f"{short_repr(written)} would read back as {short_repr(read)}")
 
 
 def _described(value: object) -> str:
-    text = shown(value)
+    text = short_repr(value)
     name = type(value).__name__
     return text if text.startswith(name) or value is None else f"{name} {text}"
 

@@ -57,7 +57,7 @@ def count_bytes(count: int) -> bytes:
     """Return the number of entries below a node as it stands in the node above.
 
     Raises:
-        Damaged: it is more than there can be: somebody wrote other counts.
+        Damaged: it exceeds the limit: the counts were changed from outside.
     """
     if count > fmt.NUMBER_MAX:
         raise Damaged(f"I2: a node of the tree counts {count} entries, and 2^62 are the most; restore a backup")

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from sqlstate.errors import InvalidKey, InvalidName, InvalidOption
 from sqlstate.format import constants as fmt
-from sqlstate.format.documents import shown
+from sqlstate.format.documents import short_repr
 
 Key = int | str | bytes
 Stored = str | bytes
@@ -51,7 +51,7 @@ def check_number(option: str, number: int) -> int:
         InvalidOption: it is not an int from 0 to 2^63-1.
     """
     if type(number) is not int or not 0 <= number <= fmt.INT_MAX:
-        raise InvalidOption(f"{option}={shown(number)} is not a number from 0 to 2^63-1")
+        raise InvalidOption(f"{option}={short_repr(number)} is not a number from 0 to 2^63-1")
     return number
 
 
@@ -68,15 +68,15 @@ def make_name(collection: str, key: Key) -> Name:
         try:
             size = len(cast("str", key).encode())
         except UnicodeEncodeError:
-            raise InvalidKey(f"key {shown(key)} holds a lone surrogate, which is not text in UTF-8") from None
+            raise InvalidKey(f"key {short_repr(key)} holds a lone surrogate, which is not text in UTF-8") from None
     elif cls == 0:
         if not fmt.INT_MIN <= cast("int", key) <= fmt.INT_MAX:
-            raise InvalidKey(f"key {shown(key)} is outside -2^63 to 2^63-1; store it as str or bytes")
+            raise InvalidKey(f"key {short_repr(key)} is outside -2^63 to 2^63-1; store it as str or bytes")
         return collection, 0, key
     elif cls == 2:
         size = len(cast("bytes", key))
     else:
-        raise InvalidKey(f"a key is an int, str or bytes, not {type(key).__name__}: {shown(key)}")
+        raise InvalidKey(f"a key is an int, str or bytes, not {type(key).__name__}: {short_repr(key)}")
     if not 1 <= size <= fmt.KEY_BYTES_MAX:
         raise InvalidKey(f"a key has 1 to {fmt.KEY_BYTES_MAX:,} bytes, this one {size:,}")
     return collection, cls, key

@@ -8,12 +8,18 @@ from struct import Struct
 from typing import NamedTuple
 
 from sqlstate.format import constants as fmt
+from sqlstate.format.html import table
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import Key, Stored, name_bytes, stored_name
 
 
 class Kind(StrEnum):
-    """What a record says."""
+    """What a record of the log says. A StrEnum: `record.kind == "PUT"` holds.
+
+    Examples:
+        >>> sqlstate.Kind.PUT == "PUT"
+        True
+    """
 
     BEGIN = "BEGIN"
     PUT = "PUT"
@@ -23,7 +29,14 @@ class Kind(StrEnum):
 
 
 class Head(NamedTuple):
-    """One commit, or the state before the first."""
+    """One commit, or the store before its first: a named tuple.
+
+    Examples:
+        >>> store["settings"]["lang"] = "fr"
+        >>> head = store.head()
+        >>> head.seq, head.count, head.root.hex()
+        (1, 1, '...')
+    """
 
     seq: int
     """Number of the commit, from 1 without holes; 0 before the first."""
@@ -40,24 +53,51 @@ class Head(NamedTuple):
         digests = f"root={self.root.hex()}, count={self.count}, at={self.at!r}, chain={self.chain.hex()}"
         return f"Head(seq={self.seq}, {digests})"
 
+    def _repr_html_(self) -> str:
+        return table(f"commit {self.seq}", zip(self._fields[1:], self[1:], strict=True))
+
 
 class Record(NamedTuple):
-    """One record of the log; the fields are those of section 3.4, values as they are stored."""
+    """One record of the log: a named tuple, whose fields are None where its kind does not have them.
+
+    `value` and `before` are as stored: str for a JSON document, bytes for bytes, None for no value. `txn` is the LSN
+    of the transaction's BEGIN; `session` is None for a direct transaction.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> record = list(store.wal.read())[1]
+        >>> record.lsn, record.kind.value, record.collection, record.key, record.value, record.before
+        (2, 'PUT', 'users', 1, '"ada"', None)
+    """
 
     lsn: int
+    """Log sequence number: it grows with each record."""
     txn: int
+    """LSN of the transaction's BEGIN."""
     kind: Kind
+    """What the record says."""
     session: bytes | None = None
+    """16 bytes of the handle that began a staged transaction."""
     collection: str | None = None
+    """Name of the entry's collection."""
     key: Key | None = None
+    """Key of the entry."""
     value: Stored | None = None
+    """Value of the entry, as stored."""
     before: Stored | None = None
+    """Value before, as stored."""
     seq: int | None = None
+    """Number of the commit, in each COMMIT."""
     root: bytes | None = None
+    """Root of the Merkle tree, in the COMMIT that closes a commit."""
     count: int | None = None  # type: ignore[assignment]  # as in Head
+    """Number of entries, likewise."""
     at: str | None = None
+    """When: ISO 8601, UTC, microseconds."""
     chain: bytes | None = None
+    """Digest of the commit chain, in the COMMIT that closes a commit."""
     note: str | None = None
+    """The caller's note, in BEGIN."""
 
 
 def chain_zero(store_id: bytes) -> bytes:

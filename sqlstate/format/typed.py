@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from sqlstate.errors import InvalidOption, InvalidValue
-from sqlstate.format.documents import document, shown
+from sqlstate.format.documents import document, short_repr
 from sqlstate.format.exactness import Differs, compare, members
 from sqlstate.format.unknown_fields import UnknownFields
 
@@ -36,7 +36,7 @@ class Typed(Generic[T]):
             self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(type_)
             self._unknown = UnknownFields(type_) if forbid_unknown else None
         except Exception as e:  # annotations are code, and msgspec has no one error for a type that it cannot decode
-            raise InvalidOption(f"type={shown(type_)} cannot be stored as JSON: {_said(e)}") from e
+            raise InvalidOption(f"type={short_repr(type_)} cannot be stored as JSON: {_said(e)}") from e
 
     def encode(self, value: T) -> bytes:
         """Return the document of *value*.
@@ -148,7 +148,7 @@ def _culprit(value: object, error: Exception) -> tuple[str, str]:
         for step, member in members(value):
             try:
                 _builtins(member)
-            except Exception as e:  # noqa: BLE001, it is told
+            except Exception as e:  # noqa: BLE001, it becomes part of the message
                 value, error = member, e
                 path += step
                 break
@@ -165,4 +165,4 @@ def _said(error: Exception) -> str:
 
 
 def _type_name(type_: object) -> str:
-    return getattr(type_, "__name__", None) or shown(type_)
+    return getattr(type_, "__name__", None) or short_repr(type_)

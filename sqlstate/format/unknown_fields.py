@@ -103,7 +103,7 @@ def _bare(type_: Any) -> Any:
 
 
 def _is_array(type_: Any) -> bool | None:
-    """Tell whether JSON holds a value of *type_* as an array; None if neither as one nor as an object."""
+    """Return True if JSON holds a value of *type_* as an array; None if neither as one nor as an object."""
     if hasattr(type_, "item_type") or hasattr(type_, "item_types") or isinstance(type_, inspect.NamedTupleType):
         return True
     if isinstance(type_, inspect.StructType):

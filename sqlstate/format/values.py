@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def same(a: Stored | None, b: Stored | None) -> bool:
-    """Tell whether two stored values are equal; text and bytes never are, nor is no value to any."""
+    """Return True if two stored values are equal; text and bytes never are, nor is no value to any."""
     return type(a) is type(b) and a == b
 
 

@@ -1,4 +1,4 @@
-"""Files that nobody has open: reading one, keeping others from it, filling one, putting it in another's place."""
+"""Files that no process has open: reads one, keeps others from it, fills one, puts one in another's place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from sqlstate.errors import Busy, InvalidOption, NotAStore, StoreForked, StoreFull, StoreIOError, StoreMissing
+from sqlstate.errors import (
+    Busy,
+    Damaged,
+    InvalidOption,
+    NotAStore,
+    StoreError,
+    StoreForked,
+    StoreFull,
+    StoreIOError,
+    StoreMissing,
+)
 from sqlstate.files import paths
 from sqlstate.files import replace as files
 from sqlstate.sqlite import copying, main_file, settings
@@ -34,29 +44,31 @@ def open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
     Raises:
         StoreMissing: there is no such file.
         NotAStore: it is no SQLite file.
-        Busy: somebody has it open, or it was not closed.
+        Busy: a process has it open, or it was not closed.
     """
     if not os.path.lexists(origin):
         raise StoreMissing(f"there is no file {origin}; nothing was written")
     if not stat.S_ISREG(os.stat(origin).st_mode):
         raise NotAStore("it is not a regular file")
     free = stack.enter_context(exclusive_lock(origin, vfs, 0.0))
-    for sidecar in beside(origin):
+    for sidecar in sidecars_of(origin):
         raise Busy(
-            f"it is in use, or was not closed: {sidecar} lies beside it. Open and close it, or make a backup of it "
+            f"it is in use, or was not closed: {sidecar} lies next to it. Open and close it, or make a backup of it "
             "with Store.backup(), and restore that"
         )
     if free is False:
-        raise Busy("somebody has it open. Close it there, or make a backup of it with Store.backup(), and restore that")
+        raise Busy(
+            "a process has it open. Close it there, or make a backup of it with Store.backup(), and restore that"
+        )
     return stack.enter_context(reading(origin, vfs))
 
 
 def take_place(made: files.Temporary, vfs: str | None) -> None:
-    """Put a file in the place of its target, which this process is alone with."""
+    """Put a file in the place of its target, on which this process holds the exclusive lock."""
     with invalidating_handles(made.target, vfs) as outdate:
         last = os.stat(made.target).st_nlink == 1  # with another name, the file goes on
         made.sync()
-        for suffix in _JOURNALS:  # what beside() takes for nothing; afterwards it could be somebody's
+        for suffix in _JOURNALS:  # empty, or sidecars_of() had refused them; a new file must not get them
             with suppress(OSError):
                 os.unlink(made.target + suffix)
         made.replace()
@@ -65,7 +77,7 @@ def take_place(made: files.Temporary, vfs: str | None) -> None:
 
 
 class Meter:
-    """Tells the caller's *progress* how far a copy has come: half of it is to copy the pages, half to check them."""
+    """Reports the progress of a copy: one half is copying the pages, the other checking them."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
@@ -73,7 +85,7 @@ class Meter:
         self._pages = 0
 
     def copied(self, pages: int, total: int) -> None:
-        """So many pages are copied.
+        """Report the number of pages that are copied.
 
         Raises:
             StoreForked: *progress* came back in the child of a fork; the work is its parent's.
@@ -82,7 +94,7 @@ class Meter:
         self._tell(pages)
 
     def checked(self, rows: int, total: int) -> None:
-        """So many rows are checked. Raises as copied()."""
+        """Report the number of rows that are checked. Raises as copied()."""
         self._tell(self._pages + (self._pages * rows // total if total else 0))
 
     def _tell(self, done: int) -> None:
@@ -94,37 +106,37 @@ class Meter:
 
 def fill(path: str, shown: str, source: Connection, meter: Meter, vfs: str | None) -> None:
     """Copy the state that *source* sees into the empty file at *path*, which then is in no WAL mode."""
-    with unshared(path, shown, vfs) as target, closing(copying.copy(source, target, PAGES_AT_ONCE)) as steps:
+    with unshared(path, shown, vfs) as target, closing(copying.copy_database(source, target, PAGES_AT_ONCE)) as steps:
         for copied, total in steps:
             meter.copied(copied, total)
-    set_journaling(path, unlocked_vfs(vfs), "delete")  # as long as it is ours, nothing may lie beside it
+    set_journaling(path, unlocked_vfs(vfs), "delete")  # as long as it is ours, it must have no sidecars
 
 
 @contextmanager
 def unshared(path: str, shown: str, vfs: str | None) -> Iterator[Connection]:
-    """Open a file that nobody else knows for writing; in messages it is called *shown*."""
+    """Open a file for writing that no other process knows; messages call it *shown*."""
     with closing(Connection(path, 0.0, vfs=unlocked_vfs(vfs))) as connection:
         connection.path = shown
         settings.apply_to_new_file(connection)
         try:
             yield connection
-        except OutcomeUnknown as e:  # whatever is in the file: nobody knows it
+        except OutcomeUnknown as e:  # no other process knows the file, so its content does not matter
             raise StoreIOError(f"{shown} cannot be written ({e}); nothing was put in its place") from e
 
 
 @contextmanager
 def reading(path: str, vfs: str | None) -> Iterator[Connection]:
-    """Open a closed file for reading, without a lock and without anything that SQLite would make beside it."""
+    """Open a closed file for reading, without a lock and without any sidecar of SQLite's."""
     header = read_at(path, vfs, 0, HEADER_BYTES)
     if migrations.is_new(path, header, undone=False) or not page_size(header):
-        raise NotAStore(f"{path} is not an SQLite file")
+        raise NotAStore.about(path, "it is not an SQLite file", "choose another path")
     with overlaid(path, Pages(page_size(header), b"", {}, 0), vfs) as connection:
         settings.apply(connection, "delete", read_only=True)
         yield connection
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path without links: what SQLite names the files beside it after."""
+    """Return the absolute path without links: SQLite names its sidecars after it."""
     real = os.fsdecode(path)
     try:
         paths.in_utf8(real)
@@ -134,22 +146,22 @@ def absolute(path: str | os.PathLike[str]) -> str:
     return real
 
 
-def beside(path: str) -> list[str]:
-    """Return the files in which SQLite keeps what is not in the main file yet, as far as they may hold something."""
+def sidecars_of(path: str) -> list[str]:
+    """Return those of SQLite's sidecars, -wal and -journal, that may hold what the main file lacks."""
     return [path + suffix for suffix in _JOURNALS if not main_file.is_nothing(path + suffix)]
 
 
-def reason_of(e: Exception, path: str) -> str:
-    """Return what an error says, without the path in front."""
-    text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
-    for start in (f"{path}: ", f"{path} "):
-        text = text.removeprefix(start)
-    return text.rstrip(" .")
+def reason_of(e: StoreError | OSError) -> str:
+    """Return what an error says about a file that the sentence around it names."""
+    if isinstance(e, OSError):
+        return paths.why(e)
+    do = "" if isinstance(e, Damaged) else e.do  # of damage, the sentence around says what to do
+    return f"{e.what}; {do}" if do else e.what.rstrip(".")
 
 
 @contextmanager
 def on_disk(path: str) -> Iterator[None]:
-    """Say in our own errors what the system refuses about *path*."""
+    """Turn what the system refuses about *path* into errors of ours."""
     try:
         yield
     except StoreFull as e:  # SQLite speaks of a transaction

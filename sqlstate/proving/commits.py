@@ -54,7 +54,7 @@ class History:
         """Return the root of the log of the first *size* commits.
 
         Raises:
-            InvalidOption: there are not so many.
+            InvalidOption: the store has fewer commits.
             Damaged: a commit in the log is not what it must be.
         """
         _check_number("size", size, (0, self.newest))
@@ -135,7 +135,7 @@ class History:
     def _commit(self, seq: int) -> Head:
         head = wal.commit(self._connection, seq)
         if head is None:
-            raise _damaged(self._connection, f"I4: commit {seq} is not in the log as it must be")
+            raise _damaged(self._connection, f"I4: commit {seq} is missing from the log or malformed")
         return head
 
 
@@ -212,7 +212,7 @@ def extend(group: GroupCommit[Any]) -> int:
 
 def _damaged(connection: Connection, what: str) -> Damaged:
     rule, _, rest = what.partition(": ")
-    return Damaged(f"{rule}: {connection.path}: {rest}; restore a backup")
+    return Damaged.found(connection.path, rest, rule)
 
 
 def _check_number(name: str, number: int, limits: tuple[int, int]) -> None:

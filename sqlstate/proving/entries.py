@@ -59,7 +59,7 @@ _Opened = dict["Name", tuple[int, "Stored"]]
 
 
 class Provable(ABC):
-    """What proofs can be made of: an open store, or a snapshot of it."""
+    """Something that proofs can be made of: an open store, or a snapshot of it."""
 
     __slots__ = ()
 
@@ -70,18 +70,29 @@ class Provable(ABC):
     def prove(self, collection: str, key: Key) -> Proof:
         """Return a proof that an entry is there with its value, or that it is not there.
 
-        Its kind is `"present"` or `"absent"`; `sqlstate.proof` has a verifier for each. It proves what it does under
-        the root of the newest commit, or of the snapshot.
+        Its kind is "present" or "absent", and `sqlstate.proof` has a verifier for each. It holds under the root of the
+        newest commit, or of the snapshot.
+
+        Cost: 2 statements or more for each entry that is shown.
+
+        Args:
+            collection: name of the collection.
+            key: key of the entry.
 
         Raises:
-            InvalidName, InvalidKey: there can be no such entry.
+            InvalidName, InvalidKey: no entry can have this name.
             Damaged: the entry, or a node of the tree, is not what the commit recorded.
+
+        Examples:
+            >>> store["settings"]["lang"] = "fr"
+            >>> paper, root = store.prove("settings", "lang").to_bytes(), store.head().root
+            >>> sqlstate.proof.verify_present(paper, root, "settings", "lang", "fr")  # elsewhere, without the store
         """
         name = make_name(check_collection(collection), key)
         with self._state() as (connection, head), _holding(connection):
             stored = state.get(connection, collection, key)
             if stored is None:
-                made = _prove(connection, head, "absent", _beside(connection, name))
+                made = _prove(connection, head, "absent", _neighbours(connection, name))
                 verify_absent(made, head.root, collection, key)
                 return made
             return _prove(connection, head, "present", {name: (ASKED, stored)})
@@ -91,17 +102,25 @@ class Provable(ABC):
     ) -> Proof:
         """Return a proof of all that a collection holds in [start, stop), values included.
 
+        Cost: 2 statements or more for each entry that is shown.
+
         Args:
             collection: its name.
-            start: the first key that may be in it; None is no bound.
-            stop: the first key beyond it; None is no bound.
-            limit: at most so many entries, 1 to 2^63-1: what comes after the last of them is left open then.
+            start: the first key of the range; None for no bound.
+            stop: the first key beyond the range; None for no bound.
+            limit: the most entries, 1 to 2^63-1; the proof says nothing about what comes after the last of them.
 
         Raises:
-            InvalidName, InvalidKey: a bound cannot be one.
-            InvalidOption: the span is empty whatever the store holds, the limit is none, or the proof would have more
-                than 1 GiB.
+            InvalidName, InvalidKey: a bound is invalid.
+            InvalidOption: the range is empty whatever the store holds, the limit is invalid, or the proof would have
+                more than 1 GiB.
             Damaged: an entry, or a node of the tree, is not what the commit recorded.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> paper = store.prove_range("users", start=2)
+            >>> sqlstate.proof.verify_range(paper, store.head().root, "users", start=2)
+            [(2, 'bob'), (3, 'cyd')]
         """
         low, high = _bounds(collection, start, stop)
         check_limit(limit)
@@ -119,26 +138,46 @@ class Provable(ABC):
             return made
 
     def prove_count(self, collection: str, start: Key | None = None, stop: Key | None = None) -> Proof:
-        """Return a proof of how many entries a collection has in [start, stop), without showing them.
+        """Return a proof of the number of entries of a collection in [start, stop), without showing them.
 
-        Arguments and exceptions are those of prove_range().
+        Cost: 2 statements or more for each of up to four neighbours that are shown.
+
+        Args:
+            collection: its name.
+            start: the first key of the range; None for no bound.
+            stop: the first key beyond the range; None for no bound.
+
+        Raises:
+            InvalidName, InvalidKey, InvalidOption, Damaged: as prove_range().
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> sqlstate.proof.verify_count(store.prove_count("users"), store.head().root, "users")
+            3
         """
         low, high = _bounds(collection, start, stop)
         with self._state() as (connection, head), _holding(connection):
-            made = _prove(connection, head, "count", _beside(connection, low) | _beside(connection, high))
+            made = _prove(connection, head, "count", _neighbours(connection, low) | _neighbours(connection, high))
             verify_count(made, head.root, collection, start, stop)
             return made
 
     def prove_many(self, names: Iterable[tuple[str, Key]]) -> Proof:
         """Return one proof for several entries, each there or not. They share what their paths have in common.
 
+        Cost: 2 statements or more for each entry that is shown.
+
         Args:
-            names: (collection, key) of each, one or more; one that comes twice counts once.
+            names: (collection, key) of each entry, one or more. A name given twice counts once.
 
         Raises:
-            InvalidName, InvalidKey: there can be no such entry.
-            InvalidOption: no names.
+            InvalidName, InvalidKey: no entry can have such a name.
+            InvalidOption: there are no names.
             Damaged: an entry, or a node of the tree, is not what the commit recorded.
+
+        Examples:
+            >>> store["settings"]["lang"] = "fr"
+            >>> paper, root = store.prove_many([("settings", "lang"), ("settings", "zoom")]), store.head().root
+            >>> sqlstate.proof.verify_many(paper, root, {("settings", "lang"): "fr"}, [("settings", "zoom")])
         """
         asked = {make_name(check_collection(collection), key) for collection, key in names}
         if not asked:
@@ -152,8 +191,8 @@ class Provable(ABC):
             present = {(name[0], name[2]): _as_stored(stored) for name, (_, stored) in leaves.items()}
             absent = asked - leaves.keys()
             for name in absent:
-                for beside, shown in _beside(connection, name).items():
-                    leaves.setdefault(beside, shown)
+                for neighbour, shown in _neighbours(connection, name).items():
+                    leaves.setdefault(neighbour, shown)
             made = _prove(connection, head, "many", leaves)
             verify_many(made, head.root, present, [(name[0], name[2]) for name in absent])
             return made
@@ -161,7 +200,7 @@ class Provable(ABC):
 
 @contextmanager
 def _holding(connection: Connection) -> Iterator[None]:
-    """Say of a proof that does not hold that the store is damaged: a row that is gone leaves a gap too wide."""
+    """Raise Damaged for a new proof that its own verifier refuses: only a missing row can cause that."""
     try:
         yield
     except ProofInvalid as e:
@@ -218,26 +257,27 @@ def is_document(text: str) -> bool:
 
 
 _any_document: Final = msgspec.json.Decoder().decode
-_LONG_NUMBER: Final = re.compile("[0-9]{309}")  # the largest double has so many digits
+_LONG_NUMBER: Final = re.compile("[0-9]{309}")  # the largest double has 309 digits
 
 
 def _check_documents(connection: Connection, inside: _Opened) -> None:
-    """Raise Damaged for an entry whose value no range can hold, since a store holds no such."""
+    """Raise Damaged for an entry whose value is no document: no range can hold it."""
     for (collection, _, key), (_, stored) in inside.items():
         if isinstance(stored, str) and not is_document(stored):
             raise Damaged(
-                f"I1: {connection.path}: {collection!r}[{key!r}] is no document that a store holds, and so nothing "
-                "that a range can show; put it anew, or restore a backup"
+                f"I1: {connection.path}: {collection!r}[{key!r}] is not a JSON document, so no range can "
+                "show it; put it again, or restore a backup"
             )
 
 
-def _beside(connection: Connection, name: Name) -> _Opened:
+def _neighbours(connection: Connection, name: Name) -> _Opened:
     """Return the entries on both sides of a place, to be shown without their values."""
     return _shown(state.neighbours(connection, name))
 
 
 def _shown(rows: Iterable[tuple[str, Key, Stored] | None]) -> _Opened:
-    return {stored_name(row[0], row[1]): (NEIGHBOUR, row[2]) for row in rows if row is not None}
+    found = (row for row in rows if row is not None)
+    return {stored_name(collection, key): (NEIGHBOUR, stored) for collection, key, stored in found}
 
 
 def _prove(connection: Connection, head: Head, kind: str, opened: _Opened, *, span: bool = False) -> Proof:

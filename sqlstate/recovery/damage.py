@@ -1,4 +1,4 @@
-"""Decides, before SQLite touches a file, whether it may be opened; keeps a copy of what is damaged."""
+"""Decides, before SQLite touches a file, whether the store may be opened; keeps a copy of a damaged journal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Final
 from sqlstate.errors import Damaged, JournalDamaged, RecoveryDue, StoreIOError
 from sqlstate.files import replace as files
 from sqlstate.recovery.report import is_unclean, report_of
-from sqlstate.recovery.verify_content import prove
 
 if TYPE_CHECKING:
     from sqlstate.recovery.report import Inspection, Recover, RecoveryReport
     from sqlstate.sqlite.engine import Engine
 
-# Of these, nothing may be merged, however well it goes on: the -wal is moved away before SQLite can see it.
+# A -wal with one of these must not be merged, however well it continues: it is moved away before SQLite sees it.
 _NOT_OURS: Final = ("foreign", "stale")
 _COPIED_AT_ONCE: Final = 1 << 20
 
@@ -24,11 +23,11 @@ _COPIED_AT_ONCE: Final = 1 << 20
 def admit(engine: Engine, found: Inspection, how: Recover) -> tuple[str, ...]:
     """Decide, before SQLite touches anything, whether the store may be opened.
 
-    Returns the paths of what was put aside, when damage is accepted.
+    Returns the paths of copies of the damaged journal, if the damage is accepted.
 
     Raises:
-        JournalDamaged: SQLite's journal is damaged, and that is not accepted, or nothing can be proven without it.
-        RecoveryDue: the last close was not clean, and how is `"refuse"`.
+        JournalDamaged: SQLite's journal is damaged, and *how* does not accept that, or the rest cannot be proven.
+        RecoveryDue: the last close was not clean, and *how* is `"refuse"`.
     """
     if found.damage:
         return _admit_damaged(engine, found, how)
@@ -43,12 +42,12 @@ def _admit_damaged(engine: Engine, found: Inspection, how: Recover) -> tuple[str
         raise journal_damaged(engine, report, found.reason)
     suffix = "-journal" if found.journal.kind == "rollback" else "-wal"
     if how != "accept" or found.shared:
-        evidence = () if found.shared else _put_aside(engine, found, suffix, move=False)
+        evidence = () if found.shared else _quarantine(engine, found, suffix, move=False)
         raise journal_damaged(engine, replace(report, evidence=evidence), found.reason)
     try:
         _prove_what_is_left(engine, found)
     except Damaged as e:
-        evidence = _put_aside(engine, found, suffix, move=False)
+        evidence = _quarantine(engine, found, suffix, move=False)
         raise JournalDamaged(
             f"{engine.path}: {found.reason}; and what is left cannot be proven: {e} Nothing was changed. "
             "Restore a backup",
@@ -56,27 +55,29 @@ def _admit_damaged(engine: Engine, found: Inspection, how: Recover) -> tuple[str
             evidence,
         ) from e
     not_ours = found.damage in _NOT_OURS or (found.journal.kind == "wal" and not found.goes_on)
-    return _put_aside(engine, found, suffix, move=not_ours)
+    return _quarantine(engine, found, suffix, move=not_ours)
 
 
 def _prove_what_is_left(engine: Engine, found: Inspection) -> None:
-    """Check everything with what can be taken from SQLite's journal; or without it, if that is all that can be proven.
+    """Check all entries with SQLite's journal, or without it if only that can be proven.
 
-    Of a -wal nothing is taken unless it goes on where the main file ends.
+    A -wal is used only if it continues where the main file ends.
     """
+    from sqlstate.recovery.verify_content import verify_content  # noqa: PLC0415, only damage needs it
+
     ours = found.damage not in _NOT_OURS
     found.goes_on = found.goes_on and ours
     try:
-        prove(engine, found, with_journal=found.goes_on or (ours and found.journal.kind == "rollback"))
+        verify_content(engine, found, with_journal=found.goes_on or (ours and found.journal.kind == "rollback"))
     except Damaged:
         if not found.goes_on:
             raise
-        prove(engine, found, with_journal=False)
+        verify_content(engine, found, with_journal=False)
         found.goes_on = False
 
 
 def journal_damaged(engine: Engine, report: RecoveryReport, reason: str) -> JournalDamaged:
-    """Return what to raise for a damaged journal: *reason* says what is wrong with it."""
+    """Return the error for a damaged journal; *reason* says what is wrong."""
     aside = f" A copy of it is {', '.join(report.evidence)}." if report.evidence else ""
     what_to_do = (
         "Acknowledged commits may be missing, so nothing was merged and nothing was changed."
@@ -92,7 +93,7 @@ def journal_damaged(engine: Engine, report: RecoveryReport, reason: str) -> Jour
 
 
 def recovery_due(engine: Engine, report: RecoveryReport) -> RecoveryDue:
-    """Return what to raise if there is something to recover, and recovery was refused."""
+    """Return the error for a store that needs recovery, which the caller refused."""
     return RecoveryDue(
         f"{engine.path}: there is something to recover, and recover={'refuse'!r} asked to leave it as it is; "
         'nothing was changed. Open with recover="rollback" to recover',
@@ -100,8 +101,8 @@ def recovery_due(engine: Engine, report: RecoveryReport) -> RecoveryDue:
     )
 
 
-def _put_aside(engine: Engine, found: Inspection, suffix: str, *, move: bool) -> tuple[str, ...]:
-    """Keep what lies beside the file under a name that its content gives it, and return the path."""
+def _quarantine(engine: Engine, found: Inspection, suffix: str, *, move: bool) -> tuple[str, ...]:
+    """Copy or move the journal to a name made of its content's hash, and return the path."""
     if not engine.files.size(suffix):
         return ()
     with engine.files.sidecar_bytes(suffix) as data:
@@ -116,7 +117,7 @@ def _put_aside(engine: Engine, found: Inspection, suffix: str, *, move: bool) ->
                     for at in parts:
                         copy.write(data[at : at + _COPIED_AT_ONCE])
             except (OSError, StoreIOError):
-                return ()  # it stays where it is, at least
+                return ()  # the journal itself stays where it is
     if move:
         os.replace(engine.real_path + suffix, target)
         files.sync_folder(engine.files.folder)

@@ -1,4 +1,4 @@
-"""What a store's file says of itself, by itself or with the pages of SQLite's journal, before SQLite touches it."""
+"""Reads a store's facts from its file, alone or with the pages of SQLite's journal, before SQLite touches it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.overlay import Pages
     from sqlstate.tables.meta import DirtyFlag, Meta
 
-# A commit with more records is taken as it is when the main file is looked at by itself.
+# A commit with more records is not relinked when the main file is read alone.
 RECORDS_RELINKED: Final = 5_000
-# As many as a page can hold: in the middle of a checkpoint, one can be half old and half new.
+# As many as a page can hold: in the middle of a checkpoint, a page can be half old and half new.
 _RECORDS_LOOKED_AT: Final = 256
 _AUDITED_SINCE: Final = 2  # format version
 
 
 class Facts(NamedTuple):
-    """What a file says of itself."""
+    """The facts that a file holds about its store."""
 
     store_id: bytes
     flag: DirtyFlag
@@ -37,21 +37,21 @@ class Facts(NamedTuple):
 
 
 @contextmanager
-def reading(engine: Engine, pages: Pages) -> Iterator[Connection]:
-    """Read the file with *pages*, in one transaction, so that SQLite keeps what it has read."""
+def connected(engine: Engine, pages: Pages) -> Iterator[Connection]:
+    """Give a connection that reads the file with *pages*, in one transaction, so that SQLite keeps its cache."""
     with overlaid(engine.real_path, pages, engine.vfs) as connection, connection.one_state():
         yield connection
 
 
 def read(connection: Connection) -> Facts:
-    """Return the facts."""
+    """Return the facts that a connection sees."""
     meta = read_meta(connection)
     audited = audit.last(connection) if _version(connection) >= _AUDITED_SINCE else (0, b"")
     return Facts(meta.store_id, metadata.read_dirty_flag(connection), *wal.last(connection, meta), *audited)
 
 
 def read_meta(connection: Connection) -> Meta:
-    """Return what the table meta says, also in an older format."""
+    """Return the facts in the table meta, also of an older format."""
     return metadata.read(connection, _version(connection))
 
 
@@ -61,7 +61,7 @@ def _version(connection: Connection) -> int:
 
 
 def is_coherent(connection: Connection, facts: Facts) -> bool:
-    """Tell whether the newest commit follows from the one before: a file in the middle of a checkpoint is mixed."""
+    """Return True if the newest commit follows from the one before. In the middle of a checkpoint it may not."""
     meta = read_meta(connection)
     if not wal.ends_well(connection, _RECORDS_LOOKED_AT):
         return False

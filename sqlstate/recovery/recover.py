@@ -1,7 +1,7 @@
-"""Recovery at open: judges what a crash left, lets SQLite recover, ends what the dead left open, and says so.
+"""Finishes recovery once SQLite has recovered: rolls back staged transactions of dead processes, and records it.
 
-Everything that is written is one SQLite transaction: staged transactions rolled back, one audit entry, a new
-marker. A crash anywhere in here, and opening again, ends in the same state with one entry for each thing done.
+All writes are one SQLite transaction: the ROLLBACK records, one audit entry, the dirty flag with a new nonce. After a
+crash anywhere in here, the next open ends in the same state, with one audit entry for each thing done.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sqlstate.files import paths, sessions
 from sqlstate.files import replace as files
 from sqlstate.format.records import Kind, Record
 from sqlstate.recovery.damage import journal_damaged, recovery_due
-from sqlstate.recovery.report import Inspection, Recover, RecoveryReport, report_of
-from sqlstate.recovery.verify_content import check_commits
+from sqlstate.recovery.report import Inspection, Recover, RecoveryReport, report_of, summary
+from sqlstate.sqlite.events import log
 from sqlstate.tables import audit, log_blocks, staged, wal
 from sqlstate.tables import meta as metadata
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def admit_connected(engine: Engine, found: Inspection, store_id: bytes, how: Recover) -> None:
-    """Decide, once SQLite has the file open and before anything is written, whether it may be.
+    """Decide, once SQLite has the file open and before anything is written, whether the store may be opened.
 
     Raises:
-        RecoveryDue: there is something to recover, and how is `"refuse"`.
+        RecoveryDue: there is something to recover, and *how* is `"refuse"`.
     """
     if how != "refuse" or engine.read_only:
         return
@@ -47,13 +47,13 @@ def recover(writer: WriteContext, found: Inspection, how: Recover, evidence: tup
 
     Args:
         writer: of the store.
-        found: what inspect() found.
-        how: what becomes of staged transactions of dead sessions.
-        evidence: what admit() returned.
+        found: the result of inspect().
+        how: what to do with staged transactions of dead sessions.
+        evidence: the result of admit().
 
     Raises:
-        JournalDamaged: SQLite recovered something else than it should have.
-        RecoveryDue: there is something to recover, and how is `"refuse"`.
+        JournalDamaged: SQLite did not recover what it should have.
+        RecoveryDue: there is something to recover, and *how* is `"refuse"`.
     """
     start = perf_counter()
     engine = writer.engine
@@ -73,13 +73,17 @@ def recover(writer: WriteContext, found: Inspection, how: Recover, evidence: tup
     if not engine.read_only:
         for session in sessions.dead_sessions(engine.real_path, writer.meta.store_id):
             sessions.remove_session(engine.real_path, session, writer.meta.store_id)
-    return replace(report, seconds=found.seconds + perf_counter() - start)
+    report = replace(report, seconds=found.seconds + perf_counter() - start)
+    if due:
+        noteworthy = report.damage or report.rolled_back or report.due
+        log("warning" if noteworthy else "info", f"{engine.path}: {summary(report)}")
+    return report
 
 
 def _recovered_if_room(
     writer: WriteContext, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
 ) -> RecoveryReport:
-    """Do what is due; on a full disk leave it to the next open: what was committed can be used all the same."""
+    """Do the recovery; on a full disk leave it to the next open, since committed data can be used without it."""
     for _ in range(2):
         with suppress(StoreFull):
             return _recovered(writer, found, report, how, orphans)
@@ -91,12 +95,12 @@ def _recovered_if_room(
 def _recovered(
     writer: WriteContext, found: Inspection, report: RecoveryReport, how: Recover, orphans: list[str]
 ) -> RecoveryReport:
-    """Do what is due, in one SQLite transaction; then remove *orphans*."""
+    """Do the recovery in one SQLite transaction; then remove *orphans*."""
     engine, connection = writer.engine, writer.engine.write_connection
     connection.begin()
     try:
-        if not report.clean and _is_told(connection, found):
-            report = replace(report, shared=True)  # somebody else was faster, and has recovered
+        if not report.clean and _is_recorded(connection, found):
+            report = replace(report, shared=True)  # another process was faster, and has recovered
         writer.dirty_flag.ensure_dirty()
         if report.damage:  # the main file may hold blocks of commits that are lost
             log_blocks.trim(connection, wal.last(connection, writer.meta)[1].seq)
@@ -123,24 +127,24 @@ def _recovered(
             connection.rollback()
         raise
     if report.damage and report.entry is not None:
-        _begin_anew(writer)
+        _truncate_wal(writer)
     for name in orphans:
         files.remove_orphan(engine.real_path, name, writer.meta.store_id)
     return report
 
 
-def _begin_anew(writer: WriteContext) -> None:
-    """Empty SQLite's WAL once damage was accepted: what is damaged in it must not be found again after a crash."""
+def _truncate_wal(writer: WriteContext) -> None:
+    """Empty SQLite's WAL once damage was accepted, so that the damage is not found again after the next crash."""
     if writer.engine.journal == "wal" and writer.dirty_flag.clear():
         with suppress(Busy, StoreFull):
             writer.engine.write_connection.checkpoint("truncate")
 
 
-def _is_told(connection: Connection, found: Inspection) -> bool:
+def _is_recorded(connection: Connection, found: Inspection) -> bool:
     """Return True if another process has recorded this crash since inspect() looked.
 
-    The marker does not say so: a process that opens the store while SQLite recovers for this one sees no crash, rolls
-    back the staged transactions of dead sessions, and opens the marker under a nonce of its own.
+    The dirty flag does not show it: a process that opens the store while SQLite recovers for this one sees no crash,
+    rolls back the staged transactions of dead sessions, and sets the flag with a nonce of its own.
     """
     if found.audited:
         newer = audit.read(connection, found.audited)[0]
@@ -160,24 +164,26 @@ def _compared(writer: WriteContext, found: Inspection, report: RecoveryReport) -
             return replace(report, checked=_check_newest(engine, connection, writer, report))
     if found.journal.kind != "wal" or (report.damage and not found.goes_on):
         return report
-    if engine.opener.frozen is not None:  # SQLite was not asked
+    if engine.opener.frozen is not None:  # SQLite recovered nothing
         return report
     frames = engine.recovered_frames
     agrees = frames == found.journal.committed
     if not agrees and (found.after != head or metadata.read_dirty_flag(connection) != found.flag):
-        return replace(report, shared=True)  # somebody else opened it after the scan, and has committed
+        return replace(report, shared=True)  # another process opened it after the scan, and has committed
     report = replace(report, journal=replace(report.journal, sqlite_frames=frames, agrees=agrees))
     if not agrees:
         raise journal_damaged(
             engine,
             replace(report, damage="rot"),
-            f"SQLite recovered {frames} frames of its -wal, and {found.journal.committed} were to be",
+            f"SQLite recovered {frames} frames of its -wal instead of {found.journal.committed}",
         )
     return report
 
 
 def _check_newest(engine: Engine, connection: Connection, writer: WriteContext, report: RecoveryReport) -> str:
-    """Check the newest commit, after SQLite has rolled back the one behind it."""
+    """Check the newest commit, after SQLite has rolled back the unfinished one."""
+    from sqlstate.recovery.verify_content import check_commits  # noqa: PLC0415, only a crash needs it
+
     lsn, head = wal.last(connection, writer.meta)
     base = wal.base_of(connection, wal.commit_lsn(connection, head.seq)) if head.seq else lsn
     try:

@@ -1,11 +1,11 @@
-"""What SQLite's rollback journal holds, and what its index in the -shm says of a -wal.
+"""Reads SQLite's rollback journal, and SQLite's index of a -wal in the -shm.
 
-SQLite stops at the first byte that is wrong, and says nothing of what lies behind it. This module reads all of it:
-what SQLite will recover, what a crash can have left, and what rotted. It changes nothing.
+SQLite stops at the first wrong byte, and reports nothing of what lies behind. This module reads everything: what SQLite
+will recover, what a crash can have left, and what rotted. It changes nothing.
 
-The formats are those of https://sqlite.org/fileformat2.html, section 3, and https://sqlite.org/walformat.html. Rot is
-told from a crash by what the engine sees to: SQLite syncs a record before the header that counts it
-(synchronous=EXTRA). What was synced, no crash can tear.
+The formats are those of https://sqlite.org/fileformat2.html, section 3, and https://sqlite.org/walformat.html. Rot
+differs from what a crash leaves: SQLite syncs a record before the header that counts it (synchronous=EXTRA), and no
+crash can tear synced bytes.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _LOCK_BYTE: Final = 0x40000000
 
 @dataclass(frozen=True, slots=True)
 class WalIndex:
-    """What SQLite's index of a -wal says of it. The -shm is never synced: after a power cut it may be an old one."""
+    """SQLite's index of a -wal. The -shm is never synced: after a power cut it may be an old one."""
 
     page_size: int
     frames: int
-    """Frames up to and with the last commit frame."""
+    """Frames up to and including the last commit frame."""
     database_pages: int
     salts: Pair
     checksum: Pair
-    """Of the last of these frames."""
+    """Checksum of the last of these frames."""
     backfilled: int
-    """Frames that a checkpoint has carried into the main file."""
+    """Frames that a checkpoint has moved into the main file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,37 +61,37 @@ class JournalScan:
     bytes: int
     """Size of the file."""
     header: HeaderState
-    """With any but a valid one, SQLite rolls nothing back."""
+    """SQLite rolls back only with a valid header."""
     page_size: int = 0
     sector_size: int = 0
     nonce: int = 0
-    """Of the first header; each has its own."""
+    """Nonce of the first header; each header has its own."""
     initial_pages: int = 0
     """Size of the database before the transaction."""
     segments: int = 0
-    """Headers."""
+    """Number of headers."""
     records: int = 0
     """Records that the headers count."""
     valid: int = 0
     """Records that SQLite plays back: those up to the first bad one."""
     torn_bytes: int = 0
-    """Bytes behind the records that are played back: uncounted, bad, or the super-journal's name."""
+    """Bytes after the records that are played back: uncounted, invalid, or the super-journal's name."""
     rot: bool = False
-    """Whether bytes are bad that had been synced: SQLite will leave part of the transaction in the main file."""
+    """Whether synced bytes are invalid: SQLite will leave part of the transaction in the main file."""
     pages: dict[int, int] = field(default_factory=dict)
     """Page number to the offset of the image that is played back."""
     super_journal: str = ""
-    """Name of the file without which SQLite takes the transaction for a committed one."""
+    """Name of the super-journal; if that file is missing, SQLite takes the transaction for committed."""
 
 
 def wal_index(data: Data) -> WalIndex | None:
-    """Return what a -shm says of the -wal beside it, or None if it says nothing that can be relied on.
+    """Return the index in a -shm, or None if it is not valid.
 
     Args:
-        data: the file's bytes, whatever they are; 100 of them are enough.
+        data: the file's bytes, which may be anything; 100 of them are enough.
     """
     with memoryview(data) as whole, whole.cast("B") as view:
-        # There are two copies, so that a reader sees whether a writer is between them.
+        # There are two copies; a reader that sees them differ knows that a writer is at work.
         if len(view) < 2 * _INDEX.size + _BACKFILLED.size or view[: _INDEX.size] != view[_INDEX.size : 2 * _INDEX.size]:
             return None
         version, _, _, initialised, _, page_size, frames, pages, *sums = _INDEX.unpack_from(view)
@@ -101,7 +101,7 @@ def wal_index(data: Data) -> WalIndex | None:
         if checksum(view[: _INDEX.size - 8], "=") != (sums[3], sums[4]):
             return None
         (backfilled,) = _BACKFILLED.unpack_from(view, 2 * _INDEX.size)
-        # 65536 does not fit into its 16 bits, and stands there as 1.
+        # 65536 does not fit into 16 bits, and is stored as 1.
         return WalIndex(page_size if page_size != 1 else 65536, frames, pages, salts, (sums[0], sums[1]), backfilled)
 
 
@@ -109,7 +109,7 @@ def scan_journal(data: Data) -> JournalScan:
     """Return what a rollback journal holds.
 
     Args:
-        data: the file's bytes, whatever they are.
+        data: the file's bytes, which may be anything.
     """
     with memoryview(data) as whole, whole.cast("B") as view:
         total = len(view)
@@ -178,7 +178,7 @@ def _scan_records(view: memoryview, nonce: int, initial_pages: int, sizes: Pair)
 
 
 def _resembles_magic(found: bytes) -> bool:
-    """Tell whether *found* is the magic with a few bytes changed, as rot does, and not something else written there."""
+    """Return True if *found* is the magic with a few rotten bytes, and not something else."""
     return sum(map(int.__eq__, found, JOURNAL_MAGIC)) >= len(JOURNAL_MAGIC) // 2
 
 
@@ -198,7 +198,7 @@ def _played_back(record: memoryview, page_size: int, nonce: int, initial_pages: 
 
 
 def _super_journal(view: memoryview) -> str:
-    """Return the name at the end of a journal of a transaction over several files, "" if there is none."""
+    """Return the super-journal's name at the end of a journal, "" without one."""
     end = len(view) - _PAIR.size - len(JOURNAL_MAGIC)
     if end < 0 or bytes(view[-len(JOURNAL_MAGIC) :]) != JOURNAL_MAGIC:
         return ""
@@ -213,12 +213,12 @@ def _super_journal(view: memoryview) -> str:
 
 
 def is_page_size(number: int) -> bool:
-    """Return whether a database can have pages of so many bytes."""
+    """Return True if *number* is a valid page size."""
     return 512 <= number <= 65536 and not number & number - 1
 
 
 def checksum(data: memoryview, order: Order) -> Pair:
-    """Return the checksum that a -wal has of *data*, whose words have their bytes in *order*."""
+    """Return the checksum in the -wal's form of *data*, whose words have the byte order *order*."""
     sum_1 = sum_2 = 0
     words = iter(unpack(f"{order}{len(data) // 4}I", data))
     for word_1, word_2 in zip(words, words, strict=True):

@@ -1,11 +1,11 @@
-"""What SQLite's -wal holds.
+"""Reads SQLite's -wal.
 
-SQLite stops at the first byte that is wrong, and says nothing of what lies behind it. This module reads all of it:
-what SQLite will recover, what a crash can have left, and what rotted. It changes nothing.
+SQLite stops at the first wrong byte, and reports nothing of what lies behind. This module reads everything: what SQLite
+will recover, what a crash can have left, and what rotted. It changes nothing.
 
-The format is that of https://sqlite.org/fileformat2.html, section 4. Rot is told from a crash by what the engine sees
-to: SQLite syncs the -wal of a commit before the next one begins, and a new header before the first frame
-(synchronous=FULL). What was synced, no crash can tear.
+The format is that of https://sqlite.org/fileformat2.html, section 4. Rot differs from what a crash leaves: SQLite syncs
+the -wal of a commit before the next one begins, and a new header before the first frame (synchronous=FULL), and no
+crash can tear synced bytes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SECTOR: Final = 512  # the least that a disk writes whole or not at all
 _HEADER: Final = Struct(">6I")
 _PAIR: Final = Struct(">2I")
 _ORDER: Final[dict[int, Order]] = {0x377F0682: "<", 0x377F0683: ">"}
-SALTS_APART: Final = 2**16  # the first salt grows by one each time that SQLite begins a -wal anew
-# So many frames behind those that hold are summed to count the stale ones; of more, the salts are believed.
+SALTS_APART: Final = 2**16  # the first salt grows by one each time that SQLite restarts a -wal
+# How many frames after the valid ones are summed to count the stale ones; for more, the salts are trusted.
 _SUMMED: Final = 64
-# In so many frames at the beginning, one is looked for that holds, and says whose the first ones were.
+# How many frames at the beginning are searched for a valid one, which shows the use that the first ones are of.
 _LOOKED_AT: Final = 4096
 
 
@@ -43,29 +43,29 @@ class WalScan:
     bytes: int
     """Size of the file."""
     header: HeaderState
-    """With any but a valid one, SQLite takes the file for one without frames."""
+    """Without a valid header, SQLite takes the file for one without frames."""
     page_size: int = 0
     checkpoint_seq: int = 0
     salts: Pair = (0, 0)
-    """The header's; if that is damaged, those of the first frame."""
+    """The header's salts; if the header is damaged, those of the first frame."""
     frames: int = 0
     """Whole frames in the file."""
     valid: int = 0
-    """Frames whose salts and checksums hold, in a chain from the header on."""
+    """Frames with valid salts and checksums, from the header on without a gap."""
     committed: int = 0
-    """Valid frames up to and with the last commit frame: what SQLite recovers."""
+    """Valid frames up to and including the last commit frame: what SQLite recovers."""
     commits: int = 0
     """Commit frames among the committed."""
     stale: int = 0
-    """Frames behind the valid ones that the file's former use left, as it does in every -wal that is used again."""
+    """Frames after the valid ones that an earlier use of the file left, as in every -wal that was restarted."""
     proved: int = 0
-    """Frames behind the first bad one, with the header's salts, that hold from the frame before them on."""
+    """Frames after the first invalid one, with the header's salts, that are valid after the frame before them."""
     torn_bytes: int = 0
-    """Bytes behind the valid frames that are no stale frames."""
+    """Bytes after the valid frames that are not stale frames."""
     rot: bool = False
-    """Whether bytes are bad that had been synced: SQLite will drop commits that were acknowledged."""
+    """Whether synced bytes are invalid: SQLite will drop acknowledged commits."""
     checksum: Pair = (0, 0)
-    """Of the last committed frame."""
+    """Checksum of the last committed frame."""
     database_pages: int = 0
     """Size of the database after the last commit."""
     pages: dict[int, int] = field(default_factory=dict)
@@ -73,16 +73,16 @@ class WalScan:
     first_size: int = 0
     """Size of the database after the first commit."""
     first_pages: dict[int, int] = field(default_factory=dict)
-    """The same as `pages`, of the first commit alone."""
+    """As `pages`, after the first commit."""
     orphans: int = 0
-    """Frames of commits that are not the header's, at the beginning of a -wal of which SQLite recovers nothing."""
+    """Frames of commits under other salts than the header's, at the start of a -wal without valid frames."""
     others: Pair = (0, 0)
-    """Salts of the first frames that hold, if those of a header that is valid are others, and nothing was committed."""
+    """Salts of the first valid frames, if those of a valid header differ, and nothing was committed."""
     orphan_pages: dict[int, int] = field(default_factory=dict)
-    """The same as `pages`, of the orphans.
+    """As `pages`, of the orphans.
 
-    SQLite begins a -wal anew only when the main file has all that it held: if a crash came just then, the main file
-    has each of these images. If the header rotted, or is that of another -wal, it need not.
+    SQLite restarts a -wal only when the main file has everything in it: if a crash came at that time, the main file has
+    each of these images. If the header rotted, or belongs to another -wal, the main file may lack some.
     """
 
     @property
@@ -95,8 +95,8 @@ def scan_wal(data: Bytes, page_size: int = 0) -> WalScan:
     """Return what a -wal holds.
 
     Args:
-        data: the file's bytes, whatever they are; a part of them at a time is read.
-        page_size: that of the main file, for a -wal whose own header is damaged.
+        data: the file's bytes, which may be anything; they are read in parts.
+        page_size: of the main file, for a -wal whose header is damaged.
     """
     if isinstance(data, bytearray | memoryview):
         data = memoryview(data).cast("B")
@@ -186,7 +186,7 @@ def _scan_orphans(data: Bytes, page_size: int, said: Pair) -> WalScan:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """Frames, and what the header says of them."""
+    """Frames, and the fields of the header."""
 
     frames: Frames
     salts: Pair
@@ -198,14 +198,14 @@ class _Judged:
         return self.salts[0] << 32 | self.salts[1]
 
     def proved(self, start: int) -> int:
-        """Return how many frames from *start* on hold, with the header's salts."""
+        """Return how many frames from *start* on are valid, with the header's salts."""
         frames, own = self.frames, self.own
         if own not in frames.salts[start:]:
             return 0
         return sum(frames.salts[i] == own and frames.holds(i, ahead=_SUMMED) for i in range(start, frames.count))
 
     def stale(self, start: int) -> int:
-        """Return how many frames from *start* on are left of the file's former uses."""
+        """Return how many frames from *start* on are left of earlier uses of the file."""
         frames, own, found, before = self.frames, self.own, 0, self.own
         end = min(frames.count, start + _SUMMED)
         for i in range(start, end):
@@ -219,7 +219,7 @@ class _Judged:
         return found + sum(times for salts, times in Counter(frames.salts[end:]).items() if self._is_former(salts))
 
     def is_followed(self, start: int) -> bool:
-        """Return whether a commit frame from *start* on has a frame behind it that was written after that commit."""
+        """Return True if a commit frame from *start* on has a frame behind it that was written after that commit."""
         frames, own = self.frames, self.own
         for i in self._commits(start):
             if not (i + 1 < frames.count and frames.salts[i + 1] == own and frames.holds(i + 1)):
@@ -233,7 +233,7 @@ class _Judged:
         return False
 
     def is_newer(self, start: int) -> bool:
-        """Return whether there is a commit of a later use of the file: its header was synced before, and is not there.
+        """Return True if there is a commit of a later use of the file: its header was synced before, and is not there.
 
         Only a frame behind another of the same use can be told from noise at no cost.
         """
@@ -246,7 +246,7 @@ class _Judged:
         return False
 
     def of_others(self, start: int) -> int:
-        """Return the first frame that holds behind another with the same salts, if these are not the header's; or 0."""
+        """Return the first valid frame after another with the same salts, if these are not the header's; or 0."""
         frames = self.frames
         for i in range(start + 1, min(frames.count, start + _LOOKED_AT)):
             if self.own != frames.salts[i] == frames.salts[i - 1] and frames.holds(i):
@@ -254,10 +254,10 @@ class _Judged:
         return 0
 
     def left_by_others(self, i: int) -> tuple[int, int]:
-        """Return where the newest commits of the use of a frame begin and end; nothing was committed in the header's.
+        """Return the start and end of the newest commits of the use that a frame is of. The header's use has none.
 
-        SQLite begins a -wal anew when the main file has all that it held. So it has none of them, if the header is not
-        the one that was written over that use.
+        SQLite restarts a -wal when the main file has everything in it. So the main file may lack these commits if the
+        header is not the one that ended that use.
         """
         frames, salts = self.frames, self.frames.salts[i]
         apart = self.salts[0] - (salts >> 32) & _WORD
@@ -273,18 +273,18 @@ class _Judged:
         return (start, end) if apart == 1 or commits > 1 else (0, 0)
 
     def last_commit(self, start: int, end: int) -> int:
-        """Return where the last commit ends of the frames from *start* to *end*; *start* if there is none."""
+        """Return the end of the last commit among the frames from *start* to *end*; *start* without a commit."""
         return next((i + 1 for i in reversed(range(start, end)) if self.frames.size(i)), start)
 
     def _commits(self, start: int) -> Iterator[int]:
         return (i for i, each in enumerate(self.frames.numbers[start:], start) if each & _WORD)
 
     def _is_former(self, salts: int) -> bool:
-        """Return whether a former use can have had these salts: the first counts the uses, as the header does."""
+        """Return True if an earlier use can have had these salts: the first salt counts the uses."""
         return salts != self.own and 0 < self.salts[0] - (salts >> 32) & _WORD <= self.checkpoint_seq
 
     def _is_repeated(self, i: int) -> bool:
-        """Return whether the next frame may be this one again.
+        """Return True if the next frame may be this one again.
 
         SQLite fills up a sector so, before it syncs, on devices that may spoil the rest of it with the next write.
         """

@@ -1,4 +1,4 @@
-"""Tells a -wal that is older than its file, or the other way round, by what the transactions in it wrote last."""
+"""Detects a -wal that is older than its file, or newer, by what the transactions in it wrote last."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.engine import Engine
 
 _FRAME: Final = Struct(">2I")  # page; size of the database after a commit, or 0
-# Of a b-tree page: kinds that have pages below, and where the rightmost of them stands.
+# Of a b-tree page: the kinds that have pages below, and the offset of the rightmost of those.
 _INTERIOR: Final = (2, 5)
 _RIGHTMOST: Final = 8
 _DEPTH_MAX: Final = 20
-_GROWING: Final = ("wal", "audit", "log_blocks")  # tables of which each of our transactions makes one longer
+_GROWING: Final = ("wal", "audit", "log_blocks")  # each of our transactions appends to one of these tables
 
 
 class Mismatch(Exception):
@@ -33,7 +33,7 @@ class Mismatch(Exception):
         super().__init__(reason)
         self.damage = damage
         self.certain = certain
-        """So it is, also if the journal is damaged beside."""
+        """Whether it holds even if the journal is also damaged."""
 
 
 def last_pages(data: FileBytes, scan: WalScan) -> set[int]:
@@ -49,10 +49,10 @@ def last_pages(data: FileBytes, scan: WalScan) -> set[int]:
 
 
 def is_reached(engine: Engine, connection: Connection, pages: Pages, written: set[int]) -> bool:
-    """Tell whether the file leads to what a transaction wrote last.
+    """Return True if the file's b-trees lead to the pages that a transaction wrote last.
 
-    Ours write to the end of the log, of the audit trail or of log_blocks, or the marker alone; those of other tools
-    in tables of their own. If the file leads to none of these pages, it is another one.
+    Our transactions write to the end of the log, of the audit trail or of log_blocks, or to the dirty flag alone; those
+    of other programs to tables of their own. If the file leads to none of these pages, it is another file.
     """
     rows = connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")
     grown = {root for name, root in rows if name in _GROWING or name not in schema.tables()}
@@ -62,7 +62,7 @@ def is_reached(engine: Engine, connection: Connection, pages: Pages, written: se
 
 
 def writes_log_alone(engine: Engine, connection: Connection, pages: Pages) -> bool:
-    """Tell whether a -wal wrote where the log ends, and not the marker."""
+    """Return True if a -wal wrote to the end of the log, and not to the dirty flag."""
     roots: dict[str, int] = dict(
         connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE name IN ('wal', 'meta')")
     )
@@ -82,17 +82,17 @@ def _rightmost(engine: Engine, pages: Pages, root: int) -> int:
 
 
 def check_continues(main: Facts, full: Facts, connection: Connection) -> None:
-    """Raise Mismatch unless the file with its -wal goes on where the *main* file ends."""
+    """Raise Mismatch unless the file with its -wal continues where the *main* file ends."""
     if main.store_id != full.store_id:
         raise Mismatch("foreign", "its -wal belongs to another store", certain=True)
     there = wal.commit(connection, main.head.seq) if main.head.seq else None
     if main.lsn > full.lsn or (main.head.seq and (there is None or there.chain != main.head.chain)):
         raise Mismatch(
             "stale",
-            f"its -wal does not go on from commit {main.head.seq} of the file: one of them is older",
+            f"its -wal does not continue from commit {main.head.seq} of the file: one of them is older",
             certain=there is not None and there.chain != main.head.chain,
         )
-    # An opening never goes back behind one that the file has seen.
+    # No session goes back behind one that the file has seen.
     if full.flag.dirty and full.flag.nonce != main.flag.nonce and full.flag.lsn < main.flag.lsn:
         raise Mismatch("stale", "its -wal is of an earlier session than the file")
     if main.audited and audit.digest_of(connection, main.audited) != main.audit_digest:
@@ -105,11 +105,11 @@ def check_base(engine: Engine, scan: WalScan, main: Facts, data: FileBytes) -> N
     """Compare where the first transaction in the -wal begins with where the main file ends."""
     pages = Pages(scan.page_size, data, scan.first_pages, scan.first_size)
     try:
-        with file_facts.reading(engine, pages) as connection:
+        with file_facts.connected(engine, pages) as connection:
             first = file_facts.read(connection)
             base = wal.base_of(connection) if first.lsn > main.lsn else 0
             coherent = file_facts.is_coherent(connection, first)
-    except StoreIOError:  # it says nothing of what is there
+    except StoreIOError:  # the content is unknown, not wrong
         raise
     except StoreError:
         return  # a checkpoint of later transactions was under way

@@ -1,4 +1,4 @@
-"""Checks what a file would hold, with or without SQLite's journal: its newest commits, or every entry."""
+"""Checks a file's content, with or without SQLite's journal: its newest commits, or every entry."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
 
-# Of the entries that the journal's commits changed, so many of the newest are followed up to the root.
+# How many of the newest entries that the journal's commits changed are followed up to the root.
 ENTRIES_CHECKED: Final = 250
-# Of more, those of the newest commits in SQLite's WAL are followed.
+# With more records than this in SQLite's WAL, only the newest commits are relinked.
 _RECORDS_FOLLOWED: Final = 1_000
 
 
 def check_acknowledged(connection: Connection, facts: Facts, noted: acknowledged.Position) -> Head:
-    """Check that a file holds all that was acknowledged; return the newest commit of that.
+    """Check that a file holds all acknowledged commits; return the newest of them.
 
     Raises:
-        Damaged: it does not.
+        Damaged: one is missing.
     """
     head = wal.head_at(connection, file_facts.read_meta(connection), noted.lsn)
     there = not noted.lsn or wal.has(connection, noted.lsn)
     if not there or head.chain != noted.chain or facts.audited < noted.audited:
-        raise Damaged("what was acknowledged last is not in the file")
+        raise Damaged("the newest acknowledged commit is not in the file")
     return head
 
 
 def check_folded(connection: Connection, main: Facts, head: Head) -> str:
-    """Check the newest commits of a file that another program moved the -wal into, and say how.
+    """Check the newest commits of a file into which another program moved the -wal; return a description.
 
     Raises:
-        Damaged: it contradicts itself.
+        Damaged: the file contradicts itself.
     """
     meta = file_facts.read_meta(connection)
     lsn = wal.commit_lsn(connection, main.head.seq) if main.head.seq else 0
@@ -61,9 +61,9 @@ def check_folded(connection: Connection, main: Facts, head: Head) -> str:
 
 
 def check_newest(connection: Connection, base: Head, full: Facts) -> str:
-    """Follow the chain from *base* to the newest commit; of very many records, over the newest commits alone.
+    """Relink the commits from *base* to the newest; with very many records, only the newest commits.
 
-    The frames that they are in were summed. One commit with more records is taken as it is.
+    The checksums of their frames are valid already. A single commit with more records is not relinked.
     """
     end = wal.commit_lsn(connection, full.head.seq) if full.head.seq else 0
     if end - (wal.commit_lsn(connection, base.seq) if base.seq else 0) > _RECORDS_FOLLOWED:
@@ -75,7 +75,9 @@ def check_newest(connection: Connection, base: Head, full: Facts) -> str:
 
 
 def check_commits(connection: Connection, base: tuple[int, Head], head: Head) -> str:
-    """Follow the chain from *base*, (LSN, head), to *head*, and the entries it changed up to the root; say how.
+    """Relink the commits from *base*, (LSN, head), to *head*, and follow changed entries up to the root.
+
+    Returns a description of what was checked.
 
     Raises:
         Damaged: a commit does not follow from the one before, or an entry does not lead to the root.
@@ -108,22 +110,22 @@ def check_commits(connection: Connection, base: tuple[int, Head], head: Head) ->
     )
 
 
-def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
-    """Check everything that would be in the store: root from all entries, count, the newest commits' chain.
+def verify_content(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
+    """Check the whole content: root and count from all entries, and the newest commits' chain.
 
-    Says in *found* what SQLite will see then, and how it was checked.
+    Notes in *found* what SQLite will recover, and how it was checked.
 
     Args:
         engine: not connected.
-        found: what inspect() found.
-        with_journal: with what SQLite would take from its journal; otherwise the main file alone.
+        found: the result of inspect().
+        with_journal: include what SQLite would recover from its journal; otherwise check the main file alone.
 
     Raises:
-        Damaged: something contradicts something else, or others have the file open.
+        Damaged: the content contradicts itself, or other processes have the file open.
     """
     with engine.files.exclusive_lock() as alone, ExitStack() as stack:
         if not alone:
-            raise Damaged("others have the file open.")
+            raise Damaged("other processes have the file open.")
         pages = Pages(page_size(engine.header), b"", {}, 0)
         if with_journal and engine.files.size("-wal"):
             data = stack.enter_context(engine.files.sidecar_bytes("-wal"))
@@ -135,16 +137,16 @@ def prove(engine: Engine, found: Inspection, *, with_journal: bool) -> None:
             journal = scan_journal(undo)
             if journal.pages:
                 pages = Pages(journal.page_size, undo, journal.pages, journal.initial_pages)
-        facts = prove_entries(stack.enter_context(file_facts.reading(engine, pages)))
+        facts = verify_entries(stack.enter_context(file_facts.connected(engine, pages)))
         found.after, found.flag, found.audited = facts.head, facts.flag, facts.audited
-        found.checked = f"{facts.head.count} entries were hashed anew and have the newest commit's root"
+        found.checked = f"{facts.head.count} entries were hashed again and have the newest commit's root"
 
 
-def prove_entries(connection: Connection) -> Facts:
-    """Check everything that a connection sees: root from all entries, count, the newest commits' chain.
+def verify_entries(connection: Connection) -> Facts:
+    """Check everything that a connection sees: root and count from all entries, and the newest commits' chain.
 
     Raises:
-        Damaged: something contradicts something else.
+        Damaged: the content contradicts itself.
     """
     facts = file_facts.read(connection)
     if not file_facts.is_coherent(connection, facts):

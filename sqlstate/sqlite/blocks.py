@@ -1,10 +1,10 @@
-"""`with` blocks that can tell that they are over, whatever happened at their end.
+"""`with` blocks whose end can be observed, even if an exception cut their `__exit__` short.
 
-Python calls `__exit__` once. An exception that comes between two bytecodes, of Ctrl-C, a time limit or the lack of
-memory, can come at its very first step: then nothing was ended, and nobody calls it again. So what a block holds is
-never freed by its end alone. `with` itself has the one reference to the bound `__exit__`, and drops it when the block
-is left, however it is left, even if somebody keeps the exception with all its frames. A weak reference to it, `over`,
-is dead from then on. Who wants what the block held looks there, and takes over.
+Python calls `__exit__` once. An exception between two bytecodes (Ctrl-C, a time limit, lack of memory) can come at its
+first step: then nothing is released, and `__exit__` is not called again. So a block never relies on its end alone. The
+`with` statement holds the only reference to the bound `__exit__`, and drops it when the block is left in any way, even
+if the exception is kept with all its frames. A weak reference to it, `over`, is dead from then on. The next thread that
+wants what the block held tests `over`, and takes over.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class _Exit:
 
 
 class Block:
-    """Base of what is used in a `with` block: enter() begins it, leave() ends it.
+    """Base class of context managers: enter() begins the block, leave() ends it.
 
-    `gone` is called with `over` when that dies, maybe by the garbage collector: only an `append` of a deque will do.
+    `gone` is called with `over` when that dies, maybe by the garbage collector: it must only append to a deque.
     """
 
     __slots__ = ("__weakref__", "gone", "over")
@@ -61,5 +61,5 @@ class Block:
         raise NotImplementedError
 
     def leave(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        """End the block. It may be interrupted, and may not come at all: see above."""
+        """End the block. It may be interrupted, or never be called: see the module."""
         raise NotImplementedError

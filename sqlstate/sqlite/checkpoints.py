@@ -1,4 +1,4 @@
-"""When SQLite's WAL is moved into the main file, and what keeps it from being: readers that read for long."""
+"""Decides when to checkpoint, and watches for readers that keep SQLite from restarting its WAL."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import Busy, StoreError, StoreFull, StoreIOError, WalPinned
 from sqlstate.sqlite import lock_holders
+from sqlstate.sqlite.events import log
 from sqlstate.sqlite.settings import WAL_BYTES_MAX
 from sqlstate.sqlite.writer_lock import thread_name
 
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.readers import Readers
     from sqlstate.sqlite.sidecars import StoreFiles
 
-# Smaller ones would meet one commit in a hundred; larger ones take longer, and leave more to recover.
+# With fewer, one commit in a hundred would checkpoint; with more, each takes longer and leaves more to recover.
 CHECKPOINT_PAGES: Final = 4096
-# So long does a commit wait for readers, seldom, where SQLite's WAL would grow and grow: readers that overlap
-# keep it from being begun anew for ever, however short each of them is.
+# How long a commit waits, seldom, for readers to end: readers that overlap, however short each is, would keep SQLite
+# from ever restarting its WAL.
 PATIENCE_SECONDS: Final = 0.1
 SYNCS_WITHOUT_WAL: Final = 5  # the journal twice, its folder twice, the file
 
@@ -36,15 +37,17 @@ class Checkpointer:
     Call it while holding the writer lock.
 
     Args:
-        writer: the writing connection.
+        connection: the writing connection.
         files: of the store.
-        readers: of the same handle; one that reads for long keeps SQLite from beginning its WAL again.
+        readers: of the same handle; one that reads for long keeps SQLite from restarting its WAL.
         counters: of the handle.
         life: of the handle; a checkpoint that fails ends it.
     """
 
-    def __init__(self, writer: Connection, files: StoreFiles, readers: Readers, counters: Counting, life: Life) -> None:
-        self._writer = writer
+    def __init__(
+        self, connection: Connection, files: StoreFiles, readers: Readers, counters: Counting, life: Life
+    ) -> None:
+        self._connection = connection
         self._files = files
         self._readers = readers
         self._counters = counters
@@ -57,14 +60,15 @@ class Checkpointer:
         self._pages_seen = 0
         self._carried = 0  # frames of SQLite's WAL that the newest checkpoint found in the main file
         self._retry_at = 0  # pages of SQLite's WAL at which the next checkpoint is due; 0 before the first
-        self._warned = False
+        self._late = False  # the log says that a checkpoint is late
+        self._warned = False  # the user was warned that SQLite's WAL is pinned
 
     def run(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
         """Move SQLite's WAL into the main file as far as readers allow.
 
         Args:
             seq: number of the commit that was made just before, if it was a numbered one.
-            patience: seconds to wait for readers to end, so that SQLite can begin its WAL anew.
+            patience: seconds to wait for readers to end, so that SQLite can restart its WAL.
 
         Returns the frames in SQLite's WAL, and how many of them are in the main file now.
 
@@ -73,22 +77,20 @@ class Checkpointer:
             StoreFull: the main file has no room for it; nothing is lost, and what is in SQLite's WAL stays there.
             StoreIOError: the operating system refused; the handle refuses further work.
         """
-        if self._readers.gone:
-            self._readers.reclaim()
         began = time.perf_counter()
-        if self._readers.gone:  # who does nothing but write takes no reader, which would do it
+        if self._readers.gone:  # a thread that only writes takes no reader, which would reclaim them
             with suppress(StoreError):
                 self._readers.reclaim()
         try:
             if patience:
                 with suppress(Busy):
-                    self._writer.checkpoint("restart", patience=patience)
-            frames, carried = self._writer.checkpoint()
+                    self._connection.checkpoint("restart", patience=patience)
+            frames, carried = self._connection.checkpoint()
         except (Busy, StoreFull):
             raise
         except StoreError as e:
             what = f"commit {seq}" if seq else "what was committed"
-            self._life.failure = f"the checkpoint after {what} failed"
+            self._life.fail(f"the checkpoint after {what} failed")
             raise StoreIOError(
                 f"{self._life.path}: {what} is durable, but the checkpoint after it failed ({e.__cause__ or e}). "
                 "This handle refuses further work; open the store again",
@@ -101,31 +103,33 @@ class Checkpointer:
         return frames, carried
 
     def make_room(self) -> None:
-        """Try to move all of SQLite's WAL into the main file, on a full disk: the next commit can use its room then."""
+        """Checkpoint on a full disk, if possible: the next commit can reuse the room in SQLite's WAL."""
         if self.journal == "wal":
             with suppress(Busy, StoreFull):
                 self.run()
 
     def seen_wal(self, _connection: object, _schema: str, pages: int) -> int:
-        """Take the number of pages in SQLite's WAL, after a commit; for Connection.on_commit()."""
+        """Note the number of pages in SQLite's WAL after a commit; for Connection.on_commit()."""
         self.wal_pages = pages
         return 0
 
     def count_commit(self) -> None:
-        """Count the frames and syncs of the commit that was made just before."""
-        written = self._writer.pages_written()
+        """Count the frames and syncs of the commit that was just made."""
+        written = self._connection.pages_written()
         frames = written - self._written
         self._written = written
         self._counters.frames += frames
         if self.journal != "wal":
             self._counters.syncs += SYNCS_WITHOUT_WAL
             return
-        anew = frames >= self.wal_pages  # nothing else is in it
-        if anew or self.wal_pages < self._pages_seen:  # by this process, or by another
+        restarted = frames >= self.wal_pages  # SQLite's WAL holds this commit alone
+        if restarted or self.wal_pages < self._pages_seen:  # by this process, or by another
             self._carried = self._retry_at = 0
-            self._warned = False
+            if self._late:
+                self._late = self._warned = False
+                log("info", f"{self._life.path}: SQLite's WAL was restarted; checkpoints are in time again")
         self._pages_seen = self.wal_pages
-        self._counters.syncs += 1 + anew  # of its header
+        self._counters.syncs += 1 + restarted  # of its header
         if self._first_sync:
             self._first_sync = False
             self._counters.syncs += 1  # of the folder
@@ -133,44 +137,56 @@ class Checkpointer:
     def bound_wal(self, seq: int = 0) -> None:
         """Checkpoint when that is due; not in SQLite's hook, so that an error is seen instead of swallowed."""
         if self.wal_pages >= max(CHECKPOINT_PAGES, self._retry_at):
-            with suppress(Busy, StoreFull):  # another process is at it, or the disk is full; a later commit looks again
+            with suppress(
+                Busy, StoreFull
+            ):  # another process checkpoints, or the disk is full; a later commit tries again
                 self._fold_wal(seq)
 
     def _fold_wal(self, seq: int) -> None:
-        """Checkpoint. If SQLite did not begin its WAL anew after the one before: wait for readers, or tell of them."""
+        """Checkpoint. If SQLite did not restart its WAL after the last one, wait for readers, or warn of them."""
         pages, earlier = self.wal_pages, self._retry_at
-        # While a reader keeps it there is little to gain by trying at each commit, and time to lose.
+        # While a reader prevents a restart, trying at each commit gains little and costs time.
         self._retry_at = pages + max(1, CHECKPOINT_PAGES // 4)
         patience = 0.0
         if earlier:
-            with suppress(StoreIOError):  # what was committed is durable, whatever the system says of the -wal
+            self._log_late(pages)
+            with suppress(StoreIOError):  # the commit is durable, whatever the system says of the -wal
                 if self._files.size("-wal") > WAL_BYTES_MAX:
-                    self._tell_pinned()
+                    self._warn_pinned()
             if pages >= 2 * CHECKPOINT_PAGES and not self._read_for_long():
                 patience = PATIENCE_SECONDS
                 self._retry_at = pages * 3 // 2  # another process may be reading for hours
         self.run(seq, patience=patience)
 
     def _read_for_long(self) -> bool:
-        """Return True if waiting for this handle's readers is in vain."""
+        """Return True if it is useless to wait for this handle's readers."""
         me, long_ago = threading.get_ident(), time.monotonic() - PATIENCE_SECONDS
         return any(each.thread == me or each.since < long_ago for each in self._readers.lent)
 
-    def _tell_pinned(self) -> None:
+    def _log_late(self, pages: int) -> None:
+        if not self._late:
+            self._late = True
+            log(
+                "warning",
+                f"{self._life.path}: the checkpoint is late: SQLite's WAL has {pages} pages, and a reader keeps SQLite "
+                f"from restarting it: {self._oldest_readers()}",
+            )
+
+    def _warn_pinned(self) -> None:
         self._counters.pinned += 1
         if self._warned:
             return
         self._warned = True
+        message = (
+            f"{self._files.real_path}-wal has grown to {self._files.size('-wal') >> 20} MB, and grows on until a "
+            f"reader ends: {self._oldest_readers()}. Nothing is lost; end what reads for long"
+        )
+        log("warning", message)
         with suppress(WalPinned):  # even if the user made it an error: what was committed is durable
-            warnings.warn(
-                f"{self._files.real_path}-wal has grown to {self._files.size('-wal') >> 20} MB, and grows on until a "
-                f"reader ends: {self._oldest_readers()}. Nothing is lost; end what reads for long",
-                WalPinned,
-                stacklevel=2,
-            )
+            warnings.warn(message, WalPinned, stacklevel=2)
 
     def _oldest_readers(self) -> str:
-        """Name the oldest reader of this handle, and other processes that read at this moment."""
+        """Name the oldest reader of this handle, and the other processes that read now."""
         found = []
         own = self._readers.lent
         if own:

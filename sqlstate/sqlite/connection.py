@@ -12,7 +12,6 @@ import time
 import weakref
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import apsw
@@ -30,8 +29,8 @@ Journal = Literal["wal", "delete"]
 Row = tuple[Any, ...]
 
 Checkpoint = Literal["count", "passive", "restart", "truncate"]
-"""Move nothing, only count; move what readers allow; wait until nobody reads SQLite's WAL, so that the next write
-begins at its start; and empty it then."""
+"""Move nothing, only count; move what readers allow; wait until no reader uses SQLite's WAL, so that the next commit
+restarts it; and truncate it then."""
 _CHECKPOINTS: Final[dict[Checkpoint, int]] = {
     "count": -1,  # SQLITE_CHECKPOINT_NOOP
     "passive": apsw.SQLITE_CHECKPOINT_PASSIVE,
@@ -48,7 +47,7 @@ class Connection:
         timeout: seconds to wait for a lock before Busy.
         read_only: let SQLite open the file for reading only.
         vfs: name of the SQLite VFS that does the input and output; None is the system's.
-        immutable: nobody changes the file: SQLite takes no locks, and looks for nothing beside it.
+        immutable: the file does not change: SQLite takes no locks, and looks for no -wal or -journal.
     """
 
     __slots__ = (
@@ -65,14 +64,16 @@ class Connection:
     ) -> None:
         self.path = path
         self.busy: Final = BusyHandler(path, timeout)
-        """Waits for locks of the file."""
+        """Waits for locks on the file."""
         self.stuck: Callable[[str], None] | None = None
-        """Called with what happened if a lock in SQLite's shared memory is never given back: each use waits for it."""
+        """Called with a description if a lock in SQLite's shared memory is never released; each use waits for it."""
         self._file: OpenFile | None = OpenFile(path)
         _connections.add(self)
         flags = apsw.SQLITE_OPEN_READONLY if read_only or immutable else apsw.SQLITE_OPEN_READWRITE
         name = paths.in_utf8(path)
         if immutable:
+            from pathlib import Path  # noqa: PLC0415, takes long to import, and is seldom needed
+
             flags |= apsw.SQLITE_OPEN_URI
             name = f"{Path(path).as_uri()}?immutable=1"
         try:
@@ -81,18 +82,18 @@ class Connection:
             raise translated(e, path, timeout) from e
         self._sqlite.set_busy_handler(self.busy.wait)
         config = self._sqlite.config
-        # What others left in the file must not run: no triggers, no views.
+        # Triggers and views that another program left in the file must not run.
         config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
         config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
         config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
-        # Without this SQLite plans a statement with `column = ?` and ORDER BY anew each time it runs.
+        # Without this SQLite plans a statement with `column = ?` and ORDER BY each time it runs.
         config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
 
     def fold_at_close(self, *, fold: bool) -> None:
-        """Say whether closing the last connection moves SQLite's WAL into the main file and removes it."""
+        """Set whether closing the last connection moves SQLite's WAL into the main file and removes it."""
         self._sqlite.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, not fold)
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> None:
@@ -130,16 +131,16 @@ class Connection:
     def chunk(
         self, sql: str, values: Sequence[Any], most: int, weight: Callable[[Row], int] | None = None
     ) -> tuple[list[Row], bool]:
-        """Return rows of a statement, up to the one that brings their weight to *most*, and whether that cut it short.
+        """Return rows of a statement until their weight reaches *most*, and whether that cut the result short.
 
-        The statement has ended when it returns or raises. Its cursor stands in no variable, so that no traceback
-        keeps it.
+        The statement has ended when this returns or raises. Its cursor is in no variable, so that no traceback keeps
+        it.
 
         Args:
             sql: the statement.
             values: bound to it.
             most: the weight of one chunk.
-            weight: tells that of a row; None for the length of its last column.
+            weight: returns the weight of a row; None for the length of its last column.
         """
         rows: list[Row] = []
         if forking:
@@ -158,10 +159,10 @@ class Connection:
         return rows, False
 
     def iterate(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
-        """Yield the rows of a statement as they are asked for; they are of one committed state.
+        """Yield the rows of a statement as they are read; all are of one committed state.
 
-        For whole passes inside this package. The statement runs on as long as the iterator is not exhausted; whoever
-        lent the connection ends it.
+        For whole passes inside this package. The statement runs until the iterator is exhausted or the connection's
+        lease ends.
         """
         try:
             for row in self._sqlite.execute(sql, values):
@@ -190,13 +191,13 @@ class Connection:
             raise self.translated(e) from e
 
     def begin(self) -> None:
-        """Begin a transaction that holds the writer's lock from its start.
+        """Begin a transaction that holds SQLite's write lock from its start.
 
         Raises:
             Busy: another writer held the lock for the whole timeout.
         """
         self.busy.patient_until = None
-        # A deferred transaction that reads first could fail at its first write, without any waiting.
+        # A deferred transaction that reads first could fail at its first write at once, without waiting.
         self.run("BEGIN IMMEDIATE")
 
     def begin_read(self) -> None:
@@ -205,7 +206,7 @@ class Connection:
 
     @contextmanager
     def one_state(self) -> Iterator[None]:
-        """Let the statements of the block see one committed state, also inside an open transaction."""
+        """Make the statements of the block see one committed state; an open transaction is used as it is."""
         if self._sqlite.in_transaction:
             yield
             return
@@ -236,8 +237,8 @@ class Connection:
             raise OutcomeUnknown(str(e)) from e
 
     def rollback(self) -> None:
-        """Roll back the open transaction, if there still is one."""
-        # SQLite rolls back by itself after some errors; a second ROLLBACK would mask the cause.
+        """Roll back the open transaction, if there is one."""
+        # SQLite rolls back by itself after some errors; another ROLLBACK would raise, and hide the cause.
         if self._sqlite.in_transaction:
             self.run("ROLLBACK")
 
@@ -246,7 +247,7 @@ class Connection:
 
         Args:
             mode: see Checkpoint.
-            patience: seconds to keep other writers waiting for those who read now; None for the timeout.
+            patience: seconds to wait for readers, while other writers wait too; None for the timeout.
 
         Returns the frames in SQLite's WAL, and how many of them are in the main file now.
 
@@ -284,10 +285,9 @@ class Connection:
         return self._sqlite.in_transaction
 
     def clean(self) -> bool:
-        """Roll back what is open; return True if nothing runs on the connection and it reads no state any more.
+        """Roll back what is open; return True if no statement runs and no read transaction is left.
 
-        SQLite is asked: a statement that somebody still has keeps it reading, and that cannot be ended but by
-        closing.
+        SQLite is asked. A statement that is still referenced keeps the read transaction, and only closing ends that.
         """
         try:
             self.rollback()
@@ -306,9 +306,9 @@ class Connection:
         self._file = None
 
     def interrupt_and_close(self) -> bool:
-        """Close the connection for another thread that may be using it, and tell whether that was possible now.
+        """Close the connection, which another thread may be using; return False if that is not possible now.
 
-        What runs is interrupted; what the other thread asks next is refused.
+        The running statement is interrupted; the next one is refused.
         """
         try:
             self._sqlite.interrupt()
@@ -339,7 +339,7 @@ class Connection:
                 holder.pid,
             )
         if isinstance(e, apsw.ProtocolError) and self.stuck is not None:
-            self.stuck("a lock in SQLite's shared memory was not given back")
+            self.stuck("a lock in SQLite's shared memory was not released")
         try:
             code = self._sqlite.system_errno
         except apsw.Error:  # it was closed
@@ -348,12 +348,12 @@ class Connection:
 
 
 def size_of(value: Any) -> int:
-    """Return the length of text or bytes, 0 of anything else: who reads the row says what is wrong with it."""
+    """Return the length of text or bytes, 0 of anything else, which the reader of the row will refuse."""
     return len(value) if type(value) is str or type(value) is bytes else 0
 
 
 class OutcomeUnknown(Exception):
-    """COMMIT failed after it may have reached the disk. Does not leave the package: the engine says of what."""
+    """COMMIT failed after it may have reached the disk. The engine turns it into an error that names the commit."""
 
 
 class _Abandoned:
@@ -367,7 +367,7 @@ class _Abandoned:
 
 
 def keep_for_ever(thing: object) -> None:
-    """Keep Python from finalising *thing*: SQLite would close, and could fold or remove, what is the parent's."""
+    """Keep Python from finalising *thing*: closing would let SQLite checkpoint or remove the parent's -wal."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
@@ -376,7 +376,7 @@ _connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
 
 @tells_busy
 def _is_busy() -> bool:
-    """Return True if a thread is inside SQLite with one of the connections, and not only waiting for a lock."""
+    """Return True if a thread is inside SQLite with one of the connections, and does not just wait for a lock."""
     for connection in list(_connections):
         if connection.busy.waiting:
             continue
@@ -393,7 +393,7 @@ def _abandon_all() -> None:
     for connection in list(_connections):
         sqlite = getattr(connection, "_sqlite", None)
         if sqlite is not None:
-            keep_for_ever(sqlite)  # it is the parent's, and is never closed here
+            keep_for_ever(sqlite)  # it belongs to the parent, and is never closed here
         connection._sqlite = _Abandoned(refusal(connection.path))  # type: ignore[assignment]  # noqa: SLF001, it refuses
 
 

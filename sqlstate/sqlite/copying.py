@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
 
 
-def copy(source: Connection, target: Connection, pages: int) -> Generator[tuple[int, int]]:
+def copy_database(source: Connection, target: Connection, pages: int) -> Generator[tuple[int, int]]:
     """Copy the whole database into *target*, *pages* per step; yield (copied, total).
 
     Inside a transaction that has read, it is the state that the transaction sees.

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a handle did since it was opened. What other processes did at the same file is theirs to tell."""
+    """What one handle did since it was opened, in `store.stats().counters`. Other processes count for themselves.
+
+    Examples:
+        >>> store["users"].update({1: "ada", 2: "bob"})
+        >>> counters = store.stats().counters
+        >>> counters.commits, counters.transactions
+        (1, 1)
+    """
 
     commits: int
+    """Numbered commits."""
     transactions: int
     """Transactions that the commits carried."""
     largest_group: int
@@ -17,22 +25,25 @@ class Counters:
     group_sizes: dict[int, int]
     """How many commits carried how many transactions: 1, 2, up to 4, up to 8, …; by the upper bound."""
     syncs: int
-    """Times that data was put on the disk: by SQLite for commits and checkpoints, once for the file of a session."""
+    """Syncs to the disk: by SQLite for commits and checkpoints, and one for the file of a session."""
     frames: int
     """Pages that were written for commits: to SQLite's WAL, or to the file of a store without it."""
     checkpoints: int
+    """Times that SQLite's WAL was moved into the file."""
     checkpoint_seconds: float
     """Spent in checkpoints."""
     longest_checkpoint_seconds: float
+    """Spent in the longest checkpoint."""
     queue_wait_seconds: float
     """Spent waiting for writers of this handle, by all threads together."""
     longest_queue_wait_seconds: float
+    """The longest single wait."""
     pinned: int
     """Times that SQLite's WAL was found beyond its bound after a checkpoint, because a reader needed it."""
 
 
 class Counting:
-    """Counts for one handle. Everything but a wait is counted while the writer's lock is held."""
+    """The counters of one handle. They are changed while the writer lock is held."""
 
     __slots__ = (
         "checkpoint_seconds", "checkpoints", "commits", "frames", "largest_group", "longest_checkpoint_seconds",
@@ -43,7 +54,7 @@ class Counting:
         self.begin()
 
     def begin(self) -> None:
-        """Set all to zero: opening is not counted."""
+        """Reset the counters: opening is not counted."""
         self.commits = 0
         self.transactions = 0
         self.largest_group = 0
@@ -58,7 +69,7 @@ class Counting:
         self.pinned = 0
 
     def committed(self, transactions: int = 1) -> None:
-        """Count a numbered commit that carried so many transactions."""
+        """Count a numbered commit and its transactions."""
         self.commits += 1
         self.transactions += transactions
         self.sizes[(transactions - 1).bit_length()] += 1
@@ -66,7 +77,7 @@ class Counting:
             self.largest_group = transactions
 
     def waited(self, seconds: float) -> None:
-        """Count the time that a transaction waited for its turn; call it while holding the writer's lock."""
+        """Count the time that a transaction waited for the writer lock, which the caller holds."""
         self.queue_wait_seconds += seconds
         self.longest_queue_wait_seconds = max(self.longest_queue_wait_seconds, seconds)
 
@@ -77,7 +88,7 @@ class Counting:
         self.longest_checkpoint_seconds = max(self.longest_checkpoint_seconds, seconds)
 
     def read(self) -> Counters:
-        """Return what was counted."""
+        """Return a copy of the counters."""
         return Counters(
             commits=self.commits,
             transactions=self.transactions,

@@ -1,4 +1,4 @@
-"""The connections of one open store: one that writes, those that read, their locks and checkpoints."""
+"""The engine of one open store: the connection that writes, those that read, the writer lock and checkpoints."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """The connections of one open store: one that writes, and a pool of those that read.
+    """The connections of one open store: one that writes, and a pool of readers.
 
     Args:
         path: the file.
@@ -64,25 +64,25 @@ class Engine:
     ) -> None:
         self.sqlite_version = check_sqlite()
         check_vfs(vfs)
-        self.path = main_file.absolute(path)
+        self.path = main_file.sqlite_path(path)
         self.read_only = read_only
         self.life = Life(self.path, read_only=read_only)
         self.journal: Journal = "delete"
         self.recovered_frames = 0
         self.counters = Counting()
         self.watchers: set[threading.Event] = set()
-        """Set when a commit of this handle was made, and when the handle is closed."""
+        """Events that are set when this handle makes a commit, and when it is closed."""
         self.timeout = timeout
         self.vfs = vfs
         self.writer_lock = WriterLock()
-        self.real_path = os.path.realpath(self.path)  # SQLite names the files beside it after what a link leads to
+        self.real_path = os.path.realpath(self.path)  # SQLite names the -wal after the file that a link leads to
         self.files = StoreFiles(self.real_path, vfs, timeout)
         # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
         with _opening: self._prepare(create=create and not read_only)  # noqa: E701  # fmt: skip
         self.readers = Readers(self.opener, self.life)
 
     def _prepare(self, *, create: bool) -> None:
-        """Make sure that there is a file, and look at its header."""
+        """Make sure that the file exists, and read its header."""
         if create:
             self.files.refuse_strangers(self.path)
         main_file.prepare(self.path, create=create)
@@ -90,7 +90,7 @@ class Engine:
         self.load_header()
 
     def connect(self) -> None:
-        """Open the writing connection. `header` was looked at before: SQLite may change a file by reading it."""
+        """Open the writing connection. load_header() comes before: SQLite may change a file by reading it."""
         self.write_connection = self.opener.open()
         self.checkpointer = Checkpointer(self.write_connection, self.files, self.readers, self.counters, self.life)
         _engines.add(self)
@@ -103,7 +103,7 @@ class Engine:
             StoreIOError: the operating system refused to make the -wal.
         """
         if self.opener.frozen is not None:
-            self.journal = "wal"
+            self.journal = self.readers.journal = self.checkpointer.journal = "wal"
             settings.apply(self.write_connection, "wal", read_only=True)
             return
         actual = str(self.write_connection.value("PRAGMA journal_mode"))
@@ -117,14 +117,14 @@ class Engine:
         self.readers.journal = self.checkpointer.journal = self.journal
         self.recovered_frames = 0
         if self.journal == "wal":
-            with suppress(ReadOnly):  # SQLite does not count for who may not write; nothing is compared then
+            with suppress(ReadOnly):  # SQLite counts only for users who may write; else nothing is compared
                 self.recovered_frames = self.write_connection.checkpoint("count")[0]
         if (
             self.journal == "wal"
             and self.write_connection.value("PRAGMA user_version") is not None
             and not self.files.has("-wal")
         ):
-            # SQLite swallows an error of the change, and goes on with a rollback journal.
+            # SQLite hides an error of the change, and continues with a rollback journal.
             raise StoreIOError(f"{self.path}: SQLite could not go over to WAL mode; nothing was changed. Try again")
 
     def reading(self) -> ReadBlock:
@@ -132,10 +132,10 @@ class Engine:
         return self.readers.reading()
 
     def freeze(self, pages: Pages | None) -> None:
-        """Read the file from now on without anything that SQLite would make beside it; not connected yet.
+        """Read the file as immutable from now on, before connect(): SQLite makes no -wal and no -shm.
 
         Args:
-            pages: of a -wal that holds commits; the caller is alone with the file.
+            pages: of a -wal that holds commits; the caller has the exclusive lock on the file.
         """
         self.opener.frozen = ImmutableFile(self.real_path, self.vfs, pages)
 
@@ -156,7 +156,7 @@ class Engine:
             ReadOnly: the store was opened for reading.
         """
         self.life.check_writable()
-        if self.readers.gone:  # in a store without SQLite's WAL they would keep the commit waiting
+        if self.readers.gone:  # in a rollback-journal store they would block the commit
             self.readers.reclaim()
         self.wait_for_writer(over)
         try:
@@ -180,19 +180,19 @@ class Engine:
             raise Busy(self.busy_message())
 
     def busy_message(self) -> str:
-        """Return what to say of a writer's lock that another thread had for the whole timeout."""
+        """Return the message for a writer lock that another thread held for the whole timeout."""
         return (
             f"{self.path}: a transaction of another thread ({thread_name(self.writer_lock.owner)}) was open for "
             f"{self.timeout:g} s; nothing was changed. Try again, or open with a longer timeout"
         )
 
     def tidy_writer(self) -> None:
-        """Undo what a block left in the writing connection that was cut short, and is over."""
+        """Roll back what a block that was cut short left open."""
         if self.write_connection.in_transaction() and self.usable:
             self.write_connection.rollback()
 
     def commit(self, seq: int, chain: bytes) -> None:
-        """Commit the open transaction, which makes commit *seq* with *chain*, and checkpoint when that is due.
+        """Commit the open transaction as commit *seq* with *chain*, and checkpoint if that is due.
 
         Raises:
             Busy: nothing was committed.
@@ -218,11 +218,11 @@ class Engine:
         self.life.fail(failure)
 
     def commit_unnumbered(self, what: str) -> None:
-        """Commit the open transaction, which makes no numbered commit: *what* says what it makes instead.
+        """Commit the open transaction without a numbered commit; *what* says what it makes, for messages.
 
         Raises:
             Busy, StoreFull: nothing was committed.
-            StoreIOError: it may be there or not, or it is durable and the checkpoint failed; the handle refuses further
+            StoreIOError: the outcome is unknown, or it is durable and the checkpoint failed; the handle refuses further
                 work.
         """
         try:
@@ -234,7 +234,7 @@ class Engine:
             self._fail(f"{what} failed with an error, and may or may not be there")
             raise StoreIOError(
                 f"{self.path}: {what} may or may not have reached the disk ({e}); this handle refuses further work. "
-                "Open the store again and look"
+                "Open the store again to see"
             ) from e.__cause__
         self.checkpointer.count_commit()
         self.checkpointer.bound_wal()
@@ -256,7 +256,7 @@ class Engine:
         self.readers.close_all(max(1.0, self.timeout))
 
     def close(self, *, fold: bool = False) -> StoreIOError | None:
-        """Close the writing connection, after stop(). Twice does nothing.
+        """Close the writing connection, after stop(). Idempotent.
 
         Args:
             fold: let SQLite move its WAL into the file and remove it, if nobody else has the file open.
@@ -286,7 +286,7 @@ class Engine:
         return hasattr(self, "write_connection") and not self.write_connection.closed
 
     def load_header(self) -> None:
-        """Take the header of the file as it is now."""
+        """Read the header of the file."""
         try:
             self.header = read_at(self.real_path, self.vfs, 0, HEADER_BYTES)
         except CannotOpen as e:
@@ -295,12 +295,12 @@ class Engine:
             raise CannotOpen(f"{self.path} cannot be opened; look at the permissions, or choose another path") from e
 
     def _fail(self, failure: str) -> None:
-        self.life.failure = failure
+        self.life.fail(failure)
         with suppress(StoreError):
             self.write_connection.rollback()
 
     def _wake_watchers(self) -> None:
-        for watcher in list(self.watchers):  # others come and go meanwhile
+        for watcher in list(self.watchers):  # other threads change the set
             watcher.set()
 
 

@@ -1,13 +1,13 @@
-"""Keeps the child of a fork from files that its parent had open.
+"""Keeps the child of a fork away from files that its parent had open.
 
-SQLite keeps its table of locks in the memory of each process, and a fork copies it. The child then takes for its own
-the locks that the parent has, asks the system for none, and closing a file would drop nothing but the child's: it
-reads two commits mixed, waits for a lock that nobody gives back, or removes a -wal that others write to. Nothing that
-the child could do makes that right. So what was open at the fork stays closed there.
+SQLite keeps its table of locks in the memory of each process, and a fork copies it. The child then takes the parent's
+locks for its own and asks the system for none: it reads two commits mixed, waits for a lock that is never released, or
+removes a -wal that others write to. The child cannot correct that. So a file that was open at the fork is not opened in
+the child.
 
-SQLite has locks in memory too, for all files together: those that another thread has at the moment of the fork are
-never given back in the child, which would wait for them whatever file it opens. So a fork waits until no thread is
-inside SQLite, and lets none in meanwhile.
+SQLite also has mutexes in memory, for all files together. One that another thread holds at the fork is never released
+in the child, which would wait for it whatever file it opens. So a fork waits until no thread is inside SQLite, and lets
+none in meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-# So long does a fork wait at most for a thread that is inside SQLite, and such a thread for a fork.
+# How long a fork waits at most for threads inside SQLite, and threads for a fork.
 PAUSE_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.0002
 
@@ -34,7 +34,7 @@ Identity = tuple[int, int]
 
 
 def identity(path: str) -> Identity | None:
-    """Return which file *path* leads to, None if there is none."""
+    """Return the identity of the file that *path* leads to, None if there is no file."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -43,7 +43,7 @@ def identity(path: str) -> Identity | None:
 
 
 class OpenFile:
-    """Stands for a file that this process opens through SQLite, from before that until nobody has the object.
+    """Registers a file that this process opens through SQLite, for as long as the object lives.
 
     Args:
         path: of the file.
@@ -71,7 +71,7 @@ def check_not_inherited(path: str) -> None:
 
 
 def refusal(path: str) -> StoreForked:
-    """Return what to raise in a child that opens or uses what its parent had open."""
+    """Return the error for a child that opens or uses a file that its parent had open."""
     return StoreForked(
         f"{path} was open in the parent process when this process was forked, and SQLite's locks do not survive a "
         "fork; nothing was read or changed. Close the store before the fork, start the process with the method "
@@ -91,26 +91,26 @@ def _inherit() -> None:
 # ---- Threads inside SQLite ----
 
 forking: Final[list[int]] = []
-"""The threads that fork at this moment. Before a call into SQLite: `if forking: stand_by()`."""
+"""The threads that are forking. Before a call into SQLite: `if forking: stand_by()`."""
 _inside: Final[dict[int, bool]] = {}
 _busy: Final[list[Callable[[], bool]]] = []
 
 
 def tells_busy(busy: Callable[[], bool]) -> Callable[[], bool]:
-    """Register a function that tells whether a thread is inside SQLite."""
+    """Register a function that returns True while a thread is inside SQLite."""
     _busy.append(busy)
     return busy
 
 
 def stand_by() -> None:
-    """Wait until nobody forks; but for the thread that does."""
+    """Wait until no other thread forks."""
     until = time.monotonic() + PAUSE_SECONDS
     while forking and threading.get_ident() not in forking and time.monotonic() < until:
         time.sleep(LOOK_SECONDS)
 
 
 def call(function: Callable[..., R], *arguments: Any) -> R:
-    """Call a function of SQLite while no connection tells that a thread is inside: to open or close a file."""
+    """Call a function of SQLite that no connection reports as busy: one that opens or closes a file."""
     if forking:
         stand_by()
     me = threading.get_ident()

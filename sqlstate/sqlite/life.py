@@ -1,16 +1,17 @@
-"""Whether an open store can be used: it may have been closed, have failed, or be a parent's."""
+"""The state of an open store: usable, closed, failed, or opened by a parent process."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from sqlstate.errors import ReadOnly, StoreClosed, StoreError
+from sqlstate.sqlite.events import log
 from sqlstate.sqlite.forks import refusal
 from sqlstate.sqlite.pages import Pages
 
 
 class Life:
-    """The life of one handle, from open() to close(), as all its parts see it.
+    """The state of one handle from open() to close(), shared by all its parts.
 
     Args:
         path: the file, for messages.
@@ -22,9 +23,9 @@ class Life:
     closed: bool
     """Whether close() was called."""
     failure: str
-    """Why the handle refuses further work, "" if it does not."""
+    """Why the handle refuses further work; "" if it does not."""
     forked: bool
-    """Whether this is the child of a fork, and the store its parent's."""
+    """Whether the store was opened by a parent process, before a fork."""
 
     def __init__(self, path: str, *, read_only: bool) -> None:
         self.path = path
@@ -51,8 +52,10 @@ class Life:
         self.pages.clear()
 
     def fail(self, failure: str) -> None:
-        """Refuse all further work: *failure* says why."""
-        self.failure = failure
+        """Refuse all further work, because of *failure*, and log that once."""
+        first, self.failure = not self.failure, failure
+        if first:
+            log("error", f"{self.path}: {failure}; this handle refuses further work")
 
     def check(self) -> None:
         """Raise if the store was closed, opened before a fork, or failed.
@@ -73,7 +76,7 @@ class Life:
             raise self.refusal()
 
     def refusal(self) -> StoreError:
-        """Return what to raise for it."""
+        """Return the error that check() raises."""
         if self.forked:
             return refusal(self.path)
         if self.closed:

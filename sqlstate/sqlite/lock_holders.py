@@ -1,6 +1,6 @@
-"""Tells which process has one of SQLite's locks, where the system says so: Linux does, in /proc/locks.
+"""Waits for SQLite's locks, and names the process that holds one, where the system says so (Linux: /proc/locks).
 
-The files are never opened for it: closing a descriptor of a locked file drops this process's own locks on it.
+The files are never opened for that: closing a descriptor of a locked file drops this process's own locks on it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAIN: Final = range(0x40000000, 0x40000000 + 512)
 
 
 class Holder(NamedTuple):
-    """A process that has a lock."""
+    """A process that holds a lock."""
 
     pid: int
     name: str
@@ -36,7 +36,7 @@ class Holder(NamedTuple):
 
 
 def of_writing(path: str) -> Holder | None:
-    """Return who has the lock that a write to a store waits for, or None if that cannot be known.
+    """Return the holder of the lock that a write to a store waits for, or None if it is not known.
 
     Args:
         path: the main file.
@@ -45,15 +45,15 @@ def of_writing(path: str) -> Holder | None:
     in_wal = next(_locks(path + "-shm", range(WAL_WRITE, WAL_WRITE + 1), shared=False), None)
     if in_wal is not None:
         return _named(in_wal)
-    # In WAL mode whoever has the file open shares it, and keeps nobody waiting.
+    # In WAL mode every process that has the file open holds its shared lock, and blocks no writer.
     shared = not os.path.exists(path + "-shm")
     found = [*_locks(path, MAIN, shared=False), *(_locks(path, MAIN, shared=True) if shared else ())]
-    # A COMMIT that waits for readers has locks itself.
+    # A COMMIT that waits for readers holds locks itself.
     return next((_named(pid) for pid in found if pid != os.getpid()), _named(found[0]) if found else None)
 
 
 def of_reading(path: str) -> list[Holder]:
-    """Return the processes that read a store in WAL mode at this moment; none if that cannot be known.
+    """Return the processes that read a store in WAL mode now; none if they are not known.
 
     Args:
         path: the main file.
@@ -62,7 +62,7 @@ def of_reading(path: str) -> list[Holder]:
 
 
 def _locks(path: str, wanted: range, *, shared: bool) -> Iterator[int]:
-    """Yield the processes that have a lock, exclusive or shared, on one of the bytes *wanted* of a file."""
+    """Yield the processes that hold a lock, exclusive or *shared*, on one of the bytes *wanted* of a file."""
     try:
         status = os.stat(path)
         with open(LOCKS, encoding="ascii") as file:
@@ -87,7 +87,7 @@ def _named(pid: int) -> Holder:
         return Holder(pid, "")
 
 
-# A waiting writer sleeps a random time up to this, so that none of several is starved.
+# A waiting writer sleeps a random time up to this, so that no writer starves.
 BUSY_SLEEP_SECONDS: Final = 0.001
 
 
@@ -106,14 +106,14 @@ class BusyHandler:
         self.timeout = timeout
         self._waiting_since = 0.0
         self.patient_until: float | None = None
-        """Wait until this moment instead, and for readers only; None for the timeout."""
+        """Until when to wait for readers alone; None to wait for the timeout."""
         self.waiting = False
-        """Whether a thread waits for a lock of the file at this moment."""
+        """Whether a thread is waiting for a lock on the file."""
         self.holder: Holder | None = None
-        """Who had the lock when the timeout was over, where the system says so."""
+        """The holder of the lock when the timeout was over, if it is known."""
 
     def wait(self, calls: int) -> bool:
-        """Sleep a little, and return whether SQLite is to try again; *calls* counts for how often it asked before."""
+        """Sleep a little, and return True if SQLite shall try again; *calls* is the number of tries so far."""
         now = time.monotonic()
         if self.patient_until is not None:
             self._sleep()

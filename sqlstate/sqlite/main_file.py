@@ -15,7 +15,7 @@ MODES: Final = 18  # offset of the two bytes in the header that say how the file
 
 
 def page_size(header: bytes) -> int:
-    """Return the size of a file's pages as its header says it; 0 if that is none."""
+    """Return the page size in a file's header, 0 if it is invalid."""
     size = int.from_bytes(header[16:18])
     if size == 1:
         return 65536
@@ -27,7 +27,7 @@ JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 
 def has_foreign_journal(path: str) -> bool:
-    """Tell whether there is a file named like the rollback journal of *path* that is none."""
+    """Return True if the file in the place of the rollback journal of *path* is not a journal."""
     try:
         with open(path + "-journal", "rb") as journal:
             start = journal.read(len(JOURNAL_MAGIC))
@@ -39,7 +39,7 @@ def has_foreign_journal(path: str) -> bool:
 
 
 def is_nothing(sidecar: str) -> bool:
-    """Return whether a -wal or -journal holds nothing: it is missing, empty, or a journal that SQLite ignores.
+    """Return True if a -wal or -journal is missing, empty, or a journal that SQLite ignores.
 
     SQLite writes a journal's first byte last. If it is zero, the process died before it overwrote a page of the file.
     """
@@ -56,8 +56,8 @@ def is_nothing(sidecar: str) -> bool:
         return False
 
 
-def absolute(path: str | os.PathLike[str]) -> str:
-    """Return *path* as SQLite takes it: absolute, so that it is never a URI or the name of a memory database."""
+def sqlite_path(path: str | os.PathLike[str]) -> str:
+    """Return *path* in the form for SQLite: absolute, so that it is no URI and no name of a memory database."""
     found = paths.absolute(path, links=True)
     try:
         paths.in_utf8(found)
@@ -90,7 +90,7 @@ def prepare(path: str, *, create: bool) -> None:
 
 def _create(path: str) -> None:
     try:
-        # Closing this descriptor is harmless: nobody in this process can have the file open yet.
+        # Closing this descriptor is harmless: this process cannot have the file open yet.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         pass  # another process was faster

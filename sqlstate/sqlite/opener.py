@@ -1,4 +1,10 @@
-"""Opens SQLite connections to one file, and tells whether its name still leads to it."""
+"""Opens SQLite connections to one file, and notices when the path no longer leads to it.
+
+Even to read a file in WAL mode, SQLite makes a -wal and a -shm. Where it cannot (read-only media, a folder of another
+user, a full disk), and the main file holds all commits, SQLite is told that the file is immutable; where a -wal holds
+commits, its pages are laid over the file's. Both take no locks. If another program changes the file all the same, that
+is noticed each time that a reader is acquired or released.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +24,13 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.overlay import Pages
 
 CHANGED: Final = (
-    "somebody changed the file while it was read without locks, as nothing can be written beside it here; what was "
-    "read may be of two states. Nothing was changed by this handle, which refuses further work. Open the store again"
+    "another program changed the file while it was read without locks, because SQLite can make no files next to it; "
+    "what was read may mix two states. This handle changed nothing, and refuses further work. Open the store again"
 )
 
 
 class ImmutableFile:
-    """A file that is read as it is at this moment.
+    """A file that is read without locks, because SQLite can make no files next to it.
 
     Args:
         path: the file, without links.
@@ -42,21 +48,21 @@ class ImmutableFile:
 
     @property
     def has_wal(self) -> bool:
-        """Whether a -wal is laid over it."""
+        """Whether the pages of a -wal are laid over the file's."""
         return self._overlay is not None
 
     def connect(self, timeout: float) -> Connection:
-        """Return a connection that reads it."""
+        """Return a connection that reads the file."""
         if self._overlay is not None:
             return self._overlay.connect()
         return Connection(self._path, timeout, vfs=self._vfs, immutable=True)
 
     def changed(self) -> bool:
-        """Tell whether somebody has changed the file since, or begun to."""
+        """Return True if the file, its -wal or its -journal changed since the object was made."""
         return _seen(self._path) != self._was
 
     def close(self) -> None:
-        """Let go of it, once all its connections are closed."""
+        """Drop the pages of the -wal, once all connections are closed."""
         if self._overlay is not None:
             self._overlay.close()
 
@@ -66,7 +72,7 @@ def _seen(path: str) -> list[tuple[int, ...] | None]:
 
 
 def _signature(path: str) -> tuple[int, ...] | None:
-    """Return what changes when a file is written or replaced; an empty one beside a store counts as none."""
+    """Return facts that change when a file is written or replaced; None for a missing or empty file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -79,7 +85,7 @@ class Opener:
 
     Args:
         life: of the handle.
-        real_path: of the file, without links; SQLite names the files beside it after that.
+        real_path: of the file, without links; SQLite names the -wal and -journal after it.
         timeout: seconds that a connection waits for a lock.
         vfs: name of the SQLite VFS that does the input and output; None is the system's.
 
@@ -99,9 +105,9 @@ class Opener:
         self._wal = Named(real_path + "-wal")
         self._wal_inode = 0
         self.frozen: ImmutableFile | None = None
-        """How the file is read where SQLite can make nothing beside it."""
+        """The file as it is read where SQLite can make no -wal, else None."""
         self.foldable = False
-        """Whether all that is in SQLite's WAL may be moved into the main file by the last connection that closes."""
+        """Whether the last connection that closes may move SQLite's WAL into the main file and remove it."""
 
     def open(self) -> Connection:
         """Open a connection.
@@ -113,17 +119,17 @@ class Opener:
             raise StoreIOError(f"{self._path}: {self.moved()}. Close the store, and open it where it is now")
         if self.frozen is not None:
             return self.frozen.connect(self._timeout)
-        # SQLite can remove its -wal and -shm only through a connection that may write. A journal that waits to
-        # be rolled back must wait longer if this store is opened for reading.
+        # SQLite can remove its -wal and -shm only through a connection that may write. But a store opened for reading
+        # must not roll back a journal.
         waits = self._life.read_only and paths.size(self._real_path + "-journal") > 0
         connection = Connection(self._path, self._timeout, read_only=waits, vfs=self._vfs)
-        # Who forgets close() leaves its connections to the garbage collector, or to the end of the process.
+        # A store that is not closed leaves its connections to the garbage collector, which must not checkpoint.
         connection.fold_at_close(fold=False)
         connection.stuck = self._life.fail
         return connection
 
     def close(self, connection: Connection) -> None:
-        """Close a connection. A -wal that may be needed is never removed, whatever closes last."""
+        """Close a connection. A -wal that may be needed is never removed, whichever connection closes last."""
         if self.frozen is not None:
             connection.close()
             self.frozen.close()
@@ -133,10 +139,10 @@ class Opener:
         connection.close()
 
     def check_unchanged(self) -> None:
-        """Raise if the file is read without locks, and somebody has changed it: what was read may be mixed.
+        """Raise if the file is read without locks and has changed: what was read may mix two states.
 
         Raises:
-            StoreIOError: that is so; the handle refuses further work.
+            StoreIOError: it has changed; the handle refuses further work.
         """
         if self.frozen is None or self._life.failure or not self.frozen.changed():
             return
@@ -145,38 +151,38 @@ class Opener:
 
     @property
     def inode(self) -> int:
-        """Number of the file in its file system."""
+        """Inode of the file."""
         return 0 if self._identity is None else self._identity[1]
 
     def main_in_place(self) -> bool:
-        """Tell whether the path still leads to the file."""
+        """Return True if the path still leads to the file."""
         return self._identity is not None and self._main.inode() == self._identity[1]
 
     def wal_in_place(self) -> bool:
-        """Tell whether SQLite's -wal still is where it was; what is written to an unlinked one dies with us."""
+        """Return True if the -wal has the inode that it had first. Commits to an unlinked -wal die with the process."""
         inode = self._wal.inode()
         if not self._wal_inode:
             self._wal_inode = inode
         return inode != 0 and inode == self._wal_inode
 
     def _has_no_wal(self) -> bool:
-        with suppress(StoreIOError):  # then there may be one
+        with suppress(StoreIOError):  # unknown: there may be one
             return not paths.size(self._real_path + "-wal")
         return False
 
     def forget_wal(self) -> None:
-        """Forget which -wal there was: SQLite closed the file."""
+        """Forget the inode of the -wal, once the writing connection is closed."""
         self._wal_inode = 0
 
     def moved(self) -> str:
-        """Return in words that the file is not where it was, and where it is, as far as the system tells."""
+        """Return a sentence that says that the file lost its path, and its new path if the system knows."""
         where = _name_of(self._identity)
         found = f"; it is {where} now" if where else ""
         return f"the file was renamed, removed or replaced while the store was open{found}"
 
 
 def _name_of(file: tuple[int, int] | None) -> str:
-    """Return the name that a file which this process has open has now; "" if it has none, or that cannot be known."""
+    """Return the current name of a file that this process has open; "" if it is not known."""
     folder = "/proc/self/fd"
     try:
         for number in os.listdir(folder):

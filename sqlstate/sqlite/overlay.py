@@ -1,4 +1,4 @@
-"""Reads a file with other pages in it than it has: as SQLite's WAL would make it, and without a lock."""
+"""Reads a main file with the pages of a -wal or -journal in place of its own, without locks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Pages(NamedTuple):
-    """What stands in for pages of a main file: a file as SQLite's WAL would make it."""
+    """Pages that replace those of a main file: the file as its -wal or -journal would make it."""
 
     page_size: int
     data: bytes | FileBytes
-    """What the images are in."""
+    """The bytes that hold the page images."""
     offsets: Mapping[int, int]
     """Page number to the offset of its image in *data*."""
     size: int
@@ -31,9 +31,9 @@ class Pages(NamedTuple):
 
 @contextmanager
 def overlaid(path: str, pages: Pages, vfs: str | None) -> Iterator[Connection]:
-    """Read a file as it would be with *pages*, without locks, and without SQLite looking at its -wal or -journal.
+    """Read a file with *pages* in place of its own, without locks; SQLite sees no -wal and no -journal.
 
-    The caller is alone with the file.
+    The caller holds the exclusive lock on the file.
     """
     overlay = Overlay(path, pages, vfs)
     try:
@@ -44,7 +44,7 @@ def overlaid(path: str, pages: Pages, vfs: str | None) -> Iterator[Connection]:
 
 
 class Overlay:
-    """A file with other pages, for any number of connections that read it, until close()."""
+    """A file with replaced pages, for any number of connections that read it, until close()."""
 
     def __init__(self, path: str, pages: Pages, vfs: str | None) -> None:
         self._path = path
@@ -52,11 +52,11 @@ class Overlay:
         self._vfs = _OverlayVFS(self._name, vfs or "", pages)
 
     def connect(self) -> Connection:
-        """Return a connection; it takes no locks, so the caller sees to it that nobody changes the file."""
+        """Return a connection. It takes no locks: the caller makes sure that the file does not change."""
         return Connection(self._path, 0.0, read_only=True, vfs=self._name)
 
     def close(self) -> None:
-        """Forget the pages, once all connections are closed."""
+        """Drop the pages, once all connections are closed."""
         self._vfs.unregister()
 
 
@@ -64,7 +64,7 @@ _numbers = count()
 
 
 class _OverlayVFS(apsw.VFS):
-    """The base's files, with other pages. Its methods have the names that SQLite gave them."""
+    """The files of another VFS, with replaced pages. SQLite chose the names of its methods."""
 
     def __init__(self, name: str, base: str, pages: Pages) -> None:
         self._base = base

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -29,6 +30,23 @@ class Page(list[T]):
         """Yield what is made of the rows; clear() ends it."""
         rows = super().__iter__()
         return rows if self._each is None else map(self._each, rows)  # type: ignore[arg-type]
+
+
+class Rows(chain[T]):
+    """The rows of pages, one after the other."""
+
+    @classmethod
+    def of(cls, pages: Generator[Iterable[T], None, None]) -> Self:
+        """Yield the rows of what *pages* yields."""
+        rows = cast("Self", cls.from_iterable(pages))
+        rows._pages = pages  # noqa: SLF001, of its own class
+        return rows
+
+    _pages: Generator[Iterable[T], None, None]
+
+    def close(self) -> None:
+        """End the scan, and let what it reads go."""
+        self._pages.close()
 
 
 class Pages:

@@ -1,4 +1,4 @@
-"""The main file by itself, without a connection: who has it open, its bytes, how it is journaled."""
+"""The main file without a connection: its bytes, its exclusive lock, its journal mode."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
-    """Open a main file by itself, through SQLite's VFS, which knows this process's locks.
+def _opened(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
+    """Open a main file through SQLite's VFS, which knows this process's locks.
 
-    Closing a descriptor of our own would drop them.
+    Closing a descriptor of our own would drop those locks.
     """
     opened = OpenFile(path)
     try:
@@ -34,7 +34,7 @@ def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
         try:
             yield file
         finally:
-            # Closing unlocks once more; and what the block did is done.
+            # A failure changes nothing: closing unlocks once more.
             with suppress(apsw.Error):
                 file.xUnlock(apsw.SQLITE_LOCK_NONE)
             call(file.xClose)
@@ -45,14 +45,14 @@ def _raw(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
 
 def read_at(path: str, vfs: str | None, offset: int, amount: int) -> bytes:
     """Return bytes of a main file from *offset* on, as many as there are."""
-    with _raw(path, vfs, apsw.SQLITE_OPEN_READONLY) as file:
+    with _opened(path, vfs, apsw.SQLITE_OPEN_READONLY) as file:
         # The system's VFS says that a file of one byte is empty.
         size = file.xFileSize() if vfs else paths.size(path)
         return bytes(file.xRead(max(0, min(amount, size - offset)), offset))
 
 
 def parts(path: str, vfs: str | None) -> Iterator[bytes]:
-    """Yield all bytes of a main file, a part at a time."""
+    """Yield all bytes of a main file, in parts."""
     offset = 0
     while part := read_at(path, vfs, offset, _BYTES_AT_ONCE):
         yield part
@@ -71,52 +71,52 @@ _BYTES_AT_ONCE: Final = 1 << 20
 
 
 def free_pages(path: str, vfs: str | None) -> str:
-    """Return what is wrong with the list of free pages of a file that nobody has open, "" if nothing is.
+    """Return what is wrong with the list of free pages of a closed file, "" if nothing is.
 
-    SQLite's own check passes over it (3.54), and the first write that wants a page fails.
+    SQLite's own check skips some of it (3.54), and then the first write that needs a page fails.
     """
     header = read_at(path, vfs, 0, HEADER_BYTES)
     size = page_size(header)
     trunk, count, largest, incremental = (int.from_bytes(header[at : at + 4]) for at in (32, 36, 52, 64))
     if incremental and not largest:
-        return "its header says that it is vacuumed step by step, and does not say up to where"
+        return "its header asks for incremental vacuum, and has no largest root page"
     found: set[int] = set()
     while trunk and len(found) <= count:
         page = read_at(path, vfs, (trunk - 1) * size, size)
         leaves = int.from_bytes(page[4:8])
         if len(page) < size or leaves > size // 4 - 2 or trunk in found:
-            return f"page {trunk}, in the list of free pages, is none of it"
+            return f"page {trunk} is in the list of free pages, and is not a free page"
         found |= {trunk, *(int.from_bytes(page[at : at + 4]) for at in range(8, 8 + 4 * leaves, 4))}
         trunk = int.from_bytes(page[:4])
-    return "" if len(found) == count else f"its header counts {count} free pages, and there are others"
+    return "" if len(found) == count else f"its header counts {count} free pages, and its list has another number"
 
 
 @contextmanager
 def exclusive_lock(path: str, vfs: str | None, timeout: float) -> Iterator[bool | None]:
-    """Keep everybody else from the file during the block, if nobody has it open, and tell whether that is so.
+    """Hold the exclusive lock on a file during the block, if no connection uses it; give whether that is so.
 
-    None if it cannot be known: the file cannot be written. A connection in WAL mode that has read the file
-    counts as having it open; one in rollback mode only while it reads or writes. Of several that ask at once,
-    one is alone, and the others wait for it, up to *timeout* seconds.
+    Gives None if it is not known, because the file cannot be written. A connection in WAL mode uses the file from its
+    first read on; one in rollback mode only while it reads or writes. Of several processes that ask at once, one gets
+    the lock, and the others wait for up to *timeout* seconds.
     """
     flag = apsw.SQLITE_OPEN_READONLY if paths.may_not_write(path) else apsw.SQLITE_OPEN_READWRITE
-    with _raw(path, vfs, flag) as file:
+    with _opened(path, vfs, flag) as file:
         try:
-            is_alone = _locked(file, timeout) if flag == apsw.SQLITE_OPEN_READWRITE else None
-        except apsw.Error:  # it can be read only after all
+            is_alone = _acquired(file, timeout) if flag == apsw.SQLITE_OPEN_READWRITE else None
+        except apsw.Error:  # the file can only be read after all
             is_alone = None
         yield is_alone
 
 
-def _locked(file: apsw.VFSFile, timeout: float) -> bool:
+def _acquired(file: apsw.VFSFile, timeout: float) -> bool:
     until = time.monotonic() + timeout
     while not _try_lock(file, apsw.SQLITE_LOCK_SHARED) or not _try_lock(file, apsw.SQLITE_LOCK_RESERVED):
-        # Another is asking, or writes through a rollback journal. Who has the file open in WAL mode does neither.
+        # Another process is here too, or writes through a rollback journal. Connections in WAL mode do neither.
         file.xUnlock(apsw.SQLITE_LOCK_NONE)
         if time.monotonic() >= until:
             return False
         time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
-    # From the first try on nobody new comes in; others who are asking go at once.
+    # From the first try on no new connection gets in; other processes that ask for the lock give up at once.
     for _ in range(_EXCLUSIVE_TRIES):
         if _try_lock(file, apsw.SQLITE_LOCK_EXCLUSIVE):
             return True
@@ -137,11 +137,11 @@ _EXCLUSIVE_TRIES: Final = 5
 
 @contextmanager
 def invalidating_handles(path: str, vfs: str | None) -> Iterator[Callable[[], None]]:
-    """Give a function that makes a file useless to those who have it open; for one that has lost its name.
+    """Give a function that makes a replaced file invalid for the handles that have it open.
 
-    Otherwise they would go on committing to it, and nobody would ever see what they commit.
+    Otherwise they would continue to commit to it, and those commits would be lost.
     """
-    with _raw(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
+    with _opened(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
 
         def outdate() -> None:
             with suppress(apsw.Error):
@@ -151,16 +151,16 @@ def invalidating_handles(path: str, vfs: str | None) -> Iterator[Callable[[], No
 
 
 def unlocked_vfs(vfs: str | None) -> str | None:
-    """Return the VFS for a file that nobody else knows: without SQLite's locks, which some systems mix with flock."""
+    """Return the VFS for a file that no other process knows: without SQLite's locks, which can conflict with flock."""
     return vfs or ("unix-none" if "unix-none" in apsw.vfs_names() else None)
 
 
 def set_journaling(path: str, vfs: str | None, journal: Journal) -> None:
-    """Write into the header of a file that nobody has open how it is journaled, as SQLite does it.
+    """Write the journal mode into the header of a closed file.
 
-    By SQLite itself it would take a -wal or -journal beside the file, which a crash would leave there.
+    SQLite itself would make a -wal or -journal to do it, which a crash would leave behind.
     """
-    with _raw(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
+    with _opened(path, vfs, apsw.SQLITE_OPEN_READWRITE) as file:
         size = page_size(file.xRead(HEADER_BYTES, 0))
         page = bytearray(file.xRead(size, 0))
         page[MODES] = page[MODES + 1] = 2 if journal == "wal" else 1

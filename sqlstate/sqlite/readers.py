@@ -1,9 +1,9 @@
-"""The connections that read: a pool, and the leases by which they are lent.
+"""The connections that read: a pool, and the leases under which they are lent.
 
-A connection in the pool runs no statement and reads no state. What is lent is owned by a lease: it belongs to a block
-or an object, and once that is gone, so is the lease. Nothing is done at that moment, which may be in the midst of
-anything: the garbage collector may run it. Whoever asks for a reader next, or closes the store, takes the connection
-back; if SQLite says that it still reads, because somebody kept a statement, it is closed and replaced.
+A connection in the pool runs no statement and has no read transaction. A lent connection belongs to a lease, and the
+lease to a block or an object: it ends when that is gone. Nothing is done at that time, since the garbage collector may
+run in the middle of anything. The next call that needs a reader, or close(), reclaims the connection. If SQLite says
+that the connection still reads, because a statement was kept, the connection is closed and replaced.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import time
 import weakref
 from collections import deque
 from contextlib import suppress
-from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sqlstate.errors import StoreClosed, TransactionEnded
 from sqlstate.sqlite import settings
 from sqlstate.sqlite.blocks import Block
+from sqlstate.sqlite.pages import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.connection import Connection, Journal
@@ -60,20 +60,20 @@ class Readers:
         self._lent: dict[Over, Lent] = {}
         self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
         self.gone: Final[deque[Over]] = deque()
-        """Leases whose owner is gone; what the garbage collector appends to."""
+        """Leases whose owner is gone. The garbage collector appends to it."""
         self.journal: Journal = "delete"
 
     @property
     def lent(self) -> list[Lent]:
-        """What is lent at this moment."""
+        """The connections that are lent now."""
         return list(self._lent.values())
 
-    # For one statement, which ends before anything else happens.
+    # For one statement.
 
     def acquire(self) -> Connection:
-        """Return a connection that nobody else uses, for one statement; release() it after that.
+        """Return an unused connection for one statement; release() it after that.
 
-        If the statement raises, there is no need to: the connection is closed when the last reference is dropped.
+        If the statement raises, release() is not needed: the connection is closed with its last reference.
         """
         if self.gone:
             self.reclaim()
@@ -93,7 +93,7 @@ class Readers:
             return connection
 
     def release(self, connection: Connection) -> None:
-        """Put back a connection from acquire(), on which nothing runs."""
+        """Return a connection from acquire() to the pool. No statement runs on it."""
         if len(self._idle) < READERS_KEPT and not self._life.closed:
             self._idle.append(connection)
         else:
@@ -101,7 +101,7 @@ class Readers:
         if self._opener.frozen is not None:
             self._opener.check_unchanged()
 
-    # For more than one.
+    # For several statements.
 
     def begin_lease(self, over: Over, use: str) -> Connection:
         """Return a connection that sees one committed state, until end_lease() is called or *over* is dead."""
@@ -111,7 +111,7 @@ class Readers:
         return connection
 
     def end_lease(self, over: Over) -> None:
-        """End what begin_lease() began. Twice does nothing."""
+        """End a lease. Idempotent."""
         lent = None
         try:
             lent = self._lent.pop(over, None)  # it is this thread's alone now
@@ -128,10 +128,10 @@ class Readers:
             lent.connection.interrupt_and_close()
 
     def reclaim(self) -> None:
-        """Take back what was lent to those who are gone."""
+        """End the leases whose owners are gone."""
         gone = None
         try:
-            with suppress(IndexError):  # another thread is at it too
+            with suppress(IndexError):  # another thread reclaims too
                 while True:
                     gone = self.gone.popleft()
             for over in list(self._lent):
@@ -139,7 +139,7 @@ class Readers:
                     self.end_lease(over)
         except BaseException:
             if gone is not None:
-                self.gone.append(gone)  # the next one looks again
+                self.gone.append(gone)  # the next call tries again
             raise
 
     def reading(self) -> ReadBlock:
@@ -150,13 +150,15 @@ class Readers:
         """Yield rows of one committed state, read in chunks, each by a statement that has ended.
 
         Args:
-            read: returns rows, and what is left to be read behind them, None for nothing.
-            rest: what is to be read.
+            read: returns rows, and the rest that is left to read, None at the end.
+            rest: what to read first.
         """
         self._life.check()
-        return chain.from_iterable(self._pages(read, rest))
+        return Rows.of(self._pages(read, rest))
 
-    def _pages(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[Page[T]]:
+    def _pages(
+        self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R
+    ) -> Generator[Page[T], None, None]:
         life = self._life
         lease: Lease | None = None
         left: R | None = rest
@@ -175,15 +177,18 @@ class Readers:
             page = life.pages.shown(rows)
             if life.closed:  # meanwhile
                 raise ended(life, "the scan")
-            yield page
+            try:
+                yield page
+            finally:
+                page.clear()
             if life.closed:
                 raise ended(life, "the scan")
             life.check_forked()
 
     def close_all(self, timeout: float) -> bool:
-        """Close all of them, also those that are lent: what runs on them is interrupted, and refused from then on.
+        """Close all connections, also lent ones: running statements are interrupted, later ones refused.
 
-        The handle is closed already, so nobody takes another one. Returns whether all were closed in time.
+        The handle is closed already, so that no new connections are made. Returns True if all were closed in time.
         """
         self._idle.clear()
         until = time.monotonic() + timeout
@@ -198,10 +203,10 @@ class Readers:
 
 
 class Lease:
-    """The right to a connection that sees one committed state, for as long as somebody has this object, or to end().
+    """The right to a connection that sees one committed state, until end() or until the object is dropped.
 
     Args:
-        readers: where it comes from.
+        readers: the pool.
         use: what for, in messages.
     """
 
@@ -217,7 +222,7 @@ class Lease:
             raise
 
     def end(self) -> None:
-        """Give the connection back. Twice does nothing."""
+        """Give the connection back. Idempotent."""
         self._readers.end_lease(self._over)
 
 
@@ -231,7 +236,7 @@ class ReadBlock(Block):
         self._readers = readers
 
     def enter(self) -> Connection:
-        """Begin to read."""
+        """Begin a read transaction."""
         try:
             return self._readers.begin_lease(self.over, "a snapshot")
         except BaseException:
@@ -239,10 +244,10 @@ class ReadBlock(Block):
             raise
 
     def leave(self, *_: object) -> None:
-        """Let go of the state."""
+        """End the read transaction."""
         self._readers.end_lease(self.over)
 
 
 def ended(life: Life, what: str) -> TransactionEnded:
-    """Return what to raise for the next step of an iterator whose store was closed."""
+    """Return the error for the next step of an iterator whose store was closed."""
     return TransactionEnded(f"{life.path}: {what} has ended: the store was closed")

@@ -1,4 +1,4 @@
-"""Maps SQLite's result codes to our exceptions, and says in each what it means for the data, and what to do."""
+"""Maps SQLite's result codes to our exceptions. Each message says what it means for the data, and what to do."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreE
     """Return our exception for SQLite's.
 
     Args:
-        e: SQLite's.
+        e: SQLite's exception.
         path: the file.
-        timeout: how long was waited for a lock.
+        timeout: seconds for which a lock was waited for.
         code: the system's error number, if SQLite kept one.
     """
     extended = getattr(e, "extendedresult", 0)
@@ -44,7 +44,7 @@ def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreE
         )
     if extended == apsw.SQLITE_IOERR_SHMSIZE or (isinstance(e, apsw.CantOpenError) and code in paths.FULL):
         return StoreFull(
-            f"{path}: the disk is full: SQLite cannot make the files that it keeps beside this one, even for reading. "
+            f"{path}: the disk is full: SQLite cannot make the files that it needs next to it, even for reading. "
             "Nothing was changed, and nothing is lost. Free space on its file system, and open it again"
         )
     if isinstance(e, apsw.CantOpenError) and (code in paths.NO_DESCRIPTOR or paths.out_of_descriptors()):
@@ -56,7 +56,7 @@ def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreE
         )
     if extended in _CANNOT_READ:
         return CannotOpen(
-            f"{path}: even for reading, SQLite has to write beside this file, and may not: it was not closed, or is in "
+            f"{path}: even to read it, SQLite has to make files next to it, and may not: it was not closed, or is in "
             "WAL mode in a folder that cannot be written. Look at the permissions, or open it for writing once"
         )
     if isinstance(e, apsw.ReadOnlyError | apsw.PermissionsError):
@@ -65,19 +65,19 @@ def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreE
         return CannotOpen(f"{path}: the file or its -wal cannot be opened; look at the permissions ({e})")
     if isinstance(e, apsw.NotADBError):
         return NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
-    # Our statements are constants: what SQLite does not find was taken from the file.
-    ours = str(e).startswith(_OURS)  # a bug of ours is no damage
+    # Our statements are constants: a table or column that SQLite does not find was removed from the file.
+    ours = str(e).startswith(_OURS)  # a bug of ours is not damage
     if isinstance(e, apsw.CorruptError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError) and not ours:
         return Damaged(f"{path}: the file is damaged ({e}); nothing was changed. Keep it and restore a backup")
-    if isinstance(e, apsw.ConstraintError):  # our statements keep all constraints of ours
+    if isinstance(e, apsw.ConstraintError):  # our statements keep all our constraints
         return Damaged(
-            f"{path}: the file has rows, or an index of somebody else, that contradict what is written ({e}); nothing "
-            "was changed. store.check() tells which; repair it, or restore a backup"
+            f"{path}: the file has rows, or an index of another program, that contradict the write ({e}); nothing "
+            "was changed. store.check() tells which; repair the file, or restore a backup"
         )
     if isinstance(e, apsw.ProtocolError):
         return StoreIOError(
-            f"{path}: a lock in SQLite's shared memory was not given back: the system refused to unlock it, or another "
-            "process is stopped in the midst of it. Nothing was changed. Close this handle, and open the store again"
+            f"{path}: a lock in SQLite's shared memory was not released: the system refused to unlock it, or another "
+            "process is stopped while holding it. Nothing was changed. Close this handle, and open the store again"
         )
     if isinstance(e, apsw.TooBigError):
         return StoreIOError(f"{path}: a row is larger than SQLite allows; nothing was changed ({e})")

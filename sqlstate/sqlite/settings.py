@@ -29,7 +29,7 @@ def apply(connection: Connection, journal: Journal, *, read_only: bool) -> None:
         "mmap_size=0",
         "cell_size_check=1",
         "wal_autocheckpoint=0",
-        f"journal_size_limit={WAL_BYTES_MAX}",  # what a -wal has grown to, it would keep
+        f"journal_size_limit={WAL_BYTES_MAX}",  # otherwise a -wal keeps the size it has grown to
         f"query_only={int(read_only)}",
     ]
     if sys.platform == "darwin":
@@ -43,16 +43,16 @@ def apply(connection: Connection, journal: Journal, *, read_only: bool) -> None:
 
 
 def apply_to_new_file(connection: Connection) -> None:
-    """Apply the settings for a new file that nobody else knows, and that its maker syncs as a whole."""
+    """Apply the settings for a new file that no other process knows, and that is synced as a whole at the end."""
     for setting in ("journal_mode=MEMORY", "synchronous=OFF", "mmap_size=0", "cell_size_check=1"):
         connection.rows(f"PRAGMA {setting}")
 
 
 def set_journal(connection: Connection, journal: Journal) -> None:
-    """Make the file use *journal*; waits while others have it open.
+    """Set the journal mode of the file; wait while others have it open.
 
     Raises:
-        Busy: another connection was in the way for the whole timeout.
+        Busy: another connection had the file open for the whole timeout.
     """
     until = time.monotonic() + connection.busy.timeout
     while True:
@@ -72,8 +72,8 @@ def synchronous(connection: Connection) -> str:
     return ("OFF", "NORMAL", "FULL", "EXTRA")[connection.value("PRAGMA synchronous")]
 
 
-# 3.7.0 to 3.51.2 can lose committed data when two connections write and checkpoint at one moment.
-# The fix was brought back to two older lines; 3.52.0 was withdrawn.
+# 3.7.0 to 3.51.2 can lose committed data when two connections write and checkpoint at the same time.
+# The fix was ported to two older lines; 3.52.0 was withdrawn.
 SQLITE_MIN: Final = (3, 51, 3)
 
 

@@ -1,4 +1,4 @@
-"""The files of one store, by their path: the main file by itself, and what SQLite keeps beside it."""
+"""The files of one store, without a connection: the main file and its sidecars."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sqlstate.sqlite.raw_file import exclusive_lock, read_at
 
 
 class StoreFiles:
-    """The main file of a store and its sidecars (-wal, -shm, -journal), looked at without a connection.
+    """The main file of a store and its sidecars (-wal, -shm, -journal), read without a connection.
 
     Args:
         real_path: of the main file, without links; SQLite names the sidecars after that.
         vfs: name of the SQLite VFS that does the input and output; None is the system's.
-        timeout: seconds to wait for others who ask whether they are alone with the file.
+        timeout: seconds that exclusive_lock() waits for another process that holds it.
     """
 
     __slots__ = ("_timeout", "_vfs", "real_path")
@@ -29,15 +29,15 @@ class StoreFiles:
         self._timeout = timeout
 
     def size(self, suffix: str = "") -> int:
-        """Return the bytes of the file, or of the one beside it whose name has *suffix*; 0 if there is none.
+        """Return the size of the file, or of the sidecar with *suffix*, in bytes; 0 if there is no such file.
 
         Raises:
-            StoreIOError: the system does not say.
+            StoreIOError: the system does not tell the size.
         """
         return paths.size(self.real_path + suffix)
 
     def blocks(self, suffix: str) -> int:
-        """Return the bytes that a file beside the store takes on the disk; 0 if there is none, or nobody knows."""
+        """Return the bytes that a sidecar occupies on the disk; 0 if there is none or the size is not known."""
         try:
             return os.stat(self.real_path + suffix).st_blocks * 512
         except OSError:
@@ -45,54 +45,54 @@ class StoreFiles:
 
     @property
     def folder(self) -> str:
-        """The folder that SQLite's files beside the store are in."""
+        """The folder of the main file and its sidecars."""
         return os.path.dirname(self.real_path)
 
     def exclusive_lock(self) -> AbstractContextManager[bool | None]:
-        """Keep others from the file during the block, if nobody has it open; as raw_file.exclusive_lock()."""
+        """Hold the exclusive lock on the main file during the block; as raw_file.exclusive_lock()."""
         return exclusive_lock(self.real_path, self._vfs, self._timeout)
 
     def has(self, suffix: str) -> bool:
-        """Tell whether there is a file beside the store whose name has *suffix*."""
+        """Return True if there is a sidecar with *suffix*."""
         return os.path.exists(self.real_path + suffix)
 
     def sidecar(self, suffix: str) -> bytes:
-        """Return the content of SQLite's -wal or -journal, nothing if there is none.
+        """Return the content of SQLite's -wal or -journal, empty if there is none.
 
-        Only who is alone with the file knows that it stays so.
+        It stays the same only while the caller holds the exclusive lock.
 
         Raises:
-            CannotOpen, StoreIOError: it cannot be opened, or not be read.
+            CannotOpen, StoreIOError: it cannot be opened or read.
         """
         with self.sidecar_bytes(suffix) as data:
             return data[:]
 
     def sidecar_bytes(self, suffix: str) -> FileBytes:
-        """Return the same, read where it is asked for; for a `with` block. Raises as sidecar()."""
+        """Return the content of a sidecar for a `with` block, read part by part on demand. Raises as sidecar()."""
         return FileBytes(self.real_path + suffix)
 
     def sidecar_start(self, suffix: str, amount: int) -> bytes:
-        """Return the first bytes of a file beside the store; the caller is alone with it."""
+        """Return the first bytes of a sidecar; the caller holds the exclusive lock."""
         try:
             with open(self.real_path + suffix, "rb") as file:
                 return file.read(amount)
         except OSError as e:
-            if e.errno in paths.NO_DESCRIPTOR:  # otherwise it is not there, or not for us
+            if e.errno in paths.NO_DESCRIPTOR:  # otherwise there is none, or this user may not read it
                 raise CannotOpen(f"{self.real_path}{suffix} cannot be read: {paths.why(e)}") from e
             return b""
 
     def page(self, number: int, page_size: int) -> bytes:
-        """Return a page of the main file by itself."""
+        """Return a page of the main file."""
         return read_at(self.real_path, self._vfs, (number - 1) * page_size, page_size)
 
     def pages(self, page_size: int) -> int:
-        """Return the pages of the main file by itself."""
+        """Return the number of pages in the main file."""
         return self.size() // page_size
 
     def drop_empty_journals(self) -> None:
-        """Remove the rollback journal of a process that died before it was synced; SQLite ignores it, and lets it be.
+        """Remove the rollback journal of a process that died before it synced it. SQLite ignores it, and keeps it.
 
-        A process that is at work has one like it, and then has a lock of the file.
+        A process at work has such a journal too, but holds a lock on the file then.
         """
         found = [self.real_path + suffix for suffix in ("-journal", "-wal") if self.has(suffix)]
         if not any(map(main_file.is_nothing, found)):
@@ -103,9 +103,9 @@ class StoreFiles:
                     os.unlink(journal)
 
     def refuse_strangers(self, path: str) -> None:
-        """Raise if making a store here would make SQLite delete what another file left.
+        """Raise if making a store here would make SQLite delete the -wal or -journal of another file.
 
-        The strangers are looked for first: a store that is being made has its header before it has a -wal.
+        They are looked for before the file's size: a store that is being made has a header before it has a -wal.
         """
         try:
             stranger = (
@@ -113,7 +113,7 @@ class StoreFiles:
             )
             empty = not self.size()
         except StoreIOError:
-            return  # a path that no file can have; what follows says so
+            return  # no file can have that path; the caller finds out next
         if stranger and empty:
             raise CannotOpen(
                 f"{path} is not there or empty, but {self.real_path}{stranger} is, and SQLite would delete it. "

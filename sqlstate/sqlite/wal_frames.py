@@ -1,8 +1,8 @@
-"""The frames of a -wal: their headers, and which of them hold. SQLite itself does the summing, in memory.
+"""The frames of a -wal: their headers, and which of them are valid. SQLite computes the checksums, in memory.
 
-A checksum runs over all that was written from the header on, and a loop in Python takes sixty times as long as SQLite.
-So SQLite is shown the -wal through a VFS that has nothing but it, and recovers it as it does after a crash. The frame
-at which it stops reading is the first that does not hold. Only of frames behind that one is anything summed here.
+A checksum covers everything from the header on, and a loop in Python takes sixty times as long as SQLite. So SQLite is
+shown the -wal through a VFS that has no other file, and recovers it as after a crash. The frame at which it stops
+reading is the first invalid one. Only frames behind that one are summed here.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Order = Literal["<", ">", "="]  # of the bytes in a word, as struct has it
 WAL_HEADER_BYTES: Final = 32
 FRAME_HEADER_BYTES: Final = 24
 _WORD: Final = 0xFFFFFFFF
-# Frames read at once, and summed at once: so many 64-bit lanes stay in the processor's cache.
+# Frames read and summed at once: this many 64-bit lanes fit the processor's cache.
 _AT_ONCE: Final = 1024
 # A sum grows by the golden ratio with each word: 44 words fill the upper half of its lane, 40 do not.
 _PAIRS_BETWEEN_MASKS: Final = 20
 
 
 class Bytes(Protocol):
-    """What a -wal is read from: bytes, a memoryview of them, or a file's."""
+    """The bytes of a -wal: bytes, a memoryview, or a file's."""
 
     def __len__(self) -> int: ...
 
@@ -50,7 +50,7 @@ class Frames:
         data: the file's bytes.
         page_size: of the frames.
         order: of the bytes in a word that is summed.
-        seeds: what the first frame's sum may go on from.
+        seeds: the checksums that the first frame's may continue from.
     """
 
     def __init__(self, data: Bytes, page_size: int, order: Order, seeds: list[Pair]) -> None:
@@ -65,7 +65,7 @@ class Frames:
         self._alone: dict[int, Pair] = {}  # sums of frames, from the seed (0, 0)
 
     def chunk(self, first: int) -> memoryview:
-        """Return frames from *first* on, as many as are read at once. Headers are kept: ask in the order of frames."""
+        """Return frames from *first* on, as many as are read at once; keep their headers if called in order."""
         last = min(self.count, first + _AT_ONCE)
         view = memoryview(self._data[self.at(first) : self.at(last)])
         if first == len(self.numbers):
@@ -78,12 +78,12 @@ class Frames:
         return view
 
     def read(self) -> None:
-        """Read the headers that were not read yet."""
+        """Read the remaining headers."""
         while len(self.numbers) < self.count:
             self.chunk(len(self.numbers))
 
     def at(self, i: int) -> int:
-        """Return where a frame begins."""
+        """Return the offset of a frame."""
         return WAL_HEADER_BYTES + i * self.stride
 
     def image(self, i: int) -> bytes:
@@ -92,11 +92,11 @@ class Frames:
         return bytes(self._data[start : start + self.page_size])
 
     def size(self, i: int) -> int:
-        """Return the pages that the database has after a commit frame, 0 of any other frame."""
+        """Return the size of the database after a commit frame, in pages; 0 for other frames."""
         return self.numbers[i] & _WORD
 
     def sum(self, i: int) -> Pair:
-        """Return the checksum that stands in a frame."""
+        """Return the checksum in the header of a frame."""
         return self.sums[i] >> 32, self.sums[i] & _WORD
 
     def images(self, start: int, end: int) -> dict[int, int]:
@@ -110,25 +110,28 @@ class Frames:
         return {page: at for page, at in zip(pages, count(first, self.stride), strict=False) if 0 < page <= size}
 
     def recovered(self) -> int:
-        """Return how many frames hold, with the salts of the header, from the first on without a gap."""
-        found = call(_recovered, self, bytes(self._data[:WAL_HEADER_BYTES])) if self.count else 0
+        """Return how many frames from the first on are valid, with the salts of the header, without a gap."""
+        found = call(_count_recovered, self, bytes(self._data[:WAL_HEADER_BYTES])) if self.count else 0
         self.read()
-        if found is None:  # SQLite did something that is not known here
+        if found is None:  # SQLite did something unexpected
             return self.run(int.from_bytes(self._data[16:24]), 0)
         return found
 
     def run(self, salts: int, start: int) -> int:
-        """Return the end of the frames that hold, with these *salts*, from *start* on without a gap."""
+        """Return the end of the valid frames with these *salts* from *start* on, without a gap."""
         for i in range(start, self.count):
             if self.salts[i] != salts or not self.holds(i, ahead=_AT_ONCE):
                 return i
         return self.count
 
     def holds(self, i: int, *, ahead: int = 1) -> bool:
-        """Return whether the checksum of a frame holds, whatever its salts; expect to be asked of so many *ahead*.
+        """Return True if the checksum of a frame is right, whatever its salts.
 
-        It is summed on from the checksum of the frame before. That may be all that is bad of it: then the right one
-        serves too.
+        It continues from the checksum in the frame before; if that checksum alone is wrong, from the right one.
+
+        Args:
+            i: number of the frame.
+            ahead: frames to sum at once, since the caller will ask for them next.
         """
         if not self.numbers[i] >> 32:
             return False
@@ -142,7 +145,7 @@ class Frames:
         return self.sum(i - 1) if i else self._seeds[0]
 
     def _on(self, seed: Pair, i: int, ahead: int) -> Pair:
-        """Return the sum of a frame from *seed* on. A sum is linear in its seed: Fibonacci numbers say how."""
+        """Return the checksum of a frame from *seed* on. It is linear in the seed, with Fibonacci coefficients."""
         if i not in self._alone:
             self._alone = dict(self._sums(i, min(self.count, i + ahead)))
         (a, b), (sum_1, sum_2), (older, newer) = seed, self._alone[i], self._fibonacci
@@ -156,16 +159,16 @@ class Frames:
         return older, newer
 
     def _sums(self, first: int, last: int) -> Iterable[tuple[int, Pair]]:
-        """Return frames and the checksum of each alone, from the seed (0, 0).
+        """Return frames, each with its checksum from the seed (0, 0).
 
-        Word by word, many frames at once: word k of each is one 64-bit lane of a large int. One frame after the
-        other takes seven times as long.
+        Many frames are summed at once, word by word: word k of each is one 64-bit lane of a large int. Summing one
+        frame after the other takes seven times as long.
         """
         lanes, step = last - first, self.stride // 8
         pairs = memoryview(self._data[self.at(first) : self.at(last)]).cast("Q")
         mask = int.from_bytes(_WORD.to_bytes(8, "little") * lanes, "little")
         sum_1 = sum_2 = 0
-        # Of the frame's header, the page number and the size are summed; the salts and the checksum are not.
+        # The page number and the size in the frame's header are summed; the salts and the checksum are not.
         for done, k in enumerate((0, *range(FRAME_HEADER_BYTES // 8, step)), 1):
             both = int.from_bytes(pairs[k::step].tobytes(), "big" if self._order == ">" else "little")
             if self._order == ">":
@@ -185,8 +188,8 @@ class Frames:
 # ---- SQLite's own recovery of them ----
 
 
-def _recovered(frames: Frames, header: bytes) -> int | None:
-    """Return how many frames SQLite takes for valid, None if what it says cannot be understood."""
+def _count_recovered(frames: Frames, header: bytes) -> int | None:
+    """Return how many frames SQLite takes for valid, None if its answers contradict each other."""
     vfs = _WalVFS(f"sqlstate-wal-{next(_numbers_of_vfs)}", frames, header)
     try:
         with closing(apsw.Connection("/main", flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs.name)) as connection:
@@ -201,7 +204,7 @@ def _recovered(frames: Frames, header: bytes) -> int | None:
         return None
     finally:
         vfs.unregister()
-    # It reads up to the first that does not hold. Of the last one in the file, the count alone may tell.
+    # SQLite reads up to the first invalid frame. For the last frame in the file, the count alone may tell.
     last = vfs.asked - 1
     whole = vfs.asked == frames.count and frames.salts[last] == int.from_bytes(header[16:24]) and frames.holds(last)
     valid = vfs.asked if whole else last
@@ -214,7 +217,7 @@ _CHECKPOINT_NOOP: Final = -1
 
 
 class _WalVFS(apsw.VFS):
-    """A main file of one page, and the -wal. Nothing is written. Its methods have the names that SQLite gave them."""
+    """A VFS with a main file of one page, and the -wal. Nothing is written. SQLite chose the names of its methods."""
 
     def __init__(self, name: str, frames: Frames, header: bytes) -> None:
         self.name = name
@@ -222,7 +225,7 @@ class _WalVFS(apsw.VFS):
         self.header = header
         self.page = _first_page(frames.page_size)
         self.asked = 0
-        """Frames that SQLite has read: it stops at the first that does not hold."""
+        """Frames that SQLite has read: it stops at the first invalid one."""
         self.error: StoreError | None = None
         super().__init__(name, "")
 
@@ -284,7 +287,7 @@ class _WalFile(_MainFile):
         frames = self.vfs.frames
         if offset < WAL_HEADER_BYTES:
             return self.vfs.header[offset : offset + amount]
-        if amount != frames.stride:  # a page, once all is recovered: which one matters to nobody
+        if amount != frames.stride:  # a page, once the -wal is recovered: any will do
             return self.vfs.page[:amount]
         try:
             self._chunk = frames.chunk((offset - WAL_HEADER_BYTES) // frames.stride)
@@ -297,7 +300,7 @@ class _WalFile(_MainFile):
 
 
 def _first_page(page_size: int) -> bytes:
-    """Return the only page of an empty database in WAL mode, as https://sqlite.org/fileformat2.html has it."""
+    """Return the only page of an empty database in WAL mode (https://sqlite.org/fileformat2.html)."""
     page = bytearray(page_size)
     page[:24] = b"SQLite format 3\0" + (page_size & 0xFFFE | page_size >> 16).to_bytes(2) + b"\2\2\0\x40\x20\x20"
     for at in (24, 28, 44, 56, 92):  # change counter, pages, schema format, encoding, counter that the pages are of

@@ -21,8 +21,8 @@ LOOK_SECONDS: Final = 0.05
 class WriterLock:
     """A first-in, first-out lock: its waiters get it in the order in which they came.
 
-    `threading.Lock` gives no such promise: a thread that releases and acquires it again at once can keep others from
-    it for as long as it likes, and a wait with a timeout then ends in Busy.
+    `threading.Lock` is not fair: a thread that releases it and acquires it again at once can starve the others, and
+    their timeouts end in Busy.
     """
 
     __slots__ = ("_claim", "_mutex", "_waiting")
@@ -53,46 +53,46 @@ class WriterLock:
 
         Args:
             over: of the block; dead once it is over.
-            timeout: seconds to wait at most; 0 does not wait, less than 0 waits for ever.
+            timeout: seconds to wait at most; 0 does not wait, less than 0 waits without limit.
         """
         claim = _Claim(over)
         try:
-            return self._alone(self._granted, claim) or (timeout != 0 and self._wait(claim, timeout))
+            return self._under_mutex(self._grant, claim) or (timeout != 0 and self._wait(claim, timeout))
         except BaseException:  # KeyboardInterrupt
-            self._alone(self._withdraw, claim)
+            self._under_mutex(self._withdraw, claim)
             raise
 
     def release(self, over: Over) -> None:
         """Pass the lock to the next in line. Do nothing unless this block holds it."""
         claim = self._claim
         if claim is not None and claim.over is over:
-            self._alone(self._withdraw, claim)
+            self._under_mutex(self._withdraw, claim)
 
     def _wait(self, claim: _Claim, timeout: float) -> bool:
         until = time.monotonic() + timeout
         claim.called = called = threading.Lock()
         called.acquire()
-        if self._alone(self._lined_up, claim):
+        if self._under_mutex(self._line_up, claim):
             return True
         while True:
             left = until - time.monotonic() if timeout > 0 else LOOK_SECONDS
             called.acquire(timeout=max(0.0, min(left, LOOK_SECONDS)))
-            if self._alone(self._granted, claim):
+            if self._under_mutex(self._grant, claim):
                 return True
             if left <= 0:
-                self._alone(self._withdraw, claim)
+                self._under_mutex(self._withdraw, claim)
                 return False
 
-    def _alone(self, step: Step, claim: _Claim) -> bool:
+    def _under_mutex(self, step: Step, claim: _Claim) -> bool:
         # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
         with self._mutex: return step(claim)  # noqa: E701  # fmt: skip
 
     # Steps. Each is one change that counts; whatever is raised before or after it, the lock is whole.
 
-    def _granted(self, claim: _Claim) -> bool:
+    def _grant(self, claim: _Claim) -> bool:
         """Grant the lock to *claim* if no other holds it, or comes before."""
         if self._claim is not claim:
-            self._forget_the_dead()
+            self._drop_dead_claims()
             if self._claim is None and (not self._waiting or self._waiting[0] is claim):
                 self._claim = claim
         if self._claim is not claim:
@@ -101,9 +101,9 @@ class WriterLock:
             self._waiting.popleft()
         return True
 
-    def _lined_up(self, claim: _Claim) -> bool:
+    def _line_up(self, claim: _Claim) -> bool:
         self._waiting.append(claim)
-        return self._granted(claim)
+        return self._grant(claim)
 
     def _withdraw(self, claim: _Claim) -> bool:
         """Withdraw *claim*, whether it waits or was granted."""
@@ -111,10 +111,10 @@ class WriterLock:
             self._waiting.remove(claim)
         if self._claim is claim:
             self._claim = None
-        self._forget_the_dead()
+        self._drop_dead_claims()
         return False
 
-    def _forget_the_dead(self) -> None:
+    def _drop_dead_claims(self) -> None:
         """Drop claims of blocks that are over, and wake the first in line if the lock is free."""
         if self._claim is not None and self._claim.over() is None:
             self._claim = None

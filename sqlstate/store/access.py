@@ -1,7 +1,7 @@
 """What collections read and write through.
 
-Each public object that has collections is a face of a private one, which knows entries as they are stored: that of a
-Store is a StoreEntries, of a Transaction an OpenTransaction, of a Batch an OpenBatch, of a Snapshot an OpenSnapshot.
+Each public object that has collections holds a private one that knows entries as they are stored: a Store holds a
+StoreEntries, a Transaction an OpenTransaction, a Batch an OpenBatch, a Snapshot an OpenSnapshot.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ def chunks(make: Made[R], *, values: bool) -> Callable[[Connection, Span], tuple
 
 class Reads(Protocol):
     """What a collection reads through: a store, a transaction or a snapshot."""
+
+    @property
+    def condition(self) -> str:
+        """Whether it can be used, in a word, for a repr."""
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""

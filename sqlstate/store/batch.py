@@ -12,9 +12,9 @@ from sqlstate.sqlite.blocks import Block
 from sqlstate.store.access import condition
 from sqlstate.store.blocks import PartBlock, unbegun
 from sqlstate.store.collection import Collections
-from sqlstate.store.transaction import OpenTransaction, Part, check_note, encode
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
+from sqlstate.store.open_transaction import OpenTransaction, Part
+from sqlstate.store.transaction import check_note, encode
+from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,9 +38,16 @@ PUTS_AT_ONCE: Final = 4096
 class Batch(Collections):
     """Many transactions that become durable together, at the end of the block or at flush(). Made by `store.batch()`.
 
-    Each writing call is a transaction of its own, and transaction() begins one of several. They see what came
-    before them; nobody else sees any of it before it is durable, and a crash loses what was not, as a whole.
-    A batch belongs to the thread that began it.
+    Each writing call is a transaction of its own, and transaction() begins one of several calls. They see what came
+    before them. Nobody else sees any of it before it is durable, and a crash loses what was not, as a whole. A batch
+    belongs to the thread that began it.
+
+    Examples:
+        >>> with store.batch() as batch:
+        ...     for number in range(1000):
+        ...         batch["squares"][number] = number * number
+        >>> store.head().seq, store["squares"][999]
+        (1, 998001)
     """
 
     __slots__ = ("_entries",)
@@ -51,7 +58,26 @@ class Batch(Collections):
         self._entries = entries
 
     def put(self, collection: str, key: Key, value: Any) -> None:
-        """Put an entry, in a transaction of its own; arguments, limits and errors are those of Transaction.put()."""
+        """Put an entry, in a transaction of its own.
+
+        Cost: none before the flush.
+
+        Args:
+            collection: name of the collection, 1 to 255 bytes of text.
+            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
+            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
+
+        Raises:
+            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly; the batch goes on without it.
+            TransactionEnded: the batch has ended, or belongs to another thread.
+            StoreUnusable: a transaction of the batch is open.
+
+        Examples:
+            >>> with store.batch() as batch:
+            ...     batch.put("users", 1, "ada")
+            >>> store["users"][1]
+            'ada'
+        """
         name = make_name(check_collection(collection), key)
         self._entries.put_stored(name, encode(name, value))
 
@@ -60,22 +86,73 @@ class Batch(Collections):
     @overload
     def get(self, collection: str, key: Key, default: Any) -> Any: ...
     def get(self, collection: str, key: Key, default: Any = None) -> Any:
-        """Return the value of an entry as the batch left it, or *default* if there is none."""
+        """Return the value of an entry as the batch left it, or *default* if there is no such entry.
+
+        Cost: 1 statement.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+            default: returned as it is.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            TransactionEnded: the batch has ended, or belongs to another thread.
+
+        Examples:
+            >>> with store.batch() as batch:
+            ...     batch.put("users", 1, "ada")
+            ...     print(batch.get("users", 1))
+            ada
+        """
         return self[collection].get(key, default)
 
     def delete(self, collection: str, key: Key) -> bool:
-        """Delete an entry, in a transaction of its own, and tell whether there was one."""
+        """Delete an entry, in a transaction of its own, and return True if there was one.
+
+        Cost: 1 statement.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            TransactionEnded: the batch has ended, or belongs to another thread.
+
+        Examples:
+            >>> with store.batch() as batch:
+            ...     batch.put("users", 1, "ada")
+            ...     print(batch.delete("users", 1))
+            True
+        """
         with self.transaction() as txn:
             return txn.delete(collection, key)
 
     def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, as the batch left them."""
+        """Return the names of all collections that have entries, as the batch left them.
+
+        Cost: 1 statement.
+
+        Raises:
+            TransactionEnded: the batch has ended, or belongs to another thread.
+
+        Examples:
+            >>> with store.batch() as batch:
+            ...     batch.put("users", 1, "ada")
+            ...     print(batch.collections())
+            ['users']
+        """
         return self._entries.collections()
 
     def transaction(self, note: str = "") -> AbstractContextManager[Transaction]:
-        """Begin a transaction; an exception undoes it alone. It is durable when the batch is.
+        """Begin a transaction of the batch, for a `with` block: an exception undoes it alone.
 
-        Inside its block the batch itself cannot be used; `store.transaction()` gives a nested one.
+        It is durable when the batch is.
+
+        Inside its block the batch itself cannot be used; `store.transaction()` gives a nested transaction.
+
+        Cost: none before the flush.
 
         Args:
             note: text of at most 4,096 bytes for the log.
@@ -83,17 +160,40 @@ class Batch(Collections):
         Raises:
             StoreUnusable: another transaction of the batch is open.
             Busy: another process held the writer's lock for the whole timeout.
-            Conflict: expect() found something else.
+            Conflict: expect() found another value.
             StoreFull: the disk is full.
+            InvalidOption: the note is too long.
+
+        Examples:
+            >>> with store.batch() as batch:
+            ...     with batch.transaction(note="first") as txn:
+            ...         txn.put("users", 1, "ada")
+            ...     try:
+            ...         with batch.transaction() as txn:
+            ...             txn.put("users", 2, "bob")
+            ...             raise LookupError
+            ...     except LookupError:
+            ...         pass
+            >>> list(store["users"])
+            [1]
         """
         return PartBlock(self._entries, check_note(note))
 
     def flush(self) -> Head | None:
-        """Make what was done so far durable, in one commit; return it, or None if nothing was changed.
+        """Make what was done so far durable, in one commit, and return that; None if nothing was changed.
+
+        Cost: 1 commit.
 
         Raises:
-            Damaged, StoreFull, Busy: nothing of it was changed, and it is forgotten.
-            CommitOutcomeUnknown: it may be there or not, as a whole; the handle refuses further work.
+            Damaged, StoreFull, Busy: nothing of it was changed, and the batch has forgotten it.
+            CommitOutcomeUnknown: it is there as a whole or not at all; the handle refuses further work.
+            TransactionEnded: the batch has ended, or belongs to another thread.
+
+        Examples:
+            >>> with store.batch() as batch:
+            ...     batch.put("users", 1, "ada")
+            ...     print(batch.flush().seq, batch.flush())
+            1 None
         """
         return self._entries.flush()
 
@@ -102,7 +202,7 @@ class Batch(Collections):
 
 
 class OpenBatch:
-    """What a Batch is the face of: its puts in memory, and the commit in the making."""
+    """The private side of a Batch: its puts in memory, and the commit in the making."""
 
     __slots__ = (
         "_bytes",
@@ -187,7 +287,7 @@ class OpenBatch:
         """Return the number of entries in [start, stop)."""
         self._carry()
         connection = self._engine.write_connection
-        return tree.count(connection, start, stop)
+        return merkle.count(connection, start, stop)
 
     def run(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of a transaction of its own."""
@@ -198,9 +298,13 @@ class OpenBatch:
         """Return a block that is a transaction."""
         return Part(self)
 
+    @property
+    def condition(self) -> str:
+        """Whether it can be used, in a word, for a repr."""
+        return condition(self._engine.life, ended=self._ended or self._over() is None)
+
     def __repr__(self) -> str:
-        ended = self._ended or self._over() is None
-        return f"<sqlstate.Batch of {self._engine.path!r}: {condition(self._engine.life, ended=ended)}>"
+        return f"<sqlstate.Batch of {self._engine.path!r}: {self.condition}>"
 
     def begin_inside(self, note: str, over: Over) -> OpenTransaction:
         """Begin a transaction, for a block."""

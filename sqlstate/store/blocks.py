@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlstate.errors import TransactionEnded
 from sqlstate.sqlite.blocks import Block
-from sqlstate.store.transaction import OpenTransaction, Part, Transaction
+from sqlstate.store.open_transaction import OpenTransaction, Part
+from sqlstate.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,214 +1,51 @@
-"""Collections: the named, ordered mappings that a store is made of."""
+"""Collections: the named, ordered mappings of a store."""
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue
+from sqlstate.errors import EntryNotFound
 from sqlstate.format.names import (
     Key,
     Stored,
-    check_bound,
     check_collection,
-    first_name,
     make_name,
-    next_collection,
-    prefix_bounds,
     stored_name,
 )
-from sqlstate.format.values import Codec
 from sqlstate.sqlite.pages import Page
+from sqlstate.store.view import JSON, UNSET, CollectionView, codec_for
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
-    from sqlstate.store.access import Made, Reads, Row, Writable, Writes
+    from sqlstate.format.values import Codec
+    from sqlstate.store.access import Writable, Writes
+    from sqlstate.store.view import V
 
-R = TypeVar("R")
+
 T = TypeVar("T")
 D = TypeVar("D")
 
-_UNSET: Final[Any] = object()
-
-JSON: Final[Codec[Any]] = Codec()
-"""Values without a type: bytes, or a JSON document."""
-
-
-def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
-    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
-
-    Raises:
-        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
-    """
-    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
-
-
-class CollectionView(Mapping[Key, T], Generic[T]):
-    """A named, ordered mapping that can be read.
-
-    Keys are int, str or bytes, in that order, each kind ascending. Reading: `view[key]`, get(), `in`,
-    len(). Scanning in order: iteration, keys(), values(), items(), each with bounds. Each of them sees
-    one committed state, or that of the transaction or snapshot it came from.
-    """
-
-    __slots__ = ("_access", "_codec", "name")
-
-    def __init__(self, access: Reads, name: str, codec: Codec[T]) -> None:
-        self._access = access
-        self._codec = codec
-        self.name = name
-
-    def __getitem__(self, key: Key) -> T:
-        """Return the value of *key*. Cost: one statement.
-
-        Raises:
-            EntryNotFound: there is no such entry; it is a KeyError.
-            InvalidKey: the key is not an int, str or bytes within the limits.
-            InvalidValue: the stored document does not fit the collection's type.
-        """
-        stored = self._access.get_stored(make_name(self.name, key))
-        if stored is None:
-            raise EntryNotFound(self.name, key)
-        return self._decode(key, stored)
-
-    @overload
-    def get(self, key: Key, /) -> T | None: ...
-    @overload
-    def get(self, key: Key, /, default: T | D) -> T | D: ...
-    def get(self, key: Key, /, default: Any = None) -> Any:
-        """Return the value of *key*, or *default* if there is none."""
-        stored = self._access.get_stored(make_name(self.name, key))
-        return default if stored is None else self._decode(key, stored)
-
-    def __contains__(self, key: object) -> bool:
-        return self._access.get_stored(make_name(self.name, cast("Key", key))) is not None
-
-    def __len__(self) -> int:
-        """Return the number of entries. Read off the tree: the cost grows with its height only."""
-        return self._access.count(first_name(self.name), first_name(next_collection(self.name)))
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self.keys())
-
-    def __reversed__(self) -> Iterator[Key]:
-        return iter(self.keys(reverse=True))
-
-    def keys(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> KeysView[Key]:
-        """Return the keys in order; the arguments are those of items()."""
-        return _Keys(self, self._span(start, stop, prefix, reverse=reverse), _checked_limit(limit))
-
-    def values(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> ValuesView[T]:
-        """Return the values in the order of their keys; the arguments are those of items()."""
-        return _Values(self, self._span(start, stop, prefix, reverse=reverse), _checked_limit(limit))
-
-    def items(
-        self,
-        *,
-        start: Key | None = None,
-        stop: Key | None = None,
-        prefix: str | bytes | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> ItemsView[Key, T]:
-        """Return the (key, value) pairs in the order of keys, as a view that can be iterated and counted.
-
-        Args:
-            start: first key wanted, if it is there; None for the smallest.
-            stop: first key no longer wanted; None for all from *start* on.
-            prefix: only str keys, or only bytes keys, that begin with it. Not with *start* or *stop*.
-            reverse: from the greatest key to the smallest.
-            limit: at most so many.
-
-        Each iteration is one scan that reads as it goes, and sees one committed state. In a transaction
-        it sees each entry as it is when its turn comes. On a store with journal="delete", a scan that is
-        not finished keeps writers waiting.
-
-        Raises:
-            InvalidKey: a bound is not a key.
-            InvalidOption: *prefix* together with a bound, or a negative *limit*.
-        """
-        return _Items(self, self._span(start, stop, prefix, reverse=reverse), _checked_limit(limit))
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}>"
-
-    def _decode(self, key: Key, stored: Stored) -> T:
-        try:
-            return self._codec.decode(stored)
-        except InvalidValue as e:
-            if self._codec.typed:
-                raise e.located(self.name, key) from None
-            raise Damaged(
-                f"I1: {self.name!r}[{key!r}] is not a JSON document; it was changed from outside. Restore a backup"
-            ) from None
-
-    def _values(self, rows: list[Row]) -> Page[Any]:
-        """Return the values of rows; one that cannot be decoded raises when its turn comes."""
-        values = self._codec.decode_all([stored for _, stored in rows])
-        return Page(rows, lambda row: self._decode(*row)) if values is None else Page(values)
-
-    def _items(self, rows: list[Row]) -> Page[Any]:
-        """Return the pairs of rows, as _values()."""
-        stored = [stored for _, stored in rows]
-        values = self._codec.decode_all(stored)
-        if values is None:
-            return Page(rows, lambda row: (row[0], self._decode(*row)))
-        if values is stored:
-            return Page(rows)
-        return Page(zip([key for key, _ in rows], values, strict=True))
-
-    def _encode(self, key: Key, value: T) -> Stored:
-        try:
-            return self._codec.encode(value)
-        except InvalidValue as e:
-            raise e.located(self.name, key) from None
-
-    def _span(self, start: Key | None, stop: Key | None, prefix: str | bytes | None, *, reverse: bool) -> Span:
-        if prefix is not None:
-            if start is not None or stop is not None:
-                raise InvalidOption("prefix= already says where to start and stop; leave out start= and stop=")
-            start, stop = prefix_bounds(prefix)
-        else:
-            start = None if start is None else check_bound(start)
-            stop = None if stop is None else check_bound(stop)
-        return Span(self.name, start, stop, reverse)
-
-    def _scan(self, span: Span, limit: int | None, make: Made[R], *, values: bool = True) -> Iterator[R]:
-        if limit is None:
-            return self._access.scan(span, make, values=values)
-        # A transaction counts what it has not written yet too.
-        return islice(self._access.scan(span._replace(limit=limit), make, values=values), limit)
-
-    def _count(self, span: Span, limit: int | None) -> int:
-        low = first_name(self.name) if span.start is None else stored_name(self.name, span.start)
-        high = first_name(next_collection(self.name)) if span.stop is None else stored_name(self.name, span.stop)
-        count = max(0, self._access.count(low, high)) if low < high else 0
-        return count if limit is None else min(count, limit)
-
 
 class Collection(CollectionView[T], MutableMapping[Key, T]):
-    """A named, ordered mapping of a store or of a transaction.
+    """A named, ordered mapping of a store, transaction or batch: all of a `dict` but copy(), fromkeys() and `|`.
 
-    Each writing method is one transaction, all or nothing, durable when it returns; inside a transaction
-    of the same thread it is part of that one. Writing: `c[key] = value`, `del c[key]`, setdefault(),
-    pop(), popitem(). Many at once: update(), replace(), clear().
+    Each writing call is one transaction, durable when it returns; inside a transaction of the same thread it is part
+    of that. A call that changes nothing makes no commit, and an exception undoes the whole call.
+
+    A value is bytes, or what JSON carries exactly: None, bool, int from -2^63 to 2^64-1, finite float, str, list, and
+    dict with str keys, nested at most 200 deep; at most 268,435,456 bytes as stored. Anything that would not read back
+    equal and of the same types, such as a tuple or a subclass, raises InvalidValue, which names the place inside the
+    value. The members of an object come back sorted by name. `Store.collection()` gives values other types.
+
+    Examples:
+        >>> settings = store["settings"]
+        >>> settings.update({7: "seven", "lang": "fr"}, zoom=[1, 2.5])
+        >>> dict(settings), len(settings), "lang" in settings
+        ({7: 'seven', 'lang': 'fr', 'zoom': [1, 2.5]}, 3, True)
+        >>> settings["window"] = {"size": (800, 600)}
+        Traceback (most recent call last):
+        InvalidValue: 'settings'['window'] at $.size: tuple would not read back as itself; ...
     """
 
     __slots__ = ()
@@ -221,14 +58,24 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def __setitem__(self, key: Key, value: T) -> None:
         """Put an entry.
 
+        Cost: 1 commit, or none if the value is there already.
+
         Raises:
             InvalidKey: the key is not an int, str or bytes within the limits.
             InvalidValue: the value would not read back exactly.
-            Busy: another writer held the lock for the whole timeout.
+            StoreError: what `Store.transaction()` raises.
         """
         self._access.put_stored(make_name(self.name, key), self._encode(key, value))
 
     def __delitem__(self, key: Key) -> None:
+        """Delete an entry.
+
+        Cost: 1 commit.
+
+        Raises:
+            EntryNotFound: there is no such entry. It is a KeyError.
+            StoreError: what `Store.transaction()` raises.
+        """
         if not self._access.remove(make_name(self.name, key)):
             raise EntryNotFound(self.name, key)
 
@@ -236,18 +83,31 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def pop(self, key: Key, /) -> T: ...
     @overload
     def pop(self, key: Key, /, default: T | D) -> T | D: ...
-    def pop(self, key: Key, /, default: Any = _UNSET) -> Any:
-        """Delete the entry of *key* and return its value, or *default* if there is none.
+    def pop(self, key: Key, /, default: Any = UNSET) -> Any:
+        """Delete the entry of *key* and return its value, or *default* if there is no such entry.
+
+        Cost: 1 commit, or none if there is no such entry.
+
+        Args:
+            key: int, str or bytes.
+            default: returned as it is; without it, a missing entry raises EntryNotFound.
 
         Raises:
-            EntryNotFound: there is no such entry, and no default was given.
+            EntryNotFound: there is no such entry, and no default.
+            InvalidValue: the stored document does not fit the collection's type; it stays.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"][1] = "ada"
+            >>> store["users"].pop(1), store["users"].pop(1, None)
+            ('ada', None)
         """
         name = make_name(self.name, key)
 
         def pop(txn: Writes) -> Any:
             stored = txn.get_stored(name)
             if stored is None:
-                if default is _UNSET:
+                if default is UNSET:
                     raise EntryNotFound(self.name, key)
                 return default
             value = self._decode(key, stored)
@@ -259,8 +119,16 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def popitem(self) -> tuple[Key, T]:
         """Delete the entry with the greatest key and return (key, value).
 
+        Cost: 1 commit.
+
         Raises:
             EntryNotFound: the collection is empty.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob"})
+            >>> store["users"].popitem()
+            (2, 'bob')
         """
 
         def popitem(txn: Writes) -> tuple[Key, T]:
@@ -273,7 +141,22 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         return self._access.run(popitem)
 
     def setdefault(self, key: Key, default: Any = None, /) -> T:
-        """Return the value of *key*; put *default* first if there is none."""
+        """Return the value of *key*; put *default* first if there is no such entry.
+
+        Cost: 1 commit, or none if the entry is there.
+
+        Args:
+            key: int, str or bytes.
+            default: a value that can be stored.
+
+        Raises:
+            InvalidKey, InvalidValue: the entry cannot be stored exactly.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["settings"].setdefault("lang", "fr"), store["settings"].setdefault("lang", "de")
+            ('fr', 'fr')
+        """
         name, fresh = make_name(self.name, key), self._encode(key, default)
 
         def put_if_absent(txn: Writes) -> Stored:
@@ -287,7 +170,20 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def update(self, other: Any = (), /, **more: T) -> None:
         """Put all entries of a mapping or of (key, value) pairs, in one transaction.
 
-        An exception on the way, from the pairs or from a key or value that cannot be stored, undoes all.
+        Cost: 1 commit.
+
+        Args:
+            other: a mapping, or pairs.
+            more: further entries, with str keys.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing is kept of the call.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"].update({1: "ada"}, root="eve")
+            >>> dict(store["users"])
+            {1: 'ada', 'root': 'eve'}
         """
         pairs = other.items() if isinstance(other, Mapping) else _pairs(other)
         with self._access.writing() as txn:
@@ -297,7 +193,23 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
                 txn.put_stored(make_name(self.name, key), self._encode(key, value))
 
     def replace(self, other: Mapping[Any, T], /) -> None:
-        """Make the collection equal to *other*, in one transaction that writes only what differs."""
+        """Make the collection equal to *other*, in one transaction that writes only what differs.
+
+        Cost: reads the keys of the collection; 1 commit, or none if nothing differs.
+
+        Args:
+            other: a mapping.
+
+        Raises:
+            InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob"})
+            >>> store["users"].replace({2: "bob", 3: "cyd"})
+            >>> dict(store["users"])
+            {2: 'bob', 3: 'cyd'}
+        """
         wanted = {make_name(self.name, key): self._encode(key, value) for key, value in other.items()}
         with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), Page, values=False):
@@ -308,7 +220,19 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
                 txn.put_stored(name, stored)
 
     def clear(self) -> None:
-        """Delete all entries, in one transaction."""
+        """Delete all entries, in one transaction.
+
+        Cost: 1 commit that grows with the number of entries.
+
+        Raises:
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob"})
+            >>> store["users"].clear()
+            >>> len(store["users"])
+            0
+        """
         with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), Page, values=False):
                 txn.delete_stored(stored_name(self.name, key))
@@ -322,93 +246,48 @@ class Collections:
     _entries: Writable
 
     def __getitem__(self, collection: str) -> Collection[Any]:
-        """Return a collection; it exists while it has entries.
+        """Return the collection of this name. It exists while it has entries.
+
+        Cost: none.
 
         Raises:
             InvalidName: the name is not text of 1 to 255 bytes.
         """
         return Collection(self._entries, check_collection(collection), JSON)
 
-    @overload
-    def collection(self, name: str) -> Collection[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> Collection[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> Collection[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*.
+    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> Collection[V]:  # noqa: A002, the word users know
+        """Return a collection whose values are of *type*: converted and validated in both directions.
+
+        A value is read back before it is stored: if it is not equal, and of equal type all the way down, InvalidValue
+        names the place inside. One value is converted: an int where the type says float is stored as the equal float.
+        Values of a type are still plain JSON documents to everybody else.
+
+        Cost: none.
 
         Args:
             name: text of 1 to 255 bytes.
-            type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode;
-                None for values without a type. It is not recorded in the file.
-            forbid_unknown: reading a document raises InvalidValue if it has members which the type has no field
-                for, at any depth. Otherwise they are left out of what is read, and lost when that is written back.
+            type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode; None for
+                values without a type. It is not recorded in the file.
+            forbid_unknown: reading a document with members that the type lacks raises InvalidValue, at any depth.
+                Otherwise such members are left out, and lost when the value is written back.
 
         Raises:
-            InvalidName: the name cannot be one.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+            InvalidName: the name is not such text.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+
+        Examples:
+            >>> from dataclasses import dataclass
+            >>> @dataclass
+            ... class User:
+            ...     name: str
+            ...     age: int
+            >>> users = store.collection("users", type=User)
+            >>> users[1] = User("ada", 36)
+            >>> users[1], store["users"][1]
+            (User(name='ada', age=36), {'age': 36, 'name': 'ada'})
         """
         return Collection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
 
-def _keys(rows: list[Row]) -> Page[Key]:
-    return Page([key for key, _ in rows])
-
-
 def _pairs(other: Any) -> Iterable[tuple[Any, Any]]:
     return ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other  # noqa: SIM118, as dict does
-
-
-def _checked_limit(limit: int | None) -> int | None:
-    if limit is not None and (type(limit) is not int or limit < 0):
-        raise InvalidOption(f"limit={limit!r} is not a number of entries, 0 or more")
-    return limit
-
-
-class _Scan(Generic[T]):
-    """A scan of a collection, to be iterated any number of times."""
-
-    def __init__(self, of: CollectionView[T], span: Span, limit: int | None) -> None:
-        self._mapping = of  # what the views of collections.abc look entries up in
-        self._of = of
-        self._span = span
-        self._limit = limit
-
-    def __len__(self) -> int:
-        """Return the number of entries; like that of the collection, it is not counted one by one."""
-        return self._of._count(self._span, self._limit)  # noqa: SLF001, one module
-
-    def _inside(self, key: object) -> bool:
-        name = make_name(self._of.name, cast("Key", key))
-        start, stop = self._span.start, self._span.stop
-        return (start is None or name >= stored_name(name[0], start)) and (
-            stop is None or name < stored_name(name[0], stop)
-        )
-
-
-class _Keys(_Scan[T], KeysView[Key]):
-    def __iter__(self) -> Iterator[Key]:
-        return self._of._scan(self._span, self._limit, _keys, values=False)  # noqa: SLF001
-
-    def __contains__(self, key: object) -> bool:
-        if self._limit is not None:
-            return any(type(key) is type(each) and key == each for each in self)
-        return self._inside(key) and key in self._of
-
-
-class _Values(_Scan[T], ValuesView[T]):
-    def __iter__(self) -> Iterator[T]:
-        return self._of._scan(self._span, self._limit, self._of._values)  # noqa: SLF001
-
-
-class _Items(_Scan[T], ItemsView[Key, T]):
-    def __iter__(self) -> Iterator[tuple[Key, T]]:
-        return self._of._scan(self._span, self._limit, self._of._items)  # noqa: SLF001
-
-    def __contains__(self, item: object) -> bool:
-        key, value = cast("tuple[Key, T]", item)
-        if self._limit is not None:
-            return any(type(key) is type(k) and (key, value) == (k, v) for k, v in self)
-        if not self._inside(key):
-            return False
-        found: Any = self._of.get(key, _UNSET)
-        return found is not _UNSET and bool(found == value)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Commits(Provable):
-    """What a Store says of its commits."""
+    """What a Store knows of its commits."""
 
     _engine: Engine
     _group: GroupCommit[Any]
@@ -39,35 +39,67 @@ class Commits(Provable):
 
     @property
     def durable(self) -> int:
-        """Number of the newest durable commit. Nobody ever sees a commit before it is durable."""
+        """The number of the newest durable commit; nobody sees a commit before it is durable. Cost: 1 statement."""
         return self.head().seq
 
     def head(self) -> Head:
-        """Return the newest commit: its number, root, count of entries, time, and the chain's digest."""
+        """Return the newest commit. A store without commits has seq 0, and the time when it was made.
+
+        Cost: 1 statement.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> store["settings"]["lang"] = "fr"
+            >>> head = store.head()
+            >>> head.seq, head.count, len(head.root)
+            (1, 1, 32)
+        """
         with self._engine.reading() as connection:
             return wal.last(connection, self._meta)[1]
 
     def commits(self, first: int = 1) -> Iterator[Head]:
-        """Yield the commits from number *first* on, in order, as they are now.
+        """Yield the commits from number *first* on, in order, as they are at the first step.
+
+        Cost: 2 statements for each 256 commits.
+
+        Args:
+            first: a number from 0 to 2^63-1.
 
         Raises:
-            InvalidOption: *first* is not a number from 0 to 2^63-1.
+            InvalidOption: *first* is not such a number.
+            TransactionEnded: the store was closed meanwhile.
+
+        Examples:
+            >>> for lang in "fr", "de":
+            ...     store["settings"]["lang"] = lang
+            >>> [head.seq for head in store.commits()]
+            [1, 2]
         """
         check_number("first", first)
         return self._engine.readers.scan(wal.commits, first)
 
     def watch(self, after: int | None = None, timeout: float | None = None) -> Iterator[Head]:
-        """Yield the commits after number *after*, in order, each once, as they come: of this and other processes.
+        """Yield the commits after number *after*, each once and in order, as this and other processes make them.
 
-        It ends when the store is closed. Those of this handle are seen at once, others' within 20 ms. It keeps no
-        writer waiting, and nothing from being moved out of SQLite's WAL, however long the caller takes for each.
+        It ends when the store is closed. Commits of this handle arrive at once, those of others within 20 ms. It holds
+        no state between its steps, and keeps nobody waiting, however long the caller takes.
+
+        Cost: 1 statement, 50 times a second while it waits.
 
         Args:
-            after: a commit's number; None for the newest there is at the call.
-            timeout: seconds after the newest commit that it has seen when it ends; 0 ends it once it has caught up.
+            after: number of a commit; None for the newest at the call.
+            timeout: seconds without a commit after which it ends; 0 ends it once it has caught up, None never does.
 
         Raises:
             InvalidOption: *after* is not a number from 0 to 2^63-1, or *timeout* not a number of seconds.
+
+        Examples:
+            >>> for lang in "fr", "de":
+            ...     store["settings"]["lang"] = lang
+            >>> [head.seq for head in store.watch(after=1, timeout=0)]
+            [2]
         """
         if after is not None:
             check_number("after", after)
@@ -77,25 +109,50 @@ class Commits(Provable):
         return watching.follow(self._engine, self._meta, newest if after is None else after, timeout)
 
     def committed(self, error: CommitOutcomeUnknown) -> bool:
-        """Tell whether the very commit that *error* could not tell about is there. Ask a handle opened since.
+        """Return True if the commit whose outcome *error* left unknown is in the store. Ask a handle opened since.
+
+        Cost: 2 statements.
 
         Args:
             error: as it was raised. Another commit that took its number is not taken for it.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> def put_user(store):
+            ...     try:
+            ...         store["users"][1] = "ada"
+            ...     except sqlstate.CommitOutcomeUnknown as error:
+            ...         store.close()
+            ...         with sqlstate.open(store.path) as again:
+            ...             return again.committed(error)
+            ...     return True
+            >>> put_user(store)
+            True
         """
         with self._engine.reading() as connection:
             there = wal.commit(connection, error.seq)
         return there is not None and there.chain == error.chain
 
     def signed_head(self, signer: Signer) -> SignedHead:
-        """Sign the newest commit, and with it all before: keep the text elsewhere, and check against it later.
+        """Sign the newest commit, and with it all commits before. Keep the text elsewhere, and check against it later.
+
+        Cost: reads the log as a whole.
 
         Args:
-            signer: a private key. Its name is the origin that the text states.
+            signer: a private key and the origin that it signs for.
 
         Raises:
-            InvalidOption: the package `cryptography` is not there (the extra `sign`).
-            Damaged: a commit in the log is not what it must be; nothing was signed.
-            StoreUnusable: as prove_commit().
+            InvalidOption: the package `cryptography` is missing (the extra `sign`).
+            Damaged: a commit in the log is not as it was written. Nothing was signed.
+            StoreUnusable: this thread has a transaction or batch open, or the store was closed.
+
+        Examples:
+            >>> signer = sqlstate.Signer.generate("example.com/app")
+            >>> store["settings"]["lang"] = "fr"
+            >>> store.signed_head(signer).seq
+            1
         """
         refuse_inside(self._writer, "signed_head")
         with self._state() as (connection, head):
@@ -104,10 +161,12 @@ class Commits(Provable):
             return headlog.sign_head(signer, head, log.root(head.seq))
 
     def prove_commit(self, seq: int, size: int | None = None) -> Proof:
-        """Return a proof of what commit *seq* is: its root, count and time, for who has a signed head.
+        """Return a proof of the root, count and time of commit *seq*, for a verifier holding a signed head.
 
-        A handle that may write keeps digests of the log in the file first, if that was not done yet; it makes no
-        commit.
+        `sqlstate.headlog.verify_commit()` checks it. A handle that may write keeps digests of the log in the file; it
+        makes no commit.
+
+        Cost: some statements. The first call reads the log as a whole, and makes 1 sync.
 
         Args:
             seq: number of the commit, from 1.
@@ -115,15 +174,26 @@ class Commits(Provable):
 
         Raises:
             InvalidOption: there is no such commit.
-            Damaged: a commit in the log is not what it must be.
-            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
+            Damaged: a commit in the log is not as it was written.
+            StoreUnusable: this thread has a transaction or batch open, or the store was closed.
+
+        Examples:
+            >>> signer = sqlstate.Signer.generate("example.com/app")
+            >>> store["settings"]["lang"] = "fr"
+            >>> head = sqlstate.headlog.verify_head(store.signed_head(signer).text, signer.public)
+            >>> sqlstate.headlog.verify_commit(store.prove_commit(1), head, 1).count
+            1
         """
         self._fill_log_blocks("prove_commit")
         with self._state() as (connection, head):
             return history.prove_commit(connection, self._meta, seq, head.seq if size is None else size)
 
     def prove_consistency(self, old: int, new: int | None = None) -> Proof:
-        """Return a proof that history up to commit *new* begins with history up to commit *old*, unchanged.
+        """Return a proof that history up to commit *new* begins with the unchanged history up to commit *old*.
+
+        `sqlstate.headlog.verify_consistency()` checks it.
+
+        Cost: as prove_commit().
 
         Args:
             old: number of the commit of an earlier signed head, from 0.
@@ -131,6 +201,14 @@ class Commits(Provable):
 
         Raises:
             InvalidOption, Damaged, StoreUnusable: as prove_commit().
+
+        Examples:
+            >>> signer = sqlstate.Signer.generate("example.com/app")
+            >>> heads = []
+            >>> for lang in "fr", "de":
+            ...     store["settings"]["lang"] = lang
+            ...     heads.append(sqlstate.headlog.verify_head(store.signed_head(signer).text, signer.public))
+            >>> sqlstate.headlog.verify_consistency(store.prove_consistency(1, 2), *heads)
         """
         self._fill_log_blocks("prove_consistency")
         with self._state() as (connection, head):

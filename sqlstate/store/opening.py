@@ -18,16 +18,14 @@ from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.file_facts import read_meta
 from sqlstate.recovery.inspect import inspect, read_header, undoes_making
 from sqlstate.recovery.report import WAYS
-from sqlstate.recovery.sqlite_wal import scan_wal
 from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
 from sqlstate.sqlite.main_file import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.store.store import Store
 from sqlstate.store.watch import check_timeout
-from sqlstate.tables import audit, schema, wal
+from sqlstate.tables import audit, migrations, schema, wal
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import migrations as migrate
 
 if TYPE_CHECKING:
     from sqlstate.errors import StoreError
@@ -51,51 +49,64 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
     recover: Recover = "rollback",
     vfs: str | None = None,
 ) -> Store:
-    """Open the store at *path*, making it if there is none, and return it. Use it in a `with` block.
+    """Open the store at *path*, and make it if there is none. Use it in a `with` block.
+
+    A clean open of a store that was closed writes nothing. After a crash, opening recovers the store first, and
+    `store.recovery` says what was found and done. Opening tests the tables and each row that it reads, but does not
+    hash the entries again: `Store.check()` does.
+
+    Cost: some 30 statements; after a crash also 1 commit, and a pass over SQLite's journal.
 
     Args:
-        path: a file in an existing folder. A new one gets mode 0600, its owner's alone.
-        mode: `"full"`: when a write returns, it survives a power cut. `"group"`: the same, and transactions of
-            many threads share one COMMIT; each fails or holds alone. One thread by itself pays nothing for it.
-        group_size: with `mode="group"`, the most transactions in one commit.
-        group_wait: with `mode="group"`, seconds after which a commit takes no more transactions. It does not make
-            any write wait: a commit is made as soon as nothing else is to be run.
-        journal: how SQLite keeps transactions of a new store atomic; a store that is there keeps its own.
-            `"wal"` with synchronous=FULL: one sync a commit, readers never wait. `"delete"` with
-            synchronous=EXTRA: a rollback journal, for file systems without shared memory; five syncs a
-            commit, and readers and writers wait for each other.
-        read_only: refuse every write, and change nothing about the file. On read-only media, and where this user may
-            not write, a store that was closed is read as it is; that somebody changes it all the same is noticed.
-        create: make the file if there is none.
-        timeout: seconds that a write waits before Busy: for other threads, and then again for other processes.
-        recover: what to do if the last close was not clean; `store.recovery` says what was found and done.
-            `"rollback"`: recover, and roll back staged transactions that a dead process left. `"resume"`: the
-            same, but leave those for store.pending() and store.resume(). `"refuse"`: raise, and touch nothing.
-            `"accept"`: go on even if SQLite's journal is damaged, with what can be proven.
-        vfs: name of a registered SQLite VFS that does the input and output; None is the system's.
+        path: a file in an existing folder. A new file gets mode 0600. There are no stores in memory: ":memory:" is a
+            file name.
+        mode: "full": when a write returns, it survives a power cut. "group": the same, and transactions of many
+            threads share one commit; each succeeds or fails alone.
+        group_size: with mode="group", the most transactions in one commit; 1,000 by default.
+        group_wait: with mode="group", seconds after which a commit takes no more transactions; 0.01 by default. No
+            write waits for it: a commit begins as soon as nothing else is to be run.
+        journal: how SQLite keeps the transactions of a new store atomic; an existing store keeps its own way. "wal":
+            one sync for each commit, and readers never wait. "delete": a rollback journal, for file systems without
+            shared memory; five syncs for each commit, and readers and writers wait for each other.
+        read_only: refuse every write, and leave the content of the file alone. A store that was closed can be read on
+            read-only media, and where this user may not write.
+        create: make the file if it is missing, and make a store of an empty file.
+        timeout: seconds that a write waits for other threads, and then for other processes, before Busy. 0 does not
+            wait.
+        recover: what to do after a crash. "rollback": recover, and roll back staged transactions of dead processes.
+            "resume": recover, and leave these for `Store.pending()` and `Store.resume()`. "refuse": raise, and change
+            nothing. "accept": as "rollback", and go on with what can be proven where SQLite's journal is damaged.
+        vfs: name of a registered SQLite VFS for input and output; None is the system's.
 
     Raises:
-        JournalDamaged: SQLite's -wal or -journal is lost, damaged, or of another file. Nothing was merged.
-        RecoveryDue: the last close was not clean, and *recover* is `"refuse"`.
-        StoreMissing: no such folder; or no such file, and *create* is False or *read_only* True.
-        NotAStore: a folder, or a file of another program.
+        JournalDamaged: SQLite's -wal or -journal is missing, damaged, or of another file. Nothing was merged.
+        RecoveryDue: the last close was not clean, and *recover* is "refuse".
+        StoreMissing: there is no such folder; or no such file, with create=False or read_only=True.
+        NotAStore: the path is a folder, or a file of another program.
         FormatTooNew, MigrationMismatch: the file belongs to another version of sqlstate.
         SQLiteTooOld: the SQLite library could lose committed data.
-        InvalidOption: an argument is outside what it may be.
-        CannotOpen: the system does not let us look at the file, or make it.
-        ReadOnly: nothing can be written there, and *read_only* is False; or it must be migrated first.
-        StoreFull: the disk is full, and has no room for the files that SQLite keeps beside it.
-        Damaged: the file contradicts itself.
+        InvalidOption: an argument is outside its range.
+        CannotOpen: the system does not let this process read or make the file.
+        ReadOnly: the file cannot be written, and *read_only* is False; or it must be migrated first.
+        StoreFull: the disk has no room for the files that SQLite keeps next to the store.
+        Damaged: a table or row of the file is not as it was written.
         Busy: others had the file locked for the whole timeout.
+
+    Examples:
+        >>> with sqlstate.open("notes.db") as notes:
+        ...     notes["todo"][1] = {"text": "water the plants", "done": False}
+        >>> with sqlstate.open("notes.db", read_only=True) as notes:
+        ...     notes["todo"][1]["text"]
+        'water the plants'
     """
     _check_options(mode, journal, timeout, recover)
     _check_limits(group_size, group_wait)
-    migrate.shipped()  # before a file is made that could not be filled
+    migrations.shipped()  # before a file is made that could not be filled
     engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs)
     try:
         if _is_new(engine) and (read_only or not create):
-            raise migrate.empty_file(engine.path)
-        found = inspect(engine, thoroughly=migrate.is_older(engine.header))
+            raise migrations.empty_file(engine.path)
+        found = inspect(engine, thoroughly=migrations.is_older(engine.header))
         evidence = damage.admit(engine, found, recover)
         meta = _connect(engine, journal, found, recover)
         if _is_suspect(engine, meta, found):
@@ -128,7 +139,7 @@ def _is_new(engine: Engine) -> bool:
     """
     read_header(engine)
     try:
-        return migrate.is_new(engine.path, engine.header, undone=undoes_making(engine))
+        return migrations.is_new(engine.path, engine.header, undone=undoes_making(engine))
     except NotAStore:
         if engine.header.startswith(SQLITE_MAGIC):
             raise
@@ -141,7 +152,7 @@ def _is_new(engine: Engine) -> bool:
                 f"{engine.path}: another process was making it for {engine.timeout:g} s; nothing was changed. Try "
                 "again, or open with a longer timeout"
             )
-        return migrate.is_new(engine.path, engine.header, undone=undone)
+        return migrations.is_new(engine.path, engine.header, undone=undone)
 
 
 def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recover) -> Meta:
@@ -154,15 +165,15 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
         try:
             if _lacks_shared_memory(engine, found):
                 raise StoreFull(
-                    f"{engine.path}: the disk is full: SQLite's shared memory has no room beside this file. Nothing "
+                    f"{engine.path}: the disk is full: SQLite's shared memory has no room next to this file. Nothing "
                     "was changed, and nothing is lost. Free space on its file system, and open it again"
                 )
             engine.connect()
             engine.apply_settings()
         except (CannotOpen, ReadOnly, StoreFull) as e:
             _freeze(engine, e)
-    is_store = migrate.check_header(engine.write_connection)
-    if not is_store or migrate.pending(engine.write_connection, migrate.shipped()):
+    is_store = migrations.check_header(engine.write_connection)
+    if not is_store or migrations.pending(engine.write_connection, migrations.shipped()):
         if is_store:
             recovery.admit_connected(engine, found, read_meta(engine.write_connection).store_id, recover)
         _migrate(engine, journal)
@@ -179,9 +190,9 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
 
 
 def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
-    """Tell whether SQLite could run out of room in the midst of its shared memory: a signal ends the process then.
+    """Return True if SQLite could run out of room inside its shared memory: a signal would end the process.
 
-    SQLite asks the system for a byte in each 4,096. Where blocks are smaller, that does not make sure of the others.
+    SQLite asks the system for one byte in each 4,096. With smaller blocks, the other blocks are not made sure of.
     """
     if engine.header[18:19] != b"\2" or found.shared or not hasattr(os, "statvfs"):
         return False
@@ -197,12 +208,12 @@ def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
 
 
 _SHM_STEP: Final = 4096
-_SHM_BYTES: Final = 32768  # for so many frames each
+_SHM_BYTES: Final = 32768  # for each _SHM_FRAMES
 _SHM_FRAMES: Final = 4096
 
 
 def _freeze(engine: Engine, cause: StoreError | None) -> None:
-    """Read the file as it is where SQLite can, or shall, make nothing beside it; *cause* is what kept it from that.
+    """Read the file as it is where SQLite cannot make files next to it; *cause* is what kept SQLite from it.
 
     Raises:
         ReadOnly, StoreFull: the store was to be opened for writing.
@@ -221,7 +232,7 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
         ) from cause
     if engine.files.size("-journal") or (engine.files.size("-wal") and not full):
         raise CannotOpen(
-            f"{engine.path}: it was not closed, and what SQLite keeps beside it cannot be read where nothing can be "
+            f"{engine.path}: it was not closed, and its -wal or -journal cannot be read where nothing can be "
             "written. Nothing was changed. Copy it, with the -wal or -journal, to where this user may write, and open "
             "the copy"
         ) from cause
@@ -234,7 +245,9 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
 
 
 def _pages(engine: Engine) -> Pages | None:
-    """Return the pages that SQLite would take from the -wal, None if there are none."""
+    """Return the pages that SQLite would take from the -wal, or None if it has none."""
+    from sqlstate.recovery.sqlite_wal import scan_wal  # noqa: PLC0415, seldom needed
+
     data = engine.files.sidecar("-wal")
     scan = scan_wal(data, page_size(engine.header))
     return Pages(scan.page_size, data, scan.pages, scan.database_pages) if scan.committed else None
@@ -288,10 +301,10 @@ def _migrate(engine: Engine, journal: Journal) -> None:
     writer = engine.write_connection
     writer.begin()
     try:
-        is_store = migrate.check_header(writer)
-        pending = migrate.pending(writer, migrate.shipped()) if is_store else migrate.shipped()
+        is_store = migrations.check_header(writer)
+        pending = migrations.pending(writer, migrations.shipped()) if is_store else migrations.shipped()
         if pending:
-            migrate.apply(writer, pending, at)
+            migrations.apply(writer, pending, at)
         if not is_store:
             metadata.write(writer, metadata.Meta(secrets.token_bytes(fmt.STORE_ID_BYTES), journal, at))
         meta = metadata.read(writer)

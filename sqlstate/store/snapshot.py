@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlstate.errors import StoreClosed, TransactionEnded
 from sqlstate.format.names import check_collection
 from sqlstate.proving.entries import Provable
-from sqlstate.sqlite.pages import Pages
+from sqlstate.sqlite.pages import Pages, Rows
 from sqlstate.sqlite.readers import Lease, ended
 from sqlstate.store.access import chunks, condition
-from sqlstate.store.collection import JSON, CollectionView, codec_for
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state, wal
+from sqlstate.store.view import JSON, CollectionView, codec_for
+from sqlstate.tables import merkle, state, wal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.store.access import Made
+    from sqlstate.store.view import V
     from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
 
@@ -34,8 +33,19 @@ R = TypeVar("R")
 class Snapshot(Provable):
     """The store as one commit left it, for reading while others write. Made by `store.snapshot()`.
 
-    `view["users"]` is a mapping that can be read; `view.head` is the commit. One thread at a time.
-    While it is open, SQLite's WAL cannot be folded beyond it: keep it short.
+    `view["users"]` is a mapping that can be read, and `view.head` is the commit. One thread at a time reads it. While
+    it is open, SQLite cannot move its WAL into the file beyond it, and on a store with journal="delete" writers wait:
+    keep it short.
+
+    Examples:
+        >>> store["settings"]["lang"] = "fr"
+        >>> with store.snapshot() as view:
+        ...     store["settings"]["lang"] = "de"
+        ...     print(view["settings"]["lang"], view.collections(), view.head.seq)
+        fr ['settings'] 1
+        >>> view["settings"]["lang"]
+        Traceback (most recent call last):
+        TransactionEnded: the snapshot has ended; take one with store.snapshot()
     """
 
     __slots__ = ("__weakref__", "_entries", "head", "store_id")
@@ -51,23 +61,66 @@ class Snapshot(Provable):
         self.store_id = entries.store_id
 
     def __getitem__(self, collection: str) -> CollectionView[Any]:
-        """Return a collection as it was."""
+        """Return a collection as it was.
+
+        Cost: none.
+
+        Raises:
+            InvalidName: the name is not text of 1 to 255 bytes.
+        """
         return CollectionView(self._entries, check_collection(collection), JSON)
 
-    @overload
-    def collection(self, name: str) -> CollectionView[Any]: ...
-    @overload
-    def collection(self, name: str, *, type: type[T], forbid_unknown: bool = False) -> CollectionView[T]: ...
-    def collection(self, name: str, *, type: Any = None, forbid_unknown: bool = False) -> CollectionView[Any]:  # noqa: A002, the word users know
-        """Return a collection whose values are of *type*, as it was."""
+    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> CollectionView[V]:  # noqa: A002, the word users know
+        """Return a collection as it was, whose values are of *type*.
+
+        Cost: none.
+
+        Args:
+            name: text of 1 to 255 bytes.
+            type: as for `Store.collection()`.
+            forbid_unknown: as for `Store.collection()`.
+
+        Raises:
+            InvalidName: the name is not such text.
+            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+
+        Examples:
+            >>> store["ages"]["ada"] = 36
+            >>> with store.snapshot() as view:
+            ...     print(view.collection("ages", type=int)["ada"])
+            36
+        """
         return CollectionView(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
 
     def collections(self) -> list[str]:
-        """Return the names of all collections that had entries."""
+        """Return the names of all collections that had entries, in order.
+
+        Cost: 1 statement.
+
+        Raises:
+            TransactionEnded: the snapshot has ended.
+
+        Examples:
+            >>> with store.snapshot() as view:
+            ...     print(view.collections())
+            []
+        """
         return self._entries.collections()
 
     def close(self) -> None:
-        """Let go of the commit. Called by the end of the block. Iterators of it end: their next step says so."""
+        """Release the commit. The end of the `with` block does it too. Iterators of the snapshot end with it.
+
+        Cost: 1 statement.
+
+        Raises:
+            StoreForked: never for the snapshot itself; in the child of a fork, close() does nothing.
+
+        Examples:
+            >>> view = store.snapshot()
+            >>> view.close()
+            >>> view
+            <sqlstate.Snapshot of '...app.db': commit 0, ended>
+        """
         self._entries.close()
 
     def __enter__(self) -> Self:
@@ -85,7 +138,7 @@ class Snapshot(Provable):
 
 
 class OpenSnapshot:
-    """What a Snapshot is the face of: one commit, and the lease on the connection that reads it."""
+    """The private side of a Snapshot: one commit, and the lease on the connection that reads it."""
 
     __slots__ = ("_ended", "_lease", "_life", "_pages", "head", "store_id")
 
@@ -113,7 +166,7 @@ class OpenSnapshot:
         return state.get(self.reader(), name[0], name[2])
 
     def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
-        """Yield what *make* makes of (key, stored value), in order."""
+        """Yield (key, stored value) in order."""
         return self._rows(chunks(make, values=values), span)
 
     def scan_all(self) -> Iterator[tuple[str, Key, Stored]]:
@@ -124,7 +177,7 @@ class OpenSnapshot:
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
         connection = self.reader()
-        return tree.count(connection, start, stop)
+        return merkle.count(connection, start, stop)
 
     def close(self) -> None:
         """Release the commit, and end its iterators."""
@@ -144,9 +197,11 @@ class OpenSnapshot:
 
     def _rows(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
         """Yield rows, read in chunks, each by a statement that has ended."""
-        return chain.from_iterable(self._read_pages(read, rest))
+        return Rows.of(self._read_pages(read, rest))
 
-    def _read_pages(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[list[T]]:
+    def _read_pages(
+        self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R
+    ) -> Generator[list[T], None, None]:
         self._life.check()  # of a store that is closed already, it says so
         left: R | None = rest
         while left is not None:
@@ -156,8 +211,12 @@ class OpenSnapshot:
                 if self._life.closed:
                     raise ended(self._life, "the snapshot") from e
                 raise
+            page = self._life.pages.shown(self._pages.shown(rows))
             self._check_open()
-            yield self._life.pages.shown(self._pages.shown(rows))
+            try:
+                yield page
+            finally:
+                page.clear()
             self._check_open()
 
     def _check_open(self) -> None:

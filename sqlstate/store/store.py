@@ -1,47 +1,57 @@
-"""The face of an open store: its collections, transactions, batches and snapshots."""
+"""The open store: its collections, transactions, batches and snapshots."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
+from sqlstate.commit.committer import Committer
 from sqlstate.commit.group import GroupCommit
-from sqlstate.store.access import chunks, condition, refuse_inside
+from sqlstate.store.access import condition, refuse_inside
 from sqlstate.store.batch import BatchBlock
-from sqlstate.store.blocks import TransactionBlock, WriteBlock, on_face
+from sqlstate.store.blocks import TransactionBlock, on_face
 from sqlstate.store.collection import Collections
 from sqlstate.store.commits import Commits
-from sqlstate.store.snapshot import OpenSnapshot, Snapshot
-from sqlstate.store.staged import Session, StagedTransaction, WriteAheadLog
-from sqlstate.store.transaction import OpenTransaction, Transaction, check_note
+from sqlstate.store.entries import StoreEntries
+from sqlstate.store.open_transaction import OpenTransaction
+from sqlstate.store.session import Session
+from sqlstate.store.snapshot import Snapshot
+from sqlstate.store.staged import StagedTransaction, WriteAheadLog
+from sqlstate.store.transaction import Transaction, check_note
 from sqlstate.store.upkeep import Upkeep
-from sqlstate.tables import merkle as tree
-from sqlstate.tables import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from sqlstate.commit.requests import Future, Request
+    from sqlstate.commit.future import Future
     from sqlstate.commit.write_context import WriteContext
-    from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.recovery.report import RecoveryReport
-    from sqlstate.store.access import Made
-    from sqlstate.store.batch import Batch, OpenBatch
-    from sqlstate.store.staged import Uncommitted
+    from sqlstate.store.batch import Batch
+    from sqlstate.store.session import Uncommitted
     from sqlstate.store.transaction import Transaction
-    from sqlstate.tables.state import Span
+
 
 T = TypeVar("T")
 
 
 class Store(Collections, Commits, Upkeep):
-    """One open store. Made by `sqlstate.open()`; close it, or use it in a `with` block.
+    """One open store, made by `sqlstate.open()`. Close it, or use it in a `with` block.
 
-    Collections: `store["settings"]`, collection() for typed values, collections(). Several writes at once:
-    transaction(). Reading one commit: snapshot(). What it holds: head(), stats(), `wal`.
-    All threads of a process can share one Store.
+    All threads of a process can share one Store. `store["settings"]` is a collection, a mutable mapping that exists
+    while it has entries; collection() gives one with typed values. transaction() groups several writes, snapshot()
+    reads one commit while others write.
+
+    A store that is dropped, or whose process ends, without close() loses no commit.
+
+    Examples:
+        >>> store["settings"]["lang"] = "fr"
+        >>> list(store), "settings" in store, store.head().seq
+        (['settings'], True, 1)
+        >>> store
+        <sqlstate.Store '...app.db': open>
     """
 
     _entries: StoreEntries
@@ -51,7 +61,7 @@ class Store(Collections, Commits, Upkeep):
         self._engine.counters.begin()
         self._meta = writer.meta
         self._writer = writer
-        self._group = GroupCommit(writer, OpenTransaction, *limits)
+        self._group = GroupCommit(Committer(writer, OpenTransaction, *limits))
         self._entries = StoreEntries(self._group, writer)
         self._session = Session(self._group)
         self._wal = WriteAheadLog(self._session)
@@ -59,81 +69,144 @@ class Store(Collections, Commits, Upkeep):
 
     @property
     def path(self) -> Path:
-        """The file's absolute path."""
+        """The absolute path of the file."""
+        from pathlib import Path  # noqa: PLC0415, an open store needs none
+
         return Path(self._engine.path)
 
     @property
     def store_id(self) -> bytes:
-        """The 16 random bytes that tell this store from every other."""
+        """16 random bytes that identify this store."""
         return self._meta.store_id
 
     @property
     def wal(self) -> WriteAheadLog:
-        """The write-ahead log."""
+        """The write-ahead log of the store."""
         return self._wal
 
     @property
     def recovery(self) -> RecoveryReport:
-        """What was found when this handle was opened, and what was done about it."""
+        """What opening this handle found, and what it did about that."""
         return self._recovery
 
     def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, in order."""
+        """Return the names of all collections that have entries, in order. `iter(store)` gives the same.
+
+        Cost: 1 statement.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> store["users"][1] = "ada"
+            >>> store["settings"]["lang"] = "fr"
+            >>> store.collections()
+            ['settings', 'users']
+        """
         return self._entries.collections()
 
     def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the collections; as collections()."""
         return iter(self.collections())
 
     def __contains__(self, collection: object) -> bool:
+        """Return True if the collection has entries.
+
+        Cost: as `len()` of the collection.
+
+        Args:
+            collection: its name.
+
+        Raises:
+            InvalidName: the name is not text of 1 to 255 bytes.
+
+        Examples:
+            >>> "settings" in store
+            False
+        """
         return bool(len(self[cast("str", collection)]))
 
     def transaction(self, note: str = "") -> AbstractContextManager[Transaction]:
-        """Begin a transaction; the end of its block commits it durably, an exception undoes it all.
+        """Begin a transaction, for a `with` block: its end commits durably, an exception undoes everything.
 
-        A transaction that changed nothing writes nothing and makes no commit. Inside another transaction of the
-        same thread it is nested: an exception undoes its own writes, and the outer one decides about the rest.
+        A transaction holds the writer's lock from its beginning, so what it reads stays true until it ends. If nothing
+        differs at its end, no commit is made. Inside a transaction of the same thread it is nested: an exception
+        undoes its own writes alone, and the outermost decides about the rest.
+
+        Cost: 1 commit, or none if nothing changed.
 
         Args:
-            note: text of at most 4,096 bytes for the log; only the outermost transaction has one.
+            note: text of at most 4,096 bytes for the log. Only the outermost transaction has one.
 
         Raises:
-            Busy: another writer held the lock for the whole timeout.
-            Conflict: expect() found something else.
-            StoreFull: the disk is full; nothing was changed.
-            CommitOutcomeUnknown: an error at COMMIT; open the store again to see.
+            Busy: another writer held the lock for the whole timeout. Nothing was changed.
+            Conflict: expect() found another value. Nothing was changed.
+            StoreFull: the disk is full. Nothing was changed.
+            StoreIOError: the system refused to read or write. Nothing was changed.
+            Damaged: a row on the way of the write is not as it was written. Nothing was changed.
+            CommitOutcomeUnknown: an error at COMMIT. Open the store again, and ask committed().
             ReadOnly: the store was opened with read_only=True.
+            InvalidOption: the note is too long, or is given to a nested transaction.
+
+        Examples:
+            >>> with store.transaction(note="first user") as txn:
+            ...     txn.put("users", 1, "ada")
+            ...     txn.put("counters", "users", 1)
+            >>> store.head().seq
+            1
         """
         return TransactionBlock(self._group, check_note(note))
 
     def run(self, work: Callable[[Transaction], T], note: str = "") -> T:
         """Call *work* with a transaction of its own, and return its result once that is durable.
 
-        With `mode="group"` it may be called in the store's own thread, as submit() does. Inside a transaction of
-        this thread, it is called with that one; inside a batch, with the next of that.
+        With mode="group" the call may run in the store's own thread. Inside a transaction of this thread *work*
+        becomes part of that one, inside a batch it is the next transaction of it.
+
+        Cost: 1 commit, or a share of one.
 
         Args:
-            work: a function of the transaction; an exception undoes what it did, and is raised here.
+            work: a function of the transaction. An exception undoes what it did, and is raised here.
             note: text of at most 4,096 bytes for the log.
 
         Raises:
-            Busy, Conflict, StoreFull, CommitOutcomeUnknown, ReadOnly: as transaction().
+            StoreError: what transaction() raises.
+
+        Examples:
+            >>> def visit(txn):
+            ...     txn.put("counters", "visits", txn.get("counters", "visits", 0) + 1)
+            ...     return txn.get("counters", "visits")
+            >>> store.run(visit), store.run(visit)
+            (1, 2)
         """
         return self._entries.run(on_face(work), check_note(note))
 
     def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
-        """Have *work* called in its turn with a transaction of its own, and return at once.
+        """Queue *work* for the store's own thread, and return at once.
+
+        The end of the program, and close(), wait for all that was submitted. Nothing bounds the queue: wait for a
+        future, or call barrier(), now and then.
+
+        Cost: 1 commit, or a share of one.
 
         Args:
-            work: a function of the transaction, called once, in a thread of the store's own. An exception undoes what
-                it did.
+            work: a function of a transaction of its own, called once. An exception undoes what it did.
             note: text of at most 4,096 bytes for the log.
 
-        Returns a future with the function's result, once it is durable. Nothing bounds how many wait: call barrier(),
-        or wait for a future, now and then. close() waits for all.
+        Returns:
+            A future with the result of *work* once it is durable.
 
         Raises:
-            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
+            StoreUnusable: this thread has a transaction or batch open, the store was closed, or the interpreter is
+                ending.
             ReadOnly: the store was opened with read_only=True.
+            InvalidOption: the note is too long.
+
+        Examples:
+            >>> future = store.submit(lambda txn: txn.put("users", 1, "ada"))
+            >>> future.result()
+            >>> store["users"][1]
+            'ada'
         """
         refuse_inside(self._writer, "submit")
         return self._group.submit(on_face(work), check_note(note))
@@ -141,74 +214,151 @@ class Store(Collections, Commits, Upkeep):
     def barrier(self) -> Head:
         """Wait until everything that was submitted before is done, and return the newest commit.
 
+        Cost: 1 statement.
+
         Raises:
-            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
-            Busy, CommitOutcomeUnknown: what it waited for met that.
+            StoreUnusable: this thread has a transaction or batch open, or the store was closed.
+            Busy, CommitOutcomeUnknown: what it waited for failed like this.
+
+        Examples:
+            >>> for number in range(100):
+            ...     _ = store.submit(lambda txn, number=number: txn.put("numbers", number, number))
+            >>> store.barrier().count
+            100
         """
         refuse_inside(self._writer, "barrier")
         self._group.barrier()
         return self.head()
 
     def batch(self) -> AbstractContextManager[Batch]:
-        """Begin a batch: many transactions that become durable together, with one sync.
+        """Begin a batch, for a `with` block: many transactions that one sync makes durable.
 
-        The end of the block makes them durable; an exception undoes what was not flushed. A crash loses that, as a
-        whole. Nobody else sees it before. Everything that this thread does with the store inside the block is part
-        of the batch. From its first write to its end or flush(), writers of other processes wait; those of other
-        threads wait for the end.
+        The end of the block makes them durable, and an exception undoes what was not flushed. A crash loses that as a
+        whole, and nobody else sees it before. Everything that this thread does with the store inside the block is part
+        of the batch. Writers of other threads wait for its end, those of other processes from its first write to its
+        end or flush().
+
+        Cost: 1 commit for each flush.
 
         Raises:
-            StoreUnusable: a transaction or batch of this thread is open.
-            Busy, StoreFull, CommitOutcomeUnknown, ReadOnly: as transaction().
+            StoreUnusable: this thread has a transaction or batch open.
+            StoreError: what transaction() raises.
+
+        Examples:
+            >>> with store.batch() as batch:
+            ...     for number in range(1000):
+            ...         batch["numbers"][number] = number
+            >>> store.head().seq, store.head().count
+            (1, 1000)
         """
         return BatchBlock(self._group)
 
     def snapshot(self) -> Snapshot:
-        """Return the store as the newest commit left it, for reading while others write. Use it in a `with` block."""
+        """Return the store as the newest commit left it, for reading while others write. Use it in a `with` block.
+
+        Cost: 1 statement.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> store["settings"]["lang"] = "fr"
+            >>> with store.snapshot() as view:
+            ...     store["settings"]["lang"] = "de"
+            ...     print(view["settings"]["lang"], view.head.seq)
+            fr 1
+        """
         return Snapshot(self._entries.snapshot())
 
     def stage(self, note: str = "") -> StagedTransaction:
-        """Begin a staged transaction: each put and delete is durable before it returns, and none is seen before commit.
+        """Begin a staged transaction: each put and delete is durable before it returns, and invisible before commit().
+
+        Cost: 1 sync, and one more for the first of this handle.
 
         Args:
             note: text of at most 4,096 bytes for the log.
 
         Raises:
-            StoreUnusable: this thread has a transaction open.
-            Busy, StoreFull, ReadOnly: as for a transaction.
+            StoreUnusable: this thread has a transaction or batch open.
+            InvalidOption: the note is too long.
+            Busy, StoreFull, ReadOnly: as for transaction().
+
+        Examples:
+            >>> draft = store.stage(note="a letter")
+            >>> draft.put("letters", 1, "Dear")
+            >>> 1 in store["letters"]
+            False
+            >>> draft.commit().seq
+            1
         """
         return StagedTransaction(self._session, self._wal.append("BEGIN", note=note).txn)
 
     def pending(self) -> list[Uncommitted]:
-        """Return the staged transactions that dead processes left, for resume(), in the order of their beginning.
+        """Return the staged transactions that dead processes left, oldest first, for resume().
 
-        There are some only if the store was opened with `recover="resume"`, or the other process died since.
+        There are some only if the store was opened with recover="resume", or their process died since.
+
+        Cost: 1 statement, and 1 for each of them.
+
+        Raises:
+            StoreClosed: the store was closed.
+            Damaged: a record of one of them is not as it was written.
+
+        Examples:
+            >>> store.pending()
+            []
         """
         return self._session.pending()
 
     def resume(self, txn: int) -> StagedTransaction:
-        """Go on with a staged transaction that a dead process left; from now on it is this handle's.
+        """Take over a staged transaction of a dead process, durably. From now on it is this handle's.
+
+        Cost: 1 sync.
 
         Args:
             txn: its number, as pending() gives it.
 
         Raises:
             InvalidRecord: there is no such transaction, it has ended, or its process lives.
-            Busy, StoreFull, ReadOnly: as for a transaction.
+            Damaged: a record of it is not as it was written; nothing was changed.
+            Busy, StoreFull, ReadOnly: as for transaction().
+
+        Examples:
+            >>> draft = store.stage(note="a letter")
+            >>> draft.put("letters", 1, "Dear")
+            >>> store.close()  # or a crash
+            >>> with sqlstate.open("app.db", recover="resume") as store:
+            ...     [left] = store.pending()
+            ...     head = store.resume(left.txn).commit()
+            ...     print(left.note, store["letters"][1])
+            a letter Dear
         """
         self._session.adopt(txn)
         return StagedTransaction(self._session, txn)
 
     def close(self) -> None:
-        """Close the store. The last process to do so leaves a single file. Closing twice does nothing.
+        """Wait for what was submitted, and close the store. Closing twice does nothing.
 
-        Staged transactions that have not ended stay, for the next open to roll back or resume.
+        Snapshots and iterators of all threads end. Staged transactions stay, for the next open to roll back or resume.
+        The last handle to close leaves a single file.
+
+        Cost: SQLite's checkpoint, and 1 commit if there were others.
 
         Raises:
-            StoreUnusable: a transaction of this thread is still open.
-            Busy: a transaction of another thread was open for the whole timeout.
-            StoreFull: there is no room in the file for what is in SQLite's WAL. It is closed, and nothing is lost.
-            StoreIOError: SQLite's WAL could not be moved into the file. Nothing is lost: the next open recovers.
+            StoreUnusable: this thread has a transaction or batch open.
+            Busy: another thread's transaction, or what was submitted, did not end within the timeout. The store stays
+                open.
+            StoreFull: the file has no room for what is in SQLite's WAL. The store is closed, and nothing is lost.
+            StoreIOError: SQLite's WAL could not be moved into the file, or the file was moved or replaced. The store
+                is closed.
+
+        Examples:
+            >>> store.close()
+            >>> store
+            <sqlstate.Store '...app.db': closed>
+            >>> store["settings"]["lang"]
+            Traceback (most recent call last):
+            StoreClosed: ...
         """
         refuse_inside(self._writer, "close")
         try:
@@ -242,98 +392,3 @@ class Store(Collections, Commits, Upkeep):
 
     def __repr__(self) -> str:
         return f"<sqlstate.Store {self._engine.path!r}: {condition(self._engine.life)}>"
-
-
-class StoreEntries:
-    """What a Store is the face of where it comes to entries: what this thread has open, or else the newest commit."""
-
-    def __init__(self, group: GroupCommit[OpenTransaction], writer: WriteContext) -> None:
-        self._group = group
-        self._writer = writer
-        self._engine = writer.engine
-        self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.open_blocks.innermost
-
-    def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
-        txn = self._own()
-        if txn is not None:
-            return txn.get_stored(name)
-        readers = self._engine.readers
-        connection = readers.acquire()
-        stored = state.get(connection, name[0], name[2])
-        readers.release(connection)
-        return stored
-
-    def put_stored(self, name: Name, stored: Stored) -> None:
-        """Put an entry: a transaction of its own, or part of the one that this thread has open."""
-        txn = self._own()
-        if txn is not None:
-            txn.put_stored(name, stored)
-        else:
-            self._group.put(name, stored)
-
-    def remove(self, name: Name) -> bool:
-        """Delete an entry, as put_stored(); return whether there was one."""
-        txn = self._own()
-        return self._group.delete(name) if txn is None else txn.remove(name)
-
-    def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
-        """Yield what *make* makes of (key, stored value), in order."""
-        txn = self._own()
-        if txn is not None:
-            return txn.scan(span, make, values=values)
-        return self._engine.readers.scan(chunks(make, values=values), span)
-
-    def count(self, start: Name, stop: Name) -> int:
-        """Return the number of entries in [start, stop)."""
-        txn = self._own()
-        if txn is not None:
-            return txn.count(start, stop)
-        with self._engine.reading() as connection:
-            return tree.count(connection, start, stop)
-
-    def collections(self) -> list[str]:
-        """Return the names of all collections that have entries, in order."""
-        txn = self._own()
-        if txn is not None:
-            return txn.collections()
-        with self._engine.reading() as connection:
-            return state.collections(connection)
-
-    def snapshot(self) -> OpenSnapshot:
-        """Return the newest commit, for reading."""
-        return OpenSnapshot(self._engine, self._writer.meta)
-
-    def run(self, work: Callable[[OpenTransaction], T], note: str = "") -> T:
-        """Return what *work* returns of a transaction of its own, once that is durable, or of the one that is open."""
-        if self._own() is not None or self._group.is_free():
-            with WriteBlock(self._group, note) as txn:
-                return work(txn)
-        self._writer.nothing_made()
-        try:
-            return self._group.run(work, note)
-        except BaseException as e:
-            self._writer.note_outcome(e)
-            raise
-
-    def writing(self) -> WriteBlock:
-        """Return a block whose writes are one transaction, or part of the one that this thread has open."""
-        return WriteBlock(self._group)
-
-    def enqueue(self, request: Request) -> None:
-        """Have the store's own thread see to *request*.
-
-        Raises:
-            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
-            ReadOnly: the store was opened with read_only=True.
-        """
-        refuse_inside(self._writer, "enqueue")
-        self._group.enqueue(request)
-
-    def look_after(self) -> None:
-        """See that somebody is at work if there is work."""
-        self._group.look_after()
-
-    def reclaim(self) -> None:
-        """Take back the connections of scans and snapshots that were dropped."""
-        self._engine.readers.reclaim()

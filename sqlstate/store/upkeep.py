@@ -1,4 +1,4 @@
-"""The upkeep of an open store: checking it, its audit trail, copies of it, and its sizes."""
+"""The upkeep of an open store: check, audit trail, copies, sizes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ from sqlstate.errors import StoreError
 from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_number
-from sqlstate.maintenance.backup import backup
-from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check import check
 from sqlstate.sqlite import settings
-from sqlstate.tables import audit, staged, state, wal
-from sqlstate.tables import merkle as tree
+from sqlstate.tables import audit, merkle, staged, state, wal
 
 if TYPE_CHECKING:
     import os
@@ -34,18 +30,32 @@ if TYPE_CHECKING:
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
 
+# Checks and copies are imported when one is asked for: an open store needs neither.
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Sizes and settings of an open store."""
+    """Sizes and settings of an open store, returned by `Store.stats()`.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> stats = store.stats()
+        >>> stats.entries, stats.journal, stats.synchronous, stats.counters.commits
+        (1, 'wal', 'FULL', 1)
+    """
 
     path: str
+    """The absolute path of the file."""
     store_id: str
     """Hexadecimal."""
     format: int
+    """Version of the file format."""
     seq: int
+    """Number of the newest commit."""
     entries: int
+    """Entries in all collections."""
     collections: int
+    """Collections that have entries."""
     levels: int
     """Height of the Merkle tree."""
     nodes: int
@@ -55,10 +65,13 @@ class Stats:
     staged: int
     """Staged transactions that have not ended."""
     file_bytes: int
+    """Size of the file."""
     sqlite_wal_bytes: int
-    """Size of the -wal file beside it."""
+    """Size of the -wal file next to it."""
     journal: str
+    """"wal" or "delete"."""
     synchronous: str
+    """SQLite's setting: FULL, or EXTRA with a rollback journal."""
     sqlite: str
     """Version of the SQLite library."""
     counters: Counters
@@ -66,7 +79,7 @@ class Stats:
 
 
 class Upkeep:
-    """What keeps a Store sound, and tells of its state."""
+    """What keeps a Store sound, and reports on its state."""
 
     _engine: Engine
     _group: GroupCommit[Any]
@@ -76,60 +89,105 @@ class Upkeep:
     def audit(self, after: int = 0) -> Iterator[AuditEntry]:
         """Yield the entries of the audit trail with a greater number than *after*, in order.
 
+        Cost: 1 statement for each 256 entries.
+
+        Args:
+            after: a number from 0 to 2^63-1.
+
         Raises:
-            InvalidOption: *after* is not a number from 0 to 2^63-1.
-            Damaged: an entry is not what it can be.
+            InvalidOption: *after* is not such a number.
+            Damaged: a row is not an audit entry.
+            TransactionEnded: the store was closed meanwhile.
+
+        Examples:
+            >>> [entry.kind for entry in store.audit(after=2)]
+            ['migration']
         """
         check_number("after", after)
         return self._engine.readers.scan(audit.read, after)
 
     def check_audit(self) -> list[str]:
-        """Read the audit trail again: its chain, and each entry's figures against the log and each other.
+        """Read the audit trail again: its chain, and the figures of each entry against the log and each other.
 
-        Returns what is wrong, a sentence each; an empty list if nothing is.
+        Cost: reads the trail, and 1 statement or more for each entry.
+
+        Returns:
+            What is wrong, a sentence each; an empty list if nothing is.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> store.check_audit()
+            []
         """
+        from sqlstate.maintenance.check import audit as audit_check  # noqa: PLC0415, see above
+
         with self._engine.reading() as connection:
-            return trail.check(connection, self._meta)
+            return audit_check.check(connection, self._meta)
 
     def check(
         self, level: Level = "full", *, against: SignedHead | bytes | None = None, progress: Progress | None = None
     ) -> CheckReport:
-        """Read the newest commit's state again and compare all of it: nothing is changed, and writers go on.
+        """Read the newest commit's state again, and compare everything. Nothing is changed, and writers go on.
 
-        A large store is checked by two processes at once.
+        Compared are SQLite's own check, entries against the tree, nodes and counts up to the root, the commit chain,
+        the audit trail, and each log record against the one before of the same entry. Damage is reported, not raised.
+
+        Cost: "full" reads and hashes every row, and holds 64 bytes and a name in memory for each entry of the log.
+        "replay" also hashes all entries once more for each commit. "quick" reads what SQLite's own quick check reads.
 
         Args:
-            level: `"quick"` looks at SQLite's own check, the schema, the newest commit and audit entry, and the top of
-                the tree; `"full"` reads and hashes every row, follows both chains, and replays the log in memory.
-            against: what the history must agree with: a signed head that `sqlstate.headlog.verify_head()` returned,
-                or the root of a commit, 32 bytes.
-            progress: called with rows read, and how many there are.
-
-        Returns a report; damage is told in it and not raised.
+            level: "quick" checks SQLite's structure, the schema, the newest commit and audit entry, and the top of the
+                tree. "full" checks every row. "replay" also makes the entries of every commit again from the log.
+            against: what the history must agree with: a signed head that `sqlstate.headlog.verify_head()` returned, or
+                the 32 bytes of a commit's root.
+            progress: called with the number of rows read, and of all rows.
 
         Raises:
-            InvalidOption: the level is none, or *against* is neither of both.
+            InvalidOption: *level* or *against* is invalid.
             StoreUnusable: the store was closed.
+
+        Examples:
+            >>> store["users"][1] = "ada"
+            >>> report = store.check()
+            >>> report.ok, report.entries, report.findings
+            (True, 1, ())
         """
+        from sqlstate.maintenance.check import check  # noqa: PLC0415, see above
+
         return check.check(self._engine, self._meta, level, against=against, progress=progress)
 
     def backup(self, dest: str | os.PathLike[str], *, keep: int = 0, progress: Progress | None = None) -> BackupReport:
-        """Copy the newest commit's state into one file, while others go on writing; checked before it gets its name.
+        """Copy the newest commit's state into one file, and check the copy before it gets its name.
 
-        The copy is checked as check() does: one that is not sound takes nobody's place. An audit entry says that it
-        is there, unless the store was opened for reading, or cannot be written. In a store without SQLite's WAL,
-        writers wait while it is copied.
+        Others go on writing meanwhile.
+
+        A copy that is not sound replaces nothing. An audit entry records the backup, unless the store is read-only or
+        cannot be written. On a store with journal="delete", writers wait.
+
+        Cost: reads the store as a whole, twice, and hashes it; 2 syncs.
 
         Args:
-            dest: the copy. A backup of this store that is there is replaced, or rotated.
+            dest: the path of the copy. An existing backup of this store is replaced, or rotated; its owner and mode
+                are kept.
             keep: how many backups to keep: *dest*, and the older ones as `dest.1`, `dest.2`, …; 0 keeps one.
-            progress: called with what is done and what there is in all.
+            progress: called with the work done, and the work in all.
 
         Raises:
-            InvalidOption: *dest* is the store itself, another file, or in use; or *keep* is not a number.
-            Damaged: the copy is not sound; *dest* and the older ones are as they were. See salvage().
-            StoreFull, StoreIOError: it could not be written; *dest* is as it was.
+            InvalidOption: *dest* is the store itself or not a closed backup of it; or *keep* is not a number.
+            Busy: somebody has a backup open that would be replaced or renamed.
+            Damaged: the copy is not sound; *dest* and older backups are unchanged. See salvage().
+            StoreFull, StoreIOError: the copy could not be written; *dest* is unchanged.
+
+        Examples:
+            >>> store["users"][1] = "ada"
+            >>> report = store.backup("app.backup")
+            >>> report.path.name, report.head.seq
+            ('app.backup', 1)
         """
+        from sqlstate.maintenance.backup import backup  # noqa: PLC0415, see above
+
         done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
         if self._engine.read_only:
             return done
@@ -144,19 +202,27 @@ class Upkeep:
         return done
 
     def salvage(self, dest: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
-        """Copy a damaged store into one file as it is, and return its path: `DEST.salvage-` and 16 digits.
+        """Copy a damaged store as it is into one file, without a check, and return the path.
 
-        Nothing is checked, and nothing is noted in the store. The copy takes nobody's place, and no backup() moves or
-        removes it: the digits are of its content's hash. check() tells what is wrong with it, repair() can mend it.
+        The path is *dest*, ".salvage-" and 16 hexadecimal digits of the content's hash. The copy replaces nothing, and
+        no backup() moves or removes it. `sqlstate.repair()` can mend it.
+
+        Cost: reads the store as a whole; 2 syncs.
 
         Args:
-            dest: how the name begins: where a backup would be.
-            progress: called with what is done and what there is in all.
+            dest: the beginning of the path: where a backup would be.
+            progress: called with the work done, and the work in all.
 
         Raises:
-            InvalidOption: *dest* is no path of a file.
-            StoreFull, StoreIOError: it could not be written; nothing was.
+            InvalidOption: *dest* cannot be the path of a file, or something else has the name.
+            StoreFull, StoreIOError: the copy could not be written; nothing was.
+
+        Examples:
+            >>> store.salvage("app.backup").name
+            'app.backup.salvage-...'
         """
+        from sqlstate.maintenance.backup import backup  # noqa: PLC0415, see above
+
         return backup.salvage(self._engine, self._meta, dest, progress=progress)
 
     def _record(self, kind: str, detail: Mapping[str, Any]) -> int:
@@ -170,11 +236,23 @@ class Upkeep:
         return number
 
     def stats(self) -> Stats:
-        """Return sizes and settings. Counts the records of the log and the nodes of the tree one by one."""
+        """Return sizes and settings.
+
+        Cost: counts the records of the log and the nodes of the tree one by one.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob"})
+            >>> stats = store.stats()
+            >>> stats.entries, stats.collections, stats.seq
+            (2, 1, 1)
+        """
         engine = self._engine
         with engine.reading() as connection:
             head = wal.last(connection, self._meta)[1]
-            levels, nodes = tree.size(connection)
+            levels, nodes = merkle.size(connection)
             records, drafts = wal.size(connection), staged.size(connection)
             collections = len(state.collections(connection))
             synchronous = settings.synchronous(connection)

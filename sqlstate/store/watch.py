@@ -1,4 +1,4 @@
-"""Follows the commits of a store, this process's and others', without keeping anybody waiting."""
+"""Follows the commits of this process and of others, without keeping anybody waiting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
 
-# Commits of other processes are seen so late at most; one look costs some 20 µs.
+# The longest delay until a commit of another process is seen; one look costs some 20 µs.
 POLL_SECONDS: Final = 0.02
 
 

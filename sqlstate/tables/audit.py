@@ -1,4 +1,4 @@
-"""The table audit: what happened to the store beside commits, each entry chained to the one before.
+"""The table audit: events other than commits, each entry chained to the one before.
 
 The formulas stand in docs/reference/file-format.md, section 3.7.
 """
@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 
 
 class AuditEntry(NamedTuple):
-    """One event in the life of a store."""
+    """One event in the life of a store: a named tuple, given by `store.audit()`.
+
+    There is one for each migration, each recovery that did something, and each resumed transaction, backup, restore
+    and repair. Entries are chained by hash and never changed.
+
+    Examples:
+        >>> entry = next(store.audit())
+        >>> entry.number, entry.kind, entry.seq
+        (1, 'migration', 0)
+    """
 
     number: int
     """From 1 without holes."""
     at: str
-    """When: ISO 8601, UTC, microseconds."""
+    """Time of the event: ISO 8601, UTC, microseconds."""
     kind: str
     """`"migration"`, `"recovery"`, `"check"`, `"backup"`, `"restore"`, `"repair"` or `"prune"`."""
     seq: int
@@ -89,10 +98,10 @@ def append(connection: Connection, store_id: bytes, head: Head, at: str, event: 
 
 
 def last(connection: Connection) -> tuple[int, bytes]:
-    """Return number and digest of the newest entry, 0 and nothing if there is none.
+    """Return number and digest of the newest entry, 0 and b"" if there is no entry.
 
     Raises:
-        Damaged: they are none.
+        Damaged: they are malformed.
     """
     row = connection.row(_LAST)
     if row is None:
@@ -102,7 +111,7 @@ def last(connection: Connection) -> tuple[int, bytes]:
 
 
 def ends_well(connection: Connection, store_id: bytes) -> bool:
-    """Tell whether the newest entry follows from the one before."""
+    """Return True if the newest entry follows from the one before."""
     rows = connection.rows(f"SELECT {_COLUMNS} FROM audit ORDER BY number DESC LIMIT 2")
     if not rows:
         return True
@@ -114,7 +123,7 @@ def ends_well(connection: Connection, store_id: bytes) -> bool:
 
 
 def digest_of(connection: Connection, number: int) -> bytes | None:
-    """Return the digest of an entry, None if there is none."""
+    """Return the digest of an entry, None if there is no such entry."""
     row = connection.row("SELECT number, digest FROM audit WHERE number = ?", (number,))
     if row is None:
         return None
@@ -124,10 +133,10 @@ def digest_of(connection: Connection, number: int) -> bytes | None:
 
 
 def read(connection: Connection, after: int = 0) -> tuple[list[AuditEntry], int | None]:
-    """Return the entries behind number *after*, in order, and the number to go on behind; None if there are no more.
+    """Return the entries after number *after*, in order, and the number to continue after; None at the end.
 
     Raises:
-        Damaged: an entry is none: a field is not what it must be, or its detail is not a JSON object.
+        Damaged: an entry is malformed: a field is invalid, or its detail is not a JSON object.
     """
     found: list[AuditEntry] = []
     for row in connection.rows(_ENTRIES, (after,)):
@@ -137,7 +146,7 @@ def read(connection: Connection, after: int = 0) -> tuple[list[AuditEntry], int 
             if found:
                 return found, found[-1].number  # those before it can be read
             raw_rows.AUDIT.check(row, connection.path)
-            raise Damaged(f"{connection.path}: audit entry {number} is not what it must be; run store.check_audit()")
+            raise Damaged(f"{connection.path}: audit entry {number} is malformed; run store.check_audit()")
         found.append(AuditEntry(number, at, kind, seq, chain, detail, digest))
     return found, found[-1].number if len(found) == ROWS_AT_ONCE else None
 
@@ -165,7 +174,7 @@ def check_chain(connection: Connection, store_id: bytes) -> Iterator[tuple[Audit
 
 
 def mentions(connection: Connection, name: str) -> bool:
-    """Tell whether an entry names the file *name*, which was unique, as removed."""
+    """Return True if an entry names the file *name*, which was unique, as removed."""
     pattern = json.dumps(name, ensure_ascii=False)
     return bool(connection.value("SELECT 1 FROM audit WHERE instr(detail, ?) LIMIT 1", (pattern,)))
 

@@ -1,6 +1,6 @@
 """The table log_blocks: digests of complete blocks of commits (docs/reference/file-format.md, section 7.1).
 
-A commit never writes it: whoever asks for a proof and may write fills in what is missing.
+A commit never writes it: a handle that makes a proof, and may write, fills in the missing blocks.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _STORE: Final = "INSERT INTO log_blocks (block, digest) VALUES (?, ?)"
 
 
 def trim(connection: Connection, seq: int) -> None:
-    """Remove the blocks that commits behind *seq* are in, inside the caller's transaction, if any of them is lost.
+    """Remove the blocks that reach beyond commit *seq*, inside the caller's transaction.
 
-    For a file that was left in the middle of a checkpoint, with the newest blocks and without their commits; with 0,
-    for one whose blocks are wrong: they are made anew when they are asked for.
+    For a file that was left in the middle of a checkpoint, with the newest blocks and without their commits. With 0,
+    for a file whose blocks are wrong: they are computed again when a proof needs them.
     """
     connection.run("DELETE FROM log_blocks WHERE block >= ?", (seq // fmt.LOG_BLOCK,))
 
@@ -45,7 +45,7 @@ def read(connection: Connection, seq: int) -> list[bytes]:
 def append(connection: Connection, blocks: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     """Insert those of *blocks*, (number, digest) of each, that the table lacks; return them.
 
-    Runs inside the caller's transaction. Others may have been faster, and I13 has no holes.
+    Runs inside the caller's transaction. Another handle may have inserted some; I13 allows no holes.
     """
     stored = connection.value(_STORED_COUNT)
     missing = [block for block in blocks if block[0] >= stored]
@@ -54,4 +54,4 @@ def append(connection: Connection, blocks: Sequence[tuple[int, bytes]]) -> list[
 
 
 def _damaged(connection: Connection, what: str) -> Damaged:
-    return Damaged(f"I13: {connection.path}: {what}; restore a backup")
+    return Damaged.found(connection.path, what, "I13")

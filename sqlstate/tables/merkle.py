@@ -80,7 +80,7 @@ def top(connection: Connection) -> int:
     if found is None:
         return 0
     if not is_level(found):
-        raise Damaged(f"I2: {connection.path}: the tree has a level {raw_rows.shown(found)}; restore a backup")
+        raise Damaged.found(connection.path, f"the tree has a level {raw_rows.quoted(found)}", "I2")
     return int(found)
 
 
@@ -104,7 +104,7 @@ def value_and_run(connection: Connection, name: Name) -> tuple[Stored | None, Ro
 
 
 def leaf_runs(connection: Connection, names: Sequence[Name]) -> list[Row]:
-    """Return id, children, collection and key of the run of leaves that each of *names* falls into; else four None.
+    """Return id, children, collection and key of the run of leaves of each of *names*; four None if it has none.
 
     Nothing in the rows is validated.
     """
@@ -112,7 +112,7 @@ def leaf_runs(connection: Connection, names: Sequence[Name]) -> list[Row]:
 
 
 def above_leaves(connection: Connection, name: Name) -> int:
-    """Return the id of the node of level 2 that *name* falls into, 0 if there is none."""
+    """Return the id of the node of level 2 that *name* falls into, 0 if there is no such node."""
     return connection.value(_ABOVE_LEAVES, (name[0], name[2])) or 0
 
 
@@ -132,7 +132,7 @@ def count(connection: Connection, start: Name, stop: Name) -> int:
     """
     between = _count_before(connection, stop) - _count_before(connection, start)
     if not is_number(between):
-        raise Damaged(f"I2: {connection.path}: the counts in the tree contradict each other; restore a backup")
+        raise Damaged.found(connection.path, "the counts in the tree contradict each other", "I2")
     return between
 
 
@@ -150,14 +150,14 @@ def _count_before(connection: Connection, name: Name) -> int:
 
 
 def holds(connection: Connection, name: Name, leaf: bytes | None, root: bytes, known: dict[int, bytes]) -> bool:
-    """Tell whether the path of an entry leads from its *leaf*, None if there is no such entry, to *root*.
+    """Return True if the path of an entry leads from its *leaf*, None if there is no such entry, to *root*.
 
     Args:
         connection: any.
         name: of the entry.
         leaf: its digest.
         root: of the newest commit.
-        known: digests of nodes that were found to lead to *root*, by row; is added to.
+        known: digests of nodes that lead to *root*, by row; new ones are added.
     """
     path: dict[int, bytes] = {}
     digest = leaf
@@ -203,7 +203,7 @@ def opened(connection: Connection, names: Sequence[Name], *, span: bool) -> tupl
 
 
 def is_over(connection: Connection, leaves: bytes, root: bytes) -> bool:
-    """Tell whether the nodes are, level by level, those over leaves whose digests, joined, have the hash *leaves*."""
+    """Return True if the nodes are, level by level, those over leaves whose digests, joined, have the hash *leaves*."""
     below, digest = leaves, EMPTY_ROOT
     for level in range(1, top(connection) + 1):
         children, nodes = sha256(), sha256()
@@ -227,20 +227,17 @@ def size(connection: Connection) -> tuple[int, int]:
     return top(connection), connection.value("SELECT count(*) FROM merkle")
 
 
-def rows(connection: Connection, *, raw: bool = False) -> Iterator[Row]:
-    """Yield (id, level, collection, key, children) of every row, level by level, in order.
+def rows(connection: Connection) -> Iterator[Row]:
+    """Yield (id, level, collection, key, children) of every row, level by level, in order, whatever is in it.
 
-    With *raw*, whatever is in it, as raw_rows.decoded() does; else Damaged for text that is no UTF-8.
+    Raises:
+        Damaged: a text is no UTF-8.
     """
-    names = "id", "level", "collection", "key", "children"
-    order = "FROM merkle ORDER BY level, collection, key"
-    if raw:
-        return map(raw_rows.decoded, connection.iterate(f"SELECT {raw_rows.columns(*names)} {order}"))
-    return connection.iterate(f"SELECT {', '.join(names)} {order}")
+    return connection.iterate("SELECT id, level, collection, key, children FROM merkle ORDER BY level, collection, key")
 
 
 def top_rows(connection: Connection) -> list[Row]:
-    """Return (level, children) of the nodes of the topmost level, of many only two."""
+    """Return (level, children) of the nodes of the topmost level, two at most."""
     rows = connection.rows(f"SELECT id, level, children FROM merkle WHERE level = ({_TOP}) LIMIT 2")
     for row in rows:
         raw_rows.MERKLE.check(row, connection.path)
@@ -248,20 +245,20 @@ def top_rows(connection: Connection) -> list[Row]:
 
 
 def check_node(connection: Connection, row: Row) -> None:
-    """Raise unless (id, level, collection, key, children) are a node's.
+    """Raise unless *row*, (id, level, collection, key, children), can be a node.
 
     Raises:
-        Damaged: they are not.
+        Damaged: a field is invalid.
     """
     id_, level, collection, key, children = row
     if not is_level(level) or not are_children(children):
         raw_rows.MERKLE.check((id_, level, children), connection.path)
     if not is_node_name(collection, key):
-        what = f"node {id_} has the name {raw_rows.shown(collection)}[{raw_rows.shown(key)}], which no entry can have"
-        raise Damaged(f"I2: {connection.path}: {what}; restore a backup")
+        what = f"node {id_} has the name {raw_rows.quoted(collection)}[{raw_rows.quoted(key)}], which no entry can have"
+        raise Damaged.found(connection.path, what, "I2")
 
 
-def _run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
+def _parsed_run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
     """Return the run of a row (id, level, collection, key, children)."""
     check_node(connection, row)
     id_, _, collection, key, children = row
@@ -271,7 +268,7 @@ def _run(connection: Connection, row: Row, stop: Name | None = None) -> Run:
 def path(connection: Connection, name: Name) -> dict[int, Run]:
     """Return the run that *name* falls into, for each level that has one at or before it."""
     return {
-        level: _run(connection, (id_, level, collection, key, children))
+        level: _parsed_run(connection, (id_, level, collection, key, children))
         for level, id_, collection, key, children in path_rows(connection, name)
     }
 
@@ -281,7 +278,7 @@ def run_at(connection: Connection, level: int, name: Name) -> Run:
     run = Run(None, FIRST, b"")
     for id_, collection, key, children in connection.rows(_AT_AND_NEXT, (level, name[0], name[2])):
         if id_ is not None:
-            run = _run(connection, (id_, level, collection, key, children))
+            run = _parsed_run(connection, (id_, level, collection, key, children))
         elif is_node_name(collection, key):
             run.stop = stored_name(collection, key)
         else:
@@ -292,13 +289,13 @@ def run_at(connection: Connection, level: int, name: Name) -> Run:
 def run_before(connection: Connection, level: int, name: Name) -> Run:
     """Return the run of a level before the one of *name*."""
     row = connection.row(_BEFORE, (level, name[0], name[2]))
-    return Run(None, FIRST, b"", name) if row is None else _run(connection, (row[0], level, *row[1:]), name)
+    return Run(None, FIRST, b"", name) if row is None else _parsed_run(connection, (row[0], level, *row[1:]), name)
 
 
 def only_run(connection: Connection, level: int) -> Run | None:
     """Return the run of the only node of a level; None if the level has no node, or several."""
     rows = connection.rows("SELECT id, level, collection, key, children FROM merkle WHERE level = ?", (level,))
-    return _run(connection, rows[0]) if len(rows) == 1 else None
+    return _parsed_run(connection, rows[0]) if len(rows) == 1 else None
 
 
 def first_node(connection: Connection, level: int, without: set[int]) -> tuple[int, bytes] | None:
@@ -345,7 +342,7 @@ _RAW = f"SELECT {raw_rows.columns('id', 'level', 'collection', 'key', 'children'
 
 
 def scan_raw(connection: Connection) -> Iterator[Row]:
-    """Yield (id, level, collection, key, children) of every row, whatever is in it, as raw_rows.decoded() does."""
+    """Yield (id, level, collection, key, children) of every row, of any kind, as raw_rows.decoded() gives them."""
     return map(raw_rows.decoded, connection.iterate(_RAW))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.tables.raw_rows import is_number, is_time, shown
+from sqlstate.tables.raw_rows import is_number, is_time, quoted
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
@@ -55,16 +55,16 @@ def read(connection: Connection, format_version: int = fmt.FORMAT_VERSION) -> Me
     facts = _facts(connection)
     store_id, journal, created = facts.get("store_id"), facts.get("journal"), facts.get("created")
     if not isinstance(store_id, bytes) or len(store_id) != fmt.STORE_ID_BYTES:
-        raise Damaged(f"{connection.path}: the table meta does not hold the store's id; restore a backup")
+        raise Damaged.found(connection.path, "the table meta does not hold the store's id")
     said = facts.get("format")
     if journal not in ("wal", "delete") or not is_time(created) or type(said) is not int or said != format_version:
-        raise Damaged(f"{connection.path}: the table meta contradicts the file; restore a backup")
+        raise Damaged.found(connection.path, "the table meta contradicts the file")
     return Meta(store_id, journal, str(created))
 
 
 def others(connection: Connection) -> list[str]:
     """Return the names of facts that no version of this format has, for a sentence."""
-    return [shown(name) for name in _facts(connection) if name not in _NAMES]
+    return [quoted(name) for name in _facts(connection) if name not in _NAMES]
 
 
 def read_dirty_flag(connection: Connection) -> DirtyFlag:
@@ -77,10 +77,12 @@ def read_dirty_flag(connection: Connection) -> DirtyFlag:
     if stored == b"" or (stored is None and connection.value("PRAGMA user_version") < _MARKED_SINCE):
         return DirtyFlag()
     if not isinstance(stored, bytes) or len(stored) not in _MARKER_SIZES or stored[0] > 1:
-        raise Damaged(f"{connection.path}: the row marker of the table meta is missing or malformed; restore a backup")
+        raise Damaged.found(connection.path, "the row marker of the table meta is missing or malformed")
     dirty, nonce, lsn, inode = _MARKER.unpack(stored.ljust(fmt.MARKER_BYTES, b"\0"))
     if not is_number(lsn):
-        raise Damaged(f"{connection.path}: the row marker of the table meta names record {lsn}, and 2^62 is the last")
+        raise Damaged.found(
+            connection.path, f"the row marker of the table meta names record {lsn}, and 2^62 is the last"
+        )
     return DirtyFlag(bool(dirty), nonce, lsn, inode)
 
 
@@ -98,7 +100,7 @@ def _facts(connection: Connection) -> dict[Any, Any]:
     rows = connection.rows("SELECT name, value FROM meta")
     facts: dict[Any, Any] = dict(rows)
     if len(facts) < len(rows):
-        raise Damaged(f"{connection.path}: the table meta has a name twice; restore a backup")
+        raise Damaged.found(connection.path, "the table meta has a name twice")
     return facts
 
 

@@ -1,14 +1,13 @@
 """Applies the numbered SQL files of `migrations/`, each once, and records the digest of what it applied.
 
-The files travel inside the wheel as `sqlstate/_migrations`; in a source tree they lie beside the package.
+The files are in the wheel as `sqlstate/_migrations`; in a source tree they are next to the package.
 """
 
 from __future__ import annotations
 
-import importlib.resources
+import os
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
@@ -17,8 +16,6 @@ from sqlstate.sqlite.main_file import HEADER_BYTES, SQLITE_MAGIC
 from sqlstate.tables import raw_rows
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from sqlstate.sqlite.connection import Connection, Row
 
 _CREATE = """
@@ -47,30 +44,26 @@ def shipped() -> tuple[Migration, ...]:
     Raises:
         MigrationMismatch: the files are missing from the installation, or their numbers have a hole.
     """
-    files = sorted((entry for entry in _folder().iterdir() if entry.name.endswith(".sql")), key=lambda f: f.name)
     migrations = []
-    for number, file in enumerate(files, 1):
-        raw = file.read_bytes()
-        if not file.name.startswith(f"{number:04d}_"):
-            raise MigrationMismatch(
-                f"the installation's migrations have a hole: expected {number:04d}, found {file.name}"
-            )
-        migrations.append(Migration(number, file.name, raw.decode(), sha256(raw).digest()))
+    for number, (name, raw) in enumerate(_files(), 1):
+        if not name.startswith(f"{number:04d}_"):
+            raise MigrationMismatch(f"the installation's migrations have a hole: expected {number:04d}, found {name}")
+        migrations.append(Migration(number, name, raw.decode(), sha256(raw).digest()))
     return tuple(migrations)
 
 
 def is_new(path: str, header: bytes, *, undone: bool) -> bool:
-    """Tell from its first 100 bytes whether a file is still empty, before SQLite touches it.
+    """Return True if a file is still empty, by its first 100 bytes, before SQLite touches it.
 
     Args:
         path: the file, for messages.
         header: its first bytes, as many as there are.
-        undone: SQLite will undo a making that was cut short.
+        undone: the creation was cut short, and SQLite will undo it.
 
     Raises:
         NotAStore: it belongs to another program.
         FormatTooNew: a newer version of sqlstate made it.
-        Damaged: it says that it is a store of no format.
+        Damaged: its format version does not exist.
     """
     if not header or undone:
         return True
@@ -81,17 +74,17 @@ def is_new(path: str, header: bytes, *, undone: bool) -> bool:
 
 
 def is_older(header: bytes) -> bool:
-    """Tell from its first 100 bytes whether a store has an older format than this version's."""
+    """Return True if a store has an older format than this version's, by its first 100 bytes."""
     return len(header) == HEADER_BYTES and int.from_bytes(header[60:64]) < fmt.FORMAT_VERSION
 
 
 def check_header(connection: Connection) -> bool:
-    """Tell whether the file is a store, as SQLite sees it; False if it is an empty database.
+    """Return True if the file is a store, as SQLite sees it; False if it is an empty database.
 
     Raises:
         NotAStore, FormatTooNew, Damaged: as is_new().
     """
-    # In one transaction, or another process that makes the store could come between.
+    # In one transaction: otherwise another process could make the store in between.
     with connection.one_state():
         application_id = connection.value("PRAGMA application_id")
         version = connection.value("PRAGMA user_version")
@@ -104,42 +97,43 @@ def check_header(connection: Connection) -> bool:
 
 def _check_numbers(path: str, application_id: int, version: int) -> None:
     if application_id != fmt.APPLICATION_ID:
-        raise NotAStore(
-            f"{path} is an SQLite file of another program; nothing was changed. Choose another path for the store"
+        raise NotAStore.about(
+            path, "it is an SQLite file of another program", "nothing was changed. Choose another path for the store"
         )
     if version > fmt.FORMAT_VERSION:
-        raise FormatTooNew(
-            f"{path} has format {version}, and this version of sqlstate knows up to {fmt.FORMAT_VERSION}; "
-            "install a newer one. Nothing was changed"
+        raise FormatTooNew.about(
+            path,
+            f"it has format {version}, and this version of sqlstate knows up to {fmt.FORMAT_VERSION}",
+            "install a newer one. Nothing was changed",
         )
     if version < 1:
-        raise Damaged(f"{path} says that it is a store of format {version}, which never was; restore a backup")
+        raise Damaged.found(path, f"it says that it is a store of format {version}, which does not exist")
 
 
 def pending(connection: Connection, migrations: tuple[Migration, ...]) -> tuple[Migration, ...]:
     """Return those of *migrations* that the file does not have yet.
 
     Raises:
-        MigrationMismatch: the file has one that is unknown, or was changed since.
-        Damaged: what is recorded of them cannot be.
+        MigrationMismatch: the file has an unknown migration, or one that was changed since.
+        Damaged: the recorded migrations are malformed, or contradict the format version.
     """
     there = applied(connection)
     version = connection.value("PRAGMA user_version")
     if len(there) < version:  # each format was made by a migration
-        raise Damaged(
-            f"{connection.path}: schema_migrations has {len(there)} migrations, and the file says that its format is "
-            f"{version}; restore a backup"
-        )
+        what = f"schema_migrations has {len(there)} migrations, and the file says that its format is {version}"
+        raise Damaged.found(connection.path, what)
     for (_, name, digest, _), ours in zip(there, migrations, strict=False):
         if (name, digest) != (ours.name, ours.sha256):
-            raise MigrationMismatch(
-                f"{connection.path}: migration {name} in the file is not the {ours.name} of this installation; "
-                "reinstall the version of sqlstate that made the file. Nothing was changed"
+            raise MigrationMismatch.about(
+                connection.path,
+                f"migration {name} in the file is not the {ours.name} of this installation",
+                "reinstall the version of sqlstate that made the file. Nothing was changed",
             )
     if len(there) > len(migrations):
-        raise MigrationMismatch(
-            f"{connection.path} has migration {there[-1][1]}, which this version of sqlstate does not know; "
-            "install a newer one. Nothing was changed"
+        raise MigrationMismatch.about(
+            connection.path,
+            f"it has migration {there[-1][1]}, which this version of sqlstate does not know",
+            "install a newer one. Nothing was changed",
         )
     return migrations[len(there) :]
 
@@ -148,13 +142,13 @@ def applied(connection: Connection) -> list[Row]:
     """Return (number, name, sha256, at) of the migrations that the file has, in order.
 
     Raises:
-        Damaged: a row is not what it must be, or one is missing between others.
+        Damaged: a row is malformed, or one is missing between others.
     """
     rows = connection.rows("SELECT number, name, sha256, at FROM schema_migrations ORDER BY number")
     for expected, row in enumerate(rows, 1):
         raw_rows.MIGRATIONS.check(row, connection.path)
         if row[0] != expected:
-            raise Damaged(f"{connection.path}: schema_migrations has no row of migration {expected}; restore a backup")
+            raise Damaged.found(connection.path, f"schema_migrations has no row of migration {expected}")
     return rows
 
 
@@ -175,11 +169,21 @@ def apply(connection: Connection, migrations: tuple[Migration, ...], at: str) ->
     connection.run(f"PRAGMA application_id={fmt.APPLICATION_ID}; PRAGMA user_version={fmt.FORMAT_VERSION}")
 
 
-def _folder() -> Traversable:
-    packaged = importlib.resources.files("sqlstate") / "_migrations"
-    if packaged.is_dir():
-        return packaged
-    source = Path(__file__).resolve().parents[2] / "migrations"
-    if source.is_dir():
-        return source
+def _files() -> list[tuple[str, bytes]]:
+    """Return name and content of each migration, by name."""
+    folder = _folder()
+    found = []
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".sql"):
+            with open(os.path.join(folder, name), "rb") as file:
+                found.append((name, file.read()))
+    return found
+
+
+def _folder() -> str:
+    """Return the folder of the migrations: of an installation, or of the source tree."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for folder in (os.path.join(package, "_migrations"), os.path.join(os.path.dirname(package), "migrations")):
+        if os.path.isdir(folder):
+            return folder
     raise MigrationMismatch("the installation has no migrations; install sqlstate-store again")

@@ -1,9 +1,9 @@
-"""The border between a file that anybody can have edited and the code that trusts what it is given.
+"""Validates rows of the file, which anybody can have edited, before other code trusts them.
 
-A column's type in SQLite holds nothing: who edits the file can switch it off. So each row is tested once, where its
-table's module reads it, field by field. What passes is of the types and within the bounds that the file format gives
-it (docs/reference/file-format.md, section 3); past this border an exception of Python's is a bug of ours, and looks
-like one. Whether the fields of a sound row agree with other rows is for the digests to say.
+The column types of SQLite guarantee nothing: an editor of the file can switch them off. So each row is tested once,
+field by field, by the module of its table that reads it. Valid fields have the types and bounds of the file format
+(docs/reference/file-format.md, section 3). Past this border a TypeError or LookupError is a bug of ours, and looks like
+one. Whether a valid row agrees with other rows is for the digests to say.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Row
 
 _SHOWN: Final = 60
+_NAME_SHOWN: Final = 200
 _TIME: Final = re.compile(
     r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{6}Z", re.ASCII
 )
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether it can number a record or a commit, or count entries; 0 is before the first."""
+    """Return True if it can be the number of a record or commit, or a count of entries."""
     return type(value) is int and 0 <= value <= fmt.NUMBER_MAX
 
 
 def is_collection(value: Any) -> bool:
-    """Tell whether it can be a collection's name."""
+    """Return True if it can be a collection's name."""
     if type(value) is not str or not 0 < len(value) <= fmt.NAME_BYTES_MAX:
         return False
     return value.isascii() or len(value.encode()) <= fmt.NAME_BYTES_MAX
 
 
 def is_key(value: Any) -> bool:
-    """Tell whether it can be a key."""
+    """Return True if it can be a key."""
     kind = type(value)
     if kind is int:
         return bool(fmt.INT_MIN <= value <= fmt.INT_MAX)
@@ -49,47 +50,47 @@ def is_key(value: Any) -> bool:
 
 
 def is_entry_name(collection: Any, key: Any) -> bool:
-    """Tell whether an entry can have that name."""
+    """Return True if an entry can have that name."""
     return is_collection(collection) and is_key(key)
 
 
 def is_node_name(collection: Any, key: Any) -> bool:
-    """Tell whether a node of the tree can have that name: an entry's, or none."""
+    """Return True if a node of the tree can have that name: an entry's, or the empty one."""
     return (collection == "" and key == "") or is_entry_name(collection, key)
 
 
 def is_stored(value: Any) -> bool:
-    """Tell whether it can be the value of an entry: a document or bytes."""
+    """Return True if it can be the value of an entry: a document or bytes."""
     return type(value) is str or type(value) is bytes
 
 
 def is_level(value: Any) -> bool:
-    """Tell whether it can be the level of a node."""
+    """Return True if it can be the level of a node."""
     return type(value) is int and 1 <= value <= fmt.LEVEL_MAX
 
 
 def are_children(value: Any) -> bool:
-    """Tell whether it can be the children of a node; their counts are not looked at."""
+    """Return True if it can be the children of a node; their counts are not tested."""
     return type(value) is bytes and len(value) > 0 and not len(value) % fmt.CHILD_BYTES
 
 
 def is_digest(value: Any) -> bool:
-    """Tell whether it can be a digest."""
+    """Return True if it can be a digest."""
     return type(value) is bytes and len(value) == fmt.DIGEST_BYTES
 
 
 def is_session(value: Any) -> bool:
-    """Tell whether it can be the id of a session."""
+    """Return True if it can be the id of a session."""
     return type(value) is bytes and len(value) == fmt.SESSION_BYTES
 
 
 def is_text(value: Any) -> bool:
-    """Tell whether it is text."""
+    """Return True if it is text."""
     return type(value) is str
 
 
 def is_time(value: Any) -> bool:
-    """Tell whether it is a time as the file has it."""
+    """Return True if it is a time in the file format's form."""
     return type(value) is str and _TIME.fullmatch(value) is not None
 
 
@@ -98,7 +99,7 @@ def _is_absent(value: Any) -> bool:
 
 
 class _Must(NamedTuple):
-    """What a column must be, and the words for it."""
+    """The test of a column, and its description in messages."""
 
     test: Callable[[Any], bool]
     words: str
@@ -122,64 +123,105 @@ def _or_null(must: _Must) -> _Must:
     return _Must(lambda value: value is None or must.test(value), f"{must.words}, or NULL")
 
 
+class RawRecord(NamedTuple):
+    """A row of the table wal with whatever is in its fields, which are those of format.records.Record.
+
+    What a reader returns of a damaged log: RECORDS says which field of it is wrong.
+    """
+
+    lsn: Any
+    txn: Any
+    kind: Any
+    session: Any = None
+    collection: Any = None
+    key: Any = None
+    value: Any = None
+    before: Any = None
+    seq: Any = None
+    root: Any = None
+    count: Any = None
+    at: Any = None
+    chain: Any = None
+    note: Any = None
+
+    @property
+    def name(self) -> tuple[Any, Any]:
+        """Collection and key of the entry that it changes; (None, None) if it is of none."""
+        return self.collection, self.key
+
+
 class Table:
-    """What the rows of a table, or the columns of it that are read, must be.
+    """The tests of a table's rows, or of some of its columns.
 
     Args:
-        rule: number of the invariant that a wrong row breaks, `""` for none.
-        row: the words for one of its rows; `{0}` stands for its first column, and so on.
-        columns: what each must be, in the order in which they are read.
+        rule: number of the invariant that an invalid row breaks, `""` for none.
+        row: the name of a row in messages; `{0}` stands for its first column, and so on.
+        columns: the test of each column, in the order in which they are read.
     """
 
     __slots__ = ("_columns", "_row", "_rule", "_tests")
 
     def __init__(self, rule: str, row: str, **columns: _Must) -> None:
-        self._rule = f"{rule}: " if rule else ""
+        self._rule = rule
         self._row = row
         self._columns = columns
         self._tests = tuple(must.test for must in columns.values())
 
     def only(self, *columns: str) -> Table:
-        """Return what rows of these columns alone must be."""
-        return Table(self._rule.rstrip(": "), self._row, **{column: self._columns[column] for column in columns})
+        """Return the tests of these columns alone."""
+        return Table(self._rule, self._row, **{column: self._columns[column] for column in columns})
 
     def fits(self, row: Sequence[Any]) -> bool:
-        """Tell whether a row is what it must be."""
+        """Return True if a row is valid."""
         for test, value in zip(self._tests, row, strict=True):  # noqa: SIM110, all() takes twice the time
             if not test(value):
                 return False
         return True
 
     def wrong(self, row: Sequence[Any]) -> str:
-        """Return what is wrong with the first field that is not what it must be, `""` if all are."""
+        """Return what is wrong with the first invalid field, `""` if all are valid."""
+        fault = self._fault(row)
+        return f"{self._rule}: {fault}" if fault and self._rule else fault
+
+    def _fault(self, row: Sequence[Any]) -> str:
         for (column, must), value in zip(self._columns.items(), row, strict=True):
             if not must.test(value):
-                which = self._row.format(*map(shown, row))
-                return f"{self._rule}{which} has {shown(value)} for its {column}, which must be {must.words}"
+                which = self._row.format(*map(quoted, row))
+                return f"{which} has {quoted(value)} for its {column}, which must be {must.words}"
         return ""
 
+    def spared(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """Return a row with NULL for each field that must be NULL."""
+        return tuple(None if test is _is_absent else value for test, value in zip(self._tests, row, strict=True))
+
     def check(self, row: Sequence[Any], path: str) -> None:
-        """Raise if a row is not what it must be.
+        """Raise if a row is invalid.
 
         Raises:
-            Damaged: a field is not; it says which.
+            Damaged: names the first invalid field.
         """
         if not self.fits(row):
-            raise Damaged(f"{self._rule}{path}: {self.wrong(row).removeprefix(self._rule)}; restore a backup")
+            raise Damaged.found(path, self._fault(row), self._rule)
 
 
-def shown(value: Any) -> str:
-    """Return a value out of a file for a sentence."""
+def quoted(value: Any) -> str:
+    """Return a value of the file in a form for messages."""
     if value is None:
         return "NULL"
     text = f"{value[:_SHOWN]!r}" if isinstance(value, str | bytes) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
+def shown_name(collection: Any, key: Any) -> str:
+    """Return the name of an entry for a sentence."""
+    text = f"{collection!r}[{key!r}]"
+    return text if len(text) <= _NAME_SHOWN else f"{text[:_NAME_SHOWN]}…"
+
+
 STATE: Final = Table("I1", "{0}[{1}]", collection=_COLLECTION, key=_KEY, value=_VALUE)
 ENTRY_NAME: Final = STATE.only("collection", "key")
 MERKLE: Final = Table("I2", "node {0}", id=_NUMBER, level=_LEVEL, children=_CHILDREN)
-"""Without its name, which is tested by is_node_name()."""
+"""Without the node's name, which is_node_name() tests."""
 STAGED: Final = Table("I9", "staged transaction {0}", txn=_POSITIVE, session=_SESSION)
 AUDIT: Final = Table(
     "I12", "audit entry {0}", number=_POSITIVE, at=_AT, kind=_TEXT, seq=_NUMBER, chain=_DIGEST, detail=_TEXT,
@@ -221,7 +263,7 @@ RECORDS: Final[Mapping[Any, Table]] = {
 
 
 class InvalidText(NamedTuple):
-    """A TEXT that is not UTF-8. It is no str, so nothing takes it for text."""
+    """A TEXT that is not UTF-8. It is not a str, so nothing takes it for text."""
 
     raw: bytes
 
@@ -234,7 +276,7 @@ def columns(*names: str) -> str:
 
 
 def decoded(row: Row) -> Row:
-    """Return the values of a row that was read with columns(): int, float, str, bytes, None or InvalidText."""
+    """Return the values of a row read with columns(): int, float, str, bytes, None or InvalidText."""
     if not row[0]:
         return row[1:]
     values = list(row[1:])
@@ -247,12 +289,12 @@ def decoded(row: Row) -> Row:
 
 
 def bound(values: Sequence[Any]) -> list[Any]:
-    """Return *values* as they are bound to parameters(): text as its bytes."""
+    """Return *values* to be bound to parameters(): InvalidText as its bytes."""
     return [value.raw if isinstance(value, InvalidText) else value for value in values]
 
 
 def parameters(values: Sequence[Any]) -> list[str]:
-    """Return for each of *values* the part of a statement that stands for it."""
+    """Return the placeholder of each of *values* in a statement."""
     return ["CAST(? AS TEXT)" if isinstance(value, InvalidText) else "?" for value in values]
 
 

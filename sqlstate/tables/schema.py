@@ -1,7 +1,7 @@
 """The tables, indexes, triggers and views of a store, compared with what the migrations make.
 
-Tables and views of others in the same file are let be, with indexes and triggers on them. What stands on a table of
-ours is ours alone: an index of somebody else is kept up by every write, and can make it fail.
+Tables and views of other programs in the same file are ignored, with the indexes and triggers on them. On our tables
+only our own indexes and triggers are allowed: every write maintains a foreign index, and can fail because of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.sqlite.connection import memory
-from sqlstate.tables import migrations as migrate
+from sqlstate.tables import migrations
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
@@ -25,7 +25,7 @@ class SchemaItem(NamedTuple):
     """`"table"`, `"index"`, `"trigger"` or `"view"`."""
     name: str
     table: str
-    """What it is on; of a table or view its own name."""
+    """The table that it belongs to; for a table or view, its own name."""
     sql: str | None
 
     def __str__(self) -> str:
@@ -37,19 +37,19 @@ class Differences(NamedTuple):
     """How a file's schema differs from a store's."""
 
     tables: tuple[SchemaItem, ...] = ()
-    """Tables of ours that are missing or were changed: nothing of the file can be relied on."""
+    """Our tables that are missing or were changed: the file cannot be trusted."""
     lost: tuple[SchemaItem, ...] = ()
-    """Indexes, triggers and views of ours that are missing, as they must be."""
+    """Our indexes, triggers and views that are missing, as the migrations make them."""
     changed: tuple[SchemaItem, ...] = ()
-    """The same of those that were changed."""
+    """Our indexes, triggers and views that were changed, as the migrations make them."""
     added: tuple[SchemaItem, ...] = ()
-    """Indexes and triggers of others on tables and views of ours, and whatever has the name of one of ours."""
+    """Foreign indexes and triggers on our tables and views, and foreign objects with a name of ours."""
     foreign: tuple[str, ...] = ()
-    """Names of what others have in the file. They are let be."""
+    """Names of foreign objects in the file, which are ignored."""
 
     @property
     def sentences(self) -> list[str]:
-        """What is wrong, a sentence each."""
+        """What is wrong, in one sentence each."""
         return [
             *(f"{part} is missing or was changed from outside" for part in self.tables),
             *(f"{part} is missing" for part in self.lost),
@@ -60,27 +60,27 @@ class Differences(NamedTuple):
 
     @property
     def mendable(self) -> list[str]:
-        """What drop() and make() do about it, a sentence each."""
+        """What drop() and make() do about it, in one sentence each."""
         return [
             *(f"{part} was removed" for part in self.added if part.kind != "table"),
-            *(f"{part} was made anew" for part in (*self.lost, *self.changed) if part.name.lower() not in self.taken),
+            *(f"{part} was made again" for part in (*self.lost, *self.changed) if part.name.lower() not in self.taken),
         ]
 
     @property
     def unmendable(self) -> list[str]:
-        """What they can do nothing about, a sentence each."""
+        """What drop() and make() cannot mend, in one sentence each."""
         return [f"{part} has a name that the store needs: rename it" for part in self.added if part.kind == "table"]
 
     @property
     def taken(self) -> set[str]:
-        """Names of ours, in small letters, that a table of others has."""
+        """Names of ours, in lower case, that foreign tables have."""
         return {part.name.lower() for part in self.added if part.kind == "table"}
 
 
-def compare(connection: Connection) -> Differences:
+def differences(connection: Connection) -> Differences:
     """Return how the file's schema differs from what the migrations make."""
     found = _parts(connection)
-    expected = _expected(migrate.shipped())
+    expected = _expected(migrations.shipped())
     if found == expected:
         return _NONE
     missing = {_place(part): part for part in sorted(expected - found)}
@@ -107,7 +107,7 @@ def compare(connection: Connection) -> Differences:
 
 
 def _place(part: SchemaItem) -> tuple[str, str, str]:
-    """Return what makes it the same thing: SQLite's names have no capitals."""
+    """Return what identifies an object: SQLite ignores case in names."""
     return part.kind, part.name.lower(), part.table.lower()
 
 
@@ -115,23 +115,21 @@ def check_tables(connection: Connection) -> None:
     """Raise unless our tables are there as the migrations make them.
 
     Raises:
-        Damaged: one is missing, or was changed from outside: a column was added, or a constraint.
+        Damaged: a table is missing, or was changed: a column was added, or a constraint.
     """
-    found = compare(connection)
+    found = differences(connection)
     if found.tables:
-        raise Damaged(
-            f"{connection.path}: {'; '.join(found.sentences[: len(found.tables)])}; nothing was written. "
-            "Undo that, or restore a backup"
-        )
+        what = "; ".join(found.sentences[: len(found.tables)])
+        raise Damaged.about(connection.path, what, "nothing was written. Undo that, or restore a backup")
 
 
 def check(connection: Connection) -> None:
-    """Raise unless all of our schema is there as the migrations make it, and nothing of others stands on it.
+    """Raise unless our schema is as the migrations make it, without foreign indexes and triggers on it.
 
     Raises:
-        Damaged: it is not.
+        Damaged: names what differs.
     """
-    said = compare(connection).sentences
+    said = differences(connection).sentences
     if said:
         raise Damaged(
             f"{connection.path}: {'; '.join(said)}; nothing was written. The store can still be read; "
@@ -140,7 +138,7 @@ def check(connection: Connection) -> None:
 
 
 def drop(connection: Connection, found: Differences) -> None:
-    """Remove what is not ours and stands on what is, and what of ours was changed; tables of others stay."""
+    """Drop foreign indexes and triggers on our tables, and what of ours was changed. Foreign tables stay."""
     for part in (*found.added, *found.changed):
         if part.kind != "table":
             name = part.name.replace('"', '""')
@@ -148,10 +146,10 @@ def drop(connection: Connection, found: Differences) -> None:
 
 
 def make(connection: Connection, found: Differences) -> None:
-    """Make what is missing of ours anew, once drop() was called, but for what a table of others has the name of.
+    """Create what is missing of ours, after drop(), unless a foreign table has its name.
 
     Raises:
-        Damaged: rows contradict an index of ours.
+        Damaged: rows contradict one of our indexes.
     """
     for part in (*found.lost, *found.changed):
         if part.name.lower() not in found.taken:
@@ -160,7 +158,7 @@ def make(connection: Connection, found: Differences) -> None:
 
 def tables() -> frozenset[str]:
     """Return the names of our tables."""
-    return frozenset(part.name for part in _expected(migrate.shipped()) if part.kind == "table")
+    return frozenset(part.name for part in _expected(migrations.shipped()) if part.kind == "table")
 
 
 _NONE = Differences()
@@ -171,7 +169,7 @@ def _parts(connection: Connection) -> frozenset[SchemaItem]:
 
 
 @lru_cache(maxsize=4)
-def _expected(migrations: tuple[Migration, ...]) -> frozenset[SchemaItem]:
+def _expected(shipped: tuple[Migration, ...]) -> frozenset[SchemaItem]:
     connection = memory()
-    migrate.apply(connection, migrations, "")
+    migrations.apply(connection, shipped, "")
     return _parts(connection)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def sealed(connection: Connection, record: Record) -> Record:
     """Return a record that is about to be appended to its staged transaction, with its digest (I14).
 
-    Where the transaction was begun without digests, by an older version, it goes on without.
+    A transaction that an older version began without digests continues without.
     """
     before: bytes | None = fmt.STAGED_ZERO
     if record.kind is not Kind.BEGIN:
@@ -26,11 +26,11 @@ def sealed(connection: Connection, record: Record) -> Record:
     )
 
 
-def check(connection: Connection, records: list[Record]) -> None:
+def check_records(connection: Connection, records: list[Record]) -> None:
     """Check that the *records* of a staged transaction that has not ended are what was written (I14).
 
     Raises:
-        Damaged: one is not, or is missing.
+        Damaged: a record was changed, or is missing.
     """
     digest = fmt.STAGED_ZERO
     for record in records:
@@ -57,7 +57,7 @@ def transactions(connection: Connection) -> list[int]:
 
 
 def session_of(connection: Connection, txn: int) -> bytes | None:
-    """Return the session of the staged transaction *txn*, or None if there is none that has not ended."""
+    """Return the session of the staged transaction *txn*, or None if there is no such transaction or it has ended."""
     row = connection.row("SELECT txn, session FROM staged WHERE txn = ?", (txn,))
     if row is None:
         return None
@@ -77,7 +77,7 @@ def remove(connection: Connection, txn: int) -> None:
 
 
 def set_session(connection: Connection, txn: int, session: bytes) -> None:
-    """Note that *session* goes on with the staged transaction *txn*."""
+    """Note that *session* has taken over the staged transaction *txn*."""
     connection.run("UPDATE staged SET session = ? WHERE txn = ?", (session, txn))
 
 

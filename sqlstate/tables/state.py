@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.sqlite.connection import Connection, Row
 
-# A scan reads so many rows by one statement; larger values, one by one.
+# The most rows that one statement of a scan reads, and the bytes of a value that is read by itself.
 ROWS_AT_ONCE = 512
 LARGE_BYTES = 1 << 14
-# One that knows no collection reads a row beyond so many characters or bytes of values.
+# A scan of all collections stops after so many characters or bytes of values.
 BYTES_AT_ONCE = 1 << 20
 _STORED = {str, bytes}
 _KEYS = {int, str, bytes}
-# Asking first whether a span is empty pays for itself from this many names on.
+# With more names than this, asking first whether the span is empty pays off.
 _SPAN_NAMES = 8
-# Up to so many names are placed by counting; for more it is cheaper to read what is there.
+# Up to this many names are placed by counting; for more, reading the names in between is cheaper.
 _COUNTED_NAMES = 3
 
 _SMALL = f"iif(octet_length(value) > {LARGE_BYTES}, NULL, value)"
@@ -68,10 +68,10 @@ class Span(NamedTuple):
     passed: Key | None = None
     """Only keys beyond this one, in the direction of the scan."""
     limit: int | None = None
-    """At most so many; chunk() sees to it."""
+    """The most entries to return, kept by chunk()."""
 
     def after(self, key: Key) -> Span:
-        """Return what is left of the span behind *key*."""
+        """Return the rest of the span after *key*."""
         return self._replace(passed=key)
 
 
@@ -142,7 +142,7 @@ def count(connection: Connection, start: Name, stop: Name) -> int:
 
 
 def neighbours(connection: Connection, name: Name) -> list[tuple[str, Key, Stored] | None]:
-    """Return the last row before *name* and the first that is not, each (collection, key, value) or None."""
+    """Return the last row before *name* and the first one at or after it: (collection, key, value) or None."""
     rows = [connection.row(sql, (name[0], name[2])) for sql in (_LAST_BEFORE, _FIRST_FROM)]
     _check_rows(connection, [row for row in rows if row is not None])
     return rows
@@ -157,22 +157,22 @@ def collections(connection: Connection) -> list[str]:
     """Return the names of all collections that have entries, in order.
 
     Raises:
-        Damaged: one of them is none.
+        Damaged: a name is invalid.
     """
     names = [name for (name,) in connection.rows(_COLLECTIONS)]
     for name in names:
         if not is_collection(name):
-            raise Damaged(f"I1: {connection.path}: {raw_rows.shown(name)} is no collection; restore a backup")
+            raise Damaged.found(connection.path, f"{raw_rows.quoted(name)} cannot name a collection", "I1")
     return names
 
 
 def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tuple[Key, Stored]], Span | None]:
-    """Return (key, stored value) of the first entries in *span*, in order, and what is left of it, None for nothing.
+    """Return (key, stored value) of the first entries in *span*, in order, and the rest of the span, None at its end.
 
     Without *values*, the second part of each pair is `''`.
 
     Raises:
-        Damaged: a row is no entry, or the rows are not in order.
+        Damaged: a row is invalid, or the rows are not in order.
     """
     sql, bound = _scan_sql(span, _SMALL if values else "''")
     most = ROWS_AT_ONCE if span.limit is None else min(ROWS_AT_ONCE, span.limit)
@@ -207,7 +207,7 @@ def _put_in_large(connection: Connection, collection: str, rows: list[Any]) -> N
 
 
 def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[Key, Stored]]:
-    """Yield what chunk() returns, up to the end of the span, for a caller in one transaction."""
+    """Yield (key, stored value) of all entries in *span*, in order, for a caller in one transaction."""
     rest: Span | None = span
     while rest is not None:
         rows, rest = chunk(connection, rest, values=values)
@@ -217,23 +217,23 @@ def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[
 def _check_order(
     connection: Connection, passed: tuple[str, Key] | None, reached: tuple[str, Key], *, reverse: bool = False
 ) -> None:
-    """Raise unless *reached* lies beyond *passed*: a scan of a damaged table would never end.
+    """Raise unless *reached* lies beyond *passed*: a scan of a damaged table might never end.
 
-    What does not fit here is only what would mislead the scan itself: a full check finds the rest.
+    Only what would mislead the scan is tested: a full check finds the rest.
     """
     if passed is None:
         return
     first, second = (reached, passed) if reverse else (passed, reached)
     if stored_name(*first) < stored_name(*second):
         return
-    raise Damaged(f"I1: {connection.path}: the entries are not in order near {reached[0]!r}; restore a backup")
+    raise Damaged.found(connection.path, f"the entries are not in order near {reached[0]!r}", "I1")
 
 
 def scan_all(connection: Connection) -> Iterator[Row]:
-    """Yield (collection, key, value) of every row, in order, as one statement sees them, whatever is in it.
+    """Yield (collection, key, value) of every row, in order, by one statement, without validating the rows.
 
     Raises:
-        Damaged: a text is no UTF-8.
+        Damaged: a text is not UTF-8.
     """
     return connection.iterate("SELECT collection, key, value FROM state ORDER BY collection, key")
 
@@ -241,12 +241,12 @@ def scan_all(connection: Connection) -> Iterator[Row]:
 def chunk_of_all(
     connection: Connection, passed: tuple[str, Key]
 ) -> tuple[list[tuple[str, Key, Stored]], tuple[str, Key] | None]:
-    """Return (collection, key, stored value) of the first entries behind *passed*, in order.
+    """Return (collection, key, stored value) of the first entries after *passed*, in order.
 
-    Also returns the last of them, None if there are no more behind it. `("", "")` comes before all.
+    Also returns the name of the last of them, None at the end. `("", "")` comes before all.
 
     Raises:
-        Damaged: a row is no entry, or the rows are not in order.
+        Damaged: a row is invalid, or the rows are not in order.
     """
     rows, cut = connection.chunk(_ALL, passed, BYTES_AT_ONCE)
     _check_rows(connection, rows)
@@ -274,10 +274,10 @@ def _are_entries(rows: Sequence[Row]) -> bool:
 
 
 def _name(connection: Connection, collection: Any, key: Any) -> Name:
-    """Return the name in a row that has no value.
+    """Return the name of an entry from a row without its value.
 
     Raises:
-        Damaged: it is none.
+        Damaged: it is invalid.
     """
     raw_rows.ENTRY_NAME.check((collection, key), connection.path)
     return stored_name(collection, key)
@@ -290,7 +290,7 @@ _ALL = f"{_ROW} (collection, key) > (?, ?) ORDER BY collection, key LIMIT {ROWS_
 def _scan_sql(span: Span, column: str) -> tuple[str, list[Key]]:
     where: list[str] = ["collection = ?"]
     bound: list[Key] = [span.collection]
-    # Where the scan has passed is a narrower bound than where it began, and SQLite uses one of them only.
+    # The key that the scan has passed is a narrower bound than its start, and SQLite uses only one of them.
     start = None if span.passed is not None and not span.reverse else span.start
     stop = None if span.passed is not None and span.reverse else span.stop
     for condition, key in ((">=", start), ("<", stop), ("<" if span.reverse else ">", span.passed)):
@@ -305,17 +305,17 @@ _RAW = f"SELECT {raw_rows.columns('collection', 'key', 'value')} FROM state ORDE
 
 
 def scan_raw(connection: Connection) -> Iterator[Row]:
-    """Yield (collection, key, value) of every row in order, whatever is in it, as raw_rows.decoded() does."""
+    """Yield (collection, key, value) of every row in order, of any kind, as raw_rows.decoded() gives them."""
     return map(raw_rows.decoded, connection.iterate(_RAW))
 
 
 def delete_raw(connection: Connection, collection: object, key: object) -> None:
-    """Delete the row with this collection and key, whatever they are, inside the caller's transaction."""
+    """Delete the row with this collection and key, of any kind, inside the caller's transaction."""
     left, right = raw_rows.parameters((collection, key))
     connection.run(f"DELETE FROM state WHERE collection = {left} AND key = {right}", raw_rows.bound((collection, key)))
 
 
 def rebuild(connection: Connection) -> None:
-    """Put every row where its collection and key belong, whatever order the rows are in."""
+    """Rewrite the table, so that every row stands where its collection and key belong."""
     connection.run("CREATE TEMP TABLE sorted AS SELECT * FROM state; DELETE FROM state")
     connection.run("INSERT INTO state SELECT * FROM sorted ORDER BY collection, key; DROP TABLE sorted")

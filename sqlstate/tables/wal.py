@@ -1,6 +1,6 @@
 """The table wal: the write-ahead log (docs/reference/file-format.md, section 3.4).
 
-What a record is, and the bytes that it is hashed by, is in `format.records`.
+Records, and the bytes by which they are hashed, are defined in `format.records`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlstate.format.merkle import EMPTY_ROOT
 from sqlstate.format.records import Head, Kind, Record, chain_next, chain_zero, record_bytes
 from sqlstate.sqlite.connection import size_of
 from sqlstate.tables import raw_rows
-from sqlstate.tables.raw_rows import is_digest, is_entry_name, is_number, is_stored, is_text
+from sqlstate.tables.raw_rows import RawRecord, is_digest, is_entry_name, is_number, is_stored, is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ INSERT_CHANGE = "INSERT INTO wal (lsn, txn, kind, collection, key, value, before
 INSERT_COMMIT = (
     "INSERT INTO wal (lsn, txn, kind, session, seq, root, count, at, chain) VALUES (?, ?, 'COMMIT', ?, ?, ?, ?, ?, ?)"
 )
-# BEGIN, one change and COMMIT in one statement: 5 µs instead of 8 for the most frequent commit of all.
+# BEGIN, one change and COMMIT in one statement: 5 µs instead of 8 for the most frequent commit.
 INSERT_SHORT = """
 INSERT INTO wal (lsn, txn, kind, collection, key, value, before, seq, root, count, at, chain, note) VALUES
 (?1, ?1, 'BEGIN', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ''),
@@ -58,9 +58,8 @@ _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORD
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
 
 
-def has_bytes(row: Row) -> bool:
-    """Tell whether a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
-    record = Record(*row)
+def has_bytes(record: RawRecord) -> bool:
+    """Return True if a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
     if not (is_number(record.lsn) and is_number(record.txn)):
         return False
     if record.kind == Kind.BEGIN:
@@ -68,16 +67,16 @@ def has_bytes(row: Row) -> bool:
     if record.kind in (Kind.PUT, Kind.DELETE):
         values = record.value, record.before
         return is_entry_name(record.collection, record.key) and all(v is None or is_stored(v) for v in values)
-    return record.kind == Kind.COMMIT
+    return bool(record.kind == Kind.COMMIT)
 
 
-def canonical(row: Row) -> bytes | None:
+def canonical(record: RawRecord) -> bytes | None:
     """Return the canonical bytes of a row of the table, whatever is in it; None if it has none."""
-    return record_bytes(Record(*row)) if has_bytes(row) else None
+    return record_bytes(Record(*record)) if has_bytes(record) else None
 
 
 def chain_or_none(chain: Any, head: tuple[Any, Any, Any, Any], records_digest: bytes) -> bytes | None:
-    """Return the chain's digest as chain_next() does, of what may be no chain and no head; None if it is none."""
+    """Return the chain's digest as chain_next() does, of unvalidated fields; None if they cannot have one."""
     seq, root, count, at = head
     if is_digest(chain) and is_number(seq) and is_digest(root) and is_number(count) and is_text(at):
         return chain_next(chain, head, records_digest)
@@ -85,8 +84,8 @@ def chain_or_none(chain: Any, head: tuple[Any, Any, Any, Any], records_digest: b
 
 
 def staged_digest_before(connection: Connection, txn: int) -> bytes | None:
-    """Return the digest in the newest record of the staged transaction *txn*, None if it has none."""
-    # From the end on: by the index, all its records would be looked at.
+    """Return the digest in the newest record of the staged transaction *txn*, None if the record has none."""
+    # From the end backwards: by the index, SQLite would read all its records.
     digest: bytes | None = connection.value(
         "SELECT chain FROM wal WHERE +txn = ? AND lsn >= ? AND session IS NOT NULL ORDER BY lsn DESC LIMIT 1",
         (txn, txn),
@@ -95,10 +94,10 @@ def staged_digest_before(connection: Connection, txn: int) -> bytes | None:
 
 
 def missing_behind(connection: Connection, lsn: int) -> int:
-    """Return the LSN of the first record that is missing behind the one with this LSN, 0 if none is.
+    """Return the LSN of the first missing record after the one with this LSN, 0 if none is missing.
 
-    All are numbered one after the other (I5). Of records at the end of a staged transaction, nothing else tells that
-    they were there. Of very many, the first ones are looked at.
+    Records are numbered without holes (I5). Nothing else shows that the last records of a staged transaction were
+    removed. Of very many records, the first ones are examined.
     """
     rows = connection.rows("SELECT lsn FROM wal WHERE lsn > ? ORDER BY lsn LIMIT ?", (lsn, _LOOKED_AT))
     return next((expected for expected, (each,) in enumerate(rows, lsn + 1) if each != expected), 0)
@@ -118,15 +117,13 @@ def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
     """Return the greatest LSN in the log, 0 if it is empty, and the newest commit.
 
     Raises:
-        Damaged: they are none.
+        Damaged: they are malformed.
     """
     row = connection.row(_LAST)
     if row is None:
         return 0, head_zero(meta)
     if not is_number(row[0]):
-        raise Damaged(
-            f"I5: {connection.path}: a record has the number {row[0]}, and 2^62 is the last; restore a backup"
-        )
+        raise Damaged.found(connection.path, f"a record has the number {row[0]}, and 2^62 is the last", "I5")
     if row[2] is not None:
         return row[0], _head(connection, row[1:])
     # Only staged records come after the newest commit.
@@ -140,20 +137,20 @@ def head_zero(meta: Meta) -> Head:
 
 
 def commit(connection: Connection, seq: int) -> Head | None:
-    """Return commit *seq*, or None if there is none."""
+    """Return commit *seq*, or None if there is no such commit."""
     row = connection.row(_COMMIT, (_milestone(connection, seq), seq))
     return None if row is None else _head(connection, row)
 
 
 def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]:
-    """Return the commits from number *first* on, in order, and the number to go on with; None if there are no more."""
+    """Return the commits from number *first* on, in order, and the number to continue with; None at the end."""
     rows = connection.rows(_COMMITS, (_milestone(connection, first), first, ROWS_AT_ONCE))
     found = [_head(connection, row) for row in rows]
     return found, found[-1].seq + 1 if len(found) == ROWS_AT_ONCE and found[-1].seq >= first else None
 
 
 def read(connection: Connection, after: int) -> tuple[list[Record], int | None]:
-    """Return the records behind LSN *after*, in order, and the LSN to go on behind; None if there are no more."""
+    """Return the records after LSN *after*, in order, and the LSN to continue after; None at the end."""
     sql = f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn LIMIT {ROWS_AT_ONCE}"
     rows, cut = connection.chunk(sql, (after,), BYTES_AT_ONCE, _weight)
     found = [_record(connection, row) for row in rows]
@@ -179,12 +176,12 @@ def read_begin(connection: Connection, txn: int) -> Record:
     """Return the BEGIN record of the transaction *txn*."""
     rows = connection.rows(f"SELECT {_COLUMNS} FROM wal WHERE lsn = ? AND kind = 'BEGIN'", (txn,))
     if not rows:
-        raise Damaged(f"I7: {connection.path}: transaction {txn} has no BEGIN record; restore a backup")
+        raise Damaged.found(connection.path, f"transaction {txn} has no BEGIN record", "I7")
     return _record(connection, rows[0])
 
 
 def staged_value(connection: Connection, txn: int, collection: str, key: Key) -> Row | None:
-    """Return (value,) of the newest record of the staged transaction for an entry, None if it has none."""
+    """Return (value,) of the newest record for an entry in the staged transaction, None without such a record."""
     sql = (
         f"SELECT {_COLUMNS} FROM wal WHERE txn = ? AND session IS NOT NULL AND collection = ? AND key = ? "
         "ORDER BY lsn DESC LIMIT 1"
@@ -194,12 +191,12 @@ def staged_value(connection: Connection, txn: int, collection: str, key: Key) ->
 
 
 def has(connection: Connection, lsn: int) -> bool:
-    """Tell whether there is a record with this LSN."""
+    """Return True if there is a record with this LSN."""
     return connection.value("SELECT 1 FROM wal WHERE lsn = ?", (lsn,)) is not None
 
 
 def commit_lsn(connection: Connection, seq: int) -> int:
-    """Return the LSN of the record that closes commit *seq*, 0 if there is none."""
+    """Return the LSN of the record that closes commit *seq*, 0 if there is no such commit."""
     lsn = connection.value(
         "SELECT lsn FROM wal WHERE lsn >= ? AND seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1",
         (_milestone(connection, seq), seq),
@@ -208,9 +205,9 @@ def commit_lsn(connection: Connection, seq: int) -> int:
 
 
 def base_of(connection: Connection, lsn: int = fmt.INT_MAX) -> int:
-    """Return the LSN that was the greatest before the record *lsn*, or the newest, was written with its like.
+    """Return the greatest LSN before the records that were written together with record *lsn*, or with the newest.
 
-    Those of a commit, with all its direct transactions, are written together; each of a staged one alone.
+    The records of a commit and all its direct transactions are written together; each staged record alone.
     """
     row = connection.row(_NEWEST_UP_TO, (lsn,))
     if row is None:
@@ -218,18 +215,18 @@ def base_of(connection: Connection, lsn: int = fmt.INT_MAX) -> int:
     lsn, txn, kind, session, seq = row
     while True:
         if not is_number(txn) or not 0 < txn <= lsn:
-            what = f"record {lsn} is of transaction {raw_rows.shown(txn)}, which is none"
-            raise Damaged(f"I5: {connection.path}: {what}; restore a backup")
+            what = f"record {lsn} is of transaction {raw_rows.quoted(txn)}, which cannot be one"
+            raise Damaged.found(connection.path, what, "I5")
         base: int = (txn if kind == Kind.COMMIT and session is None else lsn) - 1
         row = connection.row(_NEWEST_UP_TO, (base,))
-        # Of one commit, or of one recovery, which rolls back all that the dead staged.
+        # Records of one commit, or of one recovery, which rolls back all staged transactions of dead sessions.
         if kind not in (Kind.COMMIT, Kind.ROLLBACK) or row is None or (row[2], row[4]) != (kind, seq):
             return base
         lsn, txn, kind, session, _ = row
 
 
 def ends_well(connection: Connection, records: int) -> bool:
-    """Tell whether the newest *records* have growing numbers, and kinds that there are."""
+    """Return True if the newest *records* have ascending LSNs and valid kinds."""
     rows = connection.rows("SELECT lsn, txn, kind FROM wal ORDER BY lsn DESC LIMIT ?", (records,))
     growing = all(later > earlier for (later, *_), (earlier, *_) in pairwise(rows))
     return growing and all(is_number(txn) and 0 < txn <= lsn and kind in _KINDS for lsn, txn, kind in rows)
@@ -256,16 +253,16 @@ def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head
 
 
 def records_digest(connection: Connection, seq: int) -> bytes:
-    """Return H(records) of commit *seq*, of which its chain is made; nothing if there is no such commit."""
+    """Return H(records) of commit *seq*, which its chain digest covers; b"" if there is no such commit."""
     base = base_of(connection, commit_lsn(connection, seq))
     return next((digest for said, digest, _ in _closed(connection, base) if said.seq == seq), b"")
 
 
 def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
-    """Yield the chains of the commits [first, stop), which must all be there.
+    """Yield the chain digests of the commits [first, stop), all of which must exist.
 
     Raises:
-        Damaged: one of them is not, or has no chain.
+        Damaged: a commit is missing, or has no valid chain digest.
     """
     expected = first
     if first < stop:
@@ -275,7 +272,7 @@ def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
             yield chain
             expected += 1
     if expected < stop:
-        raise Damaged(f"I4: {connection.path}: commit {expected} is not in the log as it must be; restore a backup")
+        raise Damaged.found(connection.path, f"commit {expected} is missing from the log or malformed", "I4")
 
 
 def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, list[Record]]]:
@@ -294,7 +291,7 @@ def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, li
         for each in direct:
             if each.kind is Kind.ROLLBACK:
                 what = f"record {each.lsn} rolls transaction {each.txn} back, and record {record.lsn} commits it"
-                raise Damaged(f"I7: {connection.path}: {what}; restore a backup")
+                raise Damaged.found(connection.path, what, "I7")
         parts += map(record_bytes, direct)
         changes += [each for each in direct if each.kind in (Kind.PUT, Kind.DELETE)]
         direct = []
@@ -306,9 +303,9 @@ def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, li
 
 
 def wrong_index(connection: Connection) -> str:
-    """Return the name of an index that does not hold as many records as it must, "" if there is none.
+    """Return the name of an index with a wrong number of records, "" if all are right.
 
-    SQLite's own check (3.54) does not count those of an index that is over a part of a table.
+    SQLite's own check (3.54) does not count the entries of a partial index.
     """
     there = {name for _, name, *_ in connection.rows("PRAGMA index_list(wal)")}
     for index, part in _PARTS.items():
@@ -332,9 +329,9 @@ def size(connection: Connection) -> int:
     return found
 
 
-def rows(connection: Connection) -> Iterator[Row]:
-    """Yield every row, with the columns of Record, in order; Damaged for text that is no UTF-8."""
-    return connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn")
+def rows(connection: Connection) -> Iterator[RawRecord]:
+    """Yield every row in order, whatever is in it; Damaged for text that is not UTF-8."""
+    return map(RawRecord._make, connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn"))
 
 
 def _milestone(connection: Connection, seq: int) -> int:
@@ -350,8 +347,8 @@ def _head(connection: Connection, row: Row) -> Head:
 def _record(connection: Connection, row: Row) -> Record:
     table = raw_rows.RECORDS.get(row[2])
     if table is None:
-        what = f"record {row[0]} is of kind {raw_rows.shown(row[2])}, which there is not"
-        raise Damaged(f"I7: {connection.path}: {what}; restore a backup")
+        what = f"record {row[0]} is of the unknown kind {raw_rows.quoted(row[2])}"
+        raise Damaged.found(connection.path, what, "I7")
     table.check(row, connection.path)
     record = Record(row[0], row[1], Kind(row[2]), *row[3:])
     if record.root is not None:
@@ -362,13 +359,13 @@ def _record(connection: Connection, row: Row) -> Record:
 _RAW = f"SELECT {raw_rows.columns(*Record._fields)} FROM wal ORDER BY lsn"
 
 
-def scan_raw(connection: Connection, *, newest_first: bool = False) -> Iterator[Row]:
-    """Yield the rows in order, whatever is in them: the fields of Record, as raw_rows.decoded() gives them."""
-    return map(raw_rows.decoded, connection.iterate(_RAW + (" DESC" if newest_first else "")))
+def scan_raw(connection: Connection) -> Iterator[RawRecord]:
+    """Yield the rows in order, whatever is in them: the fields as raw_rows.decoded() gives them."""
+    return (RawRecord._make(raw_rows.decoded(row)) for row in connection.iterate(_RAW))
 
 
-def write_raw(connection: Connection, rows: Iterable[tuple[int, Row | None]]) -> None:
-    """Put each row in the place of what has its LSN, None for no row, inside the caller's transaction."""
+def write_raw(connection: Connection, rows: Iterable[tuple[int, RawRecord | None]]) -> None:
+    """Replace the row of each LSN, or delete it where the new row is None, inside the caller's transaction."""
     for lsn, row in rows:
         connection.run("DELETE FROM wal WHERE lsn = ?", (lsn,))
         if row is not None:
@@ -376,17 +373,17 @@ def write_raw(connection: Connection, rows: Iterable[tuple[int, Row | None]]) ->
             connection.run(f"INSERT INTO wal ({_COLUMNS}) VALUES ({values})", raw_rows.bound(row))
 
 
-def staged_raw(connection: Connection, txn: int, before: int) -> list[Row]:
+def staged_raw(connection: Connection, txn: int, before: int) -> list[RawRecord]:
     """Return the rows of the staged transaction *txn* up to the LSN *before*, as scan_raw() gives them."""
     sql = (
         f"SELECT {raw_rows.columns(*Record._fields)} FROM wal "
         "WHERE txn = ? AND session IS NOT NULL AND lsn < ? ORDER BY lsn"
     )
-    return [raw_rows.decoded(row) for row in connection.rows(sql, (txn, before))]
+    return [RawRecord._make(raw_rows.decoded(row)) for row in connection.rows(sql, (txn, before))]
 
 
 def seq_of(connection: Connection, root: bytes) -> int | None:
-    """Return the number of the newest commit with this root, None if there is none."""
+    """Return the number of the newest commit with this root, None if there is no such commit."""
     sql = "SELECT seq FROM wal WHERE root = ? ORDER BY lsn DESC LIMIT 1"
     seq: int | None = connection.value(sql, (root,))
     return seq

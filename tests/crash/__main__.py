@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> int:
     say(COLUMNS.format("#", "campaign", "runs", "found", "bar", "verdict", "seconds"))
     missed = False
     for number in numbers:
-        missed |= not show(*run(number, **plan))
+        missed |= not show(*run(number, **plan), options.seed)
     return int(missed)
 
 
-def show(campaign: Campaign, result: Result, seconds: float) -> bool:
+def show(campaign: Campaign, result: Result, seconds: float, seed: int) -> bool:
     """Print the row of a campaign and what it missed; return whether it reached its bar."""
     reached = not result.failures
     verdict = "skipped" if result.skipped else "reached" if reached else "MISSED"
@@ -40,7 +40,7 @@ def show(campaign: Campaign, result: Result, seconds: float) -> bool:
     row = (campaign.number, campaign.title, f"{result.runs:,}", found, campaign.bar, verdict, f"{seconds:.1f}")
     say(COLUMNS.format(*row))
     if not reached:
-        say(described(campaign.number, result))
+        say(described(campaign.number, result, seed))
     return reached
 
 

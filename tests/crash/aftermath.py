@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlstate
+from tests import ROOT
 from tests.crash.campaign import Miss, expect
 from tests.reference import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT: Final = Path(__file__).parents[2]
 LOCK_SECONDS: Final = 2.0
 """How long another may wait for a lock that must be free."""
 ANSWER_SECONDS: Final = 15.0

@@ -22,6 +22,7 @@ import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -177,12 +178,22 @@ def spread(plan: Plan, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R
     *work* is a function of a module, items and results can be pickled. The processes are spawned: a fork
     would carry SQLite's locks of open stores along.
     """
+    work = partial(_noted, work)
     if plan.jobs <= 1:
         yield from map(work, items)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(plan.jobs, mp_context=context) as pool:
         yield from pool.map(work, items)
+
+
+def _noted(work: Callable[[T], R], item: T) -> R:
+    """Do the work; what it raises says of which part of the campaign it comes."""
+    try:
+        return work(item)
+    except Exception as e:
+        e.add_note(f"in the part {item!r:.500}")
+        raise
 
 
 def merged(parts: Iterable[Result]) -> Result:
@@ -210,7 +221,11 @@ def run(number: int, **plan: Any) -> tuple[Campaign, Result, float]:
     if plan.get("case"):
         plan["jobs"] = 1
     begun = time.monotonic()
-    result = each.run(Plan(**plan))
+    try:
+        result = each.run(Plan(**plan))
+    except Exception as e:
+        e.add_note(replay(number, plan.get("case", ""), plan.get("seed", SEED)))
+        raise
     return each, result, time.monotonic() - begun
 
 
@@ -219,14 +234,14 @@ def figures(result: Result, *names: str) -> str:
     return ", ".join([f"{result.counts[name]:,} {name}" for name in names])
 
 
-def replay(number: int, failure: Failure) -> str:
-    """Return the command that runs a failure again."""
-    return f"python -m tests.crash --only {number} --case {shlex.quote(failure.case)}"
+def replay(number: int, case: str, seed: int) -> str:
+    """Return the command that runs a case again, or the whole campaign with a seed if no case is known."""
+    return f"python -m tests.crash --only {number} " + (f"--case {shlex.quote(case)}" if case else f"--seed {seed}")
 
 
-def described(number: int, result: Result) -> str:
+def described(number: int, result: Result, seed: int) -> str:
     """Return the failures of a result with their commands, the first of them if there are many."""
-    lines = [f"{failure.what}\n    {replay(number, failure)}" for failure in result.failures[:FAILURES_SHOWN]]
+    lines = [f"{each.what}\n    {replay(number, each.case, seed)}" for each in result.failures[:FAILURES_SHOWN]]
     more = max(result.counts["failures"], len(result.failures)) - len(lines)
     return "\n".join([*lines, f"… and {more} more"] if more > 0 else lines)
 
@@ -243,5 +258,5 @@ def check(number: int, **plan: Any) -> Result:
     if result.skipped:
         pytest.skip(result.skipped)
     assert result.runs, "the campaign ran nothing"
-    assert not result.failures, described(number, result)
+    assert not result.failures, described(number, result, plan.get("seed", SEED))
     return result

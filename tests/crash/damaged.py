@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FILES_OF_A_WORKER: Final = 250
 PAGE: Final = 4096
 SECONDS_ALLOWED: Final = 1.0
-SECONDS_HUNG: Final = 10
+SECONDS_HUNG: Final = 60
 # A machine under load is slow too, so the tests turn the clock off.
 TIMED = True
 STORES: Final = ("rest", "large", "hot", "journal", "new")
@@ -291,7 +291,7 @@ def tried(plan: Plan) -> Result:
     return result
 
 
-@campaign(10, "damaged database files", bar="our errors only, < 1 s, no crash", ci=1_500, long=1_000_000)
+@campaign(10, "damaged database files", bar="our errors only, < 1 s, no crash", ci=750, long=1_000_000)
 def damaged(plan: Plan) -> Result:
     """Damage stores, and use them."""
     result = tried(plan)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlstate
+from tests import ROOT
 from tests.crash.campaign import Plan, Result, campaign, expect, figures, merged, scratch, spread, where
 from tests.crash.processes import Workload
 from tests.reference import plain
@@ -30,7 +31,6 @@ from tests.reference import plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT: Final = Path(__file__).parents[2]
 CALLS: Final = {
     "pwrite64": ("EIO", "ENOSPC", "KILL"),
     "fdatasync": ("EIO", "KILL"),

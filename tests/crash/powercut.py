@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.crash.images import Files
     from tests.crash.vfs import Op
 
-AT_ONCE: Final = 400
+AT_ONCE: Final = 200
 NESTED: Final = 40
 """Crashes during the recovery from one crash."""
 
@@ -194,13 +194,13 @@ def _differs(done: Counter[tuple[str, object]], place: Path) -> Iterator[str]:
         yield f"AUDIT: {each} was {what}, and no entry says so"
 
 
-@campaign(1, "crash images, WAL", bar="0 lost, mixed, corrupt, wrong", ci=8_000, long=1_000_000)
+@campaign(1, "crash images, WAL", bar="0 lost, mixed, corrupt, wrong", ci=3_600, long=1_000_000)
 def wal_images(plan: Plan) -> Result:
     """Crash images of stores in WAL mode, synchronous=FULL."""
     return merged(spread(plan, run_part, parts(plan, "wal")))
 
 
-@campaign(2, "crash images, rollback journal", bar="0 lost, mixed, corrupt, wrong", ci=2_500, long=300_000)
+@campaign(2, "crash images, rollback journal", bar="0 lost, mixed, corrupt, wrong", ci=1_600, long=300_000)
 def journal_images(plan: Plan) -> Result:
     """Crash images of stores with a rollback journal, synchronous=EXTRA."""
     return merged(spread(plan, run_part, parts(plan, "delete")))

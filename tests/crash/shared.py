@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlstate
 from sqlstate import aio
+from tests import ROOT
 from tests.crash.campaign import Plan, Result, campaign, expect, merged, scratch, spread, where
 from tests.crash.images import Point
 from tests.crash.injected import missing_strace
 from tests.crash.processes import Workload
-from tests.crash.traced import ROOT, images_of, told, traced
+from tests.crash.traced import images_of, told, traced
 from tests.crash.workloads import STORE, fresh_folder, put_files
 from tests.reference import plain
 

@@ -294,12 +294,12 @@ def groups(plan: Plan) -> Iterator[Group]:
         for lasting in (False, True)
     ]
     for number, name, mode in itertools.product(range(plan.seed, plan.seed + plan.count), SCRIPTS, ("wal", "delete")):
-        yield Group(tuple(Part(name, mode, *fault, number) for fault in faults), step=1 if plan.long else 5)
+        yield Group(tuple(Part(name, mode, *fault, number) for fault in faults), step=1 if plan.long else 10)
 
 
 @campaign(5, "every N-th call fails", bar="0 lost, mixed, corrupt, misreported", ci=1, long=20)
 def io_errors(plan: Plan) -> Result:
-    """Errors of the device and full disks at each call of a few scripts, at the short count at every fifth.
+    """Errors of the device and full disks at each call of a few scripts, at the short count at every tenth.
 
     The count is that of seeds.
     """

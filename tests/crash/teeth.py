@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import sqlstate
+from tests import ROOT
 from tests.crash import journals, peeks, powercut, processes, rot, sequences, sweep
 from tests.crash.campaign import SEED, Plan, Result, campaign, merged, scratch, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT: Final = Path(__file__).parents[2]
 CAUGHT: Final = 86
 """Exit code of a run that found something."""
 IMAGES: Final = 200
@@ -185,7 +185,7 @@ TEETH: Final = (
         "1 staged:wal",
         (
             Edit(
-                "store/staged",
+                "store/session",
                 "        writer = self._engine.write_connection\n        last, head = self._writer.begin()\n",
                 "        writer = self._engine.write_connection\n"
                 '        writer.run(f"PRAGMA synchronous={int(kind is not Kind.PUT) * 2}")\n'
@@ -307,7 +307,7 @@ TEETH: Final = (
         "8 8",
         (
             Edit(
-                "recovery/inspect",
+                "recovery/judge",
                 "    if scan.rot:\n        raise Mismatch(\n",
                 "    if False:\n        raise Mismatch(\n",
             ),
@@ -326,7 +326,7 @@ TEETH: Final = (
     Tooth(
         "a copy is taken for the store itself",
         "14 backup-1+vacuum-1+cp-1",
-        (Edit("recovery/inspect", "flag.inode not in (0, ", "flag.inode in (0, "),),
+        (Edit("recovery/judge", "flag.inode not in (0, ", "flag.inode in (0, "),),
     ),
     Tooth(
         "damage is accepted with what another store's -wal holds",
@@ -338,7 +338,7 @@ TEETH: Final = (
         "9 foreign-1+older_main-1+older_wal-1",
         (
             Edit(
-                "recovery/inspect",
+                "recovery/judge",
                 "        found.damage, found.reason = wrong.damage, str(wrong)\n",
                 '        if wrong.damage not in ("foreign", "stale"):\n'
                 "            found.damage, found.reason = wrong.damage, str(wrong)\n",
@@ -350,7 +350,7 @@ TEETH: Final = (
         "9 live_copy-1+live_copy-2+live_copy-4+live_copy-6",
         (
             Edit(
-                "recovery/inspect",
+                "recovery/judge",
                 "            if not stale.is_reached(",
                 "            if not engine and not stale.is_reached(",
             ),
@@ -426,8 +426,7 @@ TEETH: Final = (
 
 def copy(folder: Path, edits: tuple[Edit, ...]) -> str:
     """Copy the package into *folder* and change it; return what cannot be done."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "sqlstate", folder / "sqlstate", ignore=ignore)
+    shutil.copytree(ROOT / "sqlstate", folder / "sqlstate")  # with its bytecode, which holds where nothing is changed
     shutil.copytree(ROOT / "migrations", folder / "migrations")
     for edit in edits:
         path = folder / "sqlstate" / f"{edit.module}.py"

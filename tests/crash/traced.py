@@ -12,20 +12,20 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tests import ROOT
 from tests.crash.campaign import expect
 from tests.crash.images import digest, images, points
 from tests.crash.vfs import FOLDER, Create, Delete, Link, Rename, Sync, Truncate, Write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from tests.crash.images import Files, Point
     from tests.crash.vfs import Op
 
-ROOT: Final = Path(__file__).parents[2]
 SECONDS_MAX: Final = 300
 CALLS: Final = (
     "openat,pwrite64,write,ftruncate,fallocate,fdatasync,fsync,unlink,unlinkat,rename,renameat,renameat2,link,linkat,"

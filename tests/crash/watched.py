@@ -25,13 +25,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tests import ROOT
 from tests.crash import campaign
 from tests.crash.campaign import Failure, Plan, Result, merged, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-ROOT: Final = Path(__file__).parents[2]
 STDERR_SHOWN: Final = 6000
 SERVE: Final = "import sys; from tests.crash.watched import serve; serve(*sys.argv[1:])"
 

@@ -24,7 +24,7 @@ import sqlstate
 from sqlstate.commit import commit as commit_module
 from sqlstate.sqlite import checkpoints, settings
 from sqlstate.store import batch as batch_module
-from sqlstate.store import transaction as transaction_module
+from sqlstate.store import open_transaction as transaction_module
 from tests.crash.campaign import scratch
 from tests.crash.vfs import RecordingVFS, Trace, watching_os
 

@@ -1,4 +1,4 @@
-"""The other process of a test: `python -m tests.support.actor ROLE ARGUMENTS`.
+"""The other process of a test, in one of ROLES. tests/support/fork_server.py starts it.
 
 Each role says a line when it has come to a point, and waits for a line where the test decides when to go on.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Ends a process that waits for a line that never comes.
-ALARM_SECONDS = 60
+ALARM_SECONDS = 300
 
 
 def say(what: object) -> None:
@@ -597,6 +597,12 @@ def in_child(work: Any) -> None:
     os.waitpid(pid, 0)
 
 
+def program(source: str, *arguments: str) -> None:
+    """Run a program, as `python -c SOURCE ARGUMENTS` does: what it leaves in its module goes when the process ends."""
+    sys.argv = ["-c", *arguments]
+    exec(source, vars(sys.modules["__main__"]))  # noqa: S102, a test wrote it
+
+
 ROLES = {
     role.__name__: role
     for role in (
@@ -621,10 +627,12 @@ ROLES = {
         fork_beside_transaction,
         fork_ends,
         fork_outlives,
+        program,
     )
 }
 
-if __name__ == "__main__":
-    if hasattr(signal, "alarm"):
-        signal.alarm(ALARM_SECONDS)
-    ROLES[sys.argv[1]](*sys.argv[2:])
+
+def main(role: str, *arguments: str) -> None:
+    """Be the process in a role."""
+    signal.alarm(ALARM_SECONDS)
+    ROLES[role](*arguments)

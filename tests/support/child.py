@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[2]
+from tests.support.fork_server import server
 
 
 class Child:
     """A process in a role of tests/support/actor.py. Use it in a `with` block, which kills what is left of it."""
 
     def __init__(self, role: str, *arguments: object) -> None:
-        # A fork beside threads is what one of the roles is about; Python 3.12 and newer warn of it.
-        warnings = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
-        self._process = subprocess.Popen(
-            [sys.executable, *warnings, "-m", "tests.support.actor", role, *map(str, arguments)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._process = server().start(role, *map(str, arguments))
 
     @property
     def pid(self) -> int:
@@ -39,10 +25,8 @@ class Child:
         Raises:
             AssertionError: it ended instead.
         """
-        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            assert self._process.stderr is not None
             raise AssertionError(f"the child ended with {self._process.wait()}:\n{self._process.stderr.read()}")
         return json.loads(line)
 
@@ -53,16 +37,18 @@ class Child:
 
     def tell(self, line: str = "go on") -> None:
         """Give it a line."""
-        assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
     def ends(self) -> None:
         """Wait for its end, which must be a good one."""
-        assert self._process.stdin is not None
+        assert self.end() == (0, "", "")
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end; return its exit code, and what it wrote since the last line that it said."""
         self._process.stdin.close()
         out, err = self._rest()
-        assert (self._process.wait(), out, err) == (0, "", "")
+        return self._process.wait(), out, err
 
     def kill(self) -> list[Any]:
         """Kill it with SIGKILL, and return all that it still said."""
@@ -74,8 +60,6 @@ class Child:
 
     def _rest(self) -> tuple[str, str]:
         # Not communicate(): it reads past what readline() has buffered.
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
         return self._process.stdout.read(), self._process.stderr.read()
 
     def __enter__(self) -> Self:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tests.reference.plain import Key, Value
     from tests.reference.proving import Question
 
-VERIFIER = Path(__file__).parents[2] / "docs" / "verify" / "verify.js"
+VERIFIER = ROOT / "docs" / "verify" / "verify.js"
 
 # Bytes travel as {"$bytes": digits}, and a BigInt as {"$int": digits}. A Buffer made of digits lies somewhere in a
 # larger ArrayBuffer, as those that node reads from files do.

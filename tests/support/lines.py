@@ -55,6 +55,11 @@ def line_of_requests(store: sqlstate.Store) -> Line[Any]:
     return line
 
 
+def be_patient(store: sqlstate.Store) -> None:
+    """Let a store wait for long that was opened with a short timeout: what was to meet that has met it."""
+    store._engine.timeout = PATIENCE
+
+
 class Claim(Block):
     """A block that has the writer lock, from take() on; without `with`, it is over when it is dropped."""
 

@@ -14,6 +14,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
+from tests import ROOT
 from tests.reference import audit, log, plain
 from tests.reference.notation import sha256, u64
 from tests.reference.plain import Entry, Key, Name, Record, Value
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
 STORE_ID = bytes(range(16))
 SESSION_A = bytes([0xA0]) * 16
 SESSION_B = bytes([0xB0]) * 16
-MIGRATIONS = HERE.parents[1] / "migrations"
+MIGRATIONS = ROOT / "migrations"
 ZERO = audit.Entry(0, "", "", 0, b"", "", audit.digest_zero(STORE_ID))
 TEMPORARY = f".caf\u00e9.db.sqlstate-{STORE_ID.hex()}-0123456789abcdef.tmp"
 PAIR: list[Entry] = [("a", 1, "1"), ("a", "k", b"")]

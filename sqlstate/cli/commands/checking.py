@@ -15,7 +15,7 @@ from sqlstate.cli.output import printable, write_line, write_object
 
 if TYPE_CHECKING:
     from sqlstate.headlog import SignedHead
-    from sqlstate.maintenance.check.check import CheckReport
+    from sqlstate.maintenance.check.check import CheckReport, Level
 
 _EXITS = {"sound": Exit.OK, "damaged": Exit.DAMAGED, "unknown": Exit.CANNOT_OPEN}
 _OUTCOMES = {
@@ -28,6 +28,11 @@ _OUTCOMES = {
 @click.command(short_help="Read a store again, and compare all of it.")
 @file_argument
 @click.option("--quick", is_flag=True, help="Only the file's structure, the newest commit and the root.")
+@click.option(
+    "--replay",
+    is_flag=True,
+    help="Also make each commit's entries again from the log, and compare the roots. Takes commits times entries.",
+)
 @click.option(
     "--against",
     type=click.Path(readable=False),
@@ -42,22 +47,25 @@ _OUTCOMES = {
 )
 @common
 @click.pass_obj
-def check(settings: Settings, /, *, file: str, quick: bool, against: str | None, key: str | None) -> int:
+def check(settings: Settings, /, *, file: str, quick: bool, replay: bool, against: str | None, key: str | None) -> int:
     """Read every row of a store again, hash it, and compare it with what it must agree with.
 
     Nothing is changed, and others can go on writing. What is damaged is named, one finding a line: entries, nodes
     of the tree, commits, records, audit entries. Exit code 0: sound; 3: damaged; 5: cannot tell. If the last close
     was not clean, the state is checked that 'sqlstate recover' will find.
 
-    Without --against, a store that somebody made anew as a whole is as sound as any.
+    Without --against, a store that was written again as a whole, digests included, counts as sound.
     """
+    if quick and replay:
+        raise click.UsageError("--quick reads less than all, and --replay more; give one of them.")
+    level: Level = "quick" if quick else "replay" if replay else "full"
     trusted = None if against is None else _trusted(against, key)
     if against is None and key is not None:
         raise click.UsageError("--key is the public key of a signed head; give that with --against.")
     with settings.read(file) as store, progress(settings, "check") as shown:
         if store.recovery.due:
             settings.say("the last close was not clean; 'sqlstate recover' recovers")
-        report = store.check("quick" if quick else "full", against=trusted, progress=shown)
+        report = store.check(level, against=trusted, progress=shown)
     if settings.object_form == "json":
         write_object(report.as_dict(), "json")
     else:

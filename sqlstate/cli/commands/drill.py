@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # With many writers, one can wait long for its turn.
 _TIMEOUT: Final = 60.0
-# Where nobody sees a bar, a line this often, in seconds.
+# Seconds between lines where no terminal shows a bar.
 _LINE_EVERY: Final = 2.0
 _FINDINGS_SHOWN: Final = 10
 
@@ -117,7 +117,7 @@ def drill(settings: Settings, /, *, folder: str | None, source: tuple[str, ...],
 
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """Give what says whether somebody wants us to stop: Ctrl-C, or a signal that ends programs.
+    """Give a function that returns True once the drill is to stop: after Ctrl-C, or a signal that ends programs.
 
     A signal alone would raise an exception anywhere, also between the start of a writer and our noting it.
     """
@@ -126,7 +126,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
     def note(number: int, _: object) -> None:
         asked.append(number)
         if len(asked) > 2:
-            raise KeyboardInterrupt  # we are stuck, or somebody is in a hurry
+            raise KeyboardInterrupt  # the third time: the drill is stuck, or the user is in a hurry
 
     before = {}
     if threading.current_thread() is threading.main_thread():

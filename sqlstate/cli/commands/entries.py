@@ -195,7 +195,7 @@ def delete(settings: Settings, /, *, file: str, collection: str, key: tuple[str,
 @click.option("--stop", metavar="KEY", help="First key no longer wanted.")
 @click.option("--prefix", metavar="KEY", help="Only keys that begin with this.")
 @click.option("--reverse", is_flag=True, help="From the greatest key to the smallest.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
 @click.option("--keys", "keys_only", is_flag=True, help="Keys only.")
 @key_type_option
 @common

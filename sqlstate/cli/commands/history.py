@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
@@ -12,7 +13,7 @@ import click
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument
 from sqlstate.cli.output import Column, key_cell, printable, value_cell, write_list, write_object
-from sqlstate.cli.transfer.exported import key_text, quoted, value_text
+from sqlstate.cli.transfer.exported import key_text, value_text
 from sqlstate.format.records import Head, Kind, Record
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _head_facts(head: Head) -> dict[str, Any]:
     metavar="N",
     help="Only records with a greater LSN; with --commits, commits with a greater number.",
 )
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
 @common
 @click.pass_obj
 def log(settings: Settings, /, *, file: str, commits: bool, after: int, limit: int | None) -> int:
@@ -87,10 +88,7 @@ _RECORD_COLUMNS = [
 
 
 def _commit_line(head: Head) -> str:
-    return (
-        f'{{"seq":{head.seq},"root":"{head.root.hex()}","chain":"{head.chain.hex()}",'
-        f'"count":{head.count},"at":{quoted(head.at)}}}'
-    )
+    return json.dumps(_head_facts(head), separators=(",", ":"))
 
 
 def _commit_cells(head: Head) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ _QUESTION = (
     click.option("--count", "as_count", is_flag=True, help="About how many entries it has between two keys."),
     click.option("--start", metavar="KEY", help="First key wanted, if it is there."),
     click.option("--stop", metavar="KEY", help="First key no longer wanted."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many entries of a range."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N entries of a range."),
     click.option("--commit", type=click.IntRange(min=1), metavar="N", help="About commit N."),
     key_type_option,
 )
@@ -101,7 +101,7 @@ def _question(collection: str | None, key: str | None, given: dict[str, Any]) ->
 @common
 @click.pass_obj
 def prove(settings: Settings, /, *, file: str, collection: str | None, key: str | None, **given: Any) -> int:
-    """Make a proof that an entry is there, or is not, for somebody who has the root: COLLECTION KEY.
+    """Make a proof that an entry is there, or is not, for a verifier that has the root: COLLECTION KEY.
 
     Or of all entries in a range, of their number, of a commit, or that history was only appended to: see the
     options. The proof is printed as JSON; `sqlstate verify` checks it without the store.
@@ -256,7 +256,7 @@ def read_head(note: str, public: str) -> SignedHead:
         public: the public key, or the path of a file with it.
 
     Raises:
-        ProofInvalid: it is none, or not signed by that key.
+        ProofInvalid: the file holds no signed head, or none signed by that key.
         InvalidOption: there is no such key.
     """
     text = _read(note, headlog.NOTE_BYTES_MAX)

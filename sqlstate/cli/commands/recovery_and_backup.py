@@ -119,11 +119,11 @@ def _staged(numbers: Sequence[int]) -> str:
 @file_argument
 @click.option("--check", is_flag=True, help="Check the trail instead of printing it; exit code 3 if it is not sound.")
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only entries with a greater number.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
 @common
 @click.pass_obj
 def audit(settings: Settings, /, *, file: str, check: bool, after: int, limit: int | None) -> int:
-    """Print the audit trail: what happened to the store beside commits.
+    """Print the audit trail: what happened to the store besides commits.
 
     With --check, read its chain of digests again, and compare what each entry says with the log and with
     the entries before it.
@@ -221,11 +221,11 @@ def backup(settings: Settings, /, *, file: str, dest: str, keep: int, salvage: b
     the program ends, or as it was before. It is one file, and a store like any other.
 
     A damaged store is refused, with exit code 3, and the older backups stay. With --salvage it is copied as it is,
-    unchecked, to a file of its own beside DEST, which takes nobody's place and which no backup removes.
+    unchecked, to a file of its own next to DEST, which replaces no file and which no backup removes.
     """
     if salvage:
         if keep:
-            raise click.UsageError("--salvage takes nobody's place; leave out --keep.")
+            raise click.UsageError("--salvage replaces no backup; leave out --keep.")
         return _salvage(settings, file, dest)
     with settings.write_or_read(file) as store, progress(settings, "backup") as shown:
         done = store.backup(dest, keep=keep, progress=shown)

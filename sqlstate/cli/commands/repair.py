@@ -1,4 +1,4 @@
-"""The verb that mends a damaged store."""
+"""The verb that repairs a damaged store."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import click
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument, progress
 from sqlstate.cli.output import key_cell, printable, write_object
-from sqlstate.maintenance.repair.repair import repair as mend
+from sqlstate.maintenance.repair.repair import repair as repair_store
 
 if TYPE_CHECKING:
-    from sqlstate.maintenance.repair.repair import RepairReport
+    from sqlstate.maintenance.repair.report import RepairReport
 
 _SHOWN = 20
 
 
-@click.command(short_help="Mend a damaged store.")
+@click.command(short_help="Repair a damaged store.")
 @file_argument
 @click.option(
     "--from",
@@ -30,16 +30,16 @@ _SHOWN = 20
 @common
 @click.pass_obj
 def repair(settings: Settings, /, *, file: str, source: str | None, dry_run: bool) -> int:
-    """Mend a damaged store that nobody has open, and say what stays lost: then the exit code is 3.
+    """Repair a damaged store that no process has open, and name what stays lost: then the exit code is 3.
 
     Only what proves itself is put in the place of what is damaged: an entry by the root that the newest commit
     recorded, a record of the log by its commit's chain. It comes from the store's log, and from BACKUP, a backup of
     the same store of any time.
 
-    The damaged file is kept beside the store, as FILE.damaged-...; 'sqlstate check' tells beforehand what is wrong.
+    The damaged file is kept next to the store, as FILE.damaged-...; 'sqlstate check' tells beforehand what is wrong.
     """
     with progress(settings, "repair") as shown:
-        done = mend(file, source=source, dry_run=dry_run, progress=shown)
+        done = repair_store(file, source=source, dry_run=dry_run, progress=shown)
     if settings.object_form == "json":
         write_object(done.as_dict() | {"dry_run": dry_run}, "json")
     else:
@@ -49,13 +49,13 @@ def repair(settings: Settings, /, *, file: str, source: str | None, dry_run: boo
 
 def _cells(done: RepairReport, *, dry_run: bool) -> dict[str, str]:
     """Return the report for people: what there is nothing to say about is left out."""
-    mended = ", ".join(f"{number:,} {_WORDS[name]}" for name, number in done.mended.items() if number)
+    repaired = ", ".join(f"{number:,} {_WORDS[name]}" for name, number in done.mended.items() if number)
     lost = [_lost(each) for each in done.lost[:_SHOWN]]
     if len(done.lost) > _SHOWN:
         lost.append(f"and {len(done.lost) - _SHOWN:,} more")
     cells = {
         "before": done.before,
-        "would mend" if dry_run else "mended": mended or ("" if done.schema else "nothing"),
+        "would repair" if dry_run else "repaired": repaired or ("" if done.schema else "nothing"),
         "schema": "; ".join(printable(each) for each in done.schema),
         "lost": "; ".join(lost),
         "after": done.after or "",

@@ -26,10 +26,10 @@ _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 @common
 @click.pass_obj
 def keygen(settings: Settings, /, *, origin: str, out: str) -> int:
-    """Make a key pair: the private key in a new file of mode 0600, the public key beside it, in PATH.pub.
+    """Make a key pair: the private key in a new file of mode 0600, the public key in PATH.pub.
 
     ORIGIN names what will be signed, such as example.com/orders; it stands in each signed head. The public key is
-    printed too. Keep the private key away from the store: who has both can sign what was changed.
+    printed too. Keep the private key away from the store: whoever has both can sign what was changed.
     """
     signer = headlog.Signer.generate(origin)
     _write_new(out, signer.text, 0o600)

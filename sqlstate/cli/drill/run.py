@@ -30,7 +30,7 @@ FILE_NAME: Final = "drill.db"
 _RUN: Final = (0.002, 0.05)
 # A writer that has made no commit by then is stuck.
 _PATIENCE: Final = 120.0
-# Beside the store, its files as they were at the newest kill of all writers: the way to look at a failure.
+# A folder with the store's files as they were at the newest kill of all writers: the way to look at a failure.
 IMAGES: Final = "at-the-kill"
 
 
@@ -38,11 +38,11 @@ class Drill:
     """One drill.
 
     Args:
-        folder: for the store and what stands beside it; there must be no drill.db in it.
+        folder: for the store and its sidecars; there must be no drill.db in it.
         plan: what to do.
         load: puts entries into the new store before it begins, in other collections than the drill's own.
         progress: called after each kill and its check.
-        stopped: asked again and again; when it says True, the drill ends as soon as it can.
+        stopped: called again and again; once it returns True, the drill ends as soon as it can.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Drill:
         self._rolled_back: set[int] = set()  # the audit says that recovery rolled it back
 
     def run(self) -> DrillReport:
-        """Do it, and return what it found; no writer is left.
+        """Run the drill, and return what it found; no writer is left running.
 
         Raises:
             InvalidOption: there is a drill.db in the folder, or the drill's collections are loaded ones.
@@ -117,7 +117,7 @@ class Drill:
             raise
 
     def _files(self) -> list[Path]:
-        """Return the store's file, and what SQLite keeps beside it."""
+        """Return the store's file and SQLite's sidecars."""
         return [self.path.with_name(FILE_NAME + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
 
     def _start(self) -> None:
@@ -160,7 +160,7 @@ class Drill:
             ledger.hear(process.said())
             self._dead.append(ledger)
             if code != -signal.SIGKILL:
-                self._check_stopped()  # who stopped us may have stopped it as well
+                self._check_stopped()  # the signal that stopped us may have reached the writer too
                 self.report.findings.append(f"writer {number} ended by itself ({code}): {process.complaint()}")
             process.close()
 
@@ -181,14 +181,14 @@ class Drill:
             self.report.findings += (f"{file.name} was left behind" for file in left if not self._is_void(file))
 
     def _is_void(self, file: Path) -> bool:
-        """Tell whether it is a journal that had no page yet when its writer was killed; the next one replaces it."""
+        """Return True for a journal without a page yet when its writer was killed; the next writer replaces it."""
         if self._logged or file.name != f"{FILE_NAME}-journal":
             return False
         with file.open("rb") as journal:
             return not any(journal.read(8))
 
     def _keep_images(self) -> None:
-        """Copy the store's files as the kill left them. Nobody has them open."""
+        """Copy the store's files as the kill left them. No process has them open."""
         shutil.rmtree(self._images, ignore_errors=True)
         self._images.mkdir()
         for file in self._files():
@@ -212,7 +212,7 @@ class Drill:
             except StoreError as e:
                 self.report.findings.append(f"the store could not be opened: {type(e).__name__}: {e}")
 
-    # ---- What is right? Each yields what is not. ----
+    # ---- Judges: each yields what is wrong ----
 
     def _judge(self, store: Store, *, quiet: bool) -> Iterator[str]:
         if quiet:
@@ -236,7 +236,7 @@ class Drill:
         self.report.seconds.append(report.seconds)
         self.report.frames += journal.committed
         if report.shared:
-            yield "recovery saw another process at the store, and there is none"
+            yield "recovery saw another process at the store, and no other was running"
         if report.damage:
             yield f"recovery found damage that a kill cannot do: {report.damage}"
         if report.clean and self._logged:
@@ -296,7 +296,7 @@ class Drill:
         self._dead.clear()
         if not quiet:
             return
-        yield from (f"staged transaction {txn} of nobody has not ended" for txn in self._replay.open)
+        yield from (f"staged transaction {txn}, which no writer began, has not ended" for txn in self._replay.open)
         if store.wal.uncommitted():
             yield "a staged transaction has not ended"
         for txn, (kind, _) in ended.items():

@@ -76,7 +76,7 @@ class Worker:
             puts = [*change(txn), self._counter()]
             for put in puts:
                 _write(txn, put)
-            seq = self.store.head().seq + 1  # ours: nobody else can commit before this block ends
+            seq = self.store.head().seq + 1  # ours: no other writer can commit before this block ends
             self.say("told", self._count, puts)
         self.say("done", self._count, seq)
 
@@ -158,7 +158,7 @@ def _write(to: Transaction | StagedTransaction, put: Put) -> None:
 def work(arguments: Sequence[str], kind: type[Worker] = Worker) -> None:
     """Be a writer; *arguments* are those of command_of().
 
-    Ends when nobody reads what it says any more, so that no writer outlives its drill.
+    Ends once its pipe has no reader, so that no writer outlives its drill.
     """
     # What stops the drill may reach each of its processes; ending the writers is the drill's matter.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -232,7 +232,7 @@ class WriterProcess:
         return lines[-1] if lines else "it said nothing"
 
     def close(self) -> None:
-        """Let go of what it left."""
+        """Remove the temporary file of its standard error."""
         self._errors.close()
 
     def _read(self) -> None:

@@ -1,7 +1,7 @@
 """Import and export: a store's entries as JSON lines, and the files of other programs as entries.
 
-The forms are `exchange`'s matter; here they meet a store. Importing an export into an empty store gives
-the same root.
+`forms` reads and writes the formats; here they meet a store. Importing an export into an empty store gives the same
+root.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sqlstate.format.values import Codec
 from sqlstate.sqlite.connection import Connection
 from sqlstate.sqlite.pages import Page
 from sqlstate.store.access import entries_of
-from sqlstate.store.collection import CollectionView
+from sqlstate.store.view import CollectionView
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def import_sources(
     """Put the entries of all *sources* into *store*, in one transaction unless *batch* says otherwise.
 
     An entry that is there already with the same value is left alone, so a second import makes no commit. A
-    later source can put an entry anew that an earlier one gave; one source cannot give it twice.
+    later source can replace an entry that an earlier one gave; one source cannot give it twice.
 
     Formats: `json`, an object of collections, each an object of entries or a list of records; or a list of
     records. `jsonl`, exported lines, or records. `csv`, records with a header line, all values text. A
@@ -186,7 +186,7 @@ def import_sources(
         store: where to.
         sources: paths of files, and streams; read in this order.
         how: collection, key fields and format; see Reading.
-        batch: make a transaction of so many entries; they are read before it begins.
+        batch: entries in each transaction; they are read before it begins.
         note: for the BEGIN record of each transaction.
         progress: called with bytes read, and bytes in all.
 
@@ -244,7 +244,7 @@ def encode_entry(collection: str, key: Key, value: Any) -> tuple[Name, Stored]:
 
 
 def put_entry(txn: Transaction, name: Name, stored: Stored) -> bool:
-    """Put an entry, and tell whether that changes anything."""
+    """Put an entry; return True if that changes the store."""
     entries = entries_of(txn)
     before = entries.get_stored(name)
     if type(before) is type(stored) and before == stored:
@@ -291,7 +291,7 @@ class _Import:
             e.add_note("nothing of this transaction was kept" if self._kept else "nothing was imported")
 
     def _doubtful(self) -> bool:
-        """Tell whether the transaction could have been committed although its block did not end."""
+        """Return True if the transaction may have been committed although its block did not end."""
         try:
             return self._base is not None and self._store.head().seq != self._base
         except StoreError:
@@ -339,13 +339,13 @@ class _Feed(Iterator[tuple[Name, Stored]]):
         return next(self._entries)
 
     def check_twice(self) -> None:
-        """Refuse if the source gave an entry twice; to be called before what it gave is committed."""
+        """Raise if the source gave an entry twice; called before a commit."""
         if self._seen is not None:
             with self._naming_source():
                 self._seen.check()
 
     def close(self) -> None:
-        """Let go of the source that is open."""
+        """Close the source that is open."""
         self._entries.close()
 
     def _all(self, planned: Sequence[_Planned]) -> Generator[tuple[Name, Stored]]:
@@ -397,7 +397,7 @@ class _Seen:
         self._others: Connection | None = None
 
     def add(self, name: Name, place: str) -> None:
-        """Note that *name* was given at *place*, and refuse it if it was not long ago."""
+        """Note that *name* was given at *place*; raise if it is among the names in memory."""
         if name in self._recent:
             raise _twice(name, place, self._recent[name])
         self._recent[name] = place
@@ -406,7 +406,7 @@ class _Seen:
             self._set_aside()
 
     def check(self) -> None:
-        """Refuse a name that was also given longer ago."""
+        """Raise if a name in memory is also in the temporary file."""
         if self._others is not None:
             for name in self._unchecked:
                 row = self._others.row(_PLACE, (name[0], name[2]))

@@ -1,7 +1,7 @@
 """Writes backups: a store as one file, which takes its place once check() has called it sound.
 
 Until then what was there before stays as it was: a crash leaves at most a temporary file, known as ours. What could
-fail comes before the file gets its name. A copy of a damaged store takes nobody's place: see salvage().
+fail comes before the file gets its name. A copy of a damaged store replaces no file: see salvage().
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlstate.errors import (
 )
 from sqlstate.files import replace as files
 from sqlstate.maintenance.backup.rotation import Rotation
-from sqlstate.maintenance.backup.verify_copy import check_copy, close_marker, finish
+from sqlstate.maintenance.backup.verify_copy import check_copy, clear_dirty_flag, finish
 from sqlstate.maintenance.closed_file import Meter, Progress, absolute, fill, on_disk, unshared
 from sqlstate.sqlite.raw_file import digest, set_journaling, unlocked_vfs
 from sqlstate.tables import wal
@@ -32,20 +32,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What was written."""
+    """What a backup or a restore wrote.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> report = store.backup("app.backup", keep=2)
+        >>> report.path.name, report.head.seq, report.rotated, report.entry
+        ('app.backup', 1, (), 4)
+    """
 
     path: Path
+    """The copy, or the restored store."""
     bytes: int
+    """Its size."""
     head: Head
     """The commit that the file holds."""
     rotated: tuple[str, ...] = ()
-    """Names of the older backups that are kept beside it, the newest first."""
+    """Names of the older backups that are kept next to it, the newest first."""
     removed: tuple[str, ...] = ()
     """Names of those that were removed."""
     copied_open: bool = False
     """It was made of a copy of a store that was open, which may lack the commits after *head*."""
     entry: int | None = None
-    """Number of the audit entry: of a restore in the file itself, of a backup in the store. None if there is none."""
+    """Number of the audit entry: of a restore in the file itself, of a backup in the store."""
 
 
 def copy(
@@ -71,7 +80,7 @@ def copy(
 
     Raises:
         InvalidOption: *dest* is the store itself, or something else than a closed backup of it; or *keep* is no number.
-        Busy: somebody has a backup open that would be replaced or renamed.
+        Busy: a process has a backup open that would be replaced or renamed.
         Damaged: the copy is not sound: nothing was replaced, renamed or removed.
         StoreFull, StoreIOError: it cannot be written; what was there before is as it was.
     """
@@ -97,7 +106,7 @@ def _copy(engine: Engine, meta: Meta, rotation: Rotation, meter: Meter) -> Backu
             lsn, head = wal.last(source, meta)  # the first read: what follows is of the same state
             fill(made.path, rotation.path, source, meter, engine.vfs)
         with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written:
-            close_marker(written, lsn)
+            clear_dirty_flag(written, lsn)
             check_copy(written, (meta, lsn, head), meter)
         finish(made, f"the copy of {engine.path}", engine.vfs, meta)
         size = os.stat(made.path).st_size
@@ -107,7 +116,7 @@ def _copy(engine: Engine, meta: Meta, rotation: Rotation, meter: Meter) -> Backu
 def salvage(engine: Engine, meta: Meta, dest: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
     """Write a copy of a store that may be damaged, and return its path: `DEST.salvage-…`, named by its content.
 
-    Nothing is checked. It takes nobody's place, and no backup() ever moves, replaces or removes it.
+    Nothing is checked. It replaces no file, and no backup() ever moves, replaces or removes it.
 
     Args:
         engine: the store's connections.
@@ -124,7 +133,7 @@ def salvage(engine: Engine, meta: Meta, dest: str | os.PathLike[str], *, progres
         with engine.reading() as source:
             fill(made.path, place, source, Meter(progress), engine.vfs)
         with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written, suppress(Damaged):
-            close_marker(written, wal.last(written, meta)[0])
+            clear_dirty_flag(written, wal.last(written, meta)[0])
         set_journaling(made.path, unlocked_vfs(engine.vfs), meta.journal)
         name = digest(made.path, unlocked_vfs(engine.vfs))
         made.target = f"{place}.salvage-{name[:16]}"

@@ -23,15 +23,15 @@ from sqlstate.files import paths
 from sqlstate.files import replace as files
 from sqlstate.files.identity import belongs_to
 from sqlstate.maintenance.backup.backup import BackupReport
-from sqlstate.maintenance.backup.verify_copy import check_copy, close_marker, facts_of, finish
+from sqlstate.maintenance.backup.verify_copy import check_copy, clear_dirty_flag, facts_of, finish
 from sqlstate.maintenance.closed_file import (
     Meter,
     absolute,
-    beside,
     fill,
     on_disk,
     open_source,
     reason_of,
+    sidecars_of,
     take_place,
     unshared,
 )
@@ -57,28 +57,35 @@ def restore(
     progress: Progress | None = None,
     vfs: str | None = None,
 ) -> BackupReport:
-    """Make the store *dest* from a backup: the whole of it durably, or nothing. Its audit trail says so.
+    """Make the store *dest* from a backup: as a whole and durably, or not at all.
 
-    The source is not changed, and others cannot open it meanwhile. The copy is checked, as by check(), before it gets
-    its name: every row of it.
+    The copy is checked as `Store.check()` does before it gets its name, and its audit trail records the restore. The
+    source is not changed, and others cannot open it meanwhile. A store that is replaced leaves its owner and mode.
+
+    Cost: reads the backup as a whole, twice, and hashes it; 2 syncs or more.
 
     Args:
         source: a backup, or any store that is closed.
-        dest: the file; a new one gets mode 0600.
-        replace: replace a file that is there. Nobody may have it open; one who has it open all the same is refused
-            from then on, instead of writing to a file that is gone.
-        accept_copy: take a *source* that is a copy of a store that was open, made by a backup tool that knows SQLite
-            alone. All of it is checked, and it is taken with the commit that it ends with; later ones are not in it.
-        progress: called with what is done and what there is in all.
+        dest: the path of the store; a new file gets mode 0600.
+        replace: replace an existing file. A handle that has it open all the same is refused from then on.
+        accept_copy: accept a *source* that is a copy of an open store, made by a tool that knows SQLite alone. All of
+            it is checked, and it is taken with the commit that it ends with.
+        progress: called with the work done, and the work in all.
         vfs: name of the SQLite VFS that the store is used with; None is the system's.
 
     Raises:
         StoreMissing: there is no file *source*.
-        RestoreRejected: *source* is no store, is damaged or in use; *dest* is as it was.
-        InvalidOption: *dest* is there and *replace* is False, is no regular file, or has a -wal or -journal beside it.
+        RestoreRejected: *source* is damaged, is not a store, or is in use; *dest* is unchanged.
+        InvalidOption: *dest* exists and *replace* is False, is not a regular file, or has a -wal or -journal.
         Busy: somebody has *dest* open.
-        ReadOnly: *dest* may not be written.
-        StoreFull, StoreIOError: *dest* could not be written; it is as it was.
+        ReadOnly: *dest* cannot be written.
+        StoreFull, StoreIOError: *dest* could not be written; it is unchanged.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> report = store.backup("app.backup")
+        >>> sqlstate.restore("app.backup", "again.db").head == store.head()
+        True
     """
     check_sqlite()
     check_vfs(vfs)
@@ -97,7 +104,7 @@ def restore(
                 name = paths.as_text(os.path.basename(os.fspath(source)))
                 detail = {"file": name, "bytes": os.stat(made.path).st_size, "seq": head.seq, "root": head.root.hex()}
                 with unshared(made.path, f"the copy of {origin}", vfs) as written:
-                    close_marker(written, lsn)
+                    clear_dirty_flag(written, lsn)
                     written.begin()
                     event = "restore", detail | ({"copied_open": True} if opened else {})
                     entry = audit.append(written, meta.store_id, head, now(), event)
@@ -107,7 +114,7 @@ def restore(
                 size = os.stat(made.path).st_size
                 _install(made, vfs, replace=replace)
     except Damaged as e:
-        raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written; restore another backup") from e
+        raise RestoreRejected(origin, f"{reason_of(e)}. Nothing was written; restore another backup") from e
     return BackupReport(Path(target), size, head, copied_open=opened, entry=entry)
 
 
@@ -122,13 +129,13 @@ def _look_at_source(
     except (Damaged, StoreMissing, StoreForked):
         raise
     except (StoreError, OSError) as e:
-        raise RestoreRejected(origin, f"{reason_of(e, origin)}. Nothing was written") from e
+        raise RestoreRejected(origin, f"{reason_of(e)}. Nothing was written") from e
 
 
 def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) -> bool:
-    """Tell whether there is a file that may be replaced, and keep others from it until *stack* ends."""
+    """Return True if there is a file, which may be replaced; keep others from it until *stack* ends."""
     forks.check_not_inherited(target)
-    for sidecar in beside(target):
+    for sidecar in sidecars_of(target):
         raise InvalidOption(
             f"{sidecar} lies where a store would be restored to. It may hold commits of the store there: "
             "open and close that store, or move both away. Nothing was written"
@@ -143,7 +150,7 @@ def _vacate(target: str, vfs: str | None, stack: ExitStack, *, replace: bool) ->
     if free is None:
         raise ReadOnly(f"{target} may not be written, so whether it is in use cannot be known; nothing was written")
     if not free:
-        raise Busy(f"somebody has {target} open; close it there. Nothing was written")
+        raise Busy(f"a process has {target} open; close it there. Nothing was written")
     return True
 
 
@@ -154,6 +161,6 @@ def _install(made: files.Temporary, vfs: str | None, *, replace: bool) -> None:
             try:
                 made.replace(overwrite=False)
             except FileExistsError:
-                raise InvalidOption(f"{made.target} came to be there meanwhile; nothing was written") from None
+                raise InvalidOption(f"{made.target} was created meanwhile; nothing was written") from None
             return
         take_place(made, vfs)

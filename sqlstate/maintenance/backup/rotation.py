@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlstate.errors import Busy, InvalidOption, StoreError, StoreForked
 from sqlstate.files import replace as files
 from sqlstate.files.identity import belongs_to
-from sqlstate.maintenance.closed_file import beside, reading
+from sqlstate.maintenance.closed_file import reading, sidecars_of
 from sqlstate.sqlite.raw_file import exclusive_lock
 from sqlstate.tables import meta as metadata
 
@@ -39,8 +39,8 @@ class Rotation:
         """Return how many older backups there are, and keep others from all of them until *stack* ends.
 
         Raises:
-            InvalidOption: what is in one of the places is no closed backup of the store.
-            Busy: somebody has it open.
+            InvalidOption: one of the places holds something else than a closed backup of the store.
+            Busy: a process has it open.
         """
         self._check_one(self.path, stack)
         older = 1 if self._is_double() else 0
@@ -112,14 +112,14 @@ class Rotation:
             error.add_note("all backups that were there are there, some of them one place further on")
 
     def _is_double(self) -> bool:
-        """Tell whether the newest has two names: a crash came between the last step of _shift() and what follows."""
+        """Return True if the newest has two names: a crash came between the last step of _shift() and what follows."""
         try:
             return self._keep > 0 and os.path.samefile(self.path, self._older(1))
         except FileNotFoundError:
             return False
 
     def _stands_behind(self, older: int, stack: ExitStack) -> bool:
-        """Tell whether there is a backup behind so many older ones, and keep others from it."""
+        """Return True if there is a backup after *older* ones, and keep others from it."""
         path = self._older(older + 1)
         if not os.path.lexists(path):
             return False
@@ -139,14 +139,14 @@ class Rotation:
             return
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise InvalidOption(f"{path} is there and is not a regular file; move it away, or choose another place")
-        for sidecar in beside(path):
+        for sidecar in sidecars_of(path):
             raise InvalidOption(
-                f"{path} is in use, or was not closed: {sidecar} lies beside it. Open and close it, or choose "
+                f"{path} is in use, or was not closed: {sidecar} lies next to it. Open and close it, or choose "
                 "another place; nothing was written"
             )
         try:
             if stack.enter_context(exclusive_lock(path, self._engine.vfs, 0.0)) is False:
-                raise Busy(f"somebody has {path} open; close it there. Nothing was written")
+                raise Busy(f"a process has {path} open; close it there. Nothing was written")
             with reading(path, self._engine.vfs) as connection:
                 ours = _is_of(connection, self._store_id)
         except (Busy, StoreForked):
@@ -158,5 +158,5 @@ class Rotation:
 
 
 def _is_of(connection: Connection, store_id: bytes) -> bool:
-    """Tell whether a file, also one of an older format, is of the store with *store_id*."""
+    """Return True if a file, also one of an older format, is of the store with *store_id*."""
     return metadata.read(connection, connection.value("PRAGMA user_version")).store_id == store_id

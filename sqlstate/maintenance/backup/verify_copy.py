@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sqlstate.tables.meta import Meta
 
 
-def close_marker(written: Connection, lsn: int) -> None:
-    """Clear the dirty flag of a copy: the copy has no -wal."""
+def clear_dirty_flag(written: Connection, lsn: int) -> None:
+    """Clear the dirty flag of a copy: the file itself has all of it."""
     flag = metadata.read_dirty_flag(written)
     if flag.dirty:
         metadata.write_dirty_flag(written, flag._replace(dirty=False, lsn=lsn))
@@ -34,19 +34,22 @@ def facts_of(connection: Connection, *, accept_copy: bool = False) -> tuple[Meta
     """
     path = connection.path
     if migrations.pending(connection, migrations.shipped()):
-        raise MigrationMismatch(
-            f"{path} has an older format; open a copy of it for writing once, which brings it to this one, "
-            "and restore that"
+        raise MigrationMismatch.about(
+            path,
+            "it has an older format",
+            "open a copy of it for writing once, which brings it to this one, and restore that",
         )
     schema.check(connection)
     meta = metadata.read(connection)
     lsn, head = wal.last(connection, meta)
     flag = metadata.read_dirty_flag(connection)
     if flag.dirty and not accept_copy:
-        raise Damaged(
-            f"{path}: the store was open when it was copied, and the -wal that belongs to it is not beside it. It ends "
-            f"with commit {head.seq}; later ones may be missing. Put the -wal there, or take it as it is with "
-            "accept_copy=True"
+        raise Damaged.about(
+            path,
+            "the store was open when it was copied, and the -wal that belongs to it is not there. The copy ends with "
+            f"commit {head.seq}; later ones may be missing. Put the -wal next to it, or take it as it is with "
+            "accept_copy=True",
+            "nothing was written",
         )
     if not flag.dirty and flag.nonce and flag.lsn != lsn:
         raise Damaged(f"{path}: it was closed when its log ended at {flag.lsn}, and now the log ends at {lsn}")

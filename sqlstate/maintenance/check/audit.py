@@ -10,8 +10,7 @@ import msgspec
 from sqlstate.format import constants as fmt
 from sqlstate.format.records import Kind
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
-from sqlstate.tables import audit, wal
-from sqlstate.tables import migrations as migrate
+from sqlstate.tables import audit, migrations, wal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +105,7 @@ class _Resumption(msgspec.Struct):
     by: _Digits
 
 
-class _Mended(msgspec.Struct):
+class _Repaired(msgspec.Struct):
     entries: _Number
     removed: _Number
     nodes: _Number
@@ -114,7 +113,7 @@ class _Mended(msgspec.Struct):
 
 
 class _Repair(msgspec.Struct):
-    mended: _Mended
+    mended: _Repaired
     lost: list[tuple[str, str]]
     lost_count: _Number
     evidence: str
@@ -137,7 +136,7 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
     if commit is None or commit.chain != entry.chain:
         yield f"stands at a commit {entry.seq} that is not the one in the log"
     if entry.kind not in KINDS:
-        yield "is of no kind that there is"
+        yield "is of an unknown kind"
     try:
         if entry.kind == "migration":
             yield from _check_migration(connection, entry, msgspec.convert(entry.detail, _Migration))
@@ -156,7 +155,7 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
 
 
 def _check_migration(connection: Connection, entry: AuditEntry, said: _Migration) -> Iterator[str]:
-    applied = [(number, name, digest.hex(), at) for number, name, digest, at in migrate.applied(connection)]
+    applied = [(number, name, digest.hex(), at) for number, name, digest, at in migrations.applied(connection)]
     if (said.number, said.name, said.sha256, entry.at) not in applied:
         yield f"names a migration {said.number} that is not the one applied"
 
@@ -200,9 +199,9 @@ def _check_repair(said: _Repair) -> Iterator[str]:
     if len(said.lost) != min(said.lost_count, _LOST_MAX):
         yield f"lists {len(said.lost)} entries as lost, and counts {said.lost_count!r}"
     if said.from_ is not None and not _is_file_name(said.from_):
-        yield f"was drawn from {said.from_!r}, which is no name of a file"
+        yield f"was drawn from {said.from_!r}, which is not the name of a file"
     if not _is_file_name(said.evidence):
-        yield f"put {said.evidence!r} aside, which is no name of a file"
+        yield f"put {said.evidence!r} aside, which is not the name of a file"
 
 
 def _is_file_name(value: str) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
+from sqlstate.errors import Damaged, InvalidOption, StoreIOError
 from sqlstate.format import constants as fmt
+from sqlstate.format.html import table
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
 from sqlstate.format.records import Kind
 from sqlstate.maintenance.check import audit as audit_trail
 from sqlstate.maintenance.check.entries import compare
-from sqlstate.maintenance.check.findings import Finding, Findings
+from sqlstate.maintenance.check.findings import Finding, FindingKind, Findings
 from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
 from sqlstate.tables import audit, merkle, migrations, schema, staged, state, wal
@@ -28,46 +30,86 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
 
-__all__ = ["CheckReport", "Finding", "Level", "Meter", "check", "examine"]
+__all__ = ["CheckReport", "Finding", "FindingKind", "Level", "Meter", "Outcome", "check", "examine"]
 
 Level = Literal["quick", "full", "replay"]
 _LEVELS: Final = ("quick", "full", "replay")
 
 
+class Outcome(StrEnum):
+    """What a check comes to. Each equals its string."""
+
+    SOUND = "sound"
+    DAMAGED = "damaged"
+    UNKNOWN = "unknown"
+    """Something could not be read, and nothing that was read is wrong."""
+
+
+FINDINGS_SHOWN: Final = 10  # in a notebook
+
+
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a check found."""
+    """What a check found, returned by `Store.check()`.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> report = store.check()
+        >>> print(report.outcome, report.entries, report.commits, report.findings)
+        sound 1 1 ()
+    """
 
     path: Path
+    """The store that was checked."""
     level: Level
+    """How it was checked."""
     head: Head | None
     """The newest commit as it is recorded; None if that cannot be read."""
-    outcome: Literal["sound", "damaged", "unknown"]
-    """`"unknown"` if something could not be read, and nothing that was read is wrong."""
+    outcome: Outcome
+    """`"sound"`, `"damaged"` or `"unknown"`; a string that is also a member of an enum."""
     findings: tuple[Finding, ...] = ()
     """What is wrong, and what could not be read; at most 10,000."""
     more: int = 0
-    """How many findings there are beside those."""
+    """Number of further findings, which are not listed."""
     foreign: tuple[str, ...] = ()
-    """Names of tables, indexes, triggers and views that are not ours. They are let be."""
+    """Names of tables, indexes, triggers and views of other programs. A check leaves them alone."""
     entries: int = 0
-    """How many entries were read and hashed; so with the others. Of a quick check all are 0."""
+    """Number of entries that were read and hashed. This and the next four are 0 after a quick check."""
     nodes: int = 0
+    """Nodes of the tree."""
     records: int = 0
+    """Records of the log."""
     commits: int = 0
+    """Commits in the log."""
     events: int = 0
     """Entries of the audit trail."""
     seconds: float = 0.0
+    """Time that the check took."""
 
     @property
     def ok(self) -> bool:
-        """Whether the store is sound, as far as the level looks."""
-        return self.outcome == "sound"
+        """True if the store is sound, as far as the level looks."""
+        return self.outcome is Outcome.SOUND
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[object, object]] = [("outcome", self.outcome), ("level", self.level)]
+        rows.append(("newest commit", "unreadable" if self.head is None else self.head.seq))
+        rows += [(name, f"{getattr(self, name):,}") for name in ("entries", "nodes", "records", "commits", "events")]
+        rows += [(each.kind, each.what) for each in self.findings[:FINDINGS_SHOWN]]
+        unshown = len(self.findings[FINDINGS_SHOWN:]) + self.more
+        return table(f"check of {self.path}", [*rows, ("further findings", f"{unshown:,}")] if unshown else rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it: digests in hexadecimal digits, a key of bytes as `{"hex": ...}`."""
+        """Return the report in plain JSON types: digests in hexadecimal, a key of bytes as `{"hex": ...}`.
+
+        Cost: none.
+
+        Examples:
+            >>> store.check().as_dict()["outcome"]
+            'sound'
+        """
         facts = asdict(self)
-        facts["path"] = str(self.path)
+        facts["path"], facts["outcome"] = str(self.path), str(self.outcome)
         facts["head"] = None if self.head is None else _plain(self.head._asdict())
         facts["findings"] = [_plain(asdict(each)) for each in self.findings]
         facts["foreign"] = list(self.foreign)
@@ -75,12 +117,14 @@ class CheckReport:
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts that there are, without bytes."""
+    """Return the facts that are not None, with bytes as hexadecimal digits."""
     found: dict[str, Any] = {}
     for name, value in facts.items():
         if value is None:
             continue
-        if name == "place":
+        if name == "kind":
+            found[name] = str(value)
+        elif name == "place":
             found[name] = {"collection": value[0], "key": _plain_key(value[2])}
         elif name == "key":
             found[name] = _plain_key(value)
@@ -94,7 +138,7 @@ def _plain_key(key: Any) -> Any:
 
 
 class Meter:
-    """Adds up the rows that were read, for the caller's *progress*.
+    """Adds up the rows that were read, and reports them to the caller's *progress*.
 
     Args:
         progress: called with what is done and what there is in all.
@@ -106,7 +150,7 @@ class Meter:
         self.total = 0
 
     def advance(self, rows: int) -> None:
-        """So many more were read."""
+        """Add rows that were read."""
         self._done += rows
         if self._progress is not None:
             self._progress(self._done, max(self._done, self.total))
@@ -122,8 +166,8 @@ def check(
 ) -> CheckReport:
     """Check a store, and change nothing.
 
-    What is checked is the commit that is the newest at the beginning. Others go on writing meanwhile; in a store
-    without SQLite's WAL they wait.
+    The newest commit at the beginning is checked. Other processes go on writing meanwhile; in a store without
+    SQLite's WAL they wait.
 
     Args:
         engine: the store's connections.
@@ -167,7 +211,7 @@ def _check_options(level: Level, against: object) -> None:
 
 
 class _Examination:
-    """One check, step by step; a step that cannot be done is a finding, and the next one is done all the same."""
+    """One check. A step that cannot be done is a finding, and the next step is taken all the same."""
 
     def __init__(self, connection: Connection, meta: Meta, level: Level, meter: Meter) -> None:
         self._connection = connection
@@ -187,32 +231,32 @@ class _Examination:
         """Take all steps, and return the report."""
         began = time.monotonic()
         full = self._level != "quick"
-        self._step("schema", self._schema)
-        self._step("commit", self._newest)
-        self._step("meta", self._facts)
-        self._step("sqlite", self._sqlite)
+        self._step(FindingKind.SCHEMA, self._schema)
+        self._step(FindingKind.COMMIT, self._newest)
+        self._step(FindingKind.META, self._facts)
+        self._step(FindingKind.SQLITE, self._sqlite)
         if full:
-            self._step("node", self._count)
-            self._step("node", self._tree)
-            self._step("record", self._log)
-            self._step("audit", self._trail)
-            self._step("block", self._blocks)
+            self._step(FindingKind.NODE, self._count)
+            self._step(FindingKind.NODE, self._tree)
+            self._step(FindingKind.RECORD, self._log)
+            self._step(FindingKind.AUDIT, self._trail)
+            self._step(FindingKind.BLOCK, self._blocks)
         else:
-            self._step("root", self._top)
-            self._step("commit", self._link)
-            self._step("staged", self._staged)
-            self._step("audit", self._trail_end)
+            self._step(FindingKind.ROOT, self._top)
+            self._step(FindingKind.COMMIT, self._link)
+            self._step(FindingKind.STAGED, self._staged)
+            self._step(FindingKind.AUDIT, self._trail_end)
         if against is not None:
-            self._step("against", lambda: self._against(against))
+            self._step(FindingKind.AGAINST, lambda: self._against(against))
         findings = self._findings
         if full:
             self._judge_id()
-        wrong = findings.more or any(each.kind != "unreadable" for each in findings.kept)
+        wrong = findings.more or any(each.kind is not FindingKind.UNREADABLE for each in findings.kept)
         return CheckReport(
             Path(self._connection.path),
             self._level,
             self._head,
-            "damaged" if wrong else "unknown" if findings.kept else "sound",
+            Outcome.DAMAGED if wrong else Outcome.UNKNOWN if findings.kept else Outcome.SOUND,
             tuple(findings.kept),
             findings.more,
             tuple(self._foreign),
@@ -222,57 +266,61 @@ class _Examination:
             time.monotonic() - began,
         )
 
-    def _step(self, kind: str, step: Callable[[], None]) -> None:
-        """Take one step; what stops it is a finding."""
+    def _step(self, kind: FindingKind, step: Callable[[], None]) -> None:
+        """Take one step; an error that stops it is a finding."""
         try:
             step()
         except Damaged as e:
             # With a cause, SQLite or the bytes of a text stopped it; without, it is one of our own sentences.
             stopped = e.__cause__ is not None and not isinstance(e.__cause__, UnicodeDecodeError)
-            self._findings.add("unreadable" if stopped else kind, _sentence(e, self._connection.path))
+            self._findings.add(FindingKind.UNREADABLE if stopped else kind, e.what)
         except StoreIOError as e:
-            self._findings.add("unreadable", _sentence(e, self._connection.path))
+            self._findings.add(FindingKind.UNREADABLE, e.what)
 
-    # ---- Of both levels ----
+    # ---- At every level ----
 
     def _schema(self) -> None:
-        found = schema.compare(self._connection)
+        found = schema.differences(self._connection)
         self._foreign = list(found.foreign)
         for each in found.sentences:
-            self._findings.add("schema", each)
+            self._findings.add(FindingKind.SCHEMA, each)
         if self._connection.value("PRAGMA application_id") != fmt.APPLICATION_ID:
-            self._findings.add("schema", "the file does not say that it is a store: application_id is another")
+            self._findings.add(
+                FindingKind.SCHEMA, "the file does not say that it is a store: application_id is another"
+            )
         if self._connection.value("PRAGMA user_version") != fmt.FORMAT_VERSION:
-            self._findings.add("schema", "the file says that it has another format: user_version is another")
+            self._findings.add(FindingKind.SCHEMA, "the file says that it has another format: user_version is another")
         if migrations.pending(self._connection, migrations.shipped()):
-            self._findings.add("schema", "a migration that this format has is not recorded in schema_migrations")
+            self._findings.add(
+                FindingKind.SCHEMA, "a migration that this format has is not recorded in schema_migrations"
+            )
 
     def _newest(self) -> None:
         self._lsn, self._head = wal.last(self._connection, self._meta)
 
     def _facts(self) -> None:
         for name in metadata.others(self._connection):
-            self._findings.add("meta", f"the table meta has a row {name}, which no store has")
+            self._findings.add(FindingKind.META, f"the table meta has a row {name}, which no store has")
         applied = migrations.applied(self._connection)
         if applied and applied[0][-1] != self._meta.created:
             what = f"the table meta says that the store was made at {self._meta.created}, and its first migration was "
-            self._findings.add("meta", f"{what}applied at {applied[0][-1]}")
+            self._findings.add(FindingKind.META, f"{what}applied at {applied[0][-1]}")
         if metadata.read(self._connection) != self._meta:
-            self._findings.add("meta", "the table meta says something else than when the store was opened")
+            self._findings.add(FindingKind.META, "the table meta says something else than when the store was opened")
         flag = metadata.read_dirty_flag(self._connection)
         if self._head is not None and not flag.dirty and flag.nonce and flag.lsn != self._lsn:
             what = f"I11: the dirty flag was cleared at record {flag.lsn}, and the log ends with {self._lsn}"
-            self._findings.add("meta", what)
+            self._findings.add(FindingKind.META, what)
 
     def _sqlite(self) -> None:
         name = "quick_check" if self._level == "quick" else "integrity_check"
         for (said,) in self._connection.iterate(f"PRAGMA {name}"):
             if said != "ok":
-                self._findings.add("sqlite", f"SQLite's {name} says: {said}")
+                self._findings.add(FindingKind.SQLITE, f"SQLite's {name} says: {said}")
         if self._level != "quick" and (index := wal.wrong_index(self._connection)):
-            self._findings.add("sqlite", f"the index {index} does not fit its table")
+            self._findings.add(FindingKind.SQLITE, f"the index {index} does not fit its table")
 
-    # ---- Of a full check ----
+    # ---- In a full check ----
 
     def _count(self) -> None:
         records = wal.size(self._connection)
@@ -293,7 +341,7 @@ class _Examination:
         self._events = audit.last(self._connection)[0]
         self._wrong_events = {number for number, _ in wrong}
         for _, what in wrong:
-            self._findings.add("audit", f"I12: {what}")
+            self._findings.add(FindingKind.AUDIT, f"I12: {what}")
 
     def _blocks(self) -> None:
         history = History(self._connection, self._meta)
@@ -301,15 +349,17 @@ class _Examination:
             try:
                 history.check_block(block * fmt.LOG_BLOCK + 1)
             except Damaged as e:
-                self._findings.add("block", _sentence(e, self._connection.path), seq=block * fmt.LOG_BLOCK + 1)
+                self._findings.add(FindingKind.BLOCK, e.what, seq=block * fmt.LOG_BLOCK + 1)
 
     def _judge_id(self) -> None:
-        """Say of the first commit and the first audit entry, if neither follows, what both follow from."""
-        if 1 in self._wrong_events and any(each.kind == "commit" and each.seq == 1 for each in self._findings.kept):
+        """Blame the store's id if neither the first commit nor the first audit entry follows from it."""
+        if 1 in self._wrong_events and any(
+            each.kind is FindingKind.COMMIT and each.seq == 1 for each in self._findings.kept
+        ):
             what = "neither commit 1 nor audit entry 1 follows from the store's id: the table meta may hold another"
-            self._findings.add("meta", what)
+            self._findings.add(FindingKind.META, what)
 
-    # ---- Of a quick check ----
+    # ---- In a quick check ----
 
     def _top(self) -> None:
         if self._head is None:
@@ -318,11 +368,11 @@ class _Examination:
         said = (self._head.root, self._head.count)
         made = (EMPTY_ROOT, 0)
         if len(rows) == 1:
-            level, children = rows[0]
+            [(level, children)] = rows
             made = node_digest(level, children), count_of(children)
         if len(rows) > 1 or made != said:
             what = f"I3: the topmost node is not the root of commit {self._head.seq}"
-            self._findings.add("root", what, seq=self._head.seq, expected=self._head.root)
+            self._findings.add(FindingKind.ROOT, what, seq=self._head.seq, expected=self._head.root)
 
     def _link(self) -> None:
         head = self._head
@@ -332,7 +382,7 @@ class _Examination:
             History(self._connection, self._meta, stored=False).commit_body(head.seq)
         except Damaged:
             what = f"I6: the chain of commit {head.seq} does not follow from its records and the commit before"
-            self._findings.add("commit", what, seq=head.seq)
+            self._findings.add(FindingKind.COMMIT, what, seq=head.seq)
 
     def _staged(self) -> None:
         for txn, _ in staged.sessions(self._connection):
@@ -340,17 +390,17 @@ class _Examination:
             kinds = [record.kind for record in records]
             if not kinds or kinds[0] is not Kind.BEGIN or {Kind.COMMIT, Kind.ROLLBACK} & {*kinds}:
                 what = f"I9: transaction {txn} is listed as staged, and is not open"
-                self._findings.add("staged", what, lsn=txn)
+                self._findings.add(FindingKind.STAGED, what, lsn=txn)
                 continue
             try:
-                staged.check(self._connection, records)
+                staged.check_records(self._connection, records)
             except Damaged as e:
-                self._findings.add("staged", f"{e}", lsn=txn)
+                self._findings.add(FindingKind.STAGED, f"{e}", lsn=txn)
 
     def _trail_end(self) -> None:
         if not audit.ends_well(self._connection, self._meta.store_id):
             self._findings.add(
-                "audit", "I12: the newest audit entry was changed, or does not follow from the one before"
+                FindingKind.AUDIT, "I12: the newest audit entry was changed, or does not follow from the one before"
             )
 
     # ---- Against what the caller trusts ----
@@ -359,24 +409,20 @@ class _Examination:
         if isinstance(against, bytes):
             if against != EMPTY_ROOT and wal.seq_of(self._connection, against) is None:
                 what = f"no commit of this store has the root {against.hex()}"
-                self._findings.add("against", what, expected=against)
+                self._findings.add(FindingKind.AGAINST, what, expected=against)
             return
         seq = against.seq
         if self._head is None or seq > self._head.seq:
             newest = "unknown" if self._head is None else self._head.seq
             what = f"the signed head is of commit {seq}, and the newest is {newest}: commits are missing"
-            self._findings.add("against", what, seq=seq)
+            self._findings.add(FindingKind.AGAINST, what, seq=seq)
             return
         made = History(self._connection, self._meta, stored=False).root(seq)
         if made != against.log_root:
             what = f"the commits up to {seq} are not those that were signed"
-            self._findings.add("against", what, seq=seq, expected=against.log_root)
+            self._findings.add(FindingKind.AGAINST, what, seq=seq, expected=against.log_root)
             return
         commit = wal.commit(self._connection, seq) if seq else wal.head_zero(self._meta)
         if commit is None or (seq and commit[:4] != (seq, against.root, against.count, against.at)):
             what = f"commit {seq} has another root, count or time than the signed head says"
-            self._findings.add("against", what, seq=seq, expected=against.root)
-
-
-def _sentence(e: StoreError, path: str) -> str:
-    return str(e).replace(f"{path}: ", "", 1).removesuffix("; restore a backup")
+            self._findings.add(FindingKind.AGAINST, what, seq=seq, expected=against.root)

@@ -1,332 +1,295 @@
-"""The rows of the table state against the stored tree (I1, I2).
+"""The rows of the tables state and merkle against each other and the newest commit's root (I1, I2, I3).
 
-Who differs from what is proven is damaged: an entry, or a node where the entries below it give the digest that is
-proven.
+In a sound store one pass over both shows that they agree. If they do not, what differs from the tree that the root
+proves is named (see maintenance.proven_tree): by its name where a row or the log has it, else by what lies around it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from functools import partial
+from bisect import bisect_left
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import RootBuilder, node_digest, rank
+from sqlstate.format.merkle import EMPTY_ROOT, FIRST, count_of, node_digest, rank
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.maintenance.check.findings import FINDINGS_MAX, ROWS_AT_ONCE, leaf_of, named, read_on, shown
-from sqlstate.maintenance.check.nodes import (
-    NodeJudge,
-    NodeLevel,
-    Slot,
-    check_names,
-    count_in,
-    cut,
-    leaf_nodes,
-    place_of,
-    read_levels,
-    shown_at,
-    starts_run,
-)
+from sqlstate.maintenance.check.findings import FINDINGS_MAX, ROWS_AT_ONCE, FindingKind, leaf_of, named
+from sqlstate.maintenance.proven_tree import Comparison, Content, ProvenNode, Stray, between, entry_name
 from sqlstate.proving.entries import is_document
-from sqlstate.tables import state, wal
+from sqlstate.tables import merkle, state
+from sqlstate.tables.raw_rows import are_children, is_level, is_node_name, shown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlstate.format.records import Head
     from sqlstate.maintenance.check.findings import Findings
     from sqlstate.sqlite.connection import Connection, Row
+    from sqlstate.tables.raw_rows import RawRecord
 
 _ONE: Final = (1).to_bytes(fmt.COUNT_BYTES)
-_WINDOW: Final = 64
-_WINDOW_MAX: Final = 1 << 16
 
 
 def compare(connection: Connection, head: Head, findings: Findings, advance: Callable[[int], None]) -> tuple[int, int]:
-    """Compare tree with head, and entries with tree; return how many rows there are of state and of merkle."""
-    levels = read_levels(connection, findings, advance)
-    nodes = sum(len(level.places) for level in levels.values())
-    slots = NodeJudge(levels, head, findings).judge()
-    if slots is None and levels:
-        check_names(levels, findings)
-    no_documents: list[Row] = []
-    rows = _noting(read_on(state.scan_all(connection), partial(state.scan_raw, connection)), no_documents)
-    if not levels:
-        count = _without_tree(rows, head, findings, advance)
-    else:
-        entries = _Entries(rows, advance)
-        blocks = _Comparison(entries, findings, judged=slots is not None).run(
-            _slots(connection, levels.get(1) or NodeLevel(), slots)
-        )
-        _blame(connection, blocks, findings)
-        count = entries.count
+    """Compare entries and nodes with each other and with *head*; return how many rows of each there are."""
+    told = 0
+
+    def tell(rows: int) -> None:
+        nonlocal told
+        told += rows
+        advance(rows)
+
+    no_documents: list[tuple[Any, Any]] = []
+    found = _agreed(connection, head, no_documents, tell)
+    if found is None:
+        content = Content.of(connection)
+        no_documents.clear()
+        entries = sum(1 for _ in _noting(content.entries(), no_documents))
+        found = entries, _blame(content, head, findings)
+        tell(sum(found) - told)
     blamed = {(each.collection, each.key) for each in findings.kept}
     for name in no_documents:
         if name not in blamed:
-            findings.add("entry", f"I1: {shown(*name)} is not a JSON document", **named(*name))
-    return count, nodes
-
-
-def _noting(rows: Iterator[Row], no_documents: list[Row]) -> Iterator[Row]:
-    """Yield *rows*, and note the names of those whose text is not a document, which no digest shows."""
-    for row in rows:
-        if type(row[2]) is str and not is_document(row[2]) and len(no_documents) < FINDINGS_MAX:
-            no_documents.append(row[:2])
-        yield row
-
-
-# ---- Entries against the tree ----
-
-
-class _Entries:
-    """The rows of state with their leaves, in order, some of them put back."""
-
-    def __init__(self, rows: Iterator[Row], advance: Callable[[int], None]) -> None:
-        self._rows = rows
-        self._back: deque[tuple[Row, bytes]] = deque()
-        self._advance = advance
-        self._told = 0
-        self.count = 0
-
-    def take(self, number: int) -> list[tuple[Row, bytes]]:
-        """Return the next so many, or as many as there are."""
-        taken = [self._back.popleft() for _ in range(min(number, len(self._back)))]
-        for row in islice(self._rows, number - len(taken)):
-            taken.append((row, leaf_of(row)))
-            self.count += 1
-        if self.count - self._told >= ROWS_AT_ONCE:
-            self._advance(self.count - self._told)
-            self._told = self.count
-        return taken
-
-    def put_back(self, taken: Sequence[tuple[Row, bytes]]) -> None:
-        """Let take() return these next."""
-        self._back.extendleft(reversed(taken))
-
-    def all_told(self) -> None:
-        """Tell the rest of what was read."""
-        self._advance(self.count - self._told)
-
-
-class _Leaves(NamedTuple):
-    """A place of level 1 with what its row holds."""
-
-    children: bytes
-    name: tuple[str, Any] | None
-    expected: bytes
-    proven: bool
-
-
-def _slots(connection: Connection, level: NodeLevel, slots: list[Slot] | None) -> Iterator[_Leaves]:
-    """Yield what should be in state, run by run."""
-    if slots is None:
-        for name, children in leaf_nodes(connection):
-            yield _Leaves(children, name, b"", proven=True)
-        return
-    rows = [children for _, children in leaf_nodes(connection)]
-    for slot in slots:
-        if slot.row is None:
-            yield _Leaves(b"", None, slot.expected, proven=False)
-        else:
-            yield _Leaves(rows[slot.row], level.places[slot.row], slot.expected, slot.proven)
-
-
-class _Block(NamedTuple):
-    """Leaves that should be there, and rows that are there instead, with the row before and the row after."""
-
-    expected: list[tuple[bytes, bool]]
-    rows: list[Row]
-    before: Row | None
-    after: Row | None
-
-
-class _Comparison:
-    """Compares entries with the nodes of level 1, a run at a time, and finds their step again behind differences."""
-
-    def __init__(self, entries: _Entries, findings: Findings, *, judged: bool) -> None:
-        self._entries = entries
-        self._findings = findings
-        self._judged = judged
-        self._blocks: list[_Block] = []
-        self._last: Row | None = None
-
-    def run(self, places: Iterator[_Leaves]) -> list[_Block]:
-        """Return where entries and tree differ."""
-        entries = self._entries
-        first = True
-        for place in places:
-            children = place.children
-            count = len(children) // fmt.CHILD_BYTES if children else count_in(place.expected)
-            taken = entries.take(count) if count < _WINDOW_MAX else []
-            if taken and _ONE + _ONE.join([each for _, each in taken]) == children:
-                if not self._judged:
-                    self._check_name(place, taken[0][0], first=first)
-                self._last = taken[-1][0]
-            elif not self._stands(place, taken):
-                self._differ(place, taken, places)
-            elif taken:
-                self._last = taken[-1][0]
-            first = False
-        rest = entries.take(_WINDOW_MAX)
-        while rest:
-            self._note([], rest, None)
-            rest = entries.take(_WINDOW_MAX)
-        entries.all_told()
-        return self._blocks
-
-    def _check_name(self, place: _Leaves, row: Row, *, first: bool) -> None:
-        if place.name == row[:2] and type(row[1]) is type(place.name[1]):
-            return
-        if first and place.name == ("", "") and not starts_run(row[:2], 1):
-            return
-        assert place.name is not None  # noqa: S101, for the type checker
-        what = f"I2: node {shown_at(*place.name)} of level 1 has a name that is not its first entry's"
-        self._findings.add("node", what, level=1, place=place_of(*place.name))
-
-    def _stands(self, place: _Leaves, taken: list[tuple[Row, bytes]]) -> bool:
-        """Tell whether the entries are what is proven of the place, though the node's row is not."""
-        if place.proven or not place.expected:
-            return False
-        more = count_in(place.expected) - len(taken)
-        if more > 0:
-            taken += self._entries.take(min(more, _WINDOW_MAX))
-        elif more < 0:
-            self._entries.put_back(taken[more:])
-            del taken[more:]
-        joined = _ONE + _ONE.join([each for _, each in taken])
-        if node_digest(1, joined) == place.expected[fmt.COUNT_BYTES :]:
-            return True
-        if not place.children:
-            names = f"from {shown(*taken[0][0][:2])} to {shown(*taken[-1][0][:2])}" if taken else "there"
-            self._findings.add("unreadable", f"I2: the entries {names} cannot be proven: the node over them is lost")
-            return True
-        return False
-
-    def _differ(self, place: _Leaves, taken: list[tuple[Row, bytes]], places: Iterator[_Leaves]) -> None:
-        """Go on leaf by leaf up to the end of a run, comparing with further runs where that shows the step again."""
-        expected = self._digests(place)
-        while expected:
-            if not taken:
-                taken = self._entries.take(1)
-            if taken and taken[0][1] == expected[0][0]:
-                self._last = taken[0][0]
-                del expected[0], taken[0]
-                continue
-            left, right = self._step(expected, taken, places)
-            block, rows = expected[:left], taken[:right]
-            del expected[:left], taken[:right]
-            self._note(block, rows, taken[0][0] if taken else None)
-        self._entries.put_back(taken)
-
-    def _digests(self, place: _Leaves) -> list[tuple[bytes, bool]]:
-        return [(child[fmt.COUNT_BYTES :], place.proven) for child in cut(place.children)]
-
-    def _step(
-        self, expected: list[tuple[bytes, bool]], taken: list[tuple[Row, bytes]], places: Iterator[_Leaves]
-    ) -> tuple[int, int]:
-        """Return how many of both differ before they agree again."""
-        window = _WINDOW
-        while True:
-            taken += self._entries.take(max(0, window - len(taken)))
-            while len(expected) < window and (place := next(places, None)) is not None:
-                expected += self._digests(place)
-            at = {digest: number for number, (digest, _) in enumerate(expected)}
-            agree = [(number + at[each], at[each], number) for number, (_, each) in enumerate(taken) if each in at]
-            if agree:
-                _, left, right = min(agree)
-                return left, right
-            if window >= _WINDOW_MAX or (len(expected) < window and len(taken) < window):
-                return len(expected), len(taken)
-            window *= 4
-
-    def _note(self, expected: list[tuple[bytes, bool]], taken: list[tuple[Row, bytes]], after: Row | None) -> None:
-        rows = [row for row, _ in taken]
-        if len(self._blocks) >= FINDINGS_MAX:
-            self._findings.more += max(len(expected), len(rows))
-            return
-        self._blocks.append(_Block(expected, rows, self._last, after))
-        if rows:
-            self._last = rows[-1]
-
-
-def _without_tree(rows: Iterator[Row], head: Head, findings: Findings, advance: Callable[[int], None]) -> int:
-    """Check the entries of a store that has no nodes; return how many there are."""
-    builder, count = RootBuilder(), 0
-    foreign: list[tuple[Any, Any]] = []
-    for row in rows:
-        count += 1
-        digest = leaf_of(row)
-        if digest:
-            builder.add(digest, rank(name_bytes(stored_name(row[0], row[1]))))
-        if len(foreign) < FINDINGS_MAX:
-            foreign.append(row[:2])
-    advance(count)
-    if builder.finish() == (head.root, head.count):
-        return count
-    for collection, key in foreign:
-        what = f"I2: {shown(collection, key)} is not in the tree, which has no nodes"
-        findings.add("extra", what, **named(collection, key))
-    if not foreign and head.count:
-        findings.add("missing", f"I2: all {head.count} entries are missing")
-    return count
-
-
-# ---- Blame ----
-
-
-def names_in_log(connection: Connection, wanted: set[bytes]) -> dict[bytes, tuple[str, Any]]:
-    """Return the names of those leaves in *wanted* that a record of the log has put or replaced."""
-    found: dict[bytes, tuple[str, Any]] = {}
-    if not wanted:
-        return found
-    for row in read_on(wal.rows(connection), partial(wal.scan_raw, connection)):
-        collection, key, value, before = row[4:8]
-        if collection is None:
-            continue
-        for stored in (value, before):
-            digest = b"" if stored is None else leaf_of((collection, key, stored))
-            if digest in wanted:
-                found[digest] = collection, key
+            findings.add(FindingKind.ENTRY, f"I1: {shown_name(*name)} is not a JSON document", **named(*name))
     return found
 
 
-def _blame(connection: Connection, blocks: list[_Block], findings: Findings) -> None:
-    names = names_in_log(connection, {digest for block in blocks for digest, _ in block.expected})
-    for block in blocks:
-        _blame_block(block, names, findings)
+def _noting(rows: Iterable[Row], no_documents: list[tuple[Any, Any]]) -> Iterator[Row]:
+    """Yield *rows*, and note the names of those whose text is not a document, which no digest shows."""
+    for row in rows:
+        collection, key, value = row
+        if type(value) is str and not is_document(value) and len(no_documents) < FINDINGS_MAX:
+            no_documents.append((collection, key))
+        yield row
 
 
-def _blame_block(block: _Block, names: dict[bytes, tuple[str, Any]], findings: Findings) -> None:
-    rows = {(type(row[1]), *row[:2]): row for row in block.rows}
-    unknown = []
-    for digest, proven in block.expected:
-        name = names.get(digest)
-        if name is None:
-            unknown.append((digest, proven))
-        elif rows.pop((type(name[1]), *name), None) is not None:
-            _blame_entry(name, digest, findings, proven=proven)
+# ---- A sound store ----
+
+
+def _agreed(
+    connection: Connection, head: Head, no_documents: list[tuple[Any, Any]], tell: Callable[[int], None]
+) -> tuple[int, int] | None:
+    """Return how many entries and nodes there are; None unless all of them lead to the root of *head*."""
+    entries = _noting(state.scan_all(connection), no_documents)
+    levels = _Levels(entries, tell)
+    try:
+        if not all(levels.take(row) for row in merkle.rows(connection)) or next(entries, None) is not None:
+            return None
+    except Damaged as e:
+        if isinstance(e.__cause__, UnicodeDecodeError):  # a text that is no UTF-8: it is named by what reads verbatim
+            return None
+        raise
+    levels.all_told()
+    return (levels.entries, levels.nodes) if levels.lead_to(head) else None
+
+
+class _Levels:
+    """Takes the nodes of the tree from level 1 up, in order, and with those of level 1 the entries below them."""
+
+    def __init__(self, entries: Iterator[Row], tell: Callable[[int], None]) -> None:
+        self._entries = entries
+        self._tell = tell
+        self._level = 1
+        self._below = b""  # the nodes of the level below as children, joined
+        self._firsts: list[tuple[Any, Any]] = []  # and the name of each one's first entry
+        self._made = bytearray()  # the same of this level
+        self._names: list[tuple[Any, Any]] = []
+        self._at = 0  # how many bytes of _below are taken
+        self._waiting = 0
+        self.entries = 0
+        self.nodes = 0
+
+    def take(self, row: Row) -> bool:
+        """Take the next node; return True if it is what the entries or nodes below it make."""
+        id_, level, collection, key, children = row
+        if not (is_level(level) and are_children(children) and is_node_name(collection, key)):
+            return False
+        if level == self._level + 1 and self._is_complete():
+            self._level, self._at = level, 0
+            self._below, self._firsts = bytes(self._made), self._names
+            self._made, self._names = bytearray(), []
+        if level != self._level or id_ >> fmt.NODE_ID_SHIFT != fmt.LEVEL_MAX - level:
+            return False
+        if level == 1:
+            count = len(children) // fmt.CHILD_BYTES
+            taken = list(islice(self._entries, count))
+            if not taken or _ONE + _ONE.join(map(leaf_of, taken)) != children:
+                return False
+            first = _name_of(*taken[0])
+            self.entries += count
+            self._count(count)
         else:
-            what = f"I2: {shown(*name)} is missing: the tree has it"
-            findings.add("missing", what, expected=digest if proven else None, **named(*name))
-    if len(unknown) == len(rows):
-        for (digest, proven), row in zip(unknown, rows.values(), strict=True):
-            _blame_entry(row[:2], digest, findings, proven=proven)
-        return
-    for digest, proven in unknown:
-        where = _between(block)
-        what = f"I2: an entry {where} is missing: the tree has it, and nothing in the log names it"
-        findings.add("missing", what, expected=digest if proven else None)
-    for collection, key, _ in rows.values():
-        findings.add("extra", f"I2: {shown(collection, key)} is not in the tree", **named(collection, key))
+            if self._below[self._at : self._at + len(children)] != children:
+                return False
+            count = count_of(children)
+            first = self._firsts[self._at // fmt.CHILD_BYTES]
+            self._at += len(children)
+        is_first = not self._names
+        self._made += count.to_bytes(fmt.COUNT_BYTES) + node_digest(level, children)
+        self._names.append(first)
+        self.nodes += 1
+        self._count(1)
+        return (collection, key) == first or (is_first and (collection, key) == ("", "") and _rank(first) < level)
+
+    def _is_complete(self) -> bool:
+        return bool(self._made) and self._at == len(self._below)
+
+    def lead_to(self, head: Head) -> bool:
+        """Return True if the level that was taken last is one node with root and count of *head*."""
+        if not self.nodes:
+            return (head.root, head.count) == (EMPTY_ROOT, 0)
+        return self._is_complete() and self._made == head.count.to_bytes(fmt.COUNT_BYTES) + head.root
+
+    def _count(self, rows: int) -> None:
+        self._waiting += rows
+        if self._waiting >= ROWS_AT_ONCE:
+            self.all_told()
+
+    def all_told(self) -> None:
+        """Tell the rest of what was read."""
+        self._tell(self._waiting)
+        self._waiting = 0
 
 
-def _blame_entry(name: tuple[Any, Any], digest: bytes, findings: Findings, *, proven: bool) -> None:
-    by = "" if proven else ", which does not prove itself either"
-    what = f"I2: {shown(*name)} is not what the tree says: its value or key was changed{by}"
-    findings.add("entry", what, expected=digest if proven else None, **named(*name))
+# ---- A damaged one ----
 
 
-def _between(block: _Block) -> str:
-    before = f"after {shown(*block.before[:2])}" if block.before is not None else "at the start"
-    return f"{before} and before {shown(*block.after[:2])}" if block.after is not None else before
+def _blame(content: Content, head: Head, findings: Findings) -> int:
+    """Name what is damaged; return how many nodes there are."""
+    found = Comparison(content, head, believe=True)
+    tree = found.tree
+    if not found.proven and found.another is not None:
+        root, count = found.another
+        what = (
+            f"I3: commit {head.seq} records the root {head.root.hex()} and {head.count} entries; the tree has "
+            f"{root.hex()} and {count}"
+        )
+        findings.add(FindingKind.ROOT, what, seq=head.seq)
+        return sum(1 for _ in content.nodes())
+    if not found.proven:
+        what = f"I3: neither nodes, entries nor log lead to the root of commit {head.seq}: no entry can be proven"
+        findings.add(FindingKind.ROOT, what, seq=head.seq, expected=head.root)
+        _blame_entries(content, found, findings)
+        return sum(1 for _ in content.nodes())
+    if head.count != (count_of(tree.children(head.root)) if tree.nodes else 0):
+        what = f"I3: commit {head.seq} records {head.count} entries, and its root is that of another number"
+        findings.add(FindingKind.ROOT, what, seq=head.seq)
+    _blame_entries(content, found, findings)
+    return _blame_nodes(content, found, head, findings)
+
+
+def _blame_nodes(content: Content, found: Comparison, head: Head, findings: Findings) -> int:
+    """Name the nodes that the tree lacks, and those that are missing; return how many rows there are."""
+    wanted = {(node.level, node.digest): node for node in found.tree.nodes if not node.hole}
+    names = found.node_names()
+    names_of = {(level, digest): name for (level, name), digest in names.items()}
+    rows = 0
+    for id_, level, collection, key, children in content.nodes():
+        rows += 1
+        where = f"node {_shown_at(collection, key)} of level {level!r}"
+        place = FIRST if (collection, key) == ("", "") else entry_name(collection, key)
+        fields: dict[str, Any] = {"level": level if type(level) is int else None, "place": place}
+        if not (is_level(level) and are_children(children)) or place is None:
+            findings.add(FindingKind.NODE, f"I2: {where} is malformed", **fields)
+            continue
+        own = level, node_digest(level, children)
+        if id_ >> fmt.NODE_ID_SHIFT != fmt.LEVEL_MAX - level:
+            findings.add(FindingKind.NODE, f"I2: {where} has the id {id_}, which is of another level", **fields)
+        if wanted.pop(own, None) is not None:
+            if names_of.get(own, place) != place:
+                what = f"I2: {where} has a name that is not its first entry's"
+                findings.add(FindingKind.NODE, what, expected=own[1], **fields)
+        elif (digest := names.get((level, place))) is not None:
+            wanted.pop((level, digest), None)
+            findings.add(FindingKind.NODE, f"I2: {where} is not what the node above says", expected=digest, **fields)
+        else:
+            findings.add(FindingKind.NODE, f"I2: {where} is not in the tree of commit {head.seq}", **fields)
+    if not rows and head.count:
+        what = f"I2: there are no nodes, and commit {head.seq} says that there are {head.count} entries"
+        findings.add(FindingKind.NODE, what, expected=head.root)
+        return rows
+    for node in wanted.values():
+        name = names_of.get((node.level, node.digest))
+        _blame_missing(node, "" if name is None else f" {_shown_at(name[0], name[2])}", findings)
+    for node in found.tree.nodes:
+        if node.hole and node.level:
+            _blame_missing(node, "", findings)
+    return rows
+
+
+def _blame_missing(node: ProvenNode, where: str, findings: Findings) -> None:
+    what = f"I2: a node{where} of level {node.level} is missing, over {node.count} entries"
+    findings.add(FindingKind.NODE, what, level=node.level, expected=node.digest)
+
+
+def _blame_entries(content: Content, found: Comparison, findings: Findings) -> None:
+    """Name the entries that are missing or changed, and the rows that the tree lacks."""
+    order, gaps = found.order()
+    strays: dict[int, list[Stray]] = {}
+    for row in found.strays:
+        at = -1 if row.name is None else bisect_left(order, row.name)
+        strays.setdefault(at if at in gaps else -1, []).append(row)
+    logged = _names_in_log(content.records(), found.missing)
+    by = "" if found.proven else ", which does not prove itself either"
+
+    def blame(kind: FindingKind, what: str, digest: bytes, name: tuple[Any, Any] | None = None) -> None:
+        where = {} if name is None else named(*name)
+        findings.add(kind, f"I2: {what}{by}", expected=digest if found.proven else None, **where)
+
+    for gap, slots in gaps.items():
+        rows = {(type(row.key), row.collection, row.key): row for row in strays.pop(gap, ())}
+        unknown = []
+        for slot in slots:
+            name = logged.get(slot.digest)
+            if name is None:
+                unknown += [slot.digest] if slot.digest else []
+            elif rows.pop((type(name[1]), *name), None) is not None:
+                blame(FindingKind.ENTRY, f"{shown_name(*name)} {_CHANGED}", slot.digest, name)
+            else:
+                blame(FindingKind.MISSING, f"{shown_name(*name)} is missing: the tree has it", slot.digest, name)
+        unproven = sum(slot.count for slot in slots if not slot.digest)
+        if unproven:
+            what = f"I2: {unproven} entries {between(order, gap)} cannot be proven: the node over them is lost"
+            findings.add(FindingKind.UNREADABLE, what)
+        elif len(unknown) == len(rows):
+            for digest, row in zip(unknown, rows.values(), strict=True):
+                name = row.collection, row.key
+                blame(FindingKind.ENTRY, f"{shown_name(*name)} {_CHANGED}", digest, name)
+            continue
+        for digest in unknown:
+            what = f"an entry {between(order, gap)} is missing: the tree has it, and nothing in the log names it"
+            blame(FindingKind.MISSING, what, digest)
+        if not unproven:
+            strays.setdefault(-1, []).extend(rows.values())
+    for collection, key, _ in strays.get(-1, ()):
+        findings.add(
+            FindingKind.EXTRA, f"I2: {shown_name(collection, key)} is not in the tree", **named(collection, key)
+        )
+
+
+_CHANGED: Final = "is not what the tree says: its value or key was changed"
+
+
+def _names_in_log(records: Iterable[RawRecord], wanted: set[bytes]) -> dict[bytes, tuple[str, Any]]:
+    """Return the names of those leaves in *wanted* that a record of the log has put or replaced."""
+    found: dict[bytes, tuple[str, Any]] = {}
+    for record in records if wanted else ():
+        for stored in (record.value, record.before):
+            digest = b"" if stored is None else leaf_of((record.collection, record.key, stored))
+            if digest in wanted:
+                found[digest] = record.collection, record.key
+    return found
+
+
+def _shown_at(collection: Any, key: Any) -> str:
+    """Return where a node begins, for a sentence."""
+    return "at the start" if (collection, key) == (FIRST[0], FIRST[2]) else f"at {shown_name(collection, key)}"
+
+
+def _name_of(collection: Any, key: Any, _: Any) -> tuple[Any, Any]:
+    return collection, key
+
+
+def _rank(name: tuple[Any, Any]) -> int:
+    return rank(name_bytes(stored_name(*name)))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.errors import Damaged
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.tables.raw_rows import is_entry_name, is_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from sqlstate.format.names import Key, Name
     from sqlstate.sqlite.connection import Row
 
@@ -21,18 +18,59 @@ FINDINGS_MAX: Final = 10_000
 ROWS_AT_ONCE: Final = 4096
 
 
+class FindingKind(StrEnum):
+    """What a finding is about. Each equals its string, such as `"entry"`."""
+
+    SQLITE = "sqlite"
+    """The structure of the file."""
+    SCHEMA = "schema"
+    """A table, index, trigger or view."""
+    META = "meta"
+    """The facts about the file."""
+    ENTRY = "entry"
+    """An entry with another value than the tree says."""
+    MISSING = "missing"
+    """An entry that the tree has and the table lacks."""
+    EXTRA = "extra"
+    """A row that the tree lacks."""
+    NODE = "node"
+    """A node of the tree."""
+    ROOT = "root"
+    """The root that the newest commit recorded."""
+    COMMIT = "commit"
+    """A commit whose chain, root, count or number does not follow."""
+    RECORD = "record"
+    """A record of the write-ahead log."""
+    STAGED = "staged"
+    """The list of staged transactions."""
+    AUDIT = "audit"
+    """An audit entry."""
+    BLOCK = "block"
+    """A stored digest of the log over the commits."""
+    AGAINST = "against"
+    """The store is not the one that the caller trusts."""
+    UNREADABLE = "unreadable"
+    """What could not be read, or cannot be proven."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong with a store."""
+    """One thing that a check found wrong, or could not read.
 
-    kind: str
-    """`"sqlite"`, `"schema"`, `"meta"`, `"entry"`, `"missing"`, `"extra"`, `"node"`, `"root"`, `"commit"`, `"record"`,
-    `"staged"`, `"audit"`, `"block"`, `"against"` or `"unreadable"`."""
+    Examples:
+        >>> finding = sqlstate.Finding("entry", "I2: the value is not the one that the tree names", "users", 1)
+        >>> print(finding.kind, finding.collection, finding.key)
+        entry users 1
+    """
+
+    kind: FindingKind
+    """What it is about; a string that is also a member of an enum."""
     what: str
     """One sentence; it begins with the number of the invariant that does not hold, where there is one."""
     collection: str | None = None
     """Of the entry, where one is named."""
     key: Key | None = None
+    """Of the entry, where one is named."""
     seq: int | None = None
     """Number of the commit, where one is named."""
     lsn: int | None = None
@@ -52,7 +90,7 @@ class Findings:
         self.kept: list[Finding] = []
         self.more = 0
 
-    def add(self, kind: str, what: str, **where: Any) -> None:
+    def add(self, kind: FindingKind, what: str, **where: Any) -> None:
         """Keep one more, or count it; *where* are further fields of Finding."""
         self.keep(Finding(kind, what, **where))
 
@@ -64,36 +102,12 @@ class Findings:
             self.more += 1
 
 
-def read_on(plain: Iterator[Row], verbatim: Callable[[], Iterator[Row]]) -> Iterator[Row]:
-    """Yield the rows of *plain*; from a text on that is no UTF-8 those of *verbatim*, which reads the same slower."""
-    done = 0
-    try:
-        for row in plain:
-            done += 1
-            yield row
-    except Damaged as e:
-        if not isinstance(e.__cause__, UnicodeDecodeError):
-            raise
-    else:
-        return
-    yield from islice(verbatim(), done, None)
-
-
 def leaf_of(row: Row) -> bytes:
     """Return the leaf of a row of state; nothing if it is no entry."""
     collection, key, value = row
     if is_entry_name(collection, key) and is_stored(value):
         return leaf(name_bytes(stored_name(collection, key)), value)
     return b""
-
-
-def shown(collection: Any, key: Any) -> str:
-    """Return the name of an entry for a sentence."""
-    text = f"{collection!r}[{key!r}]"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-_SHOWN: Final = 200
 
 
 def named(collection: Any, key: Any) -> dict[str, Any]:

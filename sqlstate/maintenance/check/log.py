@@ -7,26 +7,27 @@ root with the root of the entries that the records make.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.format.records import Head, Kind, change_bytes, staged_digest
 from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, Findings, named, read_on
-from sqlstate.maintenance.check.findings import shown as shown_name
+from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, Findings, named
 from sqlstate.maintenance.check.replay import LogRoots
 from sqlstate.tables import staged, wal
-from sqlstate.tables.raw_rows import HEAD, RECORDS, STAGED, is_digest, is_number, is_text, shown
+from sqlstate.tables.raw_rows import HEAD, RECORDS, STAGED, RawRecord, is_digest, is_number, is_text, quoted, shown_name
 from sqlstate.tables.wal import canonical, chain_or_none, has_bytes, head_zero
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from sqlstate.sqlite.connection import Connection, Row
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
 
 
@@ -50,6 +51,27 @@ class _Break(NamedTuple):
     name: tuple[Any, Any]
     had: bytes | None
     after: bytes | None
+
+
+@dataclass(slots=True)
+class _Direct:
+    """A transaction that has not ended."""
+
+    txn: int
+    changes: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Staged(_Direct):
+    """A staged one."""
+
+    session: Any
+    digest: bytes | None
+    """Of its newest record; None if it was begun without digests."""
+    newest: int
+    """LSN of its newest record."""
+    unlike: list[tuple[int, tuple[Any, Any]]] = field(default_factory=list)
+    """Records that are not what was written: nothing depends on them if the transaction is rolled back."""
 
 
 class LogCheck:
@@ -87,27 +109,26 @@ class LogCheck:
         self._relieved = False  # whether some parts of this commit are hashed and gone
         self._breaks: list[_Break] = []
         self._named = 0  # findings about records of this commit
-        self._open: list[int] | None = None  # the direct transaction that has not ended: txn, changes
-        self._staged: dict[int, list[Any]] = {}  # see _begin
+        self._open: _Direct | None = None
+        self._staged: dict[int, _Staged] = {}
         self._number = 0  # of the newest commit, as its record says
         self._records = 0
         self._last = 0
 
     def run(self) -> Figures:
         """Read the whole log."""
-        rows = read_on(wal.rows(self._connection), partial(wal.scan_raw, self._connection))
         changes = {str(Kind.PUT), str(Kind.DELETE)}
-        for row in rows:
+        for record in _records(self._connection):
             self._records += 1
             if not self._records % ROWS_AT_ONCE:
                 self._advance(ROWS_AT_ONCE)
-            if row[3] is None and row[2] in changes:
-                self._direct(row)
+            if record.session is None and record.kind in changes:
+                self._direct(record)
             else:
-                self._other(row)
+                self._other(record)
         self._advance(self._records % ROWS_AT_ONCE)
         if self._open is not None:
-            self._record(self._open[0], f"I7: direct transaction {self._open[0]} has no COMMIT record")
+            self._record(self._open.txn, f"I7: direct transaction {self._open.txn} has no COMMIT record")
         self._check_staged()
         return Figures(self._records, self._head.seq)
 
@@ -116,48 +137,48 @@ class LogCheck:
         self._named += 1
         where = named(*name) if name is not None else {}
         number = lsn if type(lsn) is int else None
-        self._findings.add("record", what, lsn=number, seq=self._head.seq + 1, **where)
+        self._findings.add(FindingKind.RECORD, what, lsn=number, seq=self._head.seq + 1, **where)
 
     def _relieve(self) -> None:
-        """Hash a part of a large commit, and forget it."""
+        """Hash the parts so far of a large commit, and drop them."""
         self._hash.update(b"".join(self._parts))
         self._parts.clear()
         self._relieved = True
 
-    def _judge(self, row: Row) -> bool:
-        """Blame a record with a field that is not what it must be; return True if there is none."""
-        is_closing = row[2] == "COMMIT" and row[9] is not None  # its head is judged as such
-        each = (*row[:9], None, None, None, None, *row[13:]) if is_closing else row
-        table = RECORDS[row[2]]
-        if row[3] is None and row[2] != "COMMIT" and row[12] is not None:
-            self._record(row[0], f"I7: record {row[0]} has a digest, and is of no staged transaction")
+    def _judge(self, record: RawRecord) -> bool:
+        """Blame a record with a field that is not what it must be; return True if every field is sound."""
+        is_closing = record.kind == "COMMIT" and record.root is not None  # its head is judged as such
+        each = record._replace(root=None, count=None, at=None, chain=None) if is_closing else record
+        table = RECORDS[record.kind]
+        if record.session is None and record.kind != "COMMIT" and record.chain is not None:
+            self._record(record.lsn, f"I7: record {record.lsn} has a digest, and is of no staged transaction")
         if table.fits(each):
             return True
-        self._record(row[0], table.wrong(each), (row[4], row[5]) if row[4] is not None else None)
+        self._record(record.lsn, table.wrong(each), record.name if record.collection is not None else None)
         return False
 
-    def _direct(self, row: Row) -> None:
+    def _direct(self, record: RawRecord) -> None:
         """Take a PUT or DELETE record of a direct transaction."""
-        lsn, txn, _, _, collection, key = row[:6]
+        lsn, txn, name = record.lsn, record.txn, record.name
         opened = self._open
         self._last = lsn
-        if opened is None or txn != opened[0]:
-            self._record(lsn, f"I5: record {lsn} is of transaction {txn}, which is not the open one", (collection, key))
+        if opened is None or txn != opened.txn:
+            self._record(lsn, f"I5: record {lsn} is of transaction {txn}, which is not the open one", name)
         else:
-            opened[1] += 1
-        if self._judge(row) or has_bytes(row):
-            self._change(row)
+            opened.changes += 1
+        if self._judge(record) or has_bytes(record):
+            self._change(record)
 
-    def _change(self, row: Row) -> None:
+    def _change(self, record: RawRecord) -> None:
         """Take what a record does to its entry into the commit in the making."""
-        lsn, txn, _, _, collection, key, value, before = row[:8]
-        name = stored_name(collection, key)
+        lsn, txn, value, before = record.lsn, record.txn, record.value, record.before
+        name = stored_name(record.collection, record.key)
         raw = name_bytes(name)
         old = None if before is None else leaf(raw, before)
         new = None if value is None else leaf(raw, value)
         had = self._leaves.get(raw, self._first)
         if had not in (old, _UNKNOWN):
-            self._breaks.append(_Break(len(self._parts), lsn, txn, (collection, key), had, new))
+            self._breaks.append(_Break(len(self._parts), lsn, txn, record.name, had, new))
         self._leaves[raw] = new
         if self._roots is not None:
             self._roots.put(name, raw, new)
@@ -165,109 +186,113 @@ class LogCheck:
         if len(self._parts) >= ROWS_AT_ONCE:
             self._relieve()
 
-    def _other(self, row: Row) -> None:
+    def _other(self, record: RawRecord) -> None:
         """Take any other record."""
-        lsn, txn, kind = row[:3]
+        lsn, txn, kind = record.lsn, record.txn, record.kind
         self._last = lsn
         if kind in RECORDS:
-            self._judge(row)
+            self._judge(record)
         if kind == "BEGIN":
-            self._begin(row)
+            self._begin(record)
         elif kind == "COMMIT":
-            self._commit(row)
+            self._commit(record)
         elif kind in ("PUT", "DELETE"):
-            self._stage(row)
+            self._stage(record)
         elif kind == "ROLLBACK":
             if self._staged.pop(txn, None) is None:
                 self._record(lsn, f"I7: record {lsn} rolls back transaction {txn}, which is not open")
         else:
-            self._record(lsn, f"I7: record {lsn} is of kind {shown(kind)}, which there is not")
-            if row[9] is not None:
-                self._commit(row)  # or all that follows would seem to be wrong
+            self._record(lsn, f"I7: record {lsn} is of the unknown kind {quoted(kind)}")
+            if record.root is not None:
+                self._commit(record)  # or all that follows would seem to be wrong
 
-    def _begin(self, row: Row) -> None:
-        lsn, txn, _, session = row[:4]
+    def _begin(self, record: RawRecord) -> None:
+        lsn, txn, session = record.lsn, record.txn, record.session
         if txn != lsn:
             self._record(lsn, f"I5: record {lsn} begins a transaction, and says that it is {txn}")
-        if (session is None) != (row[11] is None):
+        if (session is None) != (record.at is None):
             self._record(lsn, f"I7: record {lsn} begins a staged transaction without a time, or a direct one with one")
         if session is not None:
-            # Session, changes, digest, newest record, and those that are not what was written: if it is rolled back,
-            # nothing depends on them.
-            self._staged[lsn] = [session, 0, fmt.STAGED_ZERO if row[12] is not None else None, lsn, []]
-            self._digest(row, (None, None))
+            digest = fmt.STAGED_ZERO if record.chain is not None else None
+            self._staged[lsn] = _Staged(lsn, session=session, digest=digest, newest=lsn)
+            self._digest(record, (None, None))
             return
         if self._open is not None:
-            self._record(self._open[0], f"I7: direct transaction {self._open[0]} has no COMMIT record")
-        self._open = [lsn, 0]
-        self._parts.append(canonical(row) or b"")
+            self._record(self._open.txn, f"I7: direct transaction {self._open.txn} has no COMMIT record")
+        self._open = _Direct(lsn)
+        self._parts.append(canonical(record) or b"")
 
-    def _stage(self, row: Row) -> None:
-        lsn, txn, _, session = row[:4]
+    def _stage(self, record: RawRecord) -> None:
+        lsn, txn, session = record.lsn, record.txn, record.session
         opened = self._staged.get(txn)
-        name = row[4], row[5]
+        name = record.name
         if opened is None:
             self._record(lsn, f"I7: record {lsn} is of staged transaction {txn}, which is not open", name)
             return
-        opened[1] += 1
-        opened[3] = lsn
-        if session != opened[0]:
+        opened.changes += 1
+        opened.newest = lsn
+        if session != opened.session:
             self._record(lsn, f"I7: record {lsn} has not the session of its BEGIN", name)
-        self._digest(row, name)
+        self._digest(record, name)
 
-    def _digest(self, row: Row, name: tuple[Any, Any]) -> None:
+    def _digest(self, record: RawRecord, name: tuple[Any, Any]) -> None:
         """Compare the digest of a staged record with what follows from it and the one before."""
-        lsn, txn, _, session = row[:4]
-        opened, body = self._staged.get(txn), canonical(row)
-        if opened is None or body is None or type(session) is not bytes or (row[12] is None and opened[2] is None):
+        lsn, txn, session = record.lsn, record.txn, record.session
+        opened, body = self._staged.get(txn), canonical(record)
+        if (
+            opened is None
+            or body is None
+            or type(session) is not bytes
+            or (record.chain is None and opened.digest is None)
+        ):
             return
-        if row[12] != staged_digest(opened[2] or fmt.STAGED_ZERO, session, body):
-            opened[4].append((lsn, name))
-        opened[2] = row[12] if type(row[12]) is bytes else fmt.STAGED_ZERO
+        if record.chain != staged_digest(opened.digest or fmt.STAGED_ZERO, session, body):
+            opened.unlike.append((lsn, name))
+        opened.digest = record.chain if type(record.chain) is bytes else fmt.STAGED_ZERO
 
-    def _commit(self, row: Row) -> None:
+    def _commit(self, record: RawRecord) -> None:
         """Take a COMMIT record; the last of a commit closes it."""
-        lsn, txn, _, session = row[:4]
+        lsn, txn, session = record.lsn, record.txn, record.session
         if session is None:
             opened, self._open = self._open, None
-            if opened is None or opened[0] != txn:
+            if opened is None or opened.txn != txn:
                 self._record(lsn, f"I7: record {lsn} ends direct transaction {txn}, which is not open")
-            elif not opened[1]:
+            elif not opened.changes:
                 self._record(lsn, f"I10: the transaction that record {lsn} ends has changed nothing")
         else:
-            self._commit_staged(row)
-        self._parts.append(canonical(row) or b"")
-        if row[8] not in (self._head.seq + 1, self._number + 1):
-            what = f"I4: record {lsn} is of commit {shown(row[8])}, and the next one is {self._head.seq + 1}"
+            self._commit_staged(record)
+        self._parts.append(canonical(record) or b"")
+        if record.seq not in (self._head.seq + 1, self._number + 1):
+            what = f"I4: record {lsn} is of commit {quoted(record.seq)}, and the next one is {self._head.seq + 1}"
             self._record(lsn, what)
-        if row[9] is not None:
-            self._close(row)
-        elif row[10:13] != (None,) * 3:
+        if record.root is not None:
+            self._close(record)
+        elif (record.count, record.at, record.chain) != (None, None, None):
             self._record(lsn, f"I7: record {lsn} has a count, a time or a chain, and closes no commit")
 
-    def _commit_staged(self, row: Row) -> None:
-        lsn, txn, _, session = row[:4]
+    def _commit_staged(self, record: RawRecord) -> None:
+        lsn, txn, session = record.lsn, record.txn, record.session
         opened = self._staged.pop(txn, None)
         if opened is None:
             self._record(lsn, f"I7: record {lsn} commits staged transaction {txn}, which is not open")
-        elif not opened[1]:
+        elif not opened.changes:
             self._record(lsn, f"I10: the transaction that record {lsn} ends has changed nothing")
-        elif opened[0] != session:
+        elif opened.session != session:
             self._record(lsn, f"I7: record {lsn} has not the session of its BEGIN")
         if opened is not None:
-            self._unlike_written(txn, opened[4])
+            self._unlike_written(txn, opened.unlike)
         for each in wal.staged_raw(self._connection, txn, lsn):
-            if each[2] == "BEGIN":
+            if each.kind == "BEGIN":
                 self._parts.append(canonical(each) or b"")
-            elif each[2] in ("PUT", "DELETE") and has_bytes(each):
+            elif each.kind in ("PUT", "DELETE") and has_bytes(each):
                 self._change(each)
 
-    def _close(self, row: Row) -> None:
+    def _close(self, record: RawRecord) -> None:
         """Take the record that closes a commit, and compare the commit with what its records make."""
-        seq = row[8]
+        seq = record.seq
         self._hash.update(b"".join(self._parts))
         records = self._hash.digest()
-        said = self._said(row)
+        said = self._said(record)
         follows = [_link(each, said, records) for each in self._chains]
         if said.chain in follows:
             for each in self._breaks:
@@ -293,15 +318,15 @@ class LogCheck:
                 f"I8: the records up to commit {said.seq} make the root {root.hex()} and {count} entries, and the "
                 f"commit records {said.root.hex()} and {said.count}"
             )
-            self._findings.add("commit", what, seq=said.seq, lsn=self._last, expected=root)
+            self._findings.add(FindingKind.COMMIT, what, seq=said.seq, lsn=self._last, expected=root)
 
-    def _said(self, row: Row) -> Head:
+    def _said(self, record: RawRecord) -> Head:
         """Return the commit as it is recorded, with what could be in the place of what cannot."""
-        seq, root, count, at, chain = row[8:13]
+        seq, root, count, at, chain = record.seq, record.root, record.count, record.at, record.chain
         number = seq if is_number(seq) and seq == self._number + 1 else self._head.seq + 1
         said = (number, root, count, at, chain)
         if not HEAD.fits(said):
-            self._findings.add("commit", HEAD.wrong(said), seq=number, lsn=row[0])
+            self._findings.add(FindingKind.COMMIT, HEAD.wrong(said), seq=number, lsn=record.lsn)
             self._named += 1
         return Head(
             number,
@@ -329,10 +354,10 @@ class LogCheck:
                     f"I3: commit {said.seq} records the root {said.root.hex()} and {said.count} entries; its records "
                     f"and its chain say {root.hex()} and {count}"
                 )
-                self._findings.add("commit", what, expected=root, **where)
+                self._findings.add(FindingKind.COMMIT, what, expected=root, **where)
                 return True
         what = f"I6: the chain of commit {said.seq} does not follow from its records and the commit before"
-        self._findings.add("commit", what, **where)
+        self._findings.add(FindingKind.COMMIT, what, **where)
         return False
 
     def _follows(self, said: Head, records: bytes) -> bool:
@@ -343,26 +368,49 @@ class LogCheck:
             what = f"I14: record {lsn} of staged transaction {txn}, or one before it, is not what was written"
             self._record(lsn, what, name)
 
+    def _staged_fault(self, txn: Any, what: str) -> None:
+        self._findings.add(FindingKind.STAGED, what, lsn=txn)
+
     def _check_staged(self) -> None:
         """Compare the table staged with the transactions that have not ended (I9)."""
         rows = staged.rows(self._connection)
         by = trail.resumptions(self._connection, self._store_id) if rows else {}
         there: dict[Any, Any] = dict(rows)
         for row in rows:
+            txn, _ = row
             if not STAGED.fits(row):
-                self._findings.add("staged", STAGED.wrong(row), lsn=row[0])
-        for txn, (session, _, digest, newest, unlike) in self._staged.items():
-            self._unlike_written(txn, unlike)
-            missing = 0 if digest is None else wal.missing_behind(self._connection, newest)
+                self._findings.add(FindingKind.STAGED, STAGED.wrong(row), lsn=txn)
+        for txn, opened in self._staged.items():
+            self._unlike_written(txn, opened.unlike)
+            missing = 0 if opened.digest is None else wal.missing_behind(self._connection, opened.newest)
             if missing:
                 what = f"I14: record {missing} is missing, and may be one of staged transaction {txn}"
-                self._findings.add("staged", what, lsn=txn)
+                self._findings.add(FindingKind.STAGED, what, lsn=txn)
             if txn not in there:
-                self._findings.add("staged", f"I9: staged transaction {txn} has not ended, and is not listed", lsn=txn)
-            elif there[txn] != by.get(txn, session):
-                self._findings.add("staged", f"I9: staged transaction {txn} is not of the session listed", lsn=txn)
+                self._findings.add(
+                    FindingKind.STAGED, f"I9: staged transaction {txn} has not ended, and is not listed", lsn=txn
+                )
+            elif there[txn] != by.get(txn, opened.session):
+                self._findings.add(
+                    FindingKind.STAGED, f"I9: staged transaction {txn} is not of the session listed", lsn=txn
+                )
         for txn in there.keys() - self._staged.keys():
-            self._findings.add("staged", f"I9: transaction {txn} is listed as staged, and is not open", lsn=txn)
+            self._findings.add(
+                FindingKind.STAGED, f"I9: transaction {txn} is listed as staged, and is not open", lsn=txn
+            )
+
+
+def _records(connection: Connection) -> Iterator[RawRecord]:
+    """Yield every record, whatever is in it; from a text on that is no UTF-8, in the slower way that reads it."""
+    done = 0
+    try:
+        for record in wal.rows(connection):
+            done += 1
+            yield record
+    except Damaged as e:
+        if not isinstance(e.__cause__, UnicodeDecodeError):
+            raise
+        yield from islice(wal.scan_raw(connection), done, None)
 
 
 def _link(chain: bytes, said: Head, records: bytes) -> bytes:

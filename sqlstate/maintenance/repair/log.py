@@ -1,6 +1,6 @@
-"""Mends records of the log, as far as the commit chain then holds (docs/reference/file-format.md, section 7).
+"""Repairs records of the log, as far as the commit chain then holds (docs/reference/file-format.md, section 7).
 
-What a record was can stand in three more places: in a backup; in the record before or after of the same entry, for
+What a record was may stand in three more places: in a backup; in the record before or after of the same entry, for
 each value is the next one's `before`; and, for the newest, in the entry itself. Whatever is put in its place, the
 chain digest that the commit recorded must follow from it.
 """
@@ -11,39 +11,37 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from heapq import merge
-from itertools import islice, product
-from operator import itemgetter
+from itertools import chain, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT
-from sqlstate.format.records import Head, Kind, Record, chain_zero, staged_digest
-from sqlstate.tables.raw_rows import HEAD, is_entry_name, is_number
+from sqlstate.format.records import Head, Kind, chain_zero, staged_digest
+from sqlstate.tables.raw_rows import HEAD, RECORDS, RawRecord, is_number
 from sqlstate.tables.wal import canonical, chain_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlstate.format.names import Key, Stored
-    from sqlstate.sqlite.connection import Row
 
-# So many rows may be hashed in trying what a commit was made of.
+# How many records may be hashed in trying what a commit was made of.
 _TRIES_ROWS: Final = 200_000
 
-# Gives the rows of a log, the fields of Record, in order.
-Log = Callable[[], Iterable["Row"]]
-# Row number to what it is to be, None for no row.
-Changes = dict[int, "Row | None"]
-# The stored value of an entry, None if there is none.
-Current = Callable[[str, "Key"], "Stored | None"]
+Log = Callable[[], Iterable[RawRecord]]
+"""Gives the records of a log in order."""
+Changes = dict[int, RawRecord | None]
+"""By LSN, what the record is to be; None for no record."""
 
 
 class Entries(NamedTuple):
     """The entries as they are, right or wrong."""
 
-    value: Current
-    heads: Callable[[], list[tuple[bytes, int]]]
-    """Gives what root and count may have been."""
+    value: Callable[[str, Key], Stored | None]
+    """Gives the stored value of an entry; None if the store lacks it."""
+    head: Callable[[], tuple[bytes, int]]
+    """Gives their root and count."""
 
 
 class Link(NamedTuple):
@@ -73,32 +71,32 @@ class Link(NamedTuple):
         return Head(self.seq, self.root, self.count, self.at, self.chain)
 
 
-class Mended(NamedTuple):
-    """What can be done about the log."""
+class LogRepair(NamedTuple):
+    """What is to be done about the log."""
 
     changes: Changes
     newest: Link | None
-    """The newest commit after that; None if there is none."""
+    """The newest commit after that; None before the first."""
     broken: tuple[Link, ...]
     """Commits whose chain does not hold even then."""
     end: int
     """The greatest LSN after that."""
     cut: bool
-    """The newest commit is not there: what stands at the end belongs to none."""
+    """The newest commit is missing: the last records belong to no commit."""
 
 
-def changed(log: Log, changes: Mapping[int, Row | None]) -> Log:
+def changed(log: Log, changes: Mapping[int, RawRecord | None]) -> Log:
     """Return *log* with *changes* made."""
 
-    def rows() -> Iterator[Row]:
-        kept = (row for row in log() if row[0] not in changes)
-        put = sorted((row for row in changes.values() if row is not None), key=itemgetter(0))
-        return merge(kept, put, key=itemgetter(0))
+    def rows() -> Iterator[RawRecord]:
+        kept = (record for record in log() if record.lsn not in changes)
+        put = sorted((record for record in changes.values() if record is not None), key=attrgetter("lsn"))
+        return merge(kept, put, key=attrgetter("lsn"))
 
     return rows if changes else log
 
 
-def mend(log: Log, backup: Log | None, store_id: bytes, end: int, entries: Entries) -> Mended:
+def plan(log: Log, backup: Log | None, store_id: bytes, end: int, entries: Entries) -> LogRepair:
     """Return what can be done about a log.
 
     Args:
@@ -115,7 +113,7 @@ def mend(log: Log, backup: Log | None, store_id: bytes, end: int, entries: Entri
         changes |= _from_backup(changed(log, changes), backup, store_id, found, end)
         found = _judge(changed(log, changes), store_id)
     while found.broken:
-        more = _from_neighbours(changed(log, changes), found.broken, entries.value)
+        more = _from_neighbours(changed(log, changes), found.broken, entries)
         if not more:
             break
         changes |= more  # what holds now tells more about the others
@@ -125,17 +123,16 @@ def mend(log: Log, backup: Log | None, store_id: bytes, end: int, entries: Entri
         changes |= _newest(changed(log, changes), found.newest, entries)
         found = _judge(changed(log, changes), store_id)
     changes |= _digests(changed(log, changes), store_id)
-    return Mended(changes, found.newest, tuple(found.broken), found.end, found.cut)
+    return LogRepair(changes, found.newest, tuple(found.broken), found.end, found.cut)
 
 
-def follow(rows: Iterable[Row], store_id: bytes) -> Iterator[Link]:
+def follow(rows: Iterable[RawRecord], store_id: bytes) -> Iterator[Link]:
     """Yield the commits of a log, however damaged it is."""
     before: tuple[Any, Any] = (0, chain_zero(store_id))
     open_: dict[Any, bytearray | None] = {}  # canonical bytes by transaction, None if a record has none
     digest, txns, sound, first = sha256(), [], True, fmt.INT_MIN
-    for row in rows:
-        record = Record(*row)
-        open_[record.txn] = _joined(open_.get(record.txn, bytearray()), row)
+    for record in rows:
+        open_[record.txn] = _joined(open_.get(record.txn, bytearray()), record)
         if record.kind == Kind.ROLLBACK:
             open_.pop(record.txn, None)
         if record.kind == Kind.COMMIT:
@@ -156,51 +153,42 @@ def follow(rows: Iterable[Row], store_id: bytes) -> Iterator[Link]:
         digest, txns, sound, first = sha256(), [], True, record.lsn + 1
 
 
-def _joined(part: bytearray | None, row: Row) -> bytearray | None:
-    own = canonical(row)
+def _joined(part: bytearray | None, record: RawRecord) -> bytearray | None:
+    own = canonical(record)
     if part is None or own is None:
         return None
     part += own
     return part
 
 
-def _next(before: tuple[Any, Any], record: Record | Link, digest: bytes) -> bytes:
+def _next(before: tuple[Any, Any], record: RawRecord | Link, digest: bytes) -> bytes:
     if not digest or not is_number(before[0]):
         return b""
     return chain_or_none(before[1], (before[0] + 1, record.root, record.count, record.at), digest) or b""
 
 
 def _surplus(log: Log, store_id: bytes, end: int) -> Changes:
-    """Return that the rows behind the end of the log are none, unless there is a commit among them that holds."""
-    rows = [row[0] for row in log() if row[0] > end]
+    """Return that the rows behind the end of the log are to go, unless there is a commit among them that holds."""
+    rows = [record.lsn for record in log() if record.lsn > end]
     if rows and any(link.holds and link.lsn > end for link in follow(log(), store_id)):
         return {}
     return dict.fromkeys(rows)
 
 
 def _spare(log: Log, store_id: bytes) -> Changes:
-    """Return rows without what a record of their kind does not have, unless a commit would break by that."""
+    """Return records without what one of their kind cannot have, unless a commit would break by that."""
     found: Changes = {}
-    for row in log():
-        columns = _EMPTY.get(row[2], ())
-        if isinstance(row[3], bytes) and isinstance(row[_CHAIN], bytes) and row[2] in _DIGESTED:
-            columns = tuple(column for column in columns if column != _CHAIN)
-        if any(row[column] is not None for column in columns):
-            found[row[0]] = tuple(None if number in columns else part for number, part in enumerate(row))
+    for record in log():
+        table = RECORDS.get(record.kind)
+        spared = record if table is None else RawRecord(*table.spared(record))
+        if record.session is None and record.kind in _DIGESTED:
+            spared = spared._replace(chain=None)
+        if spared != record:
+            found[record.lsn] = spared
     if not found:
         return {}
     broken = {link.lsn for link in _judge(log, store_id).broken}
     return found if {link.lsn for link in _judge(changed(log, found), store_id).broken} <= broken else {}
-
-
-# By kind, the columns that are NULL (section 3.4). A time stands in the BEGIN of a staged transaction.
-_EMPTY: Final[dict[Any, tuple[int, ...]]] = {
-    Kind.BEGIN: (4, 5, 6, 7, 8, 9, 10, 12),
-    Kind.PUT: (8, 9, 10, 11, 12, 13),
-    Kind.DELETE: (6, 8, 9, 10, 11, 12, 13),
-    Kind.COMMIT: (4, 5, 6, 7, 13),
-    Kind.ROLLBACK: (4, 5, 6, 7, 8, 9, 10, 12, 13),
-}
 
 
 class _Judgement(NamedTuple):
@@ -216,13 +204,13 @@ class _Judgement(NamedTuple):
 def _judge(log: Log, store_id: bytes) -> _Judgement:
     broken, newest, last, odd = [], None, 0, 0
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[RawRecord]:
         nonlocal last, odd
-        for row in log():
-            last = row[0]
-            if not isinstance(row[3], bytes) or row[2] not in _STAGED:
+        for record in log():
+            last = record.lsn
+            if not isinstance(record.session, bytes) or record.kind not in _STAGED:
                 odd = last
-            yield row
+            yield record
 
     for newest in follow(rows(), store_id):
         if not newest.holds:
@@ -230,6 +218,7 @@ def _judge(log: Log, store_id: bytes) -> _Judgement:
     return _Judgement(broken, newest, last, odd > (newest.lsn if newest else 0))
 
 
+_CHANGES: Final = (Kind.PUT, Kind.DELETE)
 _DIGESTED: Final = (Kind.BEGIN, Kind.PUT, Kind.DELETE)
 _STAGED: Final = (*_DIGESTED, Kind.ROLLBACK)
 
@@ -240,9 +229,9 @@ _STAGED: Final = (*_DIGESTED, Kind.ROLLBACK)
 def _from_backup(log: Log, backup: Log, store_id: bytes, found: _Judgement, end: int) -> Changes:
     """Return the rows of the backup with which commits hold that did not, and no other stops to hold."""
     end = max(found.end, end)
-    differing = {lsn: row for lsn, row in _differences(iter(log()), backup()) if lsn <= end}
+    differing = {lsn: record for lsn, record in _differences(iter(log()), backup()) if lsn <= end}
     places = sorted(differing)
-    txns = {row[1] for row in differing.values() if row is not None} | differing.keys()
+    txns = {record.txn for record in differing.values() if record is not None} | differing.keys()
     # The log of another history holds by itself too: only what was broken here is taken.
     known = {link.lsn for link in follow(log(), store_id) if link.holds}
     held = [
@@ -253,10 +242,10 @@ def _from_backup(log: Log, backup: Log, store_id: bytes, found: _Judgement, end:
     ends = [link.lsn for link in held]
     held_txns = {txn for link in held for txn in link.txns}
     taken: Changes = {}
-    for lsn, row in differing.items():
+    for lsn, record in differing.items():
         at = bisect_left(ends, lsn)
-        if (at < len(held) and held[at].first <= lsn) or (row is not None and row[1] in held_txns):
-            taken[lsn] = row
+        if (at < len(held) and held[at].first <= lsn) or (record is not None and record.txn in held_txns):
+            taken[lsn] = record
     after = _judge(changed(log, taken), store_id).broken
     return taken if {link.lsn for link in after} <= {link.lsn for link in found.broken} else {}
 
@@ -266,57 +255,79 @@ def _between(places: list[int], link: Link) -> bool:
     return at < len(places) and places[at] <= link.lsn
 
 
-def _differences(ours: Iterator[Row], theirs: Iterable[Row]) -> Iterator[tuple[int, Row | None]]:
-    """Yield where the other log differs, up to its end: the number and its row, None if it has none."""
+def _differences(ours: Iterator[RawRecord], theirs: Iterable[RawRecord]) -> Iterator[tuple[int, RawRecord | None]]:
+    """Yield where the other log differs, up to its end: the LSN and its record, None if it has none."""
     own = next(ours, None)
-    for row in theirs:
-        while own is not None and own[0] < row[0]:
-            yield own[0], None
+    for record in theirs:
+        while own is not None and own.lsn < record.lsn:
+            yield own.lsn, None
             own = next(ours, None)
-        if own is None or own[0] > row[0]:
-            yield row[0], row
+        if own is None or own.lsn > record.lsn:
+            yield record.lsn, record
             continue
-        if own != row:
-            yield row[0], row
+        if own != record:
+            yield record.lsn, record
         own = next(ours, None)
 
 
 # ---- From the log itself ----
 
 
-class _History:
-    """What committed transactions did to some entries, in order.
+def _from_neighbours(log: Log, broken: list[Link], entries: Entries) -> Changes:
+    """Return records with the values that those around them tell, with which broken commits hold."""
+    wanted = {txn for link in broken for txn in link.txns}
+    rows: dict[Any, list[RawRecord]] = {}
+    history: dict[tuple[Any, Any], list[RawRecord]] = {}  # committed changes of the same entries
+    for record in log():
+        if record.txn in wanted:
+            rows.setdefault(record.txn, []).append(record)
+            if record.kind in _CHANGES:
+                history[record.name] = []
+    committed = {record.txn for record in log() if record.kind == Kind.COMMIT}
+    for record in log():
+        if record.kind in _CHANGES and record.txn in committed and record.name in history:
+            history[record.name].append(record)
+    found: Changes = {}
+    for link in broken:
+        own = [record for txn in link.txns for record in rows.get(txn, [])]
+        sure, told = (
+            [
+                _told(record, history[record.name], doubted, entries) if record.kind in _CHANGES else record
+                for record in own
+            ]
+            for doubted in (wanted, set())
+        )
+        solved = _solved(link, sure, told) or own
+        found |= {record.lsn: record for record, was in zip(solved, own, strict=True) if record != was}
+    return found
 
-    Args:
-        log: the log.
-        names: collection and key of the entries.
-        doubted: transactions of commits that do not hold.
-        current: gives the values of entries as they are.
+
+def _solved(link: Link, sure: list[RawRecord], told: list[RawRecord]) -> list[RawRecord] | None:
+    """Return the records with which a commit holds; None if they are not found out.
+
+    Tried are the values that commits tell which hold, those that all tell, and each one of these among the first.
     """
+    single = ([*sure[:at], each, *sure[at + 1 :]] for at, each in enumerate(told) if each != sure[at])
+    tries = islice(chain((sure, told), single), max(8, _TRIES_ROWS // (len(sure) or 1)))
+    return next((records for records in tries if _would_hold(link, records)), None)
 
-    def __init__(self, log: Log, names: set[tuple[Any, Any]], doubted: set[Any], current: Current) -> None:
-        self._rows: dict[tuple[Any, Any], list[Row]] = {}
-        self._doubted = doubted
-        self._current = current
-        committed_ = {row[1] for row in log() if row[2] == Kind.COMMIT}
-        for row in log():
-            name = row[4], row[5]
-            if row[2] in (Kind.PUT, Kind.DELETE) and row[1] in committed_ and is_entry_name(*name) and name in names:
-                self._rows.setdefault(name, []).append(row)
 
-    def others(self, row: Row) -> tuple[list[tuple[Any, bool]], list[tuple[Any, bool]]]:
-        """Return what else *value* and *before* of a row can have been, and whether commits that hold say so."""
-        name = row[4], row[5]
-        rows = self._rows.get(name, [])
-        at = next((number for number, each in enumerate(rows) if each[0] == row[0]), None)
-        if at is None:
-            return [], []
-        before = (rows[at - 1][6], rows[at - 1][1] not in self._doubted) if at else (None, True)
-        if at + 1 < len(rows):
-            value = rows[at + 1][7], rows[at + 1][1] not in self._doubted
-        else:
-            value = self._current(*name), False
-        return [value] * (value[0] != row[6]), [before] * (before[0] != row[7])
+def _told(record: RawRecord, history: list[RawRecord], doubted: set[Any], entries: Entries) -> RawRecord:
+    """Return a record with the values that those before and after it of the same entry tell.
+
+    Without doubted transactions, the entry as it is tells the newest value.
+    """
+    at = next(number for number, each in enumerate(history) if each.lsn == record.lsn)
+    before, after = history[:at][-1:], history[at + 1 : at + 2]
+    if not before:
+        record = record._replace(before=None)
+    elif before[0].txn not in doubted:
+        record = record._replace(before=before[0].value)
+    if after and after[0].txn not in doubted:
+        record = record._replace(value=after[0].before)
+    elif not after and not doubted:
+        record = record._replace(value=entries.value(*record.name))
+    return record
 
 
 def _digests(log: Log, store_id: bytes) -> Changes:
@@ -324,78 +335,28 @@ def _digests(log: Log, store_id: bytes) -> Changes:
     held = {txn for link in follow(log(), store_id) if link.holds for txn in link.txns}
     found: Changes = {}
     digests: dict[Any, bytes] = {}
-    for row in log():
-        if row[2] not in _DIGESTED or row[1] not in held or not isinstance(row[3], bytes):
+    for record in log():
+        txn, session = record.txn, record.session
+        if record.kind not in _DIGESTED or txn not in held or not isinstance(session, bytes):
             continue
-        body = canonical(row)
-        if body is None or (row[1] not in digests and row[_CHAIN] is None):
+        body = canonical(record)
+        if body is None or (txn not in digests and record.chain is None):
             continue
-        digests[row[1]] = digest = staged_digest(digests.get(row[1], fmt.STAGED_ZERO), row[3], body)
-        if row[_CHAIN] != digest:
-            found[row[0]] = (*row[:_CHAIN], digest, *row[_CHAIN + 1 :])
+        digests[txn] = digest = staged_digest(digests.get(txn, fmt.STAGED_ZERO), session, body)
+        if record.chain != digest:
+            found[record.lsn] = record._replace(chain=digest)
     return found
 
 
-def _from_neighbours(log: Log, broken: list[Link], current: Current) -> Changes:
-    """Return rows with values that the records around them tell, with which broken commits hold."""
-    wanted = {txn for link in broken for txn in link.txns}
-    rows: dict[Any, list[Row]] = {}
-    for row in log():
-        if isinstance(row[1], int) and row[1] in wanted:
-            rows.setdefault(row[1], []).append(row)
-    names = {(row[4], row[5]) for each in rows.values() for row in each if is_entry_name(row[4], row[5])}
-    history = _History(log, names, wanted, current)
-    found: Changes = {}
-    for link in broken:
-        for row in _solved(link, [row for txn in link.txns for row in rows.get(txn, [])], history):
-            found[row[0]] = row
-    return found
-
-
-def _solved(link: Link, rows: list[Row], history: _History) -> list[Row]:
-    """Return the rows to be changed so that the commit holds; none if it cannot be found out.
-
-    Taken are the values that commits which hold say, those that all neighbours say, and each change of one row more.
-    """
-    sure, told = list(rows), list(rows)
-    single: list[tuple[int, Row]] = []
-    for number, row in enumerate(rows):
-        if row[2] not in (Kind.PUT, Kind.DELETE):
-            continue
-        values, befores = history.others(row)
-        pairs = product([row[6], *(each for each, _ in values)], [row[7], *(each for each, _ in befores)])
-        forms = [(*row[:6], value, before, *row[8:]) for value, before in pairs]
-        single += [(number, form) for form in forms[1:]]
-        told[number] = forms[-1]
-        held = [
-            ([value for value, holds in pairs if holds] or [row[at]])[0] for at, pairs in ((6, values), (7, befores))
-        ]
-        sure[number] = (*row[:6], *held, *row[8:])
-    most = max(8, _TRIES_ROWS // (len(rows) or 1))
-    for base in (sure, told, rows):
-        for found in islice(_each_changed(base, single), most):
-            if _would_hold(link, found):
-                return [row for row, was in zip(found, rows, strict=True) if row != was]
-    return []
-
-
-def _each_changed(base: list[Row], single: list[tuple[int, Row]]) -> Iterator[list[Row]]:
-    """Yield *base*, and *base* with each one of its rows in another form."""
-    yield base
-    for number, form in single:
-        yield [*base[:number], form, *base[number + 1 :]]
-
-
-def _would_hold(link: Link, rows: list[Row]) -> bool:
-    """Return True if the commit holds with *rows*."""
-    parts = [part for part in map(canonical, rows) if part is not None]
+def _would_hold(link: Link, records: list[RawRecord]) -> bool:
+    """Return True if the commit holds with *records*."""
+    parts = [part for part in map(canonical, records) if part is not None]
     follows = _next(link.before, link, sha256(b"".join(parts)).digest())
-    return len(parts) == len(rows) and bool(follows == link.chain)
+    return len(parts) == len(records) and bool(follows == link.chain)
 
 
 def _chains(log: Log, store_id: bytes) -> Changes:
     """Return rows of commits whose recorded chain alone is wrong: the commit behind holds with the one that follows."""
-    found: Changes = {}
     wrong: dict[int, bytes] = {}
     last: Link | None = None
     for link in follow(log(), store_id):
@@ -404,48 +365,22 @@ def _chains(log: Log, store_id: bytes) -> Changes:
             if _next((seq, last.follows), link, link.digest) == link.chain:
                 wrong[last.lsn] = last.follows
         last = link
-    for row in log() if wrong else ():
-        if row[0] in wrong:
-            found[row[0]] = (*row[:_CHAIN], wrong[row[0]], *row[_CHAIN + 1 :])
-    return found
+    records = log() if wrong else ()
+    return {each.lsn: each._replace(chain=wrong[each.lsn]) for each in records if each.lsn in wrong}
 
 
 def _newest(log: Log, newest: Link | None, entries: Entries) -> Changes:
-    """Return the row that closes the newest commit with root and count of the entries, if the commit holds then."""
+    """Return the record that closes the newest commit with root and count of the entries, if the commit holds then."""
     if newest is None or newest.holds or not newest.digest:
         return {}
-    heads = [(root, count) for root, count in [(newest.root, newest.count), *entries.heads()] if is_number(count)]
-    for root, count in heads:
-        for each in (newest.count, count):
-            mended = newest._replace(root=root, count=each)
-            if _next(newest.before, mended, newest.digest) == newest.chain:
-                row = next(row for row in log() if row[0] == newest.lsn)
-                return {newest.lsn: (*row[:_ROOT], root, each, *row[_ROOT + 2 :])}
-    return {}
-
-
-_ROOT: Final = Record._fields.index("root")
-_CHAIN: Final = Record._fields.index("chain")
+    root, count = entries.head()
+    if _next(newest.before, newest._replace(root=root, count=count), newest.digest) != newest.chain:
+        return {}
+    return {each.lsn: each._replace(root=root, count=count) for each in log() if each.lsn == newest.lsn}
 
 
 def head_of(newest: Link | None, store_id: bytes, created: str) -> Head | None:
-    """Return the newest commit as it is recorded, that before the first without one; None if it is none at all."""
+    """Return the newest commit as it is recorded, or the state before the first; None if its record is malformed."""
     if newest is None:
         return Head(0, EMPTY_ROOT, 0, created, chain_zero(store_id))
     return newest.head if HEAD.fits(newest.head) else None
-
-
-# ---- Values ----
-
-
-def committed(rows: Iterable[Row]) -> Iterator[list[tuple[Any, Any, Any]]]:
-    """Yield what each transaction that was committed changed: (collection, key, value), None for no entry."""
-    open_: dict[Any, list[tuple[Any, Any, Any]]] = {}
-    for row in rows:
-        _, txn, kind, _, collection, key, value, *_ = row
-        if kind in (Kind.PUT, Kind.DELETE):
-            open_.setdefault(txn, []).append((collection, key, value if kind == Kind.PUT else None))
-        elif kind == Kind.ROLLBACK:
-            open_.pop(txn, None)
-        elif kind == Kind.COMMIT:
-            yield open_.pop(txn, [])

@@ -1,0 +1,304 @@
+"""Collections as tasks read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack, cast, overload
+
+from sqlstate.aio.scan import AsyncScan
+from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
+from sqlstate.store.collection import Collection
+from sqlstate.store.view import JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlstate.aio.scan import Rows
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.values import Codec
+    from sqlstate.store.open_transaction import OpenTransaction
+    from sqlstate.store.view import Bounds
+    from sqlstate.tables.state import Span
+
+
+T = TypeVar("T")
+
+
+D = TypeVar("D")
+
+
+R = TypeVar("R")
+
+
+class AsyncReads(Protocol):
+    """What a collection reads through: a store, a snapshot or a transaction."""
+
+    @property
+    def condition(self) -> str:
+        """Whether it can be used, in a word, for a repr."""
+
+    async def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+
+    async def has_stored(self, name: Name) -> bool:
+        """Return True if there is an entry."""
+
+    async def count_names(self, start: Name, stop: Name) -> int:
+        """Return the number of entries in [start, stop)."""
+
+    def rows(self, span: Span, *, values: bool) -> Rows:
+        """Return the rows of a scan; nothing is read before the first is wanted."""
+
+
+class _Form(Collection[T]):
+    """What a collection knows without a store: its name, its type, what it refuses."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str, codec: Codec[T]) -> None:
+        super().__init__(cast("Any", None), name, codec)
+
+    def decode(self, key: Key, stored: Stored) -> T:
+        return self._decode(key, stored)
+
+    def encode(self, key: Key, value: T) -> tuple[Name, Stored]:
+        return make_name(self.name, key), self._encode(key, value)
+
+    def bounded(self, **bounds: Unpack[Bounds]) -> tuple[Span, int | None]:
+        return self._bounded(**bounds)
+
+    def on(self, txn: OpenTransaction) -> Collection[T]:
+        return Collection(txn, self.name, self._codec)
+
+
+class AsyncCollectionView(Generic[T]):
+    """A named, ordered mapping that tasks can read: a collection of a snapshot, or the reading half of the others.
+
+    Keys are int, str or bytes, in that order, each kind ascending. get(), contains() and count() are awaited; keys(),
+    values() and items() are for `async for`, as is the view itself, which gives the keys.
+
+    Examples:
+        >>> await store["users"].update({1: "ada", 2: "bob"})
+        >>> async with store.snapshot() as view:
+        ...     print([key async for key in view["users"]])
+        [1, 2]
+    """
+
+    __slots__ = ("_access", "_form", "name")
+
+    _access: AsyncReads
+
+    def __init__(self, access: AsyncReads, name: str, codec: Codec[T]) -> None:
+        self._access = access
+        self._form = _Form(name, codec)
+        self.name: str = name
+
+    @overload
+    async def get(self, key: Key) -> T | None: ...
+    @overload
+    async def get(self, key: Key, default: T | D) -> T | D: ...
+    async def get(self, key: Key, default: Any = None) -> Any:
+        """Return the value of *key*, or *default* if there is no such entry.
+
+        Cost: 1 hop.
+
+        Args:
+            key: int, str or bytes.
+            default: returned as it is.
+
+        Raises:
+            InvalidKey: the key is not an int, str or bytes within the limits.
+            InvalidValue: the stored document does not fit the collection's type.
+
+        Examples:
+            >>> await store["users"].put(1, "ada")
+            >>> await store["users"].get(1), await store["users"].get(2, "nobody")
+            ('ada', 'nobody')
+        """
+        stored = await self._access.get_stored(make_name(self.name, key))
+        return default if stored is None else self._form.decode(key, stored)
+
+    async def contains(self, key: Key) -> bool:
+        """Return True if there is an entry with this key.
+
+        Cost: 1 hop.
+
+        Args:
+            key: int, str or bytes.
+
+        Raises:
+            InvalidKey: the key is not an int, str or bytes within the limits.
+
+        Examples:
+            >>> await store["users"].contains(1)
+            False
+        """
+        return await self._access.has_stored(make_name(self.name, key))
+
+    async def count(
+        self, *, start: Key | None = None, stop: Key | None = None, prefix: str | bytes | None = None
+    ) -> int:
+        """Return the number of entries, or of those within bounds. It is read off the tree.
+
+        Cost: 1 hop.
+
+        Args:
+            start: the first key wanted, whether an entry has it or not.
+            stop: the first key no longer wanted.
+            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
+
+        Raises:
+            InvalidKey: a bound is not a key.
+            InvalidOption: *prefix* is given together with a bound.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> await store["users"].count(), await store["users"].count(start=2)
+            (3, 2)
+        """
+        span, _ = self._form.bounded(start=start, stop=stop, prefix=prefix)
+        low = first_name(self.name) if span.start is None else stored_name(self.name, span.start)
+        high = first_name(next_collection(self.name)) if span.stop is None else stored_name(self.name, span.stop)
+        return await self._access.count_names(low, high) if low < high else 0
+
+    def keys(self, **bounds: Unpack[Bounds]) -> AsyncScan[Key]:
+        """Return the keys in order, for `async for`. The arguments are those of items().
+
+        Cost: 1 hop for each chunk of 1,000 to 8,000 rows.
+
+        Args:
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
+
+        Raises:
+            InvalidKey, InvalidOption: as items().
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> [key async for key in store["users"].keys(reverse=True)]
+            [2, 1]
+        """
+        return self._scan(bounds, lambda key, _: key, values=False)
+
+    def values(self, **bounds: Unpack[Bounds]) -> AsyncScan[T]:
+        """Return the values in the order of their keys, for `async for`. The arguments are those of items().
+
+        Cost: 1 hop for each chunk of 1,000 to 8,000 rows, or 1 MiB.
+
+        Args:
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
+
+        Raises:
+            InvalidKey, InvalidOption: as items().
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob"})
+            >>> [value async for value in store["users"].values(limit=1)]
+            ['ada']
+        """
+        return self._scan(bounds, self._form.decode)
+
+    def items(self, **bounds: Unpack[Bounds]) -> AsyncScan[tuple[Key, T]]:
+        """Return the (key, value) pairs in the order of keys, for one `async for`.
+
+        Cost: 1 hop for each chunk of 1,000 to 8,000 rows, or 1 MiB.
+
+        Args:
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
+
+        Raises:
+            InvalidKey: a bound is not a key.
+            InvalidOption: *prefix* is given together with a bound, or *limit* is negative.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> [pair async for pair in store["users"].items(start=2)]
+            [(2, 'bob'), (3, 'cyd')]
+        """
+        decode = self._form.decode
+        return self._scan(bounds, lambda key, stored: (key, decode(key, stored)))
+
+    def _scan(self, bounds: Bounds, make: Callable[[Key, Stored], R], *, values: bool = True) -> AsyncScan[R]:
+        span, limit = self._form.bounded(**bounds)
+        return AsyncScan(self._access.rows(span, values=values), make, limit)
+
+    def __aiter__(self) -> AsyncScan[Key]:
+        """Scan the keys, as keys() does."""
+        return self.keys()
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.aio.{type(self).__name__} {self.name!r}: {self._access.condition}>"
+
+
+class Entries:
+    """What a store, a snapshot and a transaction have in common: reading entries by collection and key.
+
+    Each of them holds a private object that knows entries as they are stored.
+    """
+
+    __slots__ = ()
+
+    _entries: AsyncReads
+
+    async def get(self, collection: str, key: Key, default: Any = None) -> Any:
+        """Return the value of an entry, or *default* if there is no such entry.
+
+        Cost: 1 hop.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+            default: returned as it is.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+
+        Examples:
+            >>> await store.put("users", 1, "ada")
+            >>> await store.get("users", 1), await store.get("users", 2, "nobody")
+            ('ada', 'nobody')
+        """
+        return await self._of(collection).get(key, default)
+
+    async def contains(self, collection: str, key: Key) -> bool:
+        """Return True if there is such an entry.
+
+        Cost: 1 hop.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+
+        Examples:
+            >>> await store.contains("users", 1)
+            False
+        """
+        return await self._of(collection).contains(key)
+
+    async def count(self, collection: str) -> int:
+        """Return the number of entries in a collection. It is read off the tree.
+
+        Cost: 1 hop.
+
+        Args:
+            collection: name of the collection.
+
+        Raises:
+            InvalidName: the name is not text of 1 to 255 bytes.
+
+        Examples:
+            >>> await store.put("users", 1, "ada")
+            >>> await store.count("users")
+            1
+        """
+        return await self._of(collection).count()
+
+    def _of(self, collection: str) -> AsyncCollectionView[Any]:
+        return AsyncCollectionView(self._entries, check_collection(collection), JSON)

@@ -1,0 +1,125 @@
+"""The entries of an open store, as they are stored: what a Store holds and its collections read and write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlstate.store.access import chunks, condition, refuse_inside
+from sqlstate.store.blocks import WriteBlock
+from sqlstate.store.snapshot import OpenSnapshot
+from sqlstate.tables import merkle, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlstate.commit.group import GroupCommit
+    from sqlstate.commit.requests import Request
+    from sqlstate.commit.write_context import WriteContext
+    from sqlstate.format.names import Name, Stored
+    from sqlstate.store.access import Made
+    from sqlstate.store.batch import OpenBatch
+    from sqlstate.store.open_transaction import OpenTransaction
+    from sqlstate.tables.state import Span
+
+
+T = TypeVar("T")
+
+
+class StoreEntries:
+    """The entries behind a Store: those of what this thread has open, or else of the newest commit."""
+
+    def __init__(self, group: GroupCommit[OpenTransaction], writer: WriteContext) -> None:
+        self._group = group
+        self._writer = writer
+        self._engine = writer.engine
+        self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.open_blocks.innermost
+
+    @property
+    def condition(self) -> str:
+        """Whether the store can be used, in a word, for a repr."""
+        return condition(self._engine.life)
+
+    def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+        txn = self._own()
+        if txn is not None:
+            return txn.get_stored(name)
+        readers = self._engine.readers
+        connection = readers.acquire()
+        stored = state.get(connection, name[0], name[2])
+        readers.release(connection)
+        return stored
+
+    def put_stored(self, name: Name, stored: Stored) -> None:
+        """Put an entry: a transaction of its own, or part of the one that this thread has open."""
+        txn = self._own()
+        if txn is not None:
+            txn.put_stored(name, stored)
+        else:
+            self._group.put(name, stored)
+
+    def remove(self, name: Name) -> bool:
+        """Delete an entry, as put_stored(); return whether there was one."""
+        txn = self._own()
+        return self._group.delete(name) if txn is None else txn.remove(name)
+
+    def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
+        """Yield (key, stored value) in order."""
+        txn = self._own()
+        if txn is not None:
+            return txn.scan(span, make, values=values)
+        return self._engine.readers.scan(chunks(make, values=values), span)
+
+    def count(self, start: Name, stop: Name) -> int:
+        """Return the number of entries in [start, stop)."""
+        txn = self._own()
+        if txn is not None:
+            return txn.count(start, stop)
+        with self._engine.reading() as connection:
+            return merkle.count(connection, start, stop)
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections that have entries, in order."""
+        txn = self._own()
+        if txn is not None:
+            return txn.collections()
+        with self._engine.reading() as connection:
+            return state.collections(connection)
+
+    def snapshot(self) -> OpenSnapshot:
+        """Return the newest commit, for reading."""
+        return OpenSnapshot(self._engine, self._writer.meta)
+
+    def run(self, work: Callable[[OpenTransaction], T], note: str = "") -> T:
+        """Return what *work* returns of a transaction of its own, once that is durable, or of the one that is open."""
+        if self._own() is not None or self._group.is_free():
+            with WriteBlock(self._group, note) as txn:
+                return work(txn)
+        self._writer.nothing_made()
+        try:
+            return self._group.run(work, note)
+        except BaseException as e:
+            self._writer.note_outcome(e)
+            raise
+
+    def writing(self) -> WriteBlock:
+        """Return a block whose writes are one transaction, or part of the one that this thread has open."""
+        return WriteBlock(self._group)
+
+    def enqueue(self, request: Request) -> None:
+        """Have the store's own thread see to *request*.
+
+        Raises:
+            StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
+            ReadOnly: the store was opened with read_only=True.
+        """
+        refuse_inside(self._writer, "enqueue")
+        self._group.enqueue(request)
+
+    def look_after(self) -> None:
+        """See that somebody is at work if there is work."""
+        self._group.look_after()
+
+    def reclaim(self) -> None:
+        """Take back the connections of scans and snapshots that were dropped."""
+        self._engine.readers.reclaim()

@@ -1,0 +1,368 @@
+"""Collections as they are read: a named, ordered mapping, and its scans."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, cast, overload
+
+from sqlstate.errors import Damaged, EntryNotFound, InvalidOption, InvalidValue, StoreError
+from sqlstate.format.documents import short_repr
+from sqlstate.format.html import table
+from sqlstate.format.names import (
+    Key,
+    Stored,
+    check_bound,
+    first_name,
+    make_name,
+    next_collection,
+    prefix_bounds,
+    stored_name,
+)
+from sqlstate.format.values import Codec
+from sqlstate.sqlite.pages import Page
+from sqlstate.tables.state import Span
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from sqlstate.store.access import Made, Reads, Row
+
+    # The type of a collection's values: without type=, whatever JSON holds.
+    V = TypeVarWithDefault("V", default=Any)
+
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+D = TypeVar("D")
+
+
+UNSET: Final[Any] = object()
+ENTRIES_SHOWN: Final = 10  # in a notebook
+
+
+JSON: Final[Codec[Any]] = Codec()
+"""Values without a type: bytes, or a JSON document."""
+
+
+def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
+    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
+
+    Raises:
+        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+    """
+    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
+
+
+class Bounds(TypedDict, total=False):
+    """Which entries a scan gives, and in which order."""
+
+    start: Key | None
+    """The first key wanted, whether an entry has it or not. "" comes before all strings, b"" before all bytes."""
+    stop: Key | None
+    """The first key no longer wanted."""
+    prefix: str | bytes | None
+    """Only strings, or only bytes, that begin with this; not with *start* or *stop*."""
+    reverse: bool
+    """From the greatest key to the smallest."""
+    limit: int | None
+    """The most entries, 0 or more."""
+
+
+class CollectionView(Mapping[Key, T], Generic[T]):
+    """A named, ordered mapping that can be read: a collection of a snapshot, or the reading half of a Collection.
+
+    It has what a `dict` has for reading, in the order of keys: ints first, then strings by code point, then bytes,
+    each kind ascending. keys(), values() and items() take bounds.
+
+    A key is an int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes. `1`, `"1"` and `b"1"` are three
+    keys. Anything else raises InvalidKey, also in `x in view`, where a dict would say no. Strings are not normalised.
+
+    Each call sees one committed state, or that of its transaction or snapshot. Each read gives a new object: changing
+    that changes nothing in the store.
+
+    Examples:
+        >>> store["mixed"].update({"b": 1, 7: "int", b"raw": b"bytes", "a": None})
+        >>> with store.snapshot() as view:
+        ...     list(view["mixed"])
+        [7, 'a', 'b', b'raw']
+    """
+
+    __slots__ = ("_access", "_codec", "name")
+
+    def __init__(self, access: Reads, name: str, codec: Codec[T]) -> None:
+        self._access = access
+        self._codec = codec
+        self.name: str = name
+
+    def __getitem__(self, key: Key) -> T:
+        """Return the value of *key*.
+
+        Cost: 1 statement.
+
+        Raises:
+            EntryNotFound: there is no such entry. It is a KeyError.
+            InvalidKey: the key is not an int, str or bytes within the limits.
+            InvalidValue: the stored document does not fit the collection's type.
+            Damaged: the stored row is not a JSON document.
+        """
+        stored = self._access.get_stored(make_name(self.name, key))
+        if stored is None:
+            raise EntryNotFound(self.name, key)
+        return self._decode(key, stored)
+
+    @overload
+    def get(self, key: Key, /) -> T | None: ...
+    @overload
+    def get(self, key: Key, /, default: T | D) -> T | D: ...
+    def get(self, key: Key, /, default: Any = None) -> Any:
+        """Return the value of *key*, or *default* if there is no such entry.
+
+        Cost: 1 statement.
+
+        Args:
+            key: int, str or bytes.
+            default: returned as it is.
+
+        Raises:
+            InvalidKey, InvalidValue, Damaged: as `view[key]`.
+
+        Examples:
+            >>> store["settings"]["lang"] = "fr"
+            >>> store["settings"].get("lang"), store["settings"].get("zoom", 100)
+            ('fr', 100)
+        """
+        stored = self._access.get_stored(make_name(self.name, key))
+        return default if stored is None else self._decode(key, stored)
+
+    def __contains__(self, key: object) -> bool:
+        """Return True if there is an entry with this key.
+
+        Cost: 1 statement.
+
+        Raises:
+            InvalidKey: nothing with this key can be stored.
+        """
+        return self._access.get_stored(make_name(self.name, cast("Key", key))) is not None
+
+    def __len__(self) -> int:
+        """Return the number of entries.
+
+        Cost: 4 statements, whatever the number: it is read off the counts in the tree.
+        """
+        return self._access.count(first_name(self.name), first_name(next_collection(self.name)))
+
+    def __iter__(self) -> Iterator[Key]:
+        """Iterate over the keys in order; as keys()."""
+        return iter(self.keys())
+
+    def __reversed__(self) -> Iterator[Key]:
+        """Iterate over the keys from the greatest to the smallest."""
+        return iter(self.keys(reverse=True))
+
+    def keys(self, **bounds: Unpack[Bounds]) -> KeysView[Key]:
+        """Return a view of the keys in order. The arguments are those of items().
+
+        Cost: 1 statement for each 256 rows that are read.
+
+        Args:
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
+
+        Raises:
+            InvalidKey, InvalidOption: as items().
+
+        Examples:
+            >>> store["settings"].update({"color.back": 0, "color.fore": 1, "lang": "fr"})
+            >>> list(store["settings"].keys(prefix="color.")), len(store["settings"].keys(start="d"))
+            (['color.back', 'color.fore'], 1)
+        """
+        return _Keys(self, *self._bounded(**bounds))
+
+    def values(self, **bounds: Unpack[Bounds]) -> ValuesView[T]:
+        """Return a view of the values in the order of their keys. The arguments are those of items().
+
+        Cost: 1 statement for each 512 rows that are read, and 1 for each value above 16 kB.
+
+        Args:
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
+
+        Raises:
+            InvalidKey, InvalidOption: as items().
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> list(store["users"].values(start=2, reverse=True))
+            ['cyd', 'bob']
+        """
+        return _Values(self, *self._bounded(**bounds))
+
+    def items(self, **bounds: Unpack[Bounds]) -> ItemsView[Key, T]:
+        """Return a view of the (key, value) pairs in the order of keys. It can be iterated any number of times.
+
+        Each iteration is one scan: it reads up to 512 rows, or 1 MB of large values, at a time, and sees one committed
+        state, the newest at its first step. Inside a transaction or batch it sees each entry as it is when its turn
+        comes. It ends with what it reads: the next step then raises TransactionEnded. Half-read, it holds its state,
+        beyond which SQLite cannot move its WAL into the file; on a store with journal="delete" no commit can be made.
+        `contextlib.closing(iter(view))` releases it for certain.
+
+        Cost: 1 statement for each 512 rows that are read, and 1 for each value above 16 kB.
+
+        Args:
+            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
+                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
+                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
+
+        Raises:
+            InvalidKey: a bound is not a key.
+            InvalidOption: *prefix* is given together with a bound, or *limit* is negative.
+            InvalidValue: while iterating: a stored document does not fit the collection's type.
+            TransactionEnded: while iterating: what is read has ended.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> dict(store["users"].items(start=2)), list(store["users"].items(limit=1))
+            ({2: 'bob', 3: 'cyd'}, [(1, 'ada')])
+        """
+        return _Items(self, *self._bounded(**bounds))
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.{type(self).__name__} {self.name!r}: {self._access.condition}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            rows: list[tuple[object, object]] = [
+                (short_repr(key), short_repr(value)) for key, value in self.items(limit=ENTRIES_SHOWN)
+            ]
+            count = len(self)
+        except StoreError as error:
+            return table(repr(self), [("unreadable", error)])
+        if count > len(rows):
+            rows.append(("…", f"{count:,} entries in all"))
+        return table(repr(self), rows)
+
+    def _decode(self, key: Key, stored: Stored) -> T:
+        try:
+            return self._codec.decode(stored)
+        except InvalidValue as e:
+            if self._codec.typed:
+                raise e.located(self.name, key) from None
+            raise Damaged(
+                f"I1: {self.name!r}[{key!r}] is not a JSON document; it was changed from outside. Restore a backup"
+            ) from None
+
+    def _values(self, rows: list[Row]) -> Page[Any]:
+        """Return the values of rows; one that cannot be decoded raises when its turn comes."""
+        values = self._codec.decode_all([stored for _, stored in rows])
+        return Page(rows, lambda row: self._decode(*row)) if values is None else Page(values)
+
+    def _items(self, rows: list[Row]) -> Page[Any]:
+        """Return the pairs of rows, as _values()."""
+        stored = [stored for _, stored in rows]
+        values = self._codec.decode_all(stored)
+        if values is None:
+            return Page(rows, lambda row: (row[0], self._decode(*row)))
+        if values is stored:
+            return Page(rows)
+        return Page(zip([key for key, _ in rows], values, strict=True))
+
+    def _encode(self, key: Key, value: T) -> Stored:
+        try:
+            return self._codec.encode(value)
+        except InvalidValue as e:
+            raise e.located(self.name, key) from None
+
+    def _bounded(
+        self,
+        *,
+        start: Key | None = None,
+        stop: Key | None = None,
+        prefix: str | bytes | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> tuple[Span, int | None]:
+        """Return the span and the limit of a scan with these bounds."""
+        if prefix is not None:
+            if start is not None or stop is not None:
+                raise InvalidOption("prefix= already says where to start and stop; leave out start= and stop=")
+            start, stop = prefix_bounds(prefix)
+        else:
+            start = None if start is None else check_bound(start)
+            stop = None if stop is None else check_bound(stop)
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise InvalidOption(f"limit={limit!r} is not a number of entries, 0 or more")
+        return Span(self.name, start, stop, reverse), limit
+
+    def _scan(self, span: Span, limit: int | None, make: Made[R], *, values: bool = True) -> Iterator[R]:
+        if limit is None:
+            return self._access.scan(span, make, values=values)
+        # A transaction counts what it has not written yet too.
+        return (row for row in islice(self._access.scan(span._replace(limit=limit), make, values=values), limit))
+
+    def _count(self, span: Span, limit: int | None) -> int:
+        low = first_name(self.name) if span.start is None else stored_name(self.name, span.start)
+        high = first_name(next_collection(self.name)) if span.stop is None else stored_name(self.name, span.stop)
+        count = max(0, self._access.count(low, high)) if low < high else 0
+        return count if limit is None else min(count, limit)
+
+
+def _keys(rows: list[Row]) -> Page[Key]:
+    return Page([key for key, _ in rows])
+
+
+class _Scan(Generic[T]):
+    """A scan of a collection, to be iterated any number of times."""
+
+    def __init__(self, of: CollectionView[T], span: Span, limit: int | None) -> None:
+        self._mapping = of  # what the views of collections.abc look entries up in
+        self._of = of
+        self._span = span
+        self._limit = limit
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.strip('_').lower()} of {self._of!r}>"
+
+    def __len__(self) -> int:
+        """Return the number of entries; like that of the collection, it is not counted one by one."""
+        return self._of._count(self._span, self._limit)  # noqa: SLF001, one module
+
+    def _inside(self, key: object) -> bool:
+        name = make_name(self._of.name, cast("Key", key))
+        start, stop = self._span.start, self._span.stop
+        return (start is None or name >= stored_name(name[0], start)) and (
+            stop is None or name < stored_name(name[0], stop)
+        )
+
+
+class _Keys(_Scan[T], KeysView[Key]):
+    def __iter__(self) -> Iterator[Key]:
+        return self._of._scan(self._span, self._limit, _keys, values=False)  # noqa: SLF001
+
+    def __contains__(self, key: object) -> bool:
+        if self._limit is not None:
+            return any(type(key) is type(each) and key == each for each in self)
+        return self._inside(key) and key in self._of
+
+
+class _Values(_Scan[T], ValuesView[T]):
+    def __iter__(self) -> Iterator[T]:
+        return self._of._scan(self._span, self._limit, self._of._values)  # noqa: SLF001
+
+
+class _Items(_Scan[T], ItemsView[Key, T]):
+    def __iter__(self) -> Iterator[tuple[Key, T]]:
+        return self._of._scan(self._span, self._limit, self._of._items)  # noqa: SLF001
+
+    def __contains__(self, item: object) -> bool:
+        key, value = cast("tuple[Key, T]", item)
+        if self._limit is not None:
+            return any(type(key) is type(k) and (key, value) == (k, v) for k, v in self)
+        if not self._inside(key):
+            return False
+        found: Any = self._of.get(key, UNSET)
+        return found is not UNSET and bool(found == value)

@@ -1,0 +1,1 @@
+"""The bytes: values, names, records and the tree's definition."""

@@ -1,0 +1,1 @@
+"""The verifiers: proofs, heads, signed notes, in Python and in JavaScript."""

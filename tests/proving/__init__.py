@@ -1,0 +1,1 @@
+"""Proofs made from a store."""

@@ -1,0 +1,1 @@
+"""What opening does after a crash."""

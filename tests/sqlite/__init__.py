@@ -1,0 +1,1 @@
+"""Connections, locks, checkpoints, forks: what stands between the tables and the file."""
