@@ -100,16 +100,11 @@ class GroupCommit(Generic[X]):
         """Return a block that holds the writer lock while the store is closed."""
         return Closing(self)
 
-    def put(self, name: Name, stored: Stored) -> None:
-        """Put one entry durably, in a transaction of its own."""
-        self._change(name, stored)
+    def change(self, name: Name, stored: Stored | None) -> bool:
+        """Put one entry durably, or delete it where *stored* is None, in a transaction of its own.
 
-    def delete(self, name: Name) -> bool:
-        """Delete one entry durably, in a transaction of its own; return whether there was one."""
-        return self._change(name, None)
-
-    def _change(self, name: Name, stored: Stored | None) -> bool:
-        """Put one entry, or delete it where *stored* is None; return whether it was there, if it is deleted."""
+        Returns whether there was an entry, if it is deleted.
+        """
         self.context.nothing_made()
         try:
             if self.is_free():

@@ -56,12 +56,12 @@ class StoreEntries:
         if txn is not None:
             txn.put_stored(name, stored)
         else:
-            self._group.put(name, stored)
+            self._group.change(name, stored)
 
     def remove(self, name: Name) -> bool:
         """Delete an entry, as put_stored(); return whether there was one."""
         txn = self._own()
-        return self._group.delete(name) if txn is None else txn.remove(name)
+        return self._group.change(name, None) if txn is None else txn.remove(name)
 
     def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
         """Yield (key, stored value) in order."""

@@ -165,7 +165,7 @@ class CollectionView(Mapping[Key, T], Generic[T]):
     def keys(self, **bounds: Unpack[Bounds]) -> KeysView[Key]:
         """Return a view of the keys in order. The arguments are those of items().
 
-        Cost: 1 statement for each 256 rows that are read.
+        Cost: 1 statement for each 512 rows that are read.
 
         Args:
             bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer

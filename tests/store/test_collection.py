@@ -4,14 +4,17 @@ counting the commits it makes; the fixture judges the file afterwards."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import Collection, Damaged, EntryNotFound, InvalidKey, InvalidName, InvalidOption, InvalidValue, Store
 from sqlstate.tables import state
-from sqlstate.tables.state import ROWS_AT_ONCE
+from sqlstate.tables.state import LARGE_BYTES, ROWS_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -520,6 +523,43 @@ def test_rows_of_a_megabyte_are_read_one_at_a_time_and_exactly(
     read.clear()
     assert list(store["c"]) == [key for key, _ in expected], "keys alone are no reason to stop"
     assert read == [16]
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, LARGE_BYTES, LARGE_BYTES + 1, 1 << 19]), max_size=40),
+    limit=st.integers(0, 45),
+)
+def test_large_and_small_values_come_in_order_whatever_their_mixture(sizes: list[int], limit: int) -> None:
+    with TemporaryDirectory() as folder, sqlstate.open(f"{folder}/a.db") as store:
+        entries = {key: bytes([key]) * size for key, size in enumerate(sizes)}
+        store["c"].update(entries)
+        assert list(store["c"].items()) == list(entries.items())
+        assert list(store["c"].values(reverse=True, limit=limit)) == list(entries.values())[::-1][:limit]
+        with store.transaction() as txn:
+            assert list(txn["c"].items(limit=limit)) == list(entries.items())[:limit]
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_an_iterator_can_be_closed_in_the_midst_of_its_rows(store: Store, limit: int | None) -> None:
+    store["c"].update(dict.fromkeys(range(1000), "v"))
+    for of in (store["c"], store.snapshot()["c"]):
+        rows: Any = iter(of.items(limit=limit))
+        assert next(rows) == (0, "v")
+        rows.close()
+        assert list(rows) == []
+    assert store["c"][1] == "v"  # takes back what the scan had
+    assert [each.use for each in store._engine.readers.lent] == ["a snapshot"]
+
+
+def test_a_value_that_cannot_be_decoded_raises_when_its_turn_comes(store: Store) -> None:
+    store["c"].update({1: 1, 2: 2, 3: "three", 4: 4})
+    numbers = store.collection("c", type=int)
+    for view in (numbers.values(), numbers.items()):
+        seen = []
+        with pytest.raises(InvalidValue, match=r"'c'\[3\]"):
+            for row in view:
+                seen.append(row)  # noqa: PERF402, what came before it is wanted
+        assert seen in ([1, 2], [(1, 1), (2, 2)])
 
 
 def test_scan_all_gives_every_entry_of_many_collections(store: Store) -> None:

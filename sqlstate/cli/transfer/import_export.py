@@ -88,6 +88,9 @@ class _AsStored(Codec[Stored]):
     def decode(self, stored: Stored) -> Stored:
         return stored
 
+    def decode_all(self, stored: Sequence[Stored]) -> Sequence[Stored]:
+        return stored
+
 
 def stored_view(view: Face[Reads], collection: str) -> CollectionView[Stored]:
     """Return a collection whose values are given as they are stored: str for a JSON document, or bytes."""
