@@ -106,11 +106,11 @@ class NodeCache:
                 return None
         else:
             children = splice_child(children, before, after)
+        self.valid_for(UNKNOWN)  # until the commit is made: what follows may stop half-way
         nodes, aboves = self._nodes, self._above
         above = aboves.get(id_)
         if above is None or (above and above not in nodes):
             above = self._above_leaves(connection, name, id_, root)
-        self.valid_for(UNKNOWN)
         new = sha256(NODE_TAG[1] + children).digest()
         self._leaves[id_] = children, new
         updates = [(children, id_)]
