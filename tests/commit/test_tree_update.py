@@ -225,6 +225,24 @@ def test_a_commit_never_builds_on_a_damaged_path(path: Any, sql: str, how: str) 
         assert store["c"].get(501) == 501
 
 
+def test_every_write_after_a_damaged_path_was_met_says_damaged(path: Any) -> None:
+    """What was learnt of the path before the damage came up must not serve the next write."""
+    import sqlstate  # noqa: PLC0415, as above
+
+    with sqlstate.open(path) as store:
+        store["c"].update({i: i for i in range(3000)})
+        store._engine.write_connection.run(
+            "UPDATE merkle SET children = zeroblob(40) WHERE level = (SELECT max(level) FROM merkle)"
+        )
+    with sqlstate.open(path) as store:
+        for key in (7, 8, 7, 1500, 8):
+            with pytest.raises(Damaged, match=r"I2|I3"):
+                store["c"][key] = "new"
+            with pytest.raises(Damaged, match=r"I2|I3"):
+                del store["c"][key]
+        assert store.head().seq == 1
+
+
 def test_single_new_keys_leave_what_one_transaction_leaves(open_store: OpenStore, tmp_path: Any) -> None:
     """New keys before, between and behind all others, some of which start a run, and first ones of a store."""
     one, plainly = open_store(), open_store(tmp_path / "other.db")
