@@ -37,7 +37,7 @@ class Write(Call):
         self.loop: Loop = loop
         self.settled: bool = False
         self.waiter: Any = None
-        self.withdrawn = False
+        self.withdrawn: bool = False
 
     def withdraw(self) -> bool:
         """Keep it from beginning, and return True if that was in time."""

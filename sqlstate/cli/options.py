@@ -131,15 +131,25 @@ def common(function: F) -> F:
     return function
 
 
-file_argument = click.argument("file", type=click.Path(readable=False))
-note_option = click.option("--note", default="", metavar="TEXT", help="A note for the write-ahead log.")
-key_type_option = click.option(
-    "--key-type",
-    type=click.Choice(["str", "int", "hex"]),
-    default="str",
-    show_default=True,
-    help="How keys are written here: as text, as an int, or as bytes in hexadecimal digits.",
-)
+def file_argument(function: F) -> F:
+    """Add the argument for the store's file."""
+    return click.argument("file", type=click.Path(readable=False))(function)
+
+
+def note_option(function: F) -> F:
+    """Add the option for a note in the log."""
+    return click.option("--note", default="", metavar="TEXT", help="A note for the write-ahead log.")(function)
+
+
+def key_type_option(function: F) -> F:
+    """Add the option that says how keys are written."""
+    return click.option(
+        "--key-type",
+        type=click.Choice(["str", "int", "hex"]),
+        default="str",
+        show_default=True,
+        help="How keys are written here: as text, as an int, or as bytes in hexadecimal digits.",
+    )(function)
 
 
 def twice_if_full(work: Callable[[], T]) -> T:

@@ -81,6 +81,8 @@ class Commit:
         "transactions",
     )  # fmt: skip
 
+    base: Head
+    """The commit that it follows."""
     failure: BaseException | None
     """The error that left the tables incomplete: the commit can only be rolled back."""
     head: Head | None

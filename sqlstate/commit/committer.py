@@ -47,8 +47,8 @@ class Committer(Generic[X]):
         self._engine = context.engine
         self._queue: deque[Request] = deque()
         self._thread = OwnThread(f"sqlstate {self._engine.path}", self.work, self.has_work)
-        self.answers = Answers(self._thread.wake)
-        self.open = OpenGroup(context, self.answers, size, wait)
+        self.answers: Answers = Answers(self._thread.wake)
+        self.open: OpenGroup = OpenGroup(context, self.answers, size, wait)
         self.closed = False
         self._expected = 0  # requests in the newest group: most of their threads come back at once
         own_thread.drain_at_end(self)  # not the store's, which may be dropped while there is work

@@ -98,7 +98,7 @@ class FutureCall(Call):
 
     def __init__(self, work: Callable[[Any], Any], note: str, future: Future[Any]) -> None:
         super().__init__(work, note)
-        self.future = future
+        self.future: Future[Any] = future
 
     def begin(self) -> bool:
         """Return True if it was not cancelled; from now on it cannot be."""

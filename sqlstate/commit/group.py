@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.committer import Committer
     from sqlstate.commit.future import Future
+    from sqlstate.commit.requests import Request
+    from sqlstate.commit.write_context import OpenBlocks, WriteContext
     from sqlstate.format.names import Name, Stored
     from sqlstate.sqlite.blocks import Over
 
@@ -60,11 +62,11 @@ class GroupCommit(Generic[X]):
 
     def __init__(self, committer: Committer[X]) -> None:
         self.committer = committer
-        self.context = committer.context
-        self.open_blocks = self.context.open_blocks
-        self.shares = committer.open.size > 1
-        self.enqueue = committer.enqueue
-        self.look_after = committer.look_after
+        self.context: WriteContext = committer.context
+        self.open_blocks: OpenBlocks = self.context.open_blocks
+        self.shares: bool = committer.open.size > 1
+        self.enqueue: Callable[[Request], None] = committer.enqueue
+        self.look_after: Callable[[], None] = committer.look_after
         self._answers = committer.answers
         self._open = committer.open
         self._engine = self.context.engine

@@ -85,8 +85,8 @@ class Put(Waited, Request):
         super().__init__()
         self._done = _new_locked()
         self._told = False
-        self.name = name
-        self.stored = stored
+        self.name: tuple[str, int, int | str | bytes] = name
+        self.stored: str | bytes = stored
 
 
 class Running(Protocol):
@@ -128,7 +128,7 @@ class Ended(Barrier):
     def __init__(self, txn: Running) -> None:
         super().__init__()
         self.begin()
-        self.txn = txn
+        self.txn: Running = txn
 
 
 def _new_locked() -> threading.Lock:
@@ -149,8 +149,8 @@ class Call(Request):
 
     def __init__(self, work: Callable[[Any], Any], note: str = "") -> None:
         super().__init__()
-        self.work = work
-        self.note = note
+        self.work: Callable[[Any], Any] = work
+        self.note: str = note
 
 
 class WaitedCall(Waited, Call):
@@ -170,8 +170,8 @@ class Group:
     __slots__ = ("began", "commit", "requests", "running", "taken")
 
     def __init__(self, commit: Commit) -> None:
-        self.commit = commit
-        self.began = time.monotonic()
+        self.commit: Commit = commit
+        self.began: float = time.monotonic()
         self.requests: list[Request] = []
         """Those that have ended in it, in order."""
         self.taken: list[Request] = []

@@ -29,11 +29,11 @@ class WriteContext:
     __slots__ = ("_made", "_newest", "dirty_flag", "engine", "meta", "node_cache", "open_blocks")
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
-        self.engine = engine
-        self.meta = meta
-        self.dirty_flag = FlagKeeper(engine, meta)
-        self.node_cache = NodeCache()
-        self.open_blocks = OpenBlocks()
+        self.engine: Engine = engine
+        self.meta: Meta = meta
+        self.dirty_flag: FlagKeeper = FlagKeeper(engine, meta)
+        self.node_cache: NodeCache = NodeCache()
+        self.open_blocks: OpenBlocks = OpenBlocks()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
         self._made: dict[int, Head] = {}  # by thread: the head of its last COMMIT, until the call returns
 

@@ -54,8 +54,12 @@ class Temporary:
 
     __slots__ = ("__weakref__", "_like", "_mode", "descriptor", "locked", "path", "replaced", "target")
 
+    descriptor: int
+    path: str
+    replaced: bool
+
     def __init__(self, target: str | os.PathLike[str], store_id: bytes, like: str | None = None) -> None:
-        self.target = absolute(target, links=False)
+        self.target: str = absolute(target, links=False)
         self.replaced = False
         self._like = self._model(os.fspath(target), like)
         self._mode = 0o600
@@ -66,7 +70,7 @@ class Temporary:
             try:
                 if self._like is not None:  # at once: if its maker dies, users who may write the target can see it
                     self._mode = _give(self.descriptor, self._like)
-                self.locked = lock_own(self.descriptor)
+                self.locked: bool = lock_own(self.descriptor)
                 if is_named(self.path, self.descriptor):
                     break
             except BaseException:

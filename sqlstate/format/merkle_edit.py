@@ -53,8 +53,8 @@ class Piece:
     __slots__ = ("chunks", "name")
 
     def __init__(self, name: Name, chunks: list[bytes] | None = None) -> None:
-        self.name = name
-        self.chunks = [] if chunks is None else chunks
+        self.name: tuple[str, int, int | str | bytes] = name
+        self.chunks: list[bytes] = [] if chunks is None else chunks
 
 
 # Reads the run that a name falls into, or the run before the one of that name. Before the first run

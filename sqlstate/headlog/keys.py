@@ -49,6 +49,8 @@ class Signer:
 
     __slots__ = ("_key", "_seed", "origin")
 
+    origin: str
+
     def __init__(self, text: str) -> None:
         parts = _key_parts(text, private=True)
         if parts is None:

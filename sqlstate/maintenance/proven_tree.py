@@ -207,10 +207,11 @@ class Comparison:
     """
 
     def __init__(self, ours: Content, head: Head, backup: Content | None = None, *, believe: bool = False) -> None:
-        self.tree = tree = ProvenTree(head.root, head.count)
+        self.tree: ProvenTree = ProvenTree(head.root, head.count)
+        tree = self.tree
         self._ours = ours
         tree.learn_rows(ours.nodes())
-        self.another = tree.learn_entries(leaves_of(ours.entries()))
+        self.another: tuple[bytes, int] | None = tree.learn_entries(leaves_of(ours.entries()))
         """Root and count on which entries and nodes agree, if those are not the commit's."""
         if backup is not None:
             tree.learn_rows(backup.nodes())
@@ -219,7 +220,7 @@ class Comparison:
             if backup is not None and not tree.walk():
                 tree.learn_entries(leaves_of(backup.entries()))
             tree.walk()
-        self.proven = not tree.nothing
+        self.proven: bool = not tree.nothing
         """Whether something stored has the root's digest."""
         if believe and not self.proven:
             tree.believe(ours.nodes())

@@ -53,7 +53,7 @@ class Checkpointer:
         self._counters = counters
         self._life = life
         self.journal: Journal = "delete"
-        self.wal_pages = 0
+        self.wal_pages: int = 0
         """Pages in SQLite's WAL after the newest commit of this connection."""
         self._written = 0
         self._first_sync = True

@@ -62,7 +62,7 @@ class Connection:
     def __init__(
         self, path: str, timeout: float, *, read_only: bool = False, vfs: str | None = None, immutable: bool = False
     ) -> None:
-        self.path = path
+        self.path: str = path
         self.busy: Final = BusyHandler(path, timeout)
         """Waits for locks on the file."""
         self.stuck: Callable[[str], None] | None = None

@@ -35,6 +35,7 @@ from sqlstate.sqlite.writer_lock import WriterLock, thread_name
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.blocks import Over
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.overlay import Pages
 
 
@@ -53,6 +54,10 @@ class Engine:
         InvalidOption: there is no such VFS.
     """
 
+    write_connection: Connection
+    checkpointer: Checkpointer
+    header: bytes
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -62,31 +67,31 @@ class Engine:
         timeout: float,
         vfs: str | None = None,
     ) -> None:
-        self.sqlite_version = check_sqlite()
+        self.sqlite_version: str = check_sqlite()
         check_vfs(vfs)
-        self.path = main_file.sqlite_path(path)
+        self.path: str = main_file.sqlite_path(path)
         self.read_only = read_only
-        self.life = Life(self.path, read_only=read_only)
+        self.life: Life = Life(self.path, read_only=read_only)
         self.journal: Journal = "delete"
-        self.recovered_frames = 0
-        self.counters = Counting()
+        self.recovered_frames: int = 0
+        self.counters: Counting = Counting()
         self.watchers: set[threading.Event] = set()
         """Events that are set when this handle makes a commit, and when it is closed."""
         self.timeout = timeout
         self.vfs = vfs
-        self.writer_lock = WriterLock()
-        self.real_path = os.path.realpath(self.path)  # SQLite names the -wal after the file that a link leads to
-        self.files = StoreFiles(self.real_path, vfs, timeout)
+        self.writer_lock: WriterLock = WriterLock()
+        self.real_path: str = os.path.realpath(self.path)  # SQLite names the -wal after the file that a link leads to
+        self.files: StoreFiles = StoreFiles(self.real_path, vfs, timeout)
         # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
         with _opening: self._prepare(create=create and not read_only)  # noqa: E701  # fmt: skip
-        self.readers = Readers(self.opener, self.life)
+        self.readers: Readers = Readers(self.opener, self.life)
 
     def _prepare(self, *, create: bool) -> None:
         """Make sure that the file exists, and read its header."""
         if create:
             self.files.refuse_strangers(self.path)
         main_file.prepare(self.path, create=create)
-        self.opener = Opener(self.life, self.real_path, self.timeout, vfs=self.vfs)
+        self.opener: Opener = Opener(self.life, self.real_path, self.timeout, vfs=self.vfs)
         self.load_header()
 
     def connect(self) -> None:

@@ -56,7 +56,7 @@ class OpenFile:
 
     def __init__(self, path: str) -> None:
         check_not_inherited(path)
-        self.identity = identity(path)
+        self.identity: tuple[int, int] | None = identity(path)
         _open.add(self)
 
 

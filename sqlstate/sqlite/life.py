@@ -28,10 +28,10 @@ class Life:
     """Whether the store was opened by a parent process, before a fork."""
 
     def __init__(self, path: str, *, read_only: bool) -> None:
-        self.path = path
+        self.path: str = path
         self.pages: Final = Pages()
         """What scans of the store have read, and not yet yielded."""
-        self.read_only = read_only
+        self.read_only: bool = read_only
         self.closed = False
         self.failure = ""
         self.forked = False

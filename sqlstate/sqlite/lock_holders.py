@@ -103,11 +103,11 @@ class BusyHandler:
 
     def __init__(self, path: str, timeout: float) -> None:
         self._path = path
-        self.timeout = timeout
+        self.timeout: float = timeout
         self._waiting_since = 0.0
         self.patient_until: float | None = None
         """Until when to wait for readers alone; None to wait for the timeout."""
-        self.waiting = False
+        self.waiting: bool = False
         """Whether a thread is waiting for a lock on the file."""
         self.holder: Holder | None = None
         """The holder of the lock when the timeout was over, if it is known."""

@@ -216,7 +216,7 @@ class Lease:
         self._readers = readers
         self._over = weakref.ref(self, readers.gone.append)
         try:
-            self.connection = readers.begin_lease(self._over, use)
+            self.connection: Connection = readers.begin_lease(self._over, use)
         except BaseException:
             self.end()
             raise

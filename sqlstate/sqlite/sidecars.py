@@ -24,7 +24,7 @@ class StoreFiles:
     __slots__ = ("_timeout", "_vfs", "real_path")
 
     def __init__(self, real_path: str, vfs: str | None, timeout: float) -> None:
-        self.real_path = real_path
+        self.real_path: str = real_path
         self._vfs = vfs
         self._timeout = timeout
 

@@ -55,13 +55,15 @@ class Frames:
 
     def __init__(self, data: Bytes, page_size: int, order: Order, seeds: list[Pair]) -> None:
         self.page_size = page_size
-        self.stride = FRAME_HEADER_BYTES + page_size
-        self.count = max(0, len(data) - WAL_HEADER_BYTES) // self.stride
+        self.stride: int = FRAME_HEADER_BYTES + page_size
+        self.count: int = max(0, len(data) - WAL_HEADER_BYTES) // self.stride
         self._data = data
         self._order = order
         self._seeds = seeds
         # Page number and size of the database after a commit, or else 0; the salts; the checksum.
-        self.numbers, self.salts, self.sums = array("Q"), array("Q"), array("Q")
+        self.numbers: array[int] = array("Q")
+        self.salts: array[int] = array("Q")
+        self.sums: array[int] = array("Q")
         self._alone: dict[int, Pair] = {}  # sums of frames, from the seed (0, 0)
 
     def chunk(self, first: int) -> memoryview:

@@ -54,8 +54,8 @@ class Drill:
         progress: Callable[[DrillReport], None] | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.path = folder / FILE_NAME
-        self.report = DrillReport()
+        self.path: Path = folder / FILE_NAME
+        self.report: DrillReport = DrillReport()
         self._images = folder / IMAGES
         self._plan = plan
         self._load = load

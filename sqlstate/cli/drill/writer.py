@@ -201,7 +201,7 @@ class WriterProcess:
             env=os.environ | {"PYTHONPATH": places},
         )
         self._lines: deque[bytes] = deque()
-        self.committed = False
+        self.committed: bool = False
         """Whether it has said that a commit of it returned."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

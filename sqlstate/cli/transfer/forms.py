@@ -78,7 +78,7 @@ class SourceError(ValueError):
     def __init__(self, place: str, reason: object) -> None:
         super().__init__(place, str(reason))
         self.place = place
-        self.reason = str(reason)
+        self.reason: str = str(reason)
 
 
 # ---- Sources ----

@@ -88,7 +88,7 @@ class Findings:
 
     def __init__(self) -> None:
         self.kept: list[Finding] = []
-        self.more = 0
+        self.more: int = 0
 
     def add(self, kind: FindingKind, what: str, **where: Any) -> None:
         """Keep one more, or count it; *where* are further fields of Finding."""
