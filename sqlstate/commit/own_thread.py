@@ -10,6 +10,8 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+from sqlstate.files.living import Living
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -123,7 +125,7 @@ class Draining(Protocol):
         """Wait until nothing is left to do."""
 
 
-_owners: Final[weakref.WeakSet[Draining]] = weakref.WeakSet()
+_owners: Final[Living[Draining]] = Living()
 _ended: Final[list[bool]] = []
 
 
@@ -138,7 +140,7 @@ def ending() -> bool:
 
 
 def _end() -> None:
-    for owner in list(_owners):
+    for owner in _owners.members():
         owner.drain()
     _ended.append(True)
 

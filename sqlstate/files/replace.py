@@ -15,13 +15,13 @@ import os
 import re
 import secrets
 import stat
-import weakref
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Final
 
 from sqlstate.errors import InvalidOption
 from sqlstate.files import locks
 from sqlstate.files.identity import is_named
+from sqlstate.files.living import Living
 from sqlstate.files.locks import OPEN, lock, lock_own, sync
 from sqlstate.files.paths import absolute, why
 
@@ -255,7 +255,7 @@ def sync_folder(path: str) -> None:
 
 # ---- Names and locks ----
 
-_held: weakref.WeakSet[Temporary] = weakref.WeakSet()
+_held: Living[Temporary] = Living()
 
 
 def _temporary_path(target: str, store_id: bytes) -> str:
@@ -347,7 +347,7 @@ def _forget_all() -> None:
     if len(_held):
         with suppress(OSError):
             null = os.open(os.devnull, os.O_RDWR)
-            for each in list(_held):
+            for each in _held.members():
                 each.forget(null)
             os.close(null)
 

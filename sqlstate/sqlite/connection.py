@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-import weakref
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -18,6 +17,7 @@ import apsw
 
 from sqlstate.errors import Busy, StoreError
 from sqlstate.files import paths
+from sqlstate.files.living import Living
 from sqlstate.sqlite.forks import OpenFile, call, forking, refusal, stand_by, tells_busy
 from sqlstate.sqlite.lock_holders import BusyHandler
 from sqlstate.sqlite.result_codes import translated
@@ -371,13 +371,13 @@ def keep_for_ever(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
-_connections: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
+_connections: Final[Living[Connection]] = Living()
 
 
 @tells_busy
 def _is_busy() -> bool:
     """Return True if a thread is inside SQLite with one of the connections, and does not just wait for a lock."""
-    for connection in list(_connections):
+    for connection in _connections.members():
         if connection.busy.waiting:
             continue
         try:
@@ -390,7 +390,7 @@ def _is_busy() -> bool:
 
 
 def _abandon_all() -> None:
-    for connection in list(_connections):
+    for connection in _connections.members():
         sqlite = getattr(connection, "_sqlite", None)
         if sqlite is not None:
             keep_for_ever(sqlite)  # it belongs to the parent, and is never closed here

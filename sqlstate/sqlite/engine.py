@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import (
     Busy,
@@ -20,6 +19,7 @@ from sqlstate.errors import (
     StoreUnusable,
 )
 from sqlstate.files import paths
+from sqlstate.files.living import Living
 from sqlstate.sqlite import main_file, settings
 from sqlstate.sqlite.checkpoints import Checkpointer
 from sqlstate.sqlite.connection import Journal, OutcomeUnknown
@@ -310,13 +310,13 @@ class Engine:
 
 
 _opening = threading.Lock()
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_engines: Final[Living[Engine]] = Living()
 
 
 def _after_fork() -> None:
     global _opening  # noqa: PLW0603, a thread that is not in the child may have had it
     _opening = threading.Lock()
-    for engine in list(_engines):
+    for engine in _engines.members():
         engine.life.fork()
 
 

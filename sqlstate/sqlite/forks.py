@@ -15,10 +15,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlstate.errors import StoreForked
+from sqlstate.files.living import Living
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,11 +80,11 @@ def refusal(path: str) -> StoreForked:
 
 
 _inherited: Final[set[Identity | None]] = set()
-_open: Final[weakref.WeakSet[OpenFile]] = weakref.WeakSet()
+_open: Final[Living[OpenFile]] = Living()
 
 
 def _inherit() -> None:
-    _inherited.update(each.identity for each in list(_open))
+    _inherited.update(each.identity for each in _open.members())
     _inherited.discard(None)
 
 

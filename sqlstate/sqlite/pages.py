@@ -65,5 +65,7 @@ class Pages:
 
     def clear(self) -> None:
         """Take away the rows that were not yielded yet: the next step of a scan asks for more, and learns why."""
-        for page in list(self._shown.values()):
-            page.clear()
+        for reference in self._shown.valuerefs():  # a list: other threads go on to show theirs
+            page = reference()
+            if page is not None:
+                page.clear()

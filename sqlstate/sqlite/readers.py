@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sqlstate.errors import StoreClosed, TransactionEnded
+from sqlstate.files.living import Living
 from sqlstate.sqlite import settings
 from sqlstate.sqlite.blocks import Block
 from sqlstate.sqlite.pages import Rows
@@ -58,7 +59,7 @@ class Readers:
         self._life = life
         self._idle: list[Connection] = []
         self._lent: dict[Over, Lent] = {}
-        self._all: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._all: Final[Living[Connection]] = Living()
         self.gone: Final[deque[Over]] = deque()
         """Leases whose owner is gone. The garbage collector appends to it."""
         self.journal: Journal = "delete"
@@ -193,7 +194,7 @@ class Readers:
         self._idle.clear()
         until = time.monotonic() + timeout
         while True:
-            left = [connection for connection in list(self._all) if not connection.interrupt_and_close()]
+            left = [connection for connection in self._all.members() if not connection.interrupt_and_close()]
             if not left:
                 self._lent.clear()
                 return True
