@@ -50,6 +50,7 @@ class Signer:
     __slots__ = ("_key", "_seed", "origin")
 
     origin: str
+    """The name of the signer, which its heads state."""
 
     def __init__(self, text: str) -> None:
         parts = _key_parts(text, private=True)
