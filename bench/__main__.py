@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import machine, plots, report
+from bench import beside, machine, plots, report
 from bench.report import Result, Row, Sheet
 from bench.run import FULL, QUICK, Run, Scale
 from bench.workloads import WORKLOADS
@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the workloads that the command line asks for, and print their figures."""
     options = _parser().parse_args(arguments)
     _check(options)
+    if options.beside is not None:
+        print(_beside(options), end="")
+        return
     if options.read is not None:
         result = Result.from_dict(json.loads(options.read.read_text("utf-8")))
     else:
@@ -59,6 +62,14 @@ def _run(options: argparse.Namespace) -> Result:
         rows, sheets = _measure(folder, scale, options.only or list(WORKLOADS))
         facts["load average"] = f"{before} at the start, {machine.load()} at the end; an idle machine has 1 at the end"
     return Result(facts, rows, sheets, asdict(scale))
+
+
+def _beside(options: argparse.Namespace) -> str:
+    scale = _scale(options)
+    share = scale.operations / FULL.operations
+    with tempfile.TemporaryDirectory(prefix="sqlstate-bench-", dir=options.dir) as name:
+        found = beside.compare(options.beside, Path(name), scale.reference, share, 5 if share < 1 else beside.ROUNDS)
+        return beside.table(options.beside, list(found))
 
 
 def _measure(folder: Path, scale: Scale, names: Sequence[str]) -> tuple[list[Row], list[Sheet]]:
@@ -109,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "--write", type=Path, metavar="PAGE", action="append", default=[],
         help="put the figures into the marked blocks of PAGE; can be repeated",
     )  # fmt: skip
+    parser.add_argument("--beside", metavar="REVISION", help="compare with another revision of this clone, in turns")
     trial = parser.add_argument_group("a trial run, not held to the goals")
     trial.add_argument("--entries", type=_positive, help="entries of the stores")
     trial.add_argument("--operations", type=_positive, help="durable writes of each side for one figure")

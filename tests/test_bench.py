@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import apsw
 import pytest
 
 from bench import __main__ as program
-from bench import findings, machine, report
+from bench import beside, findings, machine, report
 from bench.baselines import BASELINES, Baseline, RawSQLite
 from bench.baselines.custom import CustomWal
 from bench.measure import Side, Spread, Timing, compare
@@ -351,3 +352,13 @@ def test_a_folder_on_disk_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_finding_on_plans() -> None:
     assert findings.plans(stable=1) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="this is no clone")
+def test_two_revisions_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    program.main(["--beside", "HEAD", "--entries", "40", "--operations", "60"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[2:]] == list(beside.OPERATIONS)
+    with pytest.raises(ValueError, match="--beside none-such"):
+        program.main(["--beside", "none-such"])
