@@ -8,7 +8,7 @@ everything. Reading writes nothing.
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -126,7 +126,7 @@ class FlagKeeper:
         """Set the flag with a new nonce, inside the open transaction: handles that saw the old nonce see a change."""
         if self._engine.journal == "wal":
             connection = self._engine.write_connection
-            self._follow(secrets.token_bytes(fmt.NONCE_BYTES))
+            self._follow(os.urandom(fmt.NONCE_BYTES))
             lsn, head = wal.last(connection, self._meta)
             self._notes.begin(self._nonce, Position(lsn, audit.last(connection)[0], head.chain))
             flag = DirtyFlag(dirty=True, nonce=self._nonce, lsn=lsn, inode=self._engine.opener.inode)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Final
@@ -260,7 +259,7 @@ _held: Living[Temporary] = Living()
 
 def _temporary_path(target: str, store_id: bytes) -> str:
     folder, name = os.path.split(target)
-    return os.path.join(folder, f".{_shortened(name)}.sqlstate-{store_id.hex()}-{secrets.token_hex(8)}.tmp")
+    return os.path.join(folder, f".{_shortened(name)}.sqlstate-{store_id.hex()}-{os.urandom(8).hex()}.tmp")
 
 
 def _shortened(name: str) -> str:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from sqlstate import headlog
 from sqlstate.errors import Busy, StoreFull
 from sqlstate.format.names import check_number
-from sqlstate.proving import commits as history
 from sqlstate.proving.entries import Provable
 from sqlstate.store import watch as watching
 from sqlstate.store.access import refuse_inside
@@ -27,6 +25,9 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
+
+
+# Signed heads and their proofs are imported when one is asked for: an open store needs neither.
 
 
 class Commits(Provable):
@@ -157,6 +158,9 @@ class Commits(Provable):
         refuse_inside(self._writer, "signed_head")
         with self._state() as (connection, head):
             # Computed from the commits alone: a digest that rotted must not get under a signature.
+            from sqlstate import headlog  # noqa: PLC0415, see above
+            from sqlstate.proving import commits as history  # noqa: PLC0415, see above
+
             log = history.History(connection, self._meta, stored=False)
             return headlog.sign_head(signer, head, log.root(head.seq))
 
@@ -186,6 +190,8 @@ class Commits(Provable):
         """
         self._fill_log_blocks("prove_commit")
         with self._state() as (connection, head):
+            from sqlstate.proving import commits as history  # noqa: PLC0415, see above
+
             return history.prove_commit(connection, self._meta, seq, head.seq if size is None else size)
 
     def prove_consistency(self, old: int, new: int | None = None) -> Proof:
@@ -212,9 +218,13 @@ class Commits(Provable):
         """
         self._fill_log_blocks("prove_consistency")
         with self._state() as (connection, head):
+            from sqlstate.proving import commits as history  # noqa: PLC0415, see above
+
             return history.prove_consistency(connection, self._meta, old, head.seq if new is None else new)
 
     def _fill_log_blocks(self, what: str) -> None:
+        from sqlstate.proving import commits as history  # noqa: PLC0415, see above
+
         refuse_inside(self._writer, what)
         if not self._engine.read_only:
             with suppress(Busy, StoreFull):  # nothing was written, and a proof can do without

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -306,7 +305,7 @@ def _migrate(engine: Engine, journal: Journal) -> None:
         if pending:
             migrations.apply(writer, pending, at)
         if not is_store:
-            metadata.write(writer, metadata.Meta(secrets.token_bytes(fmt.STORE_ID_BYTES), journal, at))
+            metadata.write(writer, metadata.Meta(os.urandom(fmt.STORE_ID_BYTES), journal, at))
         meta = metadata.read(writer)
         for migration in pending:
             detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate.commit.clock import now
@@ -55,7 +55,7 @@ class Session:
         self._group = group
         self._writer = group.context
         self._engine = group.context.engine
-        self._id = secrets.token_bytes(fmt.SESSION_BYTES)
+        self._id = os.urandom(fmt.SESSION_BYTES)
         self._file: SessionFile | None = None
 
     @property
@@ -202,7 +202,7 @@ class Session:
     def _live(self) -> None:
         """Hold the lock that says that this session lives, from its first staged transaction on."""
         if self._file is None:
-            self._id = secrets.token_bytes(fmt.SESSION_BYTES)  # a file of the last one, if it was cut short, stays
+            self._id = os.urandom(fmt.SESSION_BYTES)  # a file of the last one, if it was cut short, stays
             self._file = SessionFile(self._engine.real_path, self._id, self._writer.meta.store_id)
             self._engine.counters.syncs += 1
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 import random
-import secrets
 import shutil
 import tempfile
 import threading
@@ -125,7 +125,7 @@ def deterministic(seed: str, *, frozen: bool = False) -> Iterator[None]:
     begin = 1_800_000_000_000_000_000 if frozen else 1_700_000_000_000_000_000
     with (
         mock.patch.object(time, "time_ns", map(begin.__add__, ticks).__next__),
-        mock.patch.object(secrets, "token_bytes", source.randbytes),
+        mock.patch.object(os, "urandom", source.randbytes),
     ):
         yield
 
