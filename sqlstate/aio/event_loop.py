@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import anyio
 
 from sqlstate.errors import StoreForked, StoreUnusable
+from sqlstate.sqlite.watchers import Watchers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,7 @@ class Loop(ABC):
         self._pid = os.getpid()
         self._delivered: deque[Job] = deque()
         self._woken = False
-        self.watchers: set[anyio.Event] = set()
+        self.watchers = Watchers()
         self.look_after: Callable[[], None] | None = None
         """Makes sure that a thread works for the tasks that wait."""
 
@@ -89,9 +90,7 @@ class Loop(ABC):
 
     def committed(self) -> None:
         """Wake the tasks that watch for commits. Called in the loop."""
-        for event in self.watchers:
-            event.set()
-        self.watchers.clear()
+        self.watchers.ring()
 
     @abstractmethod
     async def wait(self, job: Job) -> None:

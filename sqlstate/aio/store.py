@@ -207,7 +207,7 @@ class AsyncStore(Entries):
 
         It ends when the store is closed. Commits of this handle arrive at once, those of others within 20 ms.
 
-        Cost: 1 hop for each look, every 20 ms.
+        Cost: 1 hop for each look, every 20 ms, for all watchers of a store together.
 
         Args:
             after: number of a commit; None for the newest when the loop begins.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from sqlstate.errors import StoreClosed
-from sqlstate.store.watch import POLL_SECONDS
+from sqlstate.store.watch import POLL_SECONDS, STAND_BY_SECONDS
 from sqlstate.tables.wal import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
@@ -60,29 +60,41 @@ class AsyncWatch:
         return self._heads.pop()
 
     async def _wait(self) -> list[Head]:
-        since = anyio.current_time()
-        while True:
-            committed = anyio.Event()
-            self._loop.watchers.add(committed)
-            try:
-                heads = await self._newer()
-                left = POLL_SECONDS if self._timeout is None else since + self._timeout - anyio.current_time()
-                if heads or left <= 0:
-                    return heads
-                with anyio.move_on_after(min(left, POLL_SECONDS)):
+        since, watchers = anyio.current_time(), self._loop.watchers
+        committed = anyio.Event()
+        watchers.add(committed)
+        try:
+            heads = await self._newer()
+            while not heads:
+                left = STAND_BY_SECONDS if self._timeout is None else since + self._timeout - anyio.current_time()
+                if left <= 0:
+                    break
+                leads = watchers.leads(committed)
+                with anyio.move_on_after(min(left, POLL_SECONDS if leads else STAND_BY_SECONDS)):
                     await committed.wait()
-            except StoreClosed:
-                if self._threads.ending:
-                    return []
-                raise
-            finally:
-                self._loop.watchers.discard(committed)
+                if committed.is_set():
+                    watchers.discard(committed)
+                    committed = anyio.Event()  # an event of a loop is set once
+                    watchers.add(committed)
+                    heads = await self._newer()
+                elif leads:
+                    watchers.seen(await self._threads.run(self._store.head))
+        except StoreClosed:
+            if self._threads.ending:
+                return []
+            raise
+        else:
+            return heads
+        finally:
+            watchers.leave(committed)
 
     async def _newer(self) -> list[Head]:
         if self._after is None:
             self._after = (await self._threads.run(self._store.head)).seq
         after = self._after
-        heads = await self._threads.run(lambda: list(islice(self._store.watch(after, timeout=0), ROWS_AT_ONCE)))
+        heads = self._loop.watchers.known(after) or await self._threads.run(
+            lambda: list(islice(self._store.watch(after, timeout=0), ROWS_AT_ONCE))
+        )
         if heads:
             self._after = heads[-1].seq
         return heads

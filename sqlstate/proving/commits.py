@@ -7,8 +7,7 @@ of commits, the table log_blocks.
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlstate import headlog
 from sqlstate.errors import Damaged, InvalidOption
@@ -18,7 +17,7 @@ from sqlstate.proof import Proof
 from sqlstate.tables import log_blocks, wal
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
     from sqlstate.commit.group import GroupCommit
     from sqlstate.format.records import Head
@@ -127,10 +126,7 @@ class History:
         return headlog.tree_hash(list(self._leaves(start, start + fmt.LOG_BLOCK)))
 
     def _leaves(self, start: int, stop: int) -> Iterator[bytes]:
-        # A statement that is left open would keep the transaction from ending.
-        chains = cast("Generator[bytes]", wal.chains(self._connection, start + 1, stop + 1))
-        with closing(chains):
-            yield from map(headlog.leaf_hash, chains)
+        return map(headlog.leaf_hash, wal.chains(self._connection, start + 1, stop + 1))
 
     def _commit(self, seq: int) -> Head:
         head = wal.commit(self._connection, seq)

@@ -31,6 +31,7 @@ from sqlstate.sqlite.raw_file import read_at
 from sqlstate.sqlite.readers import ReadBlock, Readers
 from sqlstate.sqlite.settings import check_sqlite, check_vfs
 from sqlstate.sqlite.sidecars import StoreFiles
+from sqlstate.sqlite.watchers import Watchers
 from sqlstate.sqlite.writer_lock import WriterLock, thread_name
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ class Engine:
         self.journal: Journal = "delete"
         self.recovered_frames: int = 0
         self.counters: Counting = Counting()
-        self.watchers: set[threading.Event] = set()
-        """Events that are set when this handle makes a commit, and when it is closed."""
+        self.watchers: Watchers = Watchers()
+        """They are woken when this handle makes a commit, and when it is closed."""
         self.timeout = timeout
         self.vfs = vfs
         self.writer_lock: WriterLock = WriterLock()
@@ -215,7 +216,7 @@ class Engine:
             raise CommitOutcomeUnknown(seq, str(e), chain) from e.__cause__
         self.checkpointer.count_commit()
         if self.watchers:
-            self._wake_watchers()
+            self.watchers.ring()
         self.checkpointer.bound_wal(seq)
 
     def fail(self, failure: str) -> None:
@@ -257,7 +258,7 @@ class Engine:
         The caller holds the writer lock. Calling it again goes on where it was interrupted.
         """
         self.life.close()
-        self._wake_watchers()
+        self.watchers.ring()
         self.readers.close_all(max(1.0, self.timeout))
 
     def close(self, *, fold: bool = False) -> StoreIOError | None:
@@ -303,10 +304,6 @@ class Engine:
         self.life.fail(failure)
         with suppress(StoreError):
             self.write_connection.rollback()
-
-    def _wake_watchers(self) -> None:
-        for watcher in list(self.watchers):  # other threads change the set
-            watcher.set()
 
 
 _opening = threading.Lock()

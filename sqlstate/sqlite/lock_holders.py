@@ -87,8 +87,27 @@ def _named(pid: int) -> Holder:
         return Holder(pid, "")
 
 
-# A waiting writer sleeps a random time up to this, so that no writer starves.
-BUSY_SLEEP_SECONDS: Final = 0.001
+# Who waits for a lock sleeps a random time, at most between these, and then looks again.
+SHORT_SLEEP_SECONDS: Final = 0.001
+LONG_SLEEP_SECONDS: Final = 0.01
+_OF_WAITED: Final = 1 / 10
+_OF_LEFT: Final = 1 / 100
+
+
+def pause(since: float, until: float) -> float:
+    """Return for how long to sleep before the next look at a lock that another connection holds.
+
+    Looks are frequent at first, so that a short wait stays short. They become rare, since they cost the processor that
+    the holder needs. They are frequent again towards the end: otherwise those who came last would starve those who
+    have waited longest.
+
+    Args:
+        since: when the waiting began, of time.monotonic().
+        until: when it will be given up.
+    """
+    now = time.monotonic()
+    most = min((now - since) * _OF_WAITED, (until - now) * _OF_LEFT, LONG_SLEEP_SECONDS)
+    return random.uniform(0, max(most, SHORT_SLEEP_SECONDS))  # noqa: S311, no secret
 
 
 class BusyHandler:
@@ -115,20 +134,16 @@ class BusyHandler:
     def wait(self, calls: int) -> bool:
         """Sleep a little, and return True if SQLite shall try again; *calls* is the number of tries so far."""
         now = time.monotonic()
-        if self.patient_until is not None:
-            self._sleep()
-            return now < self.patient_until
         if calls == 0:
             self._waiting_since = now
-        if now - self._waiting_since >= self.timeout:
-            self.holder = of_writing(self._path)
+        until = self._waiting_since + self.timeout if self.patient_until is None else self.patient_until
+        if now >= until:
+            if self.patient_until is None:
+                self.holder = of_writing(self._path)
             return False
-        self._sleep()
-        return True
-
-    def _sleep(self) -> None:
         self.waiting = True
-        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+        time.sleep(pause(self._waiting_since, until))
         if forking:
             stand_by()
         self.waiting = False
+        return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -12,7 +11,7 @@ import apsw
 
 from sqlstate.files import paths
 from sqlstate.sqlite.forks import OpenFile, call
-from sqlstate.sqlite.lock_holders import BUSY_SLEEP_SECONDS
+from sqlstate.sqlite.lock_holders import SHORT_SLEEP_SECONDS, pause
 from sqlstate.sqlite.main_file import HEADER_BYTES, MODES, page_size
 from sqlstate.sqlite.result_codes import translated
 
@@ -109,18 +108,19 @@ def exclusive_lock(path: str, vfs: str | None, timeout: float) -> Iterator[bool 
 
 
 def _acquired(file: apsw.VFSFile, timeout: float) -> bool:
-    until = time.monotonic() + timeout
+    since = time.monotonic()
+    until = since + timeout
     while not _try_lock(file, apsw.SQLITE_LOCK_SHARED) or not _try_lock(file, apsw.SQLITE_LOCK_RESERVED):
         # Another process is here too, or writes through a rollback journal. Connections in WAL mode do neither.
         file.xUnlock(apsw.SQLITE_LOCK_NONE)
         if time.monotonic() >= until:
             return False
-        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+        time.sleep(pause(since, until))
     # From the first try on no new connection gets in; other processes that ask for the lock give up at once.
     for _ in range(_EXCLUSIVE_TRIES):
         if _try_lock(file, apsw.SQLITE_LOCK_EXCLUSIVE):
             return True
-        time.sleep(BUSY_SLEEP_SECONDS)
+        time.sleep(SHORT_SLEEP_SECONDS)
     return False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from sqlstate.errors import Busy, InvalidOption, SQLiteTooOld, StoreIOError
-from sqlstate.sqlite.lock_holders import BUSY_SLEEP_SECONDS
+from sqlstate.sqlite.lock_holders import pause
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
@@ -54,7 +53,8 @@ def set_journal(connection: Connection, journal: Journal) -> None:
     Raises:
         Busy: another connection had the file open for the whole timeout.
     """
-    until = time.monotonic() + connection.busy.timeout
+    since = time.monotonic()
+    until = since + connection.busy.timeout
     while True:
         try:
             if connection.value(f"PRAGMA journal_mode={journal}") == journal:
@@ -64,7 +64,7 @@ def set_journal(connection: Connection, journal: Journal) -> None:
                 raise
         if time.monotonic() >= until:
             raise Busy(f"{connection.path}: the journal mode could not be set while others use the file; try again")
-        time.sleep(random.uniform(0, BUSY_SLEEP_SECONDS))  # noqa: S311, no secret
+        time.sleep(pause(since, until))
 
 
 def synchronous(connection: Connection) -> str:

@@ -87,7 +87,7 @@ class Commits(Provable):
         It ends when the store is closed. Commits of this handle arrive at once, those of others within 20 ms. It holds
         no state between its steps, and keeps nobody waiting, however long the caller takes.
 
-        Cost: 1 statement, 50 times a second while it waits.
+        Cost: 1 statement, 50 times a second while it waits, for all watchers of a handle together.
 
         Args:
             after: number of a commit; None for the newest at the call.

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
 
-# The longest delay until a commit of another process is seen; one look costs some 20 µs.
+# The longest delay until a commit of another process is seen: one watcher of a handle looks so often, for some 20 µs.
 POLL_SECONDS: Final = 0.02
+# How often the others make sure that there is one who looks.
+STAND_BY_SECONDS: Final = 5.0
 
 
 def check_timeout(timeout: float) -> None:
@@ -32,35 +34,50 @@ def follow(engine: Engine, meta: Meta, after: int, timeout: float | None) -> Ite
     It ends when the store is closed, or *timeout* seconds after the newest commit that it saw. Nothing is read while
     it waits, or while the caller works: a read transaction would pin SQLite's WAL.
     """
-    committed = threading.Event()
-    engine.watchers.add(committed)
-    try:
-        since = time.monotonic()
-        while True:
-            committed.clear()
-            try:
-                heads = _newer(engine, meta, after)
-            except StoreClosed:
-                if engine.life.closed:
-                    return
-                raise
-            if heads:
-                for head in heads:
-                    if engine.life.closed:
-                        return
-                    yield head
-                after, since = heads[-1].seq, time.monotonic()
-                continue
-            left = POLL_SECONDS if timeout is None else since + timeout - time.monotonic()
-            if left <= 0:
+    since = time.monotonic()
+    while True:
+        try:
+            heads = _wait(engine, meta, after, None if timeout is None else since + timeout)
+        except StoreClosed:
+            if engine.life.closed:
                 return
-            committed.wait(min(left, POLL_SECONDS))
+            raise
+        if not heads:
+            return
+        since = time.monotonic()
+        for head in heads:
+            if engine.life.closed:
+                return
+            yield head
+        after = heads[-1].seq
+
+
+def _wait(engine: Engine, meta: Meta, after: int, until: float | None) -> list[Head]:
+    """Return commits after number *after* as soon as there are any, none once it is *until*, of time.monotonic()."""
+    watchers, committed = engine.watchers, threading.Event()
+    watchers.add(committed)
+    try:
+        heads = _newer(engine, meta, after)
+        while not heads:
+            left = STAND_BY_SECONDS if until is None else until - time.monotonic()
+            if left <= 0:
+                return []
+            leads = watchers.leads(committed)
+            if committed.wait(min(left, POLL_SECONDS if leads else STAND_BY_SECONDS)):
+                engine.life.check()
+                committed.clear()
+                heads = watchers.known(after) or _newer(engine, meta, after)
+            elif leads:
+                with engine.reading() as connection:
+                    watchers.seen(wal.last(connection, meta)[1])
+        return heads
     finally:
-        engine.watchers.discard(committed)
+        watchers.leave(committed)
 
 
 def _newer(engine: Engine, meta: Meta, after: int) -> list[Head]:
     with engine.reading() as connection:
-        if wal.last(connection, meta)[1].seq <= after:
-            return []
-        return wal.commits(connection, after + 1)[0]
+        newest = wal.last(connection, meta)[1]
+        if newest.seq > after + 1:
+            return wal.commits(connection, after + 1)[0]
+        return [newest] if newest.seq > after else []

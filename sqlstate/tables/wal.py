@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _KINDS = frozenset(Kind)
 ROWS_AT_ONCE = 256
 _LOOKED_AT = 10_000
+_NEAR = 512  # records that are read sooner than searched
 BYTES_AT_ONCE = 1 << 20
 _VALUE, _BEFORE = Record._fields.index("value"), Record._fields.index("before")
 
@@ -51,9 +52,17 @@ INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', 
 _HEAD = "seq, root, count, at, chain"
 _LAST = f"SELECT lsn, {_HEAD} FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST = f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
-_COMMIT = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
-_COMMITS = f"SELECT {_HEAD} FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?"
-_CHAINS = "SELECT seq, chain FROM wal WHERE lsn >= ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?"
+_COMMIT = f"SELECT lsn, {_HEAD} FROM wal WHERE seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
+_CLOSING = f"""
+SELECT lsn, {_HEAD} FROM wal WHERE lsn BETWEEN ? AND ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?
+"""
+# Records of a direct transaction are adjacent, and each names its BEGIN: one step skips them, however many they are.
+_COMMIT_UP_TO = """
+SELECT lsn, seq FROM wal WHERE typeof(seq) = 'integer' AND lsn > ?2 AND lsn <= min(?1, (
+  SELECT iif(kind = 'COMMIT' OR session IS NOT NULL, lsn, txn - 1) FROM wal WHERE lsn <= ?1 ORDER BY lsn DESC LIMIT 1
+)) ORDER BY lsn DESC LIMIT 1
+"""
+_END = "SELECT lsn FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORDER BY lsn DESC LIMIT 1"
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
 
@@ -137,15 +146,14 @@ def head_zero(meta: Meta) -> Head:
 
 
 def commit(connection: Connection, seq: int) -> Head | None:
-    """Return commit *seq*, or None if there is no such commit."""
-    row = connection.row(_COMMIT, (_milestone(connection, seq), seq))
-    return None if row is None else _head(connection, row)
+    """Return commit *seq*, or None if there is no such commit. Cost: as a search in a sorted list."""
+    row = _closing_record(connection, seq)
+    return None if row is None else _head(connection, row[1:])
 
 
 def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]:
     """Return the commits from number *first* on, in order, and the number to continue with; None at the end."""
-    rows = connection.rows(_COMMITS, (_milestone(connection, first), first, ROWS_AT_ONCE))
-    found = [_head(connection, row) for row in rows]
+    found = [_head(connection, row[1:]) for row in _closing(connection, first, ROWS_AT_ONCE)]
     return found, found[-1].seq + 1 if len(found) == ROWS_AT_ONCE and found[-1].seq >= first else None
 
 
@@ -197,11 +205,8 @@ def has(connection: Connection, lsn: int) -> bool:
 
 def commit_lsn(connection: Connection, seq: int) -> int:
     """Return the LSN of the record that closes commit *seq*, 0 if there is no such commit."""
-    lsn = connection.value(
-        "SELECT lsn FROM wal WHERE lsn >= ? AND seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1",
-        (_milestone(connection, seq), seq),
-    )
-    return lsn or 0
+    row = _closing_record(connection, seq)
+    return 0 if row is None else row[0]
 
 
 def base_of(connection: Connection, lsn: int = fmt.INT_MAX) -> int:
@@ -265,12 +270,11 @@ def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
         Damaged: a commit is missing, or has no valid chain digest.
     """
     expected = first
-    if first < stop:
-        for seq, chain in connection.iterate(_CHAINS, (_milestone(connection, first), first, stop - first)):
-            if seq != expected or not is_digest(chain):
-                break
-            yield chain
-            expected += 1
+    for row in _closing(connection, first, stop - first):
+        if row[1] != expected or not is_digest(row[-1]):
+            break
+        yield row[-1]
+        expected += 1
     if expected < stop:
         raise Damaged.found(connection.path, f"commit {expected} is missing from the log or malformed", "I4")
 
@@ -334,9 +338,52 @@ def rows(connection: Connection) -> Iterator[RawRecord]:
     return map(RawRecord._make, connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn"))
 
 
-def _milestone(connection: Connection, seq: int) -> int:
-    lsn = connection.value(_MILESTONE, (seq - seq % fmt.MILESTONE,))
-    return 0 if lsn is None else int(lsn)
+def _closing_record(connection: Connection, seq: int) -> Row | None:
+    """Return the LSN and the head of the record that closes commit *seq*, None if there is none."""
+    row = next(_closing(connection, seq, 1), None)
+    if row is None or row[1] == seq:
+        return row
+    return connection.row(_COMMIT, (seq,))  # in a damaged log it may stand where nobody searches
+
+
+def _closing(connection: Connection, first: int, most: int) -> Iterator[Row]:
+    """Yield the LSN and the head of the records that close commit *first* and those after it, *most* at most.
+
+    Cost: one statement for many commits that have few records; some for each that has many, however many these are.
+    """
+    end = connection.value(_END) or 0
+    lsn, near, expected = _find(connection, first, end), _NEAR, first
+    while lsn <= end and most > 0:
+        up_to = min(lsn + near, end)
+        at_once = min(most, ROWS_AT_ONCE)
+        rows = connection.rows(_CLOSING, (lsn, up_to, first, at_once))
+        yield from rows
+        most -= len(rows)
+        expected += len(rows)
+        lsn = rows[-1][0] + 1 if len(rows) == at_once else up_to + 1
+        if not rows:
+            found = _find(connection, expected, end)
+            # Behind the newest commit there are staged records alone.
+            lsn, near = (found, _NEAR) if found >= lsn else (lsn, end)
+
+
+def _find(connection: Connection, seq: int, end: int) -> int:
+    """Return the LSN of the last COMMIT record up to *end* that is of commit *seq* or one before, 0 without one.
+
+    If the log is as it must be, that record closes commit *seq*, if that is there.
+    """
+    milestone = seq - seq % fmt.MILESTONE
+    found = low = connection.value(_MILESTONE, (milestone,)) or 0
+    high = connection.value(_MILESTONE, (min(milestone + fmt.MILESTONE, fmt.INT_MAX),)) or end
+    while low < high:
+        middle = (low + high + 1) // 2
+        row = connection.row(_COMMIT_UP_TO, (middle, low))
+        if row is None or row[1] <= seq:
+            low = middle
+            found = row[0] if row else found
+        else:
+            high = row[0] - 1
+    return found
 
 
 def _head(connection: Connection, row: Row) -> Head:

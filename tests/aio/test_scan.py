@@ -374,3 +374,40 @@ async def test_watch_catches_up_in_order_and_ends_when_the_store_is_closed(path:
         await until(lambda: seen == list(range(11, 602)))
         await opened.close()
         await until(lambda: task.ended)
+
+
+async def test_of_many_watches_one_looks_for_all(
+    path: Path, aiostore: aio.AsyncStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqlstate.aio.watch.POLL_SECONDS", 0.002)
+    monkeypatch.setattr("sqlstate.aio.watch.STAND_BY_SECONDS", 3600.0)
+    looks: list[int] = []
+    watch = aiostore._store.watch
+
+    def look(after: int, timeout: float) -> Any:
+        looks.append(after)
+        return watch(after, timeout)
+
+    monkeypatch.setattr(aiostore._store, "watch", look)
+    seen: list[list[int]] = [[] for _ in range(20)]
+
+    async def follow(mine: list[int], timeout: float | None) -> None:
+        async for head in aiostore.watch(after=0, timeout=timeout):
+            mine.append(head.seq)
+            if head.seq == 2:
+                return
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(follow, [], 0.02)  # it looks first, and ends: another goes on
+        await anyio.sleep(0.01)
+        for mine in seen:
+            group.start_soon(follow, mine, None)
+        while len(aiostore._loop.watchers) < 20:
+            await anyio.sleep(0.002)
+        await anyio.sleep(0.1)
+        assert len(looks) <= 1 + 3 * 20
+        with sqlstate.open(path) as other:
+            for number in (1, 2):
+                other["c"]["k"] = number
+    assert seen == [[1, 2]] * 20
+    assert not aiostore._loop.watchers

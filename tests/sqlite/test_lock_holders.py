@@ -9,6 +9,7 @@ import os
 import pickle
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -191,3 +192,59 @@ def test_in_a_store_without_wal_readers_are_named_after_others_writers(listed: L
     own = f"2: POSIX  ADVISORY  WRITE {os.getpid()} {reserved}"
     assert listed.writes(own, reader, shm=False) == 77, "a COMMIT that waits for readers has locks itself"
     assert listed.writes(own, shm=False) == os.getpid()
+
+
+# ---- How one waits ----
+
+
+def pauses(monkeypatch: pytest.MonkeyPatch, timeout: float) -> list[tuple[float, float]]:
+    """When a connection that never gets the lock looks, and for how long it sleeps then, on a clock of its own."""
+    now = 0.0
+    found: list[tuple[float, float]] = []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        found.append((now, seconds))
+        now += seconds + 1e-5
+
+    monkeypatch.setattr(holders, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    handler = holders.BusyHandler("none", timeout)
+    calls = 0
+    while handler.wait(calls):
+        calls += 1
+    assert timeout <= now < timeout + 2 * holders.LONG_SLEEP_SECONDS
+    assert not handler.waiting
+    return found
+
+
+@pytest.mark.parametrize(("timeout", "share"), [(5.0, 0.2), (60.0, 0.12)])
+def test_one_who_waits_long_looks_seldom(monkeypatch: pytest.MonkeyPatch, timeout: float, share: float) -> None:
+    looks = len(pauses(monkeypatch, timeout))
+    assert looks < share * timeout / (holders.SHORT_SLEEP_SECONDS / 2)
+    assert looks > timeout / holders.LONG_SLEEP_SECONDS
+
+
+def test_looks_are_frequent_at_first_and_before_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = pauses(monkeypatch, 5.0)
+    assert max(slept for at, slept in found if at < 0.01) <= holders.SHORT_SLEEP_SECONDS
+    assert max(slept for at, slept in found if at > 4.9) <= holders.SHORT_SLEEP_SECONDS
+    assert max(slept for _, slept in found) > 0.9 * holders.LONG_SLEEP_SECONDS
+    shortest = sorted(slept for at, slept in found if 1 < at < 3)[:10]
+    assert shortest[0] < holders.SHORT_SLEEP_SECONDS, "all are random, so that no two go on in step"
+
+
+def test_a_wait_for_readers_ends_when_patience_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds + 1e-5
+
+    monkeypatch.setattr(holders, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    handler = holders.BusyHandler("none", 5.0)
+    handler.patient_until = 0.1
+    calls = 0
+    while handler.wait(calls):
+        calls += 1
+    assert 0.1 <= now < 0.12
+    assert handler.holder is None

@@ -219,8 +219,9 @@ def test_a_watch_that_is_given_up_leaves_nothing_behind(store: sqlstate.Store) -
     store["c"]["k"] = 1
     heads: Any = store.watch(after=0)
     next(heads)
-    assert len(store._engine.watchers) == 1
+    assert store._engine.watchers == set(), "one that does not wait keeps nothing"
     heads.close()
+    assert list(heads) == []
     assert store._engine.watchers == set()
 
 
@@ -242,3 +243,93 @@ def test_a_watch_that_is_given_up_leaves_nothing_behind(store: sqlstate.Store) -
 def test_a_wrong_argument_is_refused_at_the_call(store: sqlstate.Store, arguments: dict[str, Any]) -> None:
     with pytest.raises(sqlstate.InvalidOption):
         store.watch(**arguments)
+
+
+# ---- One looks for all ----
+
+
+@pytest.fixture
+def lookers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads that looked for the newest commit, in order."""
+    looked: list[int] = []
+    last = wal.last
+
+    def look(connection: Any, meta: Any) -> Any:
+        looked.append(threading.get_ident())
+        return last(connection, meta)
+
+    monkeypatch.setattr(wal, "last", look)
+    return looked
+
+
+def until_so_many_watch(store: sqlstate.Store, number: int) -> None:
+    deadline = time.monotonic() + 30
+    while len(store._engine.watchers) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_of_many_watchers_one_looks_for_all(
+    path: Path, store: sqlstate.Store, lookers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(watching, "STAND_BY_SECONDS", HOUR)
+    store["c"]["k"] = 1
+    with ThreadPoolExecutor(20) as many, Remote.opened(path) as other:
+        watched = [many.submit(lambda: list(islice(store.watch(timeout=60), 3))) for _ in range(20)]
+        until_so_many_watch(store, 20)
+        for number in range(2, 5):
+            deadline = time.monotonic() + 30
+            while len(set(lookers[-30:])) > 1:
+                assert time.monotonic() < deadline, "they look in turns"
+                time.sleep(0.001)
+            other.ask("put", "c", "k", number)
+        assert [[head.seq for head in each.result(30)] for each in watched] == [[2, 3, 4]] * 20
+        other.ends()
+
+
+@pytest.mark.parametrize("end", ["timeout", "error", "given up"])
+def test_when_the_one_who_looks_ends_another_goes_on(
+    path: Path, store: sqlstate.Store, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(watching, "STAND_BY_SECONDS", HOUR)
+    store["c"]["k"] = 1
+    last, failing, leaving = wal.last, threading.Event(), threading.Event()
+    first: list[int] = []
+
+    def look(connection: Any, meta: Any) -> Any:
+        if failing.is_set() and threading.get_ident() in first:
+            raise ZeroDivisionError
+        return last(connection, meta)
+
+    def follow() -> list[sqlstate.Head]:
+        first.append(threading.get_ident())
+        heads: Any = store.watch(timeout=0.3 if end == "timeout" else None)
+        if end != "given up":
+            return list(heads)
+        found = [next(heads)]
+        leaving.wait(30)
+        return found
+
+    monkeypatch.setattr(wal, "last", look)
+    with Remote.opened(path) as other:
+        leads = pool.submit(follow)
+        until_so_many_watch(store, 1)
+        follows = [pool.submit(lambda: list(islice(store.watch(), 2))) for _ in range(3)]
+        if end == "error":
+            until_so_many_watch(store, 4)
+            failing.set()
+            with pytest.raises(ZeroDivisionError):
+                leads.result(30)
+        elif end == "timeout":
+            assert leads.result(30) == []
+        until_so_many_watch(store, 4 if end == "given up" else 3)
+        other.ask("put", "c", "k", 2)
+        if end == "given up":
+            until_so_many_watch(store, 3)
+        other.ask("put", "c", "k", 3)
+        assert [[head.seq for head in each.result(30)] for each in follows] == [[2, 3]] * 3
+        leaving.set()
+        leads.exception(30)
+        other.ends()
+    assert store._engine.watchers == set()
