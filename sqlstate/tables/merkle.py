@@ -66,12 +66,11 @@ _INSERT = "INSERT INTO merkle (id, level, collection, key, children) VALUES (?, 
 _DELETE = "DELETE FROM merkle WHERE id = ?"
 _LEVEL = "SELECT id, children FROM merkle WHERE level = ?"
 _LAST_ID = "SELECT max(id) FROM merkle WHERE id >= ? AND id < ?"
-
-
-_RUNS = (
-    "SELECT id, children, collection, key FROM (SELECT (SELECT id FROM merkle WHERE level = 1 AND (collection, key) "
-    "<= (?1, ?2) ORDER BY collection DESC, key DESC LIMIT 1) AS run) LEFT JOIN merkle ON id = run"
+_RUN = (
+    "SELECT (SELECT id FROM merkle WHERE level = 1 AND (collection, key) <= (?, ?) "
+    "ORDER BY collection DESC, key DESC LIMIT 1)"
 )
+_NODE = "SELECT id, children, collection, key FROM merkle WHERE id = ?"
 
 
 def top(connection: Connection) -> int:
@@ -103,12 +102,14 @@ def value_and_run(connection: Connection, name: Name) -> tuple[Stored | None, Ro
     return value, row[1:]
 
 
-def leaf_runs(connection: Connection, names: Sequence[Name]) -> list[Row]:
-    """Return id, children, collection and key of the run of leaves of each of *names*; four None if it has none.
+def leaf_runs(connection: Connection, names: Sequence[Name]) -> tuple[list[int | None], dict[int, Row]]:
+    """Return the id of the run of leaves that each of *names* falls into, None if it has none; and the runs, by id.
 
-    Nothing in the rows is validated.
+    A run is id, children, collection and key, read once however many names fall into it. Nothing in it is validated.
     """
-    return connection.rows_many(_RUNS, [(name[0], name[2]) for name in names])
+    ids = [id_ for (id_,) in connection.rows_many(_RUN, [(name[0], name[2]) for name in names])]
+    rows = connection.rows_many(_NODE, [(id_,) for id_ in dict.fromkeys(ids) if id_ is not None])
+    return ids, {row[0]: row for row in rows}
 
 
 def above_leaves(connection: Connection, name: Name) -> int:
