@@ -15,6 +15,7 @@ from sqlstate.tables.raw_rows import are_children, is_node_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlstate.commit.pending import Change
     from sqlstate.format.names import Key
     from sqlstate.sqlite.connection import Connection, Row
 
@@ -25,9 +26,6 @@ _LEAVES_A_NODE: Final = 16
 MOVES_MAX: Final = 64
 # Of this version, nothing is known.
 UNKNOWN: Final = b""
-
-# One changed entry: its name, its leaf before and after, None for no entry, and `name_bytes()`.
-EntryChange = tuple[Name, bytes | None, bytes | None, bytes]
 
 # A run of leaves: its row's id and children, collection and key.
 Leaves = tuple[int, bytes, str, "Key"]
@@ -182,9 +180,7 @@ class NodeCache:
         merkle.update(connection, updates)
         return new
 
-    def rewrite(
-        self, connection: Connection, changes: Sequence[EntryChange], root: bytes
-    ) -> tuple[bytes, list[EntryChange]]:
+    def rewrite(self, connection: Connection, changes: Sequence[Change], root: bytes) -> tuple[bytes, list[Change]]:
         """Write those of *changes*, sorted by name, that leave the shape of the tree with *root* as it is.
 
         The table state must still be as it was before them. Each node is written once.
@@ -197,7 +193,7 @@ class NodeCache:
         """
         ids, runs = merkle.leaf_runs(connection, [name for name, *_ in changes])
         nodes: dict[int, Rewritten] = {}
-        left: list[EntryChange] = []
+        left: list[Change] = []
         for change, id_ in zip(changes, ids, strict=True):
             if id_ is None:
                 left.append(change)
@@ -216,9 +212,9 @@ class NodeCache:
         return self._climb_all(connection, nodes, root), left
 
     @staticmethod
-    def _change(connection: Connection, change: EntryChange, run: Row, node: Rewritten) -> bool:
+    def _change(connection: Connection, change: Change, run: Row, node: Rewritten) -> bool:
         """Make one change in the run of leaves that it falls into, in memory; False if it changes the shape."""
-        name, before, after, raw = change
+        name, _, _, before, after, raw = change
         if before is not None and after is not None:
             node.replace(before, after, 0)
             return True

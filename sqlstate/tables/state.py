@@ -96,15 +96,18 @@ def get_many(connection: Connection, names: Sequence[Name]) -> list[Stored | Non
     Raises:
         Damaged: what is stored is no value.
     """
-    if len(names) > _SPAN_NAMES:
-        (first_collection, _, first_key), (last_collection, _, last_key) = names[0], names[-1]
-        if connection.row(_SPAN, (first_collection, first_key, last_collection, last_key)) is None:
-            return [None] * len(names)
+    if len(names) > _SPAN_NAMES and not any_between(connection, names[0], names[-1]):
+        return [None] * len(names)
     values = [value for (value,) in connection.rows_many(_GET_OR_NULL, [(name[0], name[2]) for name in names])]
     if not {*map(type, values)} <= _STORED_OR_NONE:
         for collection, _, key in names:
             get(connection, collection, key)  # says what is wrong
     return values
+
+
+def any_between(connection: Connection, first: Name, last: Name) -> bool:
+    """Return True if there is an entry from *first* to *last*, or one of them."""
+    return connection.row(_SPAN, (first[0], first[2], last[0], last[2])) is not None
 
 
 def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[int]:

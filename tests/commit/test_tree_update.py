@@ -44,6 +44,9 @@ def ranks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "frequent ranks":
         monkeypatch.setattr(merkle, "rank", frequent_rank)
         monkeypatch.setattr(merkle_edit, "rank", frequent_rank)
+        monkeypatch.setattr(
+            merkle_edit, "ranked", lambda raws: [(at, frequent_rank(raw)) for at, raw in enumerate(raws)]
+        )
         monkeypatch.setattr(tree_update, "rank", frequent_rank)
         monkeypatch.setattr(node_cache, "rank", frequent_rank)
         monkeypatch.setattr(plain, "rank", lambda collection, key: frequent_rank(plain.name_bytes(collection, key)))
@@ -62,12 +65,11 @@ class Table:
         wanted = {name: value for name, value in sorted(values.items()) if self.entries.get(name) != value}
         if not wanted:
             return
-        edits = [
-            merkle_edit.leaf_edit(
-                name, name_bytes(name), self._leaf(name, self.entries.get(name)), self._leaf(name, value)
-            )
+        changes = [
+            (name, None, value, self._leaf(name, self.entries.get(name)), self._leaf(name, value), name_bytes(name))
             for name, value in wanted.items()
         ]
+        edits = tree_update.edits(self.connection, changes)
         plan = tree_update.plan(self.connection, edits, self.root)
         state.write(self.connection, list(wanted.items()))
         tree_update.write(self.connection, plan)
