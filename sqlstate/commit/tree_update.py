@@ -79,7 +79,11 @@ def write(connection: Connection, plan: TreeUpdate) -> None:
 def _rewrite_level(
     connection: Connection, level: int, edits: Sequence[Edit], known: Run | None, *, exists: bool
 ) -> LevelRewrite:
+    runs = merkle.runs_at(connection, level, [edit[0] for edit in edits]) if exists and len(edits) > 1 else {}
+
     def load(name: Name) -> Run:
+        if name in runs:
+            return runs[name]
         if known is not None:
             return known
         if not exists:
