@@ -6,15 +6,14 @@ All of it happens in one SQLite transaction on the writing connection.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.commit import tree_update
 from sqlstate.commit.clock import now
 from sqlstate.commit.node_cache import MOVES_MAX, UNKNOWN
-from sqlstate.commit.pending import Change, Pending, Savepoint, Tail
+from sqlstate.commit.pending import Savepoint, Tail
 from sqlstate.errors import StoreError, StoreIOError
 from sqlstate.format.merkle import leaf
-from sqlstate.format.merkle_edit import leaf_edit
 from sqlstate.format.names import name_bytes
 from sqlstate.format.records import (
     Head,
@@ -32,7 +31,7 @@ from sqlstate.tables import staged, state
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlstate.commit.node_cache import EntryChange
+    from sqlstate.commit.pending import Change, Pending
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Record
@@ -142,7 +141,7 @@ class Commit:
     def get(self, name: Name) -> Stored | None:
         """Return the stored value of an entry as the newest transaction left it, or None."""
         pending = self._pending.get(name)
-        return state.get(self._connection, name[0], name[2]) if pending is None else pending.value
+        return state.get(self._connection, name[0], name[2]) if pending is None else pending[0]
 
     def add(self, values: Mapping[Name, Stored | None]) -> None:
         """Put each of *values*, or delete the entry where it is None. Entries that do not change are skipped.
@@ -153,31 +152,26 @@ class Commit:
         if self._torn:
             self._check()
         changes = self._change(values)
-        if not changes:
-            return
-        self._torn = True
-        if not self._txn:
-            self._lsn += 1  # I5
-            self._txn = self._lsn
-            self._records.update(begin_bytes(self._lsn, self._note, None))
-        lsn, txn = self._lsn, self._txn
-        self._records.update(
-            b"".join(
-                [change_bytes(each, txn, before, after) for each, (*_, before, after) in enumerate(changes, lsn + 1)]
-            )
-        )
-        self._lsn += len(changes)
-        self._unwritten += changes
-        self._torn = False
+        if changes:
+            self._keep(changes)
+            self._number(changes)
+            self._torn = False
 
     def apply(self, values: Mapping[Name, Stored | None]) -> None:
-        """Add *values*, and write_pending() them.
+        """Put or delete as add() does, and write all that is pending, and this, to the tables.
 
         Raises:
             Damaged: an entry or a node on its path contradicts the tree. The caller must roll back.
         """
-        self.add(values)
         self.write_pending()
+        self._check()
+        changes = self._change(values)
+        if changes:
+            self._check()
+            self._torn = True
+            self._number(changes)
+            self._write(changes)
+            self._torn = False
         if len(self._unwritten) > 1:
             self._write_log()
 
@@ -193,9 +187,9 @@ class Commit:
         if len(changes) > 1:
             by_name = {change[0]: change for change in changes}
             changes = [by_name[name] for name in puts if name in by_name]
-        self._torn = True
+        self._keep(changes)
         lsn, short, parts = self._lsn + 1, self._tail.short, []
-        for name, before, after, leaf_before, leaf_after in changes:
+        for name, before, after, leaf_before, leaf_after, _ in changes:
             parts.append(short_bytes(lsn, leaf_before, leaf_after))
             short(lsn, (Kind.PUT, name[0], name[2], after, before))
             lsn += 3
@@ -207,11 +201,14 @@ class Commit:
 
     def apply_staged(self, records: Sequence[Record], values: Mapping[Name, Stored | None]) -> None:
         """Apply the staged transaction with *records*, whose net effect is *values*."""
-        if not self._change(values):
-            return
-        self._torn = False
         self.write_pending()
+        self._check()
+        changes = self._change(values)
+        if not changes:
+            return
+        self._check()
         self._torn = True
+        self._write(changes)
         self._txn, self._session = records[0].txn, records[0].session
         for record in records:
             self._records.update(record_bytes(record))
@@ -229,7 +226,7 @@ class Commit:
         self._lsn += 1
         self._records.update(commit_bytes(self._lsn, txn))
         if short:
-            (collection, _, key), before, after, _, _ = changes[0]
+            (collection, _, key), before, after, *_ = changes[0]
             kind = Kind.DELETE if after is None else Kind.PUT
             self._tail.short(txn, (kind, collection, key, after, before))
         else:
@@ -252,48 +249,43 @@ class Commit:
             return
         self._check()
         self._torn = True
-        values: dict[Name, Stored | None] = {}
-        changes: list[EntryChange] = []
-        moves = 0
+        changes: list[Change] = []
         for name in sorted(pending):
             value, after, raw, before = pending[name]
             if before != after:
-                values[name] = value
-                changes.append((name, before, after, raw))
-                if before is None or after is None:
-                    moves += 1
-                    self._count += 1 if before is None else -1
+                changes.append((name, None, value, before, after, raw))
         if changes:
-            try:
-                self._write(values, changes, cached=moves <= MOVES_MAX and len(changes) <= BUFFER_ENTRIES)
-            except BaseException as e:
-                self.failure = e
-                raise
+            self._write(changes)
         pending.clear()
         self._bytes = 0
         self._torn = False
 
-    def _write(self, values: dict[Name, Stored | None], changes: list[EntryChange], *, cached: bool) -> None:
-        """Write *changes*, sorted by name, to state and tree."""
+    def _write(self, changes: list[Change]) -> None:
+        """Write *changes*, sorted by name, to state and tree; the values before are not looked at."""
         connection, cache = self._connection, self._context.node_cache
-        if cached:
-            cache.use(self._version)
-            self._version = self.base.chain + b"+"  # a version that only this commit uses: it began at base.chain
-            cache.valid_for(self._version)
-            self._root, left = cache.rewrite(connection, changes, self._root)
-            if left:
-                later = {name: values.pop(name) for name, *_ in left}
-                state.write(connection, list(values.items()))
-                changes, values = left, later
-            else:
-                state.write(connection, list(values.items()))
-                return
-        cache.valid_for(UNKNOWN)
-        edits = [leaf_edit(name, raw, *leaves) for name, *leaves, raw in changes]
-        plan = tree_update.plan(connection, edits, self._root)
-        state.write(connection, list(values.items()))
-        tree_update.write(connection, plan)
-        self._root = plan.root
+        new = [change[3] for change in changes].count(None)
+        gone = [change[4] for change in changes].count(None)
+        self._count += new - gone
+        try:
+            if new + gone <= MOVES_MAX and len(changes) <= BUFFER_ENTRIES:
+                cache.use(self._version)
+                self._version = self.base.chain + b"+"  # a version that only this commit uses: it began at base.chain
+                cache.valid_for(self._version)
+                self._root, left = cache.rewrite(connection, changes, self._root)
+                if left:
+                    later = {change[0] for change in left}
+                    changes = [change for change in changes if change[0] not in later]
+                state.write(connection, [(change[0], change[2]) for change in changes])
+                changes = left
+            if changes:
+                cache.valid_for(UNKNOWN)
+                plan = tree_update.plan(connection, tree_update.edits(connection, changes), self._root)
+                state.write(connection, [(change[0], change[2]) for change in changes])
+                tree_update.write(connection, plan)
+                self._root = plan.root
+        except BaseException as e:
+            self.failure = e
+            raise
 
     def finish(self) -> Head | None:
         """End the transaction under way, commit durably and return the new head.
@@ -381,36 +373,49 @@ class Commit:
         self._connection.run("RELEASE nested")
 
     def _change(self, values: Mapping[Name, Stored | None]) -> list[Change]:
-        """Make *values* pending; return those that differ from what is stored."""
+        """Return those of *values* that differ from what is there, sorted by name."""
         pending = self._pending
         names = sorted(values)
-        if pending:
-            befores = iter(state.get_many(self._connection, [name for name in names if name not in pending]))
-        else:
-            befores = iter(state.get_many(self._connection, names))
+        unread = [name for name in names if name not in pending] if pending else names
+        befores = iter(state.get_many(self._connection, unread))
         changes: list[Change] = []
-        changed: dict[Name, Pending] = {}
-        size = 0
         for name in names:
             after = values[name]
-            known = pending.get(name)
-            before = next(befores) if known is None else known.value
-            if same(before, after):
-                continue
-            raw = name_bytes(name)
-            leaf_after = None if after is None else leaf(raw, after)
-            if known is None:
-                leaf_before = first = None if before is None else leaf(raw, before)
+            if pending and name in pending:
+                before, leaf_before, raw, _ = pending[name]
+                if same(before, after):
+                    continue
             else:
-                leaf_before, first = known.leaf, known.before
-            changes.append((name, before, after, leaf_before, leaf_after))
-            changed[name] = Pending(after, leaf_after, raw, first)
-            size += len(after or "")
-        if changes:
-            self._torn = True  # until the caller has logged them
-            pending.update(changed)
-            self._bytes += size
+                before = next(befores)
+                if type(before) is type(after) and before == after:
+                    continue
+                raw = name_bytes(name)
+                leaf_before = None if before is None else leaf(raw, before)
+            changes.append((name, before, after, leaf_before, None if after is None else leaf(raw, after), raw))
         return changes
+
+    def _keep(self, changes: Sequence[Change]) -> None:
+        """Make *changes* pending. The commit is torn until the caller has logged them."""
+        self._torn = True
+        pending = self._pending
+        for name, _, after, leaf_before, leaf_after, raw in changes:
+            known = pending.get(name)
+            pending[name] = after, leaf_after, raw, leaf_before if known is None else known[3]
+            self._bytes += len(after or "")
+
+    def _number(self, changes: list[Change]) -> None:
+        """Give *changes* of the transaction under way their LSNs, and hash their records."""
+        if not self._txn:
+            self._lsn += 1  # I5
+            self._txn = self._lsn
+            self._records.update(begin_bytes(self._lsn, self._note, None))
+        txn = self._txn
+        records = [
+            change_bytes(lsn, txn, before, after) for lsn, (*_, before, after, _) in enumerate(changes, self._lsn + 1)
+        ]
+        self._records.update(b"".join(records))
+        self._lsn += len(changes)
+        self._unwritten += changes
 
     def _log_changes(self, last: int) -> None:
         """Pass the unwritten changes, numbered up to *last*, to the log tail; the first bring the BEGIN record."""
@@ -420,11 +425,12 @@ class Commit:
         lsn = last - len(changes) + 1
         if lsn == self._txn + 1:
             self._tail.begin(self._txn, self._note)
-        rows = [
-            (Kind.DELETE if after is None else Kind.PUT, collection, key, after, before)
-            for (collection, _, key), before, after, _, _ in changes
+        txn, put, delete = self._txn, Kind.PUT, Kind.DELETE
+        rows: list[tuple[Any, ...]] = [
+            (each, txn, delete if after is None else put, collection, key, after, before)
+            for each, ((collection, _, key), before, after, *_) in enumerate(changes, lsn)
         ]
-        self._tail.changes(lsn, self._txn, rows)
+        self._tail.changes(rows)
         changes.clear()
 
     def _write_log(self) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import NODE_TAG, child_at, node_digest, rank
+from sqlstate.format.merkle import LEAF_COUNT, NODE_TAG, child_at, count_bytes, node_digest, rank
 from sqlstate.format.merkle_edit import delete_leaf, insert_leaf, splice_child
 from sqlstate.format.names import Name, stored_name
 from sqlstate.tables import merkle, state
@@ -15,6 +15,7 @@ from sqlstate.tables.raw_rows import are_children, is_node_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlstate.commit.pending import Change
     from sqlstate.format.names import Key
     from sqlstate.sqlite.connection import Connection, Row
 
@@ -26,11 +27,56 @@ MOVES_MAX: Final = 64
 # Of this version, nothing is known.
 UNKNOWN: Final = b""
 
-# One changed entry: its name, its leaf before and after, None for no entry, and `name_bytes()`.
-EntryChange = tuple[Name, bytes | None, bytes | None, bytes]
-
 # A run of leaves: its row's id and children, collection and key.
 Leaves = tuple[int, bytes, str, "Key"]
+
+
+class Rewritten:
+    """A node that is rewritten in one pass: its children change from first to last, and are joined at the end."""
+
+    __slots__ = ("_children", "_cursor", "added", "chunks", "old")
+
+    def __init__(self, old: bytes, children: bytes) -> None:
+        self.old = old  # its digest before
+        self.added = 0  # entries more than before
+        self.chunks: list[bytes] = []
+        self._children = children
+        self._cursor = 0  # up to here, the children are in the chunks
+
+    def replace(self, old: bytes, new: bytes, added: int) -> None:
+        """Replace the digest of one child, and count *added* entries more in it; raises Damaged if it is not there."""
+        children, cursor = self._children, self._cursor
+        at = children.find(old, cursor)
+        if at % fmt.CHILD_BYTES != fmt.COUNT_BYTES:  # not found, or found across two fields
+            at = child_at(children, old, cursor) + fmt.COUNT_BYTES
+        if added:
+            start = at - fmt.COUNT_BYTES
+            self.chunks += children[cursor:start], count_bytes(int.from_bytes(children[start:at]) + added), new
+            self.added += added
+        else:
+            self.chunks += children[cursor:at], new
+        self._cursor = at + fmt.DIGEST_BYTES
+
+    def insert(self, place: int, leaf: bytes) -> None:
+        """Insert a leaf before the child that was number *place*."""
+        at = place * fmt.CHILD_BYTES
+        self.chunks += self._children[self._cursor : at], LEAF_COUNT, leaf
+        self._cursor = at
+        self.added += 1
+
+    def delete(self, leaf: bytes) -> bool:
+        """Delete a leaf; return False, with nothing done, if it is the last. Raises Damaged if it is not there."""
+        if len(self._children) + self.added * fmt.CHILD_BYTES == fmt.CHILD_BYTES:
+            return False
+        at = child_at(self._children, leaf, self._cursor)
+        self.chunks.append(self._children[self._cursor : at])
+        self._cursor = at + fmt.CHILD_BYTES
+        self.added -= 1
+        return True
+
+    def joined(self) -> bytes:
+        """Return the children as they are now."""
+        return b"".join([*self.chunks, self._children[self._cursor :]])
 
 
 class NodeCache:
@@ -134,9 +180,7 @@ class NodeCache:
         merkle.update(connection, updates)
         return new
 
-    def rewrite(
-        self, connection: Connection, changes: Sequence[EntryChange], root: bytes
-    ) -> tuple[bytes, list[EntryChange]]:
+    def rewrite(self, connection: Connection, changes: Sequence[Change], root: bytes) -> tuple[bytes, list[Change]]:
         """Write those of *changes*, sorted by name, that leave the shape of the tree with *root* as it is.
 
         The table state must still be as it was before them. Each node is written once.
@@ -147,69 +191,64 @@ class NodeCache:
         Raises:
             Damaged: an entry or a node on its path is not what the tree says; nothing was written.
         """
-        runs = merkle.leaf_runs(connection, [name for name, *_ in changes])
-        for (name, *_), (id_, children, collection, key) in zip(changes, runs, strict=True):
-            if id_ is not None:
+        ids, runs = merkle.leaf_runs(connection, [name for name, *_ in changes])
+        nodes: dict[int, Rewritten] = {}
+        left: list[Change] = []
+        for change, id_ in zip(changes, ids, strict=True):
+            if id_ is None:
+                left.append(change)
+                continue
+            node = nodes.get(id_)
+            if node is None:
+                _, children, collection, key = runs[id_]
                 if not are_children(children) or not is_node_name(collection, key):
                     merkle.check_node(connection, (id_, 1, collection, key, children))
-                self._above_leaves(connection, name, id_, root)
-        nodes: dict[int, list[Any]] = {}  # id to digest before, children, entries added
-        left = []
-        for change, run in zip(changes, runs, strict=True):
-            if not self._change(connection, change, run, nodes):
+                self._above_leaves(connection, change[0], id_, root)
+                known = self._leaves.get(id_)
+                old = known[1] if known is not None and known[0] == children else node_digest(1, children)
+                node = nodes[id_] = Rewritten(old, children)
+            if not self._change(connection, change, runs[id_], node):
                 left.append(change)
-        return (self._climb_all(connection, nodes, root) if nodes else root), left
+        return self._climb_all(connection, nodes, root), left
 
-    def _change(self, connection: Connection, change: EntryChange, run: Row, nodes: dict[int, list[Any]]) -> bool:
+    @staticmethod
+    def _change(connection: Connection, change: Change, run: Row, node: Rewritten) -> bool:
         """Make one change in the run of leaves that it falls into, in memory; False if it changes the shape."""
-        name, before, after, raw = change
-        id_, children, collection, key = run
-        if id_ is None or ((before is None or after is None) and rank(raw)):
+        name, _, _, before, after, raw = change
+        if before is not None and after is not None:
+            node.replace(before, after, 0)
+            return True
+        if rank(raw):
             return False
-        node = nodes.get(id_)
-        if node is None:
-            known = self._leaves.get(id_)
-            old = known[1] if known is not None and known[0] == children else node_digest(1, children)
-            node = [old, children, 0]
-        children = node[1]
         if before is None:
-            place = state.count(connection, stored_name(collection, key), name) + node[2]
-            node[1] = insert_leaf(children, place, after or b"")
-            node[2] += 1
-        elif after is None:
-            shorter = delete_leaf(children, before)
-            if not shorter:
-                return False
-            node[1] = shorter
-            node[2] -= 1
-        else:
-            node[1] = splice_child(children, before, after)
-        nodes[id_] = node
-        return True
+            place = state.count(connection, stored_name(run[2], run[3]), name)
+            node.insert(place, after or b"")
+            return True
+        return node.delete(before)
 
-    def _climb_all(self, connection: Connection, nodes: dict[int, list[Any]], root: bytes) -> bytes:
+    def _climb_all(self, connection: Connection, nodes: dict[int, Rewritten], root: bytes) -> bytes:
         """Write *nodes* of level 1, as `_change()` made them, and those above; return the root."""
         updates: list[tuple[bytes, int]] = []
         known, level, new = self._leaves, 1, root
-        while True:
-            above: dict[int, list[Any]] = {}
-            for id_, (old, children, added) in nodes.items():
+        while nodes:
+            above: dict[int, Rewritten] = {}
+            for id_, node in nodes.items():
+                if not node.chunks:
+                    continue  # all its changes are left
+                children = node.joined()
                 new = node_digest(level, children)
                 known[id_] = children, new
                 updates.append((children, id_))
                 parent = self._above[id_]
                 if not parent:
-                    if old != root:
+                    if node.old != root:
                         raise merkle.other_root(connection)
                     continue
-                node = above.get(parent)
-                if node is None:
-                    children_above, digest = self._nodes[parent]
-                    node = above[parent] = [digest, children_above, 0]
-                node[1] = splice_child(node[1], old, new, added)
-                node[2] += added
-            if not above:
-                break
+                into = above.get(parent)
+                if into is None:
+                    children, digest = self._nodes[parent]
+                    into = above[parent] = Rewritten(digest, children)
+                into.replace(node.old, new, node.added)
             nodes, known = above, self._nodes
             level += 1
         merkle.update(connection, updates)

@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
 
-# One entry that differs: its name, its value before and after, the leaves of both; None stands for no entry.
-# A plain tuple, as the edits in merkle are.
-Change = tuple["Name", "Stored | None", "Stored | None", bytes | None, bytes | None]
+# There is one of these for every entry of a load, so they are plain tuples: an instance takes longer to make, and
+# Python's garbage collector looks at it again and again.
+
+# One entry that differs: its name, its value before and after, the leaves of both, its name_bytes(). None stands for
+# no entry.
+Change = tuple["Name", "Stored | None", "Stored | None", bytes | None, bytes | None, bytes]
+
+# An entry as a transaction of the commit left it, before it is written to the tables: its value, its leaf, its
+# name_bytes(), and the leaf that is in the tree.
+Pending = tuple["Stored | None", bytes | None, bytes, bytes | None]
 
 
 class Savepoint(NamedTuple):
@@ -28,16 +35,6 @@ class Savepoint(NamedTuple):
     records: Any
     transactions: int
     closing: Any
-
-
-class Pending(NamedTuple):
-    """An entry as a transaction of the commit left it, before it is written to the tables."""
-
-    value: Stored | None
-    leaf: bytes | None
-    raw: bytes
-    before: bytes | None
-    """The leaf that is in the tree."""
 
 
 class Tail:
@@ -66,11 +63,10 @@ class Tail:
         """Add the BEGIN record of a direct transaction."""
         self._add(wal.INSERT_BEGIN, (lsn, note))
 
-    def changes(self, lsn: int, txn: int, changes: Iterable[wal.ChangeRow]) -> None:
-        """Add PUT and DELETE records of a direct transaction, numbered from *lsn* on."""
+    def changes(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Add PUT and DELETE records of a direct transaction: LSN, that of BEGIN, and a ChangeRow of each."""
         self._add_held_back()
-        rows: list[Sequence[Any]] = [(each, txn, *change) for each, change in enumerate(changes, lsn)]
-        self._rows.append((wal.INSERT_CHANGE, rows))
+        self._rows.append((wal.INSERT_CHANGE, [*rows]))
 
     def commit(self, lsn: int, txn: int, session: bytes | None) -> None:
         """Add the COMMIT record of a transaction."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, FIRST, count_bytes, count_of, node_digest, rank
-from sqlstate.format.merkle_edit import Edit, LevelRewrite, LevelRewriter, Node, Run
+from sqlstate.format.merkle_edit import Edit, LevelRewrite, LevelRewriter, Node, Run, leaf_edit, new_leaves_edit
 from sqlstate.format.names import Name, name_bytes
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlstate.commit.pending import Change
     from sqlstate.sqlite.connection import Connection
+
+# From so many new entries on, it pays off to ask whether others are between them.
+SIDE_BY_SIDE_MIN: Final = 8
 
 
 class TreeUpdate(NamedTuple):
@@ -23,6 +27,15 @@ class TreeUpdate(NamedTuple):
     updates: list[tuple[bytes, int]]
     inserts: list[tuple[int, Name, bytes]]
     deletes: list[int]
+
+
+def edits(connection: Connection, changes: Sequence[Change]) -> list[Edit]:
+    """Return the edits of the leaves for *changes*, sorted by name; one for all if they are new and side by side."""
+    if len(changes) > SIDE_BY_SIDE_MIN:
+        names, _, _, befores, leaves, raws = zip(*changes, strict=True)
+        if not any(befores) and not state.any_between(connection, names[0], names[-1]):
+            return [new_leaves_edit(names, raws, leaves)]
+    return [leaf_edit(name, raw, before, after) for name, _, _, before, after, raw in changes]
 
 
 def plan(connection: Connection, edits: Sequence[Edit], root: bytes) -> TreeUpdate:
@@ -66,7 +79,11 @@ def write(connection: Connection, plan: TreeUpdate) -> None:
 def _rewrite_level(
     connection: Connection, level: int, edits: Sequence[Edit], known: Run | None, *, exists: bool
 ) -> LevelRewrite:
+    runs = merkle.runs_at(connection, level, [edit[0] for edit in edits]) if exists and len(edits) > 1 else {}
+
     def load(name: Name) -> Run:
+        if name in runs:
+            return runs[name]
         if known is not None:
             return known
         if not exists:

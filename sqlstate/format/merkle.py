@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -11,7 +10,6 @@ from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from hashlib import _Hash
 
     from sqlstate.format.names import Name, Stored
@@ -22,6 +20,7 @@ FIRST: Final[Name] = ("", 1, "")
 EMPTY_ROOT: Final = sha256(fmt.TAG_NODE + b"\x01").digest()
 
 NODE_TAG: Final = tuple(fmt.TAG_NODE + bytes([level]) for level in range(fmt.LEVEL_MAX + 1))
+_CHILD: Final = Struct(f">Q{fmt.DIGEST_BYTES}x")
 LEAF_COUNT: Final = (1).to_bytes(fmt.COUNT_BYTES)
 
 
@@ -50,7 +49,7 @@ def node_digest(level: int, children: bytes) -> bytes:
 
 def count_of(children: bytes) -> int:
     """Return the number of entries below the node with *children*."""
-    return sum(_counts(len(children) // fmt.CHILD_BYTES)(children))
+    return sum(count for (count,) in _CHILD.iter_unpack(children))
 
 
 def count_bytes(count: int) -> bytes:
@@ -62,11 +61,6 @@ def count_bytes(count: int) -> bytes:
     if count > fmt.NUMBER_MAX:
         raise Damaged(f"I2: a node of the tree counts {count} entries, and 2^62 are the most; restore a backup")
     return count.to_bytes(fmt.COUNT_BYTES)
-
-
-@lru_cache(maxsize=256)
-def _counts(number: int) -> Callable[[bytes], tuple[int, ...]]:
-    return Struct(">" + f"Q{fmt.DIGEST_BYTES}x" * number).unpack
 
 
 def child_at(children: bytes, digest: bytes, start: int = 0) -> int:

@@ -258,3 +258,21 @@ def leaf_edit(name: Name, raw: bytes, before: bytes | None, after: bytes | None)
         return name, before, ()
     # A changed value needs no rank: it starts a run if it did before.
     return name, before, ((name, rank(raw) if before is None else None, LEAF_COUNT + after),)
+
+
+def new_leaves_edit(names: Sequence[Name], raws: Sequence[bytes], leaves: Sequence[bytes]) -> Edit:
+    """Return the edit of level 1 that puts in new entries side by side: nodes that hold many leaves at once."""
+    starts = ranked(raws)
+    if not starts or starts[0][0]:
+        starts.insert(0, (0, 0))
+    stops = [*(at for at, _ in starts[1:]), len(leaves)]
+    nodes = [
+        (names[at], rank_, LEAF_COUNT + LEAF_COUNT.join(leaves[at:stop]))
+        for (at, rank_), stop in zip(starts, stops, strict=True)
+    ]
+    return names[0], None, nodes
+
+
+def ranked(raws: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Return place and rank of those of *raws*, the `name_bytes()` of entries, that have a rank above 0."""
+    return [(at, rank(raw)) for at, raw in enumerate(raws) if not sha256(fmt.TAG_RANK + raw).digest()[-1] & 15]

@@ -12,7 +12,7 @@ from sqlstate.errors import StoreUnusable
 from sqlstate.tables import state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from sqlstate.commit.write_context import WriteContext
@@ -66,6 +66,9 @@ class Writes(Reads, Protocol):
 
     def put_stored(self, name: Name, stored: Stored) -> None:
         """Put an entry."""
+
+    def put_all(self, entries: Iterable[tuple[Name, Stored]]) -> None:
+        """Put entries, one after the other."""
 
     def delete_stored(self, name: Name) -> None:
         """Delete an entry, if there is one."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlstate.errors import EntryNotFound
+from sqlstate.errors import EntryNotFound, InvalidValue
 from sqlstate.format.names import (
     Key,
     Stored,
@@ -18,6 +18,7 @@ from sqlstate.store.view import JSON, UNSET, CollectionView, codec_for
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
+    from sqlstate.format.names import Name
     from sqlstate.format.values import Codec
     from sqlstate.store.access import Writable, Writes
     from sqlstate.store.view import V
@@ -187,10 +188,8 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         """
         pairs = other.items() if isinstance(other, Mapping) else _pairs(other)
         with self._access.writing() as txn:
-            for key, value in pairs:
-                txn.put_stored(make_name(self.name, key), self._encode(key, value))
-            for key, value in more.items():
-                txn.put_stored(make_name(self.name, key), self._encode(key, value))
+            txn.put_all(self._encoded(pairs))
+            txn.put_all(self._encoded(more.items()))
 
     def replace(self, other: Mapping[Any, T], /) -> None:
         """Make the collection equal to *other*, in one transaction that writes only what differs.
@@ -210,14 +209,23 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             >>> dict(store["users"])
             {2: 'bob', 3: 'cyd'}
         """
-        wanted = {make_name(self.name, key): self._encode(key, value) for key, value in other.items()}
+        wanted = dict(self._encoded(other.items()))
         with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), Page, values=False):
                 name = stored_name(self.name, key)
                 if name not in wanted:
                     txn.delete_stored(name)
-            for name, stored in wanted.items():
-                txn.put_stored(name, stored)
+            txn.put_all(wanted.items())
+
+    def _encoded(self, pairs: Iterable[tuple[Any, T]]) -> Iterator[tuple[Name, Stored]]:
+        collection, encode = self.name, self._codec.encode
+        for key, value in pairs:
+            name = make_name(collection, key)
+            try:
+                stored = encode(value)
+            except InvalidValue as e:
+                raise e.located(collection, key) from None
+            yield name, stored
 
     def clear(self) -> None:
         """Delete all entries, in one transaction.

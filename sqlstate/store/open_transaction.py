@@ -7,7 +7,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit
-from sqlstate.commit.pending import Savepoint
 from sqlstate.errors import InvalidOption, TransactionEnded
 from sqlstate.format.names import Name, Stored, stored_name
 from sqlstate.sqlite.blocks import Block
@@ -15,7 +14,7 @@ from sqlstate.store.access import condition
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlstate.commit.pending import Savepoint
     from sqlstate.commit.write_context import WriteContext
@@ -79,6 +78,16 @@ class OpenTransaction:
         self._bytes += len(stored)
         if self._bytes > BUFFER_BYTES or len(self._buffer) >= BUFFER_ENTRIES:
             self.apply()
+
+    def put_all(self, entries: Iterable[tuple[Name, Stored]]) -> None:
+        """Put entries one after the other; what makes an entry may read, or write, in this transaction."""
+        self._check()
+        for name, stored in entries:
+            self._buffer[name] = stored
+            self._bytes += len(stored)
+            if self._bytes > BUFFER_BYTES or len(self._buffer) >= BUFFER_ENTRIES:
+                self.apply()
+        self._check()
 
     def delete_stored(self, name: Name) -> None:
         """Delete an entry, if there is one."""

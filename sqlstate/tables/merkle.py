@@ -66,12 +66,18 @@ _INSERT = "INSERT INTO merkle (id, level, collection, key, children) VALUES (?, 
 _DELETE = "DELETE FROM merkle WHERE id = ?"
 _LEVEL = "SELECT id, children FROM merkle WHERE level = ?"
 _LAST_ID = "SELECT max(id) FROM merkle WHERE id >= ? AND id < ?"
-
-
-_RUNS = (
-    "SELECT id, children, collection, key FROM (SELECT (SELECT id FROM merkle WHERE level = 1 AND (collection, key) "
-    "<= (?1, ?2) ORDER BY collection DESC, key DESC LIMIT 1) AS run) LEFT JOIN merkle ON id = run"
+_RUN = (
+    "SELECT (SELECT id FROM merkle WHERE level = ? AND (collection, key) <= (?, ?) "
+    "ORDER BY collection DESC, key DESC LIMIT 1)"
 )
+_NODE = "SELECT id, children, collection, key FROM merkle WHERE id = ?"
+_NODE_AND_NEXT = """
+SELECT node.id, node.collection, node.key, node.children, next.collection, next.key
+FROM merkle AS node LEFT JOIN merkle AS next ON next.id = (
+  SELECT id FROM merkle WHERE level = node.level AND (collection, key) > (node.collection, node.key)
+  ORDER BY collection, key LIMIT 1
+) WHERE node.id = ?
+"""
 
 
 def top(connection: Connection) -> int:
@@ -103,12 +109,18 @@ def value_and_run(connection: Connection, name: Name) -> tuple[Stored | None, Ro
     return value, row[1:]
 
 
-def leaf_runs(connection: Connection, names: Sequence[Name]) -> list[Row]:
-    """Return id, children, collection and key of the run of leaves of each of *names*; four None if it has none.
+def leaf_runs(connection: Connection, names: Sequence[Name]) -> tuple[list[int | None], dict[int, Row]]:
+    """Return the id of the run of leaves that each of *names* falls into, None if it has none; and the runs, by id.
 
-    Nothing in the rows is validated.
+    A run is id, children, collection and key, read once however many names fall into it. Nothing in it is validated.
     """
-    return connection.rows_many(_RUNS, [(name[0], name[2]) for name in names])
+    ids = _runs(connection, 1, names)
+    rows = connection.rows_many(_NODE, [(id_,) for id_ in dict.fromkeys(ids) if id_ is not None])
+    return ids, {row[0]: row for row in rows}
+
+
+def _runs(connection: Connection, level: int, names: Sequence[Name]) -> list[int | None]:
+    return [id_ for (id_,) in connection.rows_many(_RUN, [(level, name[0], name[2]) for name in names])]
 
 
 def above_leaves(connection: Connection, name: Name) -> int:
@@ -284,6 +296,22 @@ def run_at(connection: Connection, level: int, name: Name) -> Run:
         else:
             raise other_root(connection)
     return run
+
+
+def runs_at(connection: Connection, level: int, names: Sequence[Name]) -> dict[Name, Run]:
+    """Return the run of a level that each of *names* falls into, as run_at() does, with few statements."""
+    ids = _runs(connection, level, names)
+    runs: dict[int | None, Run] = {}
+    there = [(id_,) for id_ in dict.fromkeys(ids) if id_ is not None]
+    for id_, collection, key, children, *stop in connection.rows_many(_NODE_AND_NEXT, there):
+        run = runs[id_] = _parsed_run(connection, (id_, level, collection, key, children))
+        if stop[0] is not None:
+            if not is_node_name(*stop):
+                raise other_root(connection)
+            run.stop = stored_name(*stop)
+    if None in ids:
+        runs[None] = run_at(connection, level, names[ids.index(None)])
+    return {name: runs[id_] for name, id_ in zip(names, ids, strict=True)}
 
 
 def run_before(connection: Connection, level: int, name: Name) -> Run:

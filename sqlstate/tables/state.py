@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate.errors import Damaged
@@ -25,8 +25,6 @@ _STORED = {str, bytes}
 _KEYS = {int, str, bytes}
 # With more names than this, asking first whether the span is empty pays off.
 _SPAN_NAMES = 8
-# Up to this many names are placed by counting; for more, reading the names in between is cheaper.
-_COUNTED_NAMES = 3
 
 _SMALL = f"iif(octet_length(value) > {LARGE_BYTES}, NULL, value)"
 _GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
@@ -40,10 +38,6 @@ _PUT = (
 _REPLACE = "UPDATE state SET value = ? WHERE collection = ? AND key = ?"
 _DELETE = "DELETE FROM state WHERE collection = ? AND key = ?"
 _SPAN = "SELECT 1 FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) LIMIT 1"
-_NAMES = (
-    "SELECT collection, key FROM state "
-    "WHERE (collection, key) >= (?, ?) AND (collection, key) <= (?, ?) ORDER BY collection, key"
-)
 _COUNT = "SELECT count(*) FROM state WHERE (collection, key) >= (?, ?) AND (collection, key) < (?, ?)"
 _ROW = "SELECT collection, key, value FROM state WHERE"
 _LAST_BEFORE = f"{_ROW} (collection, key) < (?, ?) ORDER BY collection DESC, key DESC LIMIT 1"
@@ -96,10 +90,8 @@ def get_many(connection: Connection, names: Sequence[Name]) -> list[Stored | Non
     Raises:
         Damaged: what is stored is no value.
     """
-    if len(names) > _SPAN_NAMES:
-        (first_collection, _, first_key), (last_collection, _, last_key) = names[0], names[-1]
-        if connection.row(_SPAN, (first_collection, first_key, last_collection, last_key)) is None:
-            return [None] * len(names)
+    if len(names) > _SPAN_NAMES and not any_between(connection, names[0], names[-1]):
+        return [None] * len(names)
     values = [value for (value,) in connection.rows_many(_GET_OR_NULL, [(name[0], name[2]) for name in names])]
     if not {*map(type, values)} <= _STORED_OR_NONE:
         for collection, _, key in names:
@@ -107,13 +99,16 @@ def get_many(connection: Connection, names: Sequence[Name]) -> list[Stored | Non
     return values
 
 
+def any_between(connection: Connection, first: Name, last: Name) -> bool:
+    """Return True if there is an entry from *first* to *last*, or one of them."""
+    return connection.row(_SPAN, (first[0], first[2], last[0], last[2])) is not None
+
+
 def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[int]:
-    """Return, for each of *names*, which are sorted, how many entries there are from *start* up to it."""
-    if len(names) <= _COUNTED_NAMES:
-        return [count(connection, start, name) for name in names]
-    last = names[-1]
-    there = [_name(connection, *row) for row in connection.rows(_NAMES, (start[0], start[2], last[0], last[2]))]
-    return [bisect_left(there, name) for name in names]
+    """Return, for each of *names*, sorted and of no entries, how many entries there are from *start* up to it."""
+    bounds = pairwise([start, *names])
+    between = connection.rows_many(_COUNT, [(low[0], low[2], high[0], high[2]) for low, high in bounds])
+    return [*accumulate(number for (number,) in between)]
 
 
 def write_one(connection: Connection, name: Name, before: Stored | None, after: Stored | None) -> None:
@@ -271,16 +266,6 @@ def _are_entries(rows: Sequence[Row]) -> bool:
     keys, values = zip(*rows, strict=True)
     right = {*map(type, values)} <= _STORED and {*map(type, keys)} <= _KEYS
     return right and (all(keys) or ("" not in keys and b"" not in keys))  # 0 is a key
-
-
-def _name(connection: Connection, collection: Any, key: Any) -> Name:
-    """Return the name of an entry from a row without its value.
-
-    Raises:
-        Damaged: it is invalid.
-    """
-    raw_rows.ENTRY_NAME.check((collection, key), connection.path)
-    return stored_name(collection, key)
 
 
 _STORED_OR_NONE = {*_STORED, type(None)}

@@ -5,6 +5,8 @@ frequent that a few hundred entries give every shape: deep trees, joined runs, a
 from __future__ import annotations
 
 import hashlib
+import itertools
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from sqlstate import Damaged, Store
 from sqlstate.commit import node_cache, tree_update
+from sqlstate.format import constants as fmt
 from sqlstate.format import merkle, merkle_edit
 from sqlstate.format.names import first_name, make_name, name_bytes
 from sqlstate.sqlite.connection import Connection, memory
@@ -41,6 +44,9 @@ def ranks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "frequent ranks":
         monkeypatch.setattr(merkle, "rank", frequent_rank)
         monkeypatch.setattr(merkle_edit, "rank", frequent_rank)
+        monkeypatch.setattr(
+            merkle_edit, "ranked", lambda raws: [(at, frequent_rank(raw)) for at, raw in enumerate(raws)]
+        )
         monkeypatch.setattr(tree_update, "rank", frequent_rank)
         monkeypatch.setattr(node_cache, "rank", frequent_rank)
         monkeypatch.setattr(plain, "rank", lambda collection, key: frequent_rank(plain.name_bytes(collection, key)))
@@ -59,12 +65,11 @@ class Table:
         wanted = {name: value for name, value in sorted(values.items()) if self.entries.get(name) != value}
         if not wanted:
             return
-        edits = [
-            merkle_edit.leaf_edit(
-                name, name_bytes(name), self._leaf(name, self.entries.get(name)), self._leaf(name, value)
-            )
+        changes = [
+            (name, None, value, self._leaf(name, self.entries.get(name)), self._leaf(name, value), name_bytes(name))
             for name, value in wanted.items()
         ]
+        edits = tree_update.edits(self.connection, changes)
         plan = tree_update.plan(self.connection, edits, self.root)
         state.write(self.connection, list(wanted.items()))
         tree_update.write(self.connection, plan)
@@ -261,6 +266,24 @@ def test_single_new_keys_leave_what_one_transaction_leaves(open_store: OpenStore
     assert one.head().count == plainly.head().count == len(keys) + len(one["b"])
     assert contents(one) == contents(plainly)
     assert any(merkle.rank(name_bytes(make_name("c", key))) for key in keys)
+
+
+@pytest.mark.parametrize("wanted", [0, 1], ids=["a run of leaves", "a run of nodes"])
+def test_many_changes_in_one_run_take_no_copy_of_it_each(open_store: OpenStore, wanted: int) -> None:
+    """Keys can be chosen so that a run never ends: it is read once and joined once, however many of it change."""
+    names = (make_name("c", key) for key in itertools.count())
+    keys = [name[2] for name in itertools.islice((n for n in names if merkle.rank(name_bytes(n)) == wanted), 1500)]
+    store = open_store()
+    store["c"].update(dict.fromkeys(keys, 0))
+    changed = dict.fromkeys(keys[::2], 1)
+    tracemalloc.start()
+    store["c"].update(changed)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 200 * fmt.CHILD_BYTES * len(keys)  # a copy for each change would be 750
+    entries = [("c", key, "1" if key in changed else "0") for key in keys]
+    assert contents(store) == plain.merkle_rows(entries)
 
 
 def test_a_digest_is_found_as_a_child_only() -> None:

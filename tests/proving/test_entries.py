@@ -89,6 +89,7 @@ def deep_trees(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(merkle, "rank", rank)
     monkeypatch.setattr(merkle_edit, "rank", rank)
+    monkeypatch.setattr(merkle_edit, "ranked", lambda raws: [*enumerate(map(rank, raws))])
     monkeypatch.setattr(tree_update, "rank", rank)
     monkeypatch.setattr(node_cache, "rank", rank)
     monkeypatch.setattr(plain, "rank", frequent_rank)
