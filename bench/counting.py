@@ -14,7 +14,7 @@ from typing import Any, Final
 import apsw
 
 import sqlstate
-from sqlstate.sqlite.settings import CACHE_KIB
+from sqlstate.sqlite.settings import CACHE_BYTES
 
 
 class Sqlstate:
@@ -48,7 +48,7 @@ class RawSQLite:
     def __init__(self, path: Path) -> None:
         self._sqlite = apsw.Connection(str(path))
         self._sqlite.set_busy_timeout(60_000)
-        for setting in ("journal_mode=wal", "synchronous=full", f"cache_size=-{CACHE_KIB}"):
+        for setting in ("journal_mode=wal", "synchronous=full", f"cache_size=-{CACHE_BYTES >> 10}"):
             self._sqlite.execute(f"PRAGMA {setting}").fetchall()
         self._sqlite.execute("CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY, value)").fetchall()
         self._sqlite.execute("INSERT OR IGNORE INTO counter VALUES (1, 0)").fetchall()

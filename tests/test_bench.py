@@ -25,7 +25,7 @@ from bench.tracing import syncs_of_a_put
 from bench.workloads import WORKLOADS
 from bench.workloads.sync import sync
 from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
-from sqlstate.sqlite.settings import CACHE_KIB
+from sqlstate.sqlite.settings import CACHE_BYTES
 from tests import ROOT
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ def test_a_durable_put_syncs_and_another_does_not(name: str, tmp_path: Path) -> 
     [
         ("journal_mode", "wal"),
         ("synchronous", 2),
-        ("cache_size", -CACHE_KIB),
+        ("cache_size", -(CACHE_BYTES >> 10)),
         ("wal_autocheckpoint", CHECKPOINT_PAGES),
     ],
 )

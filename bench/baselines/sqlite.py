@@ -8,7 +8,7 @@ import apsw
 
 from bench.baselines.ours import COLLECTION
 from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
-from sqlstate.sqlite.settings import CACHE_KIB
+from sqlstate.sqlite.settings import CACHE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.baselines.protocol import Entry
 
 _SETTINGS: Final = (
-    "journal_mode=wal", "synchronous=full", f"cache_size=-{CACHE_KIB}", f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+    "journal_mode=wal", "synchronous=full", f"cache_size=-{CACHE_BYTES >> 10}", f"wal_autocheckpoint={CHECKPOINT_PAGES}",
 )  # fmt: skip
 _PUT: Final = (
     "INSERT INTO kv (collection, key, value) VALUES (?, ?, ?) "

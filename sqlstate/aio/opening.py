@@ -37,6 +37,8 @@ class Options(TypedDict, total=False):
     """Seconds that a write waits for others before Busy."""
     recover: Recover
     """What to do after a crash: "rollback", "resume", "refuse" or "accept"."""
+    cache_bytes: int
+    """Memory for SQLite's page caches."""
     vfs: str | None
     """Name of a registered SQLite VFS."""
 

@@ -131,7 +131,7 @@ def reading(path: str, vfs: str | None) -> Iterator[Connection]:
     if migrations.is_new(path, header, undone=False) or not page_size(header):
         raise NotAStore.about(path, "it is not an SQLite file", "choose another path")
     with overlaid(path, Pages(page_size(header), b"", {}, 0), vfs) as connection:
-        settings.apply(connection, "delete", read_only=True)
+        settings.apply(connection, "delete", read_only=True, cache=settings.Caches.of(settings.CACHE_BYTES).writer)
         yield connection
 
 

@@ -55,6 +55,7 @@ class Connection:
         "_file",
         "_sqlite",
         "busy",
+        "cache",
         "path",
         "stuck",
     )
@@ -67,6 +68,8 @@ class Connection:
         """Waits for locks on the file."""
         self.stuck: Callable[[str], None] | None = None
         """Called with a description if a lock in SQLite's shared memory is never released; each use waits for it."""
+        self.cache = 0
+        """Bytes of pages that it may cache; 0 before it is set, and once the connection is closed."""
         self._file: OpenFile | None = OpenFile(path)
         _connections.add(self)
         flags = apsw.SQLITE_OPEN_READONLY if read_only or immutable else apsw.SQLITE_OPEN_READWRITE
@@ -318,6 +321,7 @@ class Connection:
         except (apsw.Error, AttributeError):  # it is in use, or being opened
             return False
         self._file = None
+        self.cache = 0
         return True
 
     @property

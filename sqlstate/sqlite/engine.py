@@ -49,6 +49,7 @@ class Engine:
         create: make the file if there is none.
         timeout: seconds to wait for a lock before Busy.
         vfs: name of the SQLite VFS to use.
+        cache_bytes: memory for SQLite's page caches.
 
     Raises:
         CannotOpen: one of its kinds; see errors.
@@ -67,6 +68,7 @@ class Engine:
         create: bool,
         timeout: float,
         vfs: str | None = None,
+        cache_bytes: int = settings.CACHE_BYTES,
     ) -> None:
         self.sqlite_version: str = check_sqlite()
         check_vfs(vfs)
@@ -85,7 +87,8 @@ class Engine:
         self.files: StoreFiles = StoreFiles(self.real_path, vfs, timeout)
         # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
         with _opening: self._prepare(create=create and not read_only)  # noqa: E701  # fmt: skip
-        self.readers: Readers = Readers(self.opener, self.life)
+        self._caches = settings.Caches.of(cache_bytes)
+        self.readers: Readers = Readers(self.opener, self.life, self._caches)
 
     def _prepare(self, *, create: bool) -> None:
         """Make sure that the file exists, and read its header."""
@@ -110,13 +113,13 @@ class Engine:
         """
         if self.opener.frozen is not None:
             self.journal = self.readers.journal = self.checkpointer.journal = "wal"
-            settings.apply(self.write_connection, "wal", read_only=True)
+            settings.apply(self.write_connection, "wal", read_only=True, cache=self._caches.writer)
             return
         actual = str(self.write_connection.value("PRAGMA journal_mode"))
         if actual not in settings.SYNCHRONOUS:
             raise InvalidOption(f"{self.path} has journal mode {actual!r}; use SQLite to set it to 'wal' or 'delete'")
         self.journal = "wal" if actual == "wal" else "delete"
-        settings.apply(self.write_connection, self.journal, read_only=self.read_only)
+        settings.apply(self.write_connection, self.journal, read_only=self.read_only, cache=self._caches.writer)
         if self.journal == "wal" and not self.read_only:
             self.write_connection.on_commit(self.checkpointer.seen_wal)
             self.opener.wal_in_place()

@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.life import Life
     from sqlstate.sqlite.opener import Opener
     from sqlstate.sqlite.pages import Page
+    from sqlstate.sqlite.settings import Caches
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 READERS_KEPT: Final = 8
+READERS_LARGE: Final = 2  # a thread reads with one, even while it scans or has a snapshot
+CACHE_LEAST: Final = 128 << 10
 CLOSING_LOOK_SECONDS: Final = 0.001
 
 
@@ -52,12 +55,16 @@ class Readers:
     Args:
         opener: opens connections.
         life: of the handle.
+        caches: of the handle's connections.
     """
 
-    def __init__(self, opener: Opener, life: Life) -> None:
+    def __init__(self, opener: Opener, life: Life, caches: Caches) -> None:
         self._opener = opener
         self._life = life
-        self._idle: list[Connection] = []
+        self._caches = caches
+        self._sharing = threading.Lock()
+        self._large: list[Callable[[], Connection | None]] = [lambda: None] * READERS_LARGE
+        self._idle: list[Connection] = []  # those with a large cache at the end, where they are taken first
         self._lent: dict[Over, Lent] = {}
         self._all: Final[Living[Connection]] = Living()
         self.gone: Final[deque[Over]] = deque()
@@ -90,15 +97,30 @@ class Readers:
             if self._life.closed:  # meanwhile
                 connection.close()
                 self._life.check()
-            settings.apply(connection, self.journal, read_only=True)
+            # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
+            with self._sharing: connection.cache = self._share(connection)  # noqa: E701  # fmt: skip
+            settings.apply(connection, self.journal, read_only=True, cache=connection.cache)
             return connection
+
+    def _share(self, connection: Connection) -> int:
+        """Return how many bytes of pages *connection*, which was just opened, may cache."""
+        for at, large in enumerate(self._large):
+            there = large()
+            if there is None or not there.cache:
+                self._large[at] = weakref.ref(connection)
+                return self._caches.reader
+        return max(CACHE_LEAST, self._caches.others // max(READERS_KEPT, len(self._all)))
 
     def release(self, connection: Connection) -> None:
         """Return a connection from acquire() to the pool. No statement runs on it."""
-        if len(self._idle) < READERS_KEPT and not self._life.closed:
-            self._idle.append(connection)
+        idle = self._idle
+        if idle and connection.cache < self._caches.reader:
+            idle.insert(0, connection)
         else:
-            connection.interrupt_and_close()
+            idle.append(connection)
+        if len(idle) > READERS_KEPT or self._life.closed:
+            with suppress(IndexError):  # another thread took it
+                idle.pop(0).interrupt_and_close()
         if self._opener.frozen is not None:
             self._opener.check_unchanged()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import apsw
 
@@ -14,17 +14,35 @@ from sqlstate.sqlite.lock_holders import pause
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
 
-CACHE_KIB: Final = 32 * 1024
+CACHE_BYTES: Final = 64 << 20
+CACHE_BYTES_MIN: Final = 1 << 20
+CACHE_BYTES_MAX: Final = 1 << 40  # of the writer's share, SQLite's 32 bits can just hold the KiB
 WAL_BYTES_MAX: Final = 64 << 20
 SYNCHRONOUS: Final[dict[Journal, int]] = {"wal": 2, "delete": 3}  # FULL and EXTRA
 
 
-def apply(connection: Connection, journal: Journal, *, read_only: bool) -> None:
-    """Apply the settings that every connection of a store has."""
+class Caches(NamedTuple):
+    """How many bytes of pages the connections of one handle may cache."""
+
+    writer: int
+    reader: int
+    """Each of the two readers that are used first."""
+    others: int
+    """All further readers together."""
+
+    @classmethod
+    def of(cls, total: int) -> Caches:
+        """Return the shares of *total*."""
+        return cls(total * 3 // 8, total // 4, total // 8)
+
+
+def apply(connection: Connection, journal: Journal, *, read_only: bool, cache: int) -> None:
+    """Apply the settings that every connection of a store has; *cache* is the bytes of pages that it may cache."""
     level = SYNCHRONOUS[journal]
+    connection.cache = cache
     settings = [
         f"synchronous={level}",
-        f"cache_size=-{CACHE_KIB}",
+        f"cache_size=-{cache >> 10}",
         "mmap_size=0",
         "cell_size_check=1",
         "wal_autocheckpoint=0",

@@ -160,7 +160,7 @@ class Workload:
     def apply(self) -> None:
         """Set what is set for a whole process."""
         checkpoints.CHECKPOINT_PAGES = self.pages  # type: ignore[misc]
-        settings.CACHE_KIB = self.cache  # type: ignore[misc]
+        settings.Caches.of = lambda _: settings.Caches(*[self.cache << 10] * 3)  # type: ignore[assignment, method-assign]
 
 
 def writes(line: Line, load: Workload, number: int, seed: int) -> None:

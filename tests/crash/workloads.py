@@ -136,7 +136,7 @@ def tuned(profile: Profile) -> Iterator[None]:
     with ExitStack() as stack:
         for module, name, value in (
             (checkpoints, "CHECKPOINT_PAGES", profile.checkpoint_pages),
-            (settings, "CACHE_KIB", profile.cache_kib),
+            (settings.Caches, "of", lambda _: settings.Caches(*[profile.cache_kib << 10] * 3)),
             (transaction_module, "BUFFER_ENTRIES", 16),
             (commit_module, "BUFFER_ENTRIES", 16),
             (batch_module, "PUTS_AT_ONCE", 4),

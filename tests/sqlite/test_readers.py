@@ -8,10 +8,12 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import pytest
 
 import sqlstate
 from sqlstate.sqlite import readers as module
+from sqlstate.sqlite import settings
 from sqlstate.sqlite.readers import READERS_KEPT, Lease
 from tests.support.lines import PATIENCE, Threads
 
@@ -275,3 +277,72 @@ def test_scans_of_other_threads_end_when_the_store_is_closed(store: sqlstate.Sto
         assert [file.name for file in path.parent.iterdir()] == ["test.db"]
     assert len(raised) == 3
     assert set(raised) <= {sqlstate.TransactionEnded, sqlstate.StoreClosed}
+
+
+# ---- Memory ----
+
+
+def cached(connection: Connection) -> int:
+    """Return how many KiB of pages SQLite lets *connection* cache."""
+    return -int(connection.value("PRAGMA cache_size"))
+
+
+def test_the_connections_of_a_handle_share_one_budget(open_store: OpenStore) -> None:
+    store = open_store(cache_bytes=16 << 20)
+    readers = store._engine.readers
+    taken = [readers.acquire() for _ in range(READERS_KEPT)]
+    sizes = [cached(store._engine.write_connection), *map(cached, taken)]
+    assert sizes == [6 << 10, 4 << 10, 4 << 10, *[256] * (READERS_KEPT - 2)]
+    assert sum(sizes) <= 16 << 10
+    for connection in taken:
+        readers.release(connection)
+
+
+def test_many_snapshots_take_little_each(store: sqlstate.Store, readers: module.Readers) -> None:
+    snapshots = [store.snapshot() for _ in range(100)]
+    sizes = sorted(cached(lent.connection) for lent in readers.lent)
+    assert sizes[0] == module.CACHE_LEAST >> 10
+    assert sum(sizes) <= (settings.CACHE_BYTES >> 10) + 100 * sizes[0]
+    for snapshot in snapshots:
+        snapshot.close()
+
+
+def test_readers_with_a_large_cache_are_used_first_and_kept(readers: module.Readers) -> None:
+    taken = [readers.acquire() for _ in range(3 * READERS_KEPT)]
+    large = [connection for connection in taken if cached(connection) > 1 << 10]
+    assert large == taken[:2]
+    for connection in reversed(taken):
+        readers.release(connection)
+    assert not any(connection.closed for connection in large)
+    for _ in range(3):
+        one = readers.acquire()
+        two, three = readers.acquire(), readers.acquire()
+        assert {one, two} == set(large)
+        for connection in (one, two, three):
+            readers.release(connection)
+
+
+@pytest.mark.parametrize("end", ["closed", "dropped"])
+def test_another_reader_gets_the_large_cache_of_one_that_is_gone(readers: module.Readers, end: str) -> None:
+    taken = [readers.acquire() for _ in range(3)]
+    size = cached(taken[0])
+    if end == "closed":
+        taken[0].interrupt_and_close()
+    else:
+        del taken[0]
+        gc.collect()
+    taken.append(readers.acquire())
+    assert sorted(cached(connection) for connection in taken if not connection.closed)[-2:] == [size, size]
+    for connection in taken:
+        if not connection.closed:
+            readers.release(connection)
+
+
+def test_a_get_sets_no_cache_and_gives_none_back(store: sqlstate.Store, readers: module.Readers) -> None:
+    for i in range(ROWS):
+        assert store["c"][i] == i
+    [connection] = readers._idle
+    assert connection.value("SELECT 1") == 1
+    used = connection._sqlite.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0]
+    store["c"].get(1)
+    assert connection._sqlite.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0] == used > 0

@@ -816,6 +816,8 @@ OPTIONS = [
     {"journal": "memory"}, {"journal": "off"}, {"journal": "WAL"}, {"journal": None}, {"journal": "wal; DROP TABLE t"},
     {"timeout": -1}, {"timeout": -0.001}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"timeout": "5"},
     {"timeout": None}, {"timeout": 1e300}, {"vfs": "none such"},
+    {"cache_bytes": 0}, {"cache_bytes": (1 << 20) - 1}, {"cache_bytes": (1 << 40) + 1}, {"cache_bytes": -1},
+    {"cache_bytes": None}, {"cache_bytes": 2e6}, {"cache_bytes": True}, {"cache_bytes": "64 MB"},
     {"recover": "Rollback"}, {"recover": ""}, {"recover": None}, {"recover": True}, {"recover": ["accept"]},
 ]  # fmt: skip
 
@@ -835,6 +837,14 @@ def test_an_option_outside_what_it_may_be_is_refused_before_anything_is_made(
     with pytest.raises(sqlstate.InvalidOption):
         sqlstate.open(path, **options)
     assert folder_image(path.parent) == before
+
+
+@pytest.mark.parametrize("cache_bytes", [1 << 20, 1 << 40])
+def test_the_bounds_of_the_caches_are_what_sqlite_takes(open_store: OpenStore, cache_bytes: int) -> None:
+    store = open_store(cache_bytes=cache_bytes)
+    assert store._engine.write_connection.value("PRAGMA cache_size") == -(cache_bytes * 3 // 8 >> 10)
+    store["c"].update({i: i for i in range(1000)})
+    assert sum(store["c"].values()) == 499_500
 
 
 @pytest.mark.parametrize("timeout", [0, 0.5, 60, True])

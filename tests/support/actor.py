@@ -446,7 +446,7 @@ def makes(path: str, journal: str) -> None:
         wait()
         commit(self, what)
 
-    settings.CACHE_KIB = 32  # type: ignore[misc]
+    settings.Caches.of = lambda _: settings.Caches(*[32 << 10] * 3)  # type: ignore[assignment, method-assign]
     Engine.commit_unnumbered = later  # type: ignore[method-assign]
     with sqlstate.open(path, journal=journal):  # type: ignore[arg-type]
         say("made")
