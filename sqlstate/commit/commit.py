@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlstate.commit import tree_update
 from sqlstate.commit.clock import now
 from sqlstate.commit.node_cache import MOVES_MAX, UNKNOWN
-from sqlstate.commit.pending import Savepoint, Tail
+from sqlstate.commit.pending import Savepoint, Tail, keep
 from sqlstate.errors import StoreError, StoreIOError
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes
@@ -153,7 +153,8 @@ class Commit:
             self._check()
         changes = self._change(values)
         if changes:
-            self._keep(changes)
+            self._torn = True
+            self._bytes += keep(self._pending, changes)
             self._number(changes)
             self._torn = False
 
@@ -187,7 +188,8 @@ class Commit:
         if len(changes) > 1:
             by_name = {change[0]: change for change in changes}
             changes = [by_name[name] for name in puts if name in by_name]
-        self._keep(changes)
+        self._torn = True
+        self._bytes += keep(self._pending, changes)
         lsn, short, parts = self._lsn + 1, self._tail.short, []
         for name, before, after, leaf_before, leaf_after, _ in changes:
             parts.append(short_bytes(lsn, leaf_before, leaf_after))
@@ -393,15 +395,6 @@ class Commit:
                 leaf_before = None if before is None else leaf(raw, before)
             changes.append((name, before, after, leaf_before, None if after is None else leaf(raw, after), raw))
         return changes
-
-    def _keep(self, changes: Sequence[Change]) -> None:
-        """Make *changes* pending. The commit is torn until the caller has logged them."""
-        self._torn = True
-        pending = self._pending
-        for name, _, after, leaf_before, leaf_after, raw in changes:
-            known = pending.get(name)
-            pending[name] = after, leaf_after, raw, leaf_before if known is None else known[3]
-            self._bytes += len(after or "")
 
     def _number(self, changes: list[Change]) -> None:
         """Give *changes* of the transaction under way their LSNs, and hash their records."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
@@ -23,6 +23,16 @@ Change = tuple["Name", "Stored | None", "Stored | None", bytes | None, bytes | N
 # An entry as a transaction of the commit left it, before it is written to the tables: its value, its leaf, its
 # name_bytes(), and the leaf that is in the tree.
 Pending = tuple["Stored | None", bytes | None, bytes, bytes | None]
+
+
+def keep(pending: dict[Name, Pending], changes: Iterable[Change]) -> int:
+    """Make *changes* pending; return the bytes and characters of their values."""
+    size = 0
+    for name, _, after, leaf_before, leaf_after, raw in changes:
+        known = pending.get(name)
+        pending[name] = after, leaf_after, raw, leaf_before if known is None else known[3]
+        size += len(after or "")
+    return size
 
 
 class Savepoint(NamedTuple):

@@ -118,6 +118,21 @@ def test_single_changes_leave_the_tree_of_the_definition(names: list[Name], data
 
 
 @pytest.mark.usefixtures("ranks")
+@given(
+    others=st.sets(st.sampled_from(UNIVERSE), max_size=120),
+    at=st.integers(0, len(UNIVERSE) - 9),
+    size=st.integers(9, 90),
+)
+@settings(max_examples=60, deadline=None)
+def test_new_entries_side_by_side_leave_the_tree_of_the_definition(others: set[Name], at: int, size: int) -> None:
+    table = Table()
+    block = UNIVERSE[at : at + size]
+    table.change(dict.fromkeys(others.difference(block), "0"))
+    table.change(dict.fromkeys(block, "1"))
+    table.judge()
+
+
+@pytest.mark.usefixtures("ranks")
 @pytest.mark.parametrize("kept", [0, 1, 2, 5])
 def test_emptying_from_either_end_shrinks_the_tree_to_what_is_left(kept: int) -> None:
     for names in (UNIVERSE, UNIVERSE[::-1]):

@@ -14,6 +14,8 @@ from sqlstate import ABSENT, Conflict, InvalidOption, InvalidValue, Kind, ReadOn
 from sqlstate.commit import commit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.conftest import OpenStore
 
 BUFFER_ENTRIES = 300
@@ -152,6 +154,22 @@ def test_a_failing_outer_transaction_undoes_the_nested_ones(store: Store) -> Non
         raise ValueError("outer")
 
     assert store.collections() == []
+
+
+def test_what_makes_the_entries_of_an_update_may_use_its_transaction(store: Store) -> None:
+    """It reads what was put before, has it written to the tables, and writes too; nothing of that is lost."""
+
+    def made(txn: sqlstate.Transaction) -> Iterator[tuple[int, int]]:
+        for i in range(1, 60):
+            if i % 7 == 0:
+                assert len(txn["c"]) == i - 1 + len(txn["c"].keys(start=100))
+            if i % 11 == 0:
+                txn.put("c", 100 + i, i)
+            yield i, txn["c"].get(i - 1, 0) + 1
+
+    with store.transaction() as txn:
+        txn["c"].update(made(txn))
+    assert dict(store["c"]) == {i: i for i in range(1, 60)} | {100 + i: i for i in (11, 22, 33, 44, 55)}
 
 
 def test_a_failing_update_inside_a_transaction_undoes_itself_alone(store: Store) -> None:
