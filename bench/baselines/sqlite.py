@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from bench.baselines.protocol import Entry
 
 _SETTINGS: Final = (
-    "journal_mode=wal", "synchronous=full", f"cache_size=-{CACHE_BYTES >> 10}", f"wal_autocheckpoint={CHECKPOINT_PAGES}",
-)  # fmt: skip
+    "journal_mode=wal",
+    "synchronous=full",
+    f"cache_size=-{CACHE_BYTES >> 10}",
+    f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+)
 _PUT: Final = (
     "INSERT INTO kv (collection, key, value) VALUES (?, ?, ?) "
     "ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value"
