@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import anyio
 
 from sqlstate.errors import StoreForked, StoreUnusable
-from sqlstate.sqlite.watchers import Watchers
+from sqlstate.sqlite.life import Watchers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,14 +24,13 @@ from sqlstate.sqlite import main_file, settings
 from sqlstate.sqlite.checkpoints import Checkpointer
 from sqlstate.sqlite.connection import Journal, OutcomeUnknown
 from sqlstate.sqlite.counters import Counting
-from sqlstate.sqlite.life import Life
+from sqlstate.sqlite.life import Life, Watchers
 from sqlstate.sqlite.main_file import HEADER_BYTES
 from sqlstate.sqlite.opener import ImmutableFile, Opener
 from sqlstate.sqlite.raw_file import read_at
 from sqlstate.sqlite.readers import ReadBlock, Readers
 from sqlstate.sqlite.settings import check_sqlite, check_vfs
 from sqlstate.sqlite.sidecars import StoreFiles
-from sqlstate.sqlite.watchers import Watchers
 from sqlstate.sqlite.writer_lock import WriterLock, thread_name
 
 if TYPE_CHECKING:
