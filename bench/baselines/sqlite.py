@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from bench.baselines.protocol import Entry
 
 _SETTINGS: Final = (
-    "journal_mode=wal", "synchronous=full", f"cache_size=-{CACHE_BYTES >> 10}", f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+    "journal_mode=wal", "synchronous=full", f"cache_size=-{CACHE_BYTES >> 10}",
+    f"wal_autocheckpoint={CHECKPOINT_PAGES}",
 )  # fmt: skip
 _PUT: Final = (
     "INSERT INTO kv (collection, key, value) VALUES (?, ?, ?) "
