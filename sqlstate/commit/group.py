@@ -111,7 +111,7 @@ class GroupCommit(Generic[X]):
         try:
             if self.is_free():
                 with Writing(self):
-                    return change_one(self.context, name, stored)[0] is not None
+                    return change_one(self.context, name, stored)[0]
             if stored is None:
                 return self.run(lambda txn: txn.remove(name))
             self._ask(Put(name, stored))

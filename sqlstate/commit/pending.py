@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sqlstate.sqlite.connection import KEPT_BYTES, size_of
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
@@ -100,10 +101,11 @@ class Tail:
             self._closing = None
             self._add(sql, row + head)
         for sql, rows in self._rows:
+            keep = sum(map(size_of, rows[-1])) < KEPT_BYTES
             if len(rows) == 1:
-                connection.run(sql, rows[0])
+                connection.run(sql, rows[0], keep=keep)
             else:
-                connection.run_many(sql, rows)
+                connection.run_many(sql, rows, keep=keep)
         self._rows.clear()
 
     def _add_held_back(self) -> None:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Name, Stored
 
 
-def change_one(context: WriteContext, name: Name, after: Stored | None) -> tuple[Stored | None, Head | None]:
+def change_one(context: WriteContext, name: Name, after: Stored | None) -> tuple[bool, Head | None]:
     """Put one entry, or delete it where *after* is None, in a transaction and commit of its own.
 
     Does in one pass what Commit does for any number of entries, unless the shape of the tree changes: 8 or 9
     statements and, besides the entry's, one digest a level. The caller holds the writer lock.
 
-    Returns the value that was there, None if there was no entry; and the new head, None if nothing changed.
+    Returns whether there was an entry; and the new head, None if nothing changed.
     """
     connection, cache = context.engine.write_connection, context.node_cache
     lsn, base = context.begin()
@@ -32,7 +32,7 @@ def change_one(context: WriteContext, name: Name, after: Stored | None) -> tuple
         before, run = merkle.value_and_run(connection, name)
         if before == after and type(before) is type(after):
             connection.rollback()
-            return before, None
+            return before is not None, None
         raw = name_bytes(name)
         root = None
         if run is not None and ((before is not None and after is not None) or not rank(raw)):
@@ -44,18 +44,19 @@ def change_one(context: WriteContext, name: Name, after: Stored | None) -> tuple
         if root is None:
             commit = Commit(context, begun=(lsn, base))
             commit.apply({name: after})
-            return before, commit.finish()
-        state.write_one(connection, name, before, after)
+            return before is not None, commit.finish()
         txn, count = lsn + 1, base.count + (before is None) - (after is None)
         facts = (base.seq + 1, root, count, now())  # I4
         records = sha256(short_bytes(txn, leaf_before, leaf_after)).digest()
         head = Head(*facts, chain_next(base.chain, facts, records))
         kind = Kind.DELETE if after is None else Kind.PUT
         wal.write_short(connection, txn, (kind, name[0], name[2], after, before), head)
+        there, before = before is not None, None  # a large value is not held any longer than it is needed
+        state.write_one(connection, name, after, there=there)
         context.commit(head, txn + 2)
         cache.valid_for(head.chain)
     except BaseException:
         if context.engine.usable:
             connection.rollback()
         raise
-    return before, head
+    return there, head

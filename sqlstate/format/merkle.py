@@ -27,10 +27,24 @@ LEAF_COUNT: Final = (1).to_bytes(fmt.COUNT_BYTES)
 def leaf(name: bytes, stored: Stored) -> bytes:
     """Return the digest of the entry with *name* (`name_bytes()`) and the value *stored*."""
     if type(stored) is str:
-        content = fmt.VKIND_JSON + sha256(stored.encode()).digest()
+        if len(stored) <= _HASHED_AT_ONCE:
+            content = fmt.VKIND_JSON + sha256(stored.encode()).digest()
+        else:
+            content = fmt.VKIND_JSON + _text_digest(stored)
     else:
         content = fmt.VKIND_BYTES + sha256(stored).digest()  # type: ignore[arg-type]
     return sha256(fmt.TAG_LEAF + name + content).digest()
+
+
+def _text_digest(text: str) -> bytes:
+    """Return the digest of a large text, without a copy of it."""
+    digest = sha256()
+    for at in range(0, len(text), _HASHED_AT_ONCE):
+        digest.update(text[at : at + _HASHED_AT_ONCE].encode())
+    return digest.digest()
+
+
+_HASHED_AT_ONCE: Final = 1 << 20
 
 
 def rank(name: bytes) -> int:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Journal = Literal["wal", "delete"]
 Row = tuple[Any, ...]
 
+KEPT_BYTES: Final = 1 << 20
+"""A statement that is run with larger values is not to be kept."""
+
 Checkpoint = Literal["count", "passive", "restart", "truncate"]
 """Move nothing, only count; move what readers allow; wait until no reader uses SQLite's WAL, so that the next commit
 restarts it; and truncate it then."""
@@ -99,12 +102,15 @@ class Connection:
         """Set whether closing the last connection moves SQLite's WAL into the main file and removes it."""
         self._sqlite.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, not fold)
 
-    def run(self, sql: str, values: Sequence[Any] = ()) -> None:
-        """Run one or several statements that return no rows; SQLite would stop at the first row."""
+    def run(self, sql: str, values: Sequence[Any] = (), *, keep: bool = True) -> None:
+        """Run one or several statements that return no rows; SQLite would stop at the first row.
+
+        A statement is kept for the next time, and with it SQLite's copies of *values*; not so without *keep*.
+        """
         if forking:
             stand_by()
         try:
-            self._sqlite.execute(sql, values)
+            self._sqlite.execute(sql, values, can_cache=keep)
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self.translated(e) from e
 
@@ -175,13 +181,23 @@ class Connection:
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self.translated(e) from e
 
-    def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
-        """Run a statement once for each of *values*."""
+    def run_many(self, sql: str, values: Iterable[Sequence[Any]], *, keep: bool = True) -> None:
+        """Run a statement once for each of *values*; *keep* as in run()."""
         if forking:
             stand_by()
         try:
-            self._sqlite.executemany(sql, values)
+            self._sqlite.executemany(sql, values, can_cache=keep)
         except (apsw.Error, UnicodeDecodeError) as e:
+            raise self.translated(e) from e
+
+    def write_blob(self, table: str, column: str, rowid: int, content: bytes) -> None:
+        """Overwrite a blob of the same length in place; SQLite makes no copy of it."""
+        if forking:
+            stand_by()
+        try:
+            with self._sqlite.blob_open("main", table, column, rowid, True) as blob:  # noqa: FBT003, its signature
+                blob.write(content)
+        except apsw.Error as e:
             raise self.translated(e) from e
 
     def rows_many(self, sql: str, values: Iterable[Sequence[Any]]) -> list[Row]:

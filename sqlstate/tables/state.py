@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format.names import stored_name
+from sqlstate.sqlite.connection import KEPT_BYTES, size_of
 from sqlstate.tables import raw_rows
 from sqlstate.tables.raw_rows import is_collection
 
@@ -111,22 +112,27 @@ def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[i
     return [*accumulate(number for (number,) in between)]
 
 
-def write_one(connection: Connection, name: Name, before: Stored | None, after: Stored | None) -> None:
-    """Put one entry, or delete it where *after* is None; *before* is what is there."""
+def write_one(connection: Connection, name: Name, after: Stored | None, *, there: bool) -> None:
+    """Put one entry, or delete it where *after* is None; *there* says whether there is one now."""
     collection, _, key = name
     if after is None:
         connection.run(_DELETE, (collection, key))
-    elif before is None:
-        connection.run(_PUT, (collection, key, after))
-    else:
+        return
+    if len(after) >= KEPT_BYTES:
+        if there:
+            connection.run(_DELETE, (collection, key))  # an UPDATE would hold one copy more
+        connection.run(_PUT, (collection, key, after), keep=False)
+    elif there:
         connection.run(_REPLACE, (after, collection, key))
+    else:
+        connection.run(_PUT, (collection, key, after))
 
 
 def write(connection: Connection, changes: Sequence[tuple[Name, Stored | None]]) -> None:
     """Put each value, or delete the entry where it is None."""
     puts = [(name[0], name[2], value) for name, value in changes if value is not None]
     if puts:
-        connection.run_many(_PUT, puts)
+        connection.run_many(_PUT, puts, keep=size_of(puts[-1][2]) < KEPT_BYTES)
     if len(puts) < len(changes):
         connection.run_many(_DELETE, [(name[0], name[2]) for name, value in changes if value is None])
 

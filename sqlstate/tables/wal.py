@@ -13,7 +13,7 @@ from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT
 from sqlstate.format.records import Head, Kind, Record, chain_next, chain_zero, record_bytes
-from sqlstate.sqlite.connection import size_of
+from sqlstate.sqlite.connection import KEPT_BYTES, size_of
 from sqlstate.tables import raw_rows
 from sqlstate.tables.raw_rows import RawRecord, is_digest, is_entry_name, is_number, is_stored, is_text
 
@@ -47,6 +47,11 @@ INSERT INTO wal (lsn, txn, kind, collection, key, value, before, seq, root, coun
 (?1, ?1, 'BEGIN', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ''),
 (?1 + 1, ?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL, NULL, NULL, NULL, NULL),
 (?1 + 2, ?1, 'COMMIT', NULL, NULL, NULL, NULL, ?7, ?8, ?9, ?10, ?11, NULL)
+"""
+# For large bytes that are written into the row then.
+_INSERT_EMPTY = """
+INSERT INTO wal (lsn, txn, kind, collection, key, value, before)
+VALUES (?1, ?2, ?3, ?4, ?5, iif(?6 IS NULL, NULL, zeroblob(?6)), iif(?7 IS NULL, NULL, zeroblob(?7)))
 """
 INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)"
 _HEAD = "seq, root, count, at, chain"
@@ -119,7 +124,20 @@ def write(connection: Connection, record: Record) -> None:
 
 def write_short(connection: Connection, lsn: int, change: ChangeRow, head: Head) -> None:
     """Append BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*."""
-    connection.run(INSERT_SHORT, (lsn, *change, *head))
+    *_, value, before = change
+    if len(value or "") + len(before or "") < KEPT_BYTES:
+        connection.run(INSERT_SHORT, (lsn, *change, *head))
+        return
+    connection.run(INSERT_BEGIN, (lsn, ""))
+    if str in (type(value), type(before)):
+        connection.run(INSERT_CHANGE, (lsn + 1, lsn, *change), keep=False)
+    else:
+        sizes = [None if each is None else len(each) for each in (value, before)]
+        connection.run(_INSERT_EMPTY, (lsn + 1, lsn, *change[:3], *sizes))
+        for column, content in (("value", value), ("before", before)):
+            if type(content) is bytes and content:
+                connection.write_blob("wal", column, lsn + 1, content)
+    connection.run(INSERT_COMMIT, (lsn + 2, lsn, None, *head))
 
 
 def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
