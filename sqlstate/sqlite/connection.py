@@ -219,17 +219,13 @@ class Connection:
         # A deferred transaction that reads first could fail at its first write at once, without waiting.
         self.run("BEGIN IMMEDIATE")
 
-    def begin_read(self) -> None:
-        """Begin a transaction that sees one committed state from its first read on."""
-        self.run("BEGIN")
-
     @contextmanager
     def one_state(self) -> Iterator[None]:
         """Make the statements of the block see one committed state; an open transaction is used as it is."""
         if self._sqlite.in_transaction:
             yield
             return
-        self.begin_read()
+        self.run("BEGIN")
         try:
             yield
         finally:

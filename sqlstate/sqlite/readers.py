@@ -130,7 +130,7 @@ class Readers:
         """Return a connection that sees one committed state, until end_lease() is called or *over* is dead."""
         self._lent[over] = Lent(self.acquire(), use, time.monotonic(), threading.get_ident())
         connection = self._lent[over].connection
-        connection.begin_read()
+        connection.run("BEGIN")  # it sees one committed state from its first read on
         return connection
 
     def end_lease(self, over: Over) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
+from sqlstate.format.records import Kind, Record, chain_next, record_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -301,3 +302,28 @@ def parameters(values: Sequence[Any]) -> list[str]:
 @lru_cache(maxsize=1024)
 def _texts(marks: int) -> tuple[int, ...]:
     return tuple(number for number in range(marks.bit_length()) if marks >> number & 1)
+
+
+def has_bytes(record: RawRecord) -> bool:
+    """Return True if a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
+    if not (is_number(record.lsn) and is_number(record.txn)):
+        return False
+    if record.kind == Kind.BEGIN:
+        return all(part is None or is_text(part) for part in (record.note, record.at))
+    if record.kind in (Kind.PUT, Kind.DELETE):
+        values = record.value, record.before
+        return is_entry_name(record.collection, record.key) and all(v is None or is_stored(v) for v in values)
+    return bool(record.kind == Kind.COMMIT)
+
+
+def canonical(record: RawRecord) -> bytes | None:
+    """Return the canonical bytes of a row of the table, whatever is in it; None if it has none."""
+    return record_bytes(Record(*record)) if has_bytes(record) else None
+
+
+def chain_or_none(chain: Any, head: tuple[Any, Any, Any, Any], records_digest: bytes) -> bytes | None:
+    """Return the chain's digest as chain_next() does, of unvalidated fields; None if they cannot have one."""
+    seq, root, count, at = head
+    if is_digest(chain) and is_number(seq) and is_digest(root) and is_number(count) and is_text(at):
+        return chain_next(chain, head, records_digest)
+    return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
@@ -15,7 +15,7 @@ from sqlstate.format.merkle import EMPTY_ROOT
 from sqlstate.format.records import Head, Kind, Record, chain_next, chain_zero, record_bytes
 from sqlstate.sqlite.connection import KEPT_BYTES, size_of
 from sqlstate.tables import raw_rows
-from sqlstate.tables.raw_rows import RawRecord, is_digest, is_entry_name, is_number, is_stored, is_text
+from sqlstate.tables.raw_rows import RawRecord, is_digest, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,31 +70,6 @@ SELECT lsn, seq FROM wal WHERE typeof(seq) = 'integer' AND lsn > ?2 AND lsn <= m
 _END = "SELECT lsn FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORDER BY lsn DESC LIMIT 1"
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
-
-
-def has_bytes(record: RawRecord) -> bool:
-    """Return True if a row of the table, whatever is in it, has canonical bytes: those that it is hashed by."""
-    if not (is_number(record.lsn) and is_number(record.txn)):
-        return False
-    if record.kind == Kind.BEGIN:
-        return all(part is None or is_text(part) for part in (record.note, record.at))
-    if record.kind in (Kind.PUT, Kind.DELETE):
-        values = record.value, record.before
-        return is_entry_name(record.collection, record.key) and all(v is None or is_stored(v) for v in values)
-    return bool(record.kind == Kind.COMMIT)
-
-
-def canonical(record: RawRecord) -> bytes | None:
-    """Return the canonical bytes of a row of the table, whatever is in it; None if it has none."""
-    return record_bytes(Record(*record)) if has_bytes(record) else None
-
-
-def chain_or_none(chain: Any, head: tuple[Any, Any, Any, Any], records_digest: bytes) -> bytes | None:
-    """Return the chain's digest as chain_next() does, of unvalidated fields; None if they cannot have one."""
-    seq, root, count, at = head
-    if is_digest(chain) and is_number(seq) and is_digest(root) and is_number(count) and is_text(at):
-        return chain_next(chain, head, records_digest)
-    return None
 
 
 def staged_digest_before(connection: Connection, txn: int) -> bytes | None:

@@ -114,7 +114,7 @@ def test_a_connection_with_a_statement_that_somebody_kept_is_closed_and_replaced
     assert readers.lent == []
 
 
-@pytest.mark.parametrize("moment", ["acquire", "begin_read"])
+@pytest.mark.parametrize("moment", ["acquire", "run"])
 def test_an_exception_while_it_is_lent_keeps_nothing(
     readers: module.Readers, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +124,7 @@ def test_an_exception_while_it_is_lent_keeps_nothing(
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(*((readers, "acquire", cut) if moment == "acquire" else (type(idle), "begin_read", cut)))
+    monkeypatch.setattr(*((readers, "acquire", cut) if moment == "acquire" else (type(idle), "run", cut)))
     kept: list[BaseException] = []
     for make in (lambda: Lease(readers, "a test"), lambda: readers.reading().__enter__()):
         try:

@@ -310,7 +310,7 @@ BUGS = [AttributeError("oops"), TypeError("oops"), KeyError("oops"), IndexError(
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(findings, "leaf"), (wal, "record_bytes"), (trail, "_check_migration"), (entries, "node_digest"),
+    [(findings, "leaf"), (raw_rows, "record_bytes"), (trail, "_check_migration"), (entries, "node_digest"),
      (merkle, "top_rows"), (state, "size")],
     ids=lambda each: each if isinstance(each, str) else each.__name__,
 )  # fmt: skip

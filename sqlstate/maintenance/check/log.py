@@ -21,8 +21,21 @@ from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, Findings, named
 from sqlstate.maintenance.check.replay import LogRoots
 from sqlstate.tables import staged, wal
-from sqlstate.tables.raw_rows import HEAD, RECORDS, STAGED, RawRecord, is_digest, is_number, is_text, quoted, shown_name
-from sqlstate.tables.wal import canonical, chain_or_none, has_bytes, head_zero
+from sqlstate.tables.raw_rows import (
+    HEAD,
+    RECORDS,
+    STAGED,
+    RawRecord,
+    canonical,
+    chain_or_none,
+    has_bytes,
+    is_digest,
+    is_number,
+    is_text,
+    quoted,
+    shown_name,
+)
+from sqlstate.tables.wal import head_zero
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

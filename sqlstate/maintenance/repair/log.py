@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT
 from sqlstate.format.records import Head, Kind, chain_zero, staged_digest
-from sqlstate.tables.raw_rows import HEAD, RECORDS, RawRecord, is_number
-from sqlstate.tables.wal import canonical, chain_or_none
+from sqlstate.tables.raw_rows import HEAD, RECORDS, RawRecord, canonical, chain_or_none, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
