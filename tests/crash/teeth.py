@@ -130,9 +130,9 @@ TEETH: Final = (
         (
             Edit(
                 "commit/commit",
-                "            self._root, left = cache.rewrite(connection, changes, self._root)\n",
-                "            self._root, left = cache.rewrite(connection, changes, self._root)\n"
-                '            connection.run("COMMIT; BEGIN IMMEDIATE")\n',
+                "                self._root, left = cache.rewrite(connection, changes, self._root)\n",
+                "                self._root, left = cache.rewrite(connection, changes, self._root)\n"
+                '                connection.run("COMMIT; BEGIN IMMEDIATE")\n',
             ),
         ),
     ),

@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -691,3 +691,15 @@ def test_the_verb_ends_with_3_when_something_stays_lost(made: Made) -> None:
     code, out, _ = run("repair", made.path, "--from", made.backup, "--json")
     assert (code, json.loads(out)["lost"], json.loads(out)["mended"]["entries"]) == (0, [], 1)
     assert run("repair", made.path, "--from", made.path.with_name("none"))[0] == 5
+
+
+@pytest.mark.parametrize("junk", ["CAST(x'fffe' AS TEXT)", "1.5", "NULL", "zeroblob(0)"])
+@pytest.mark.parametrize("column", ["collection", "key"])
+def test_a_record_of_what_no_entry_can_be_named_is_no_bug_of_repair(path: Path, column: str, junk: str) -> None:
+    with sqlstate.open(path) as store:
+        store["c"].update({i: i for i in range(20)})
+        store["c"][1] = "again"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE wal SET {column} = {junk} WHERE lsn % 2 = 1 AND kind = 'PUT'")
+    with suppress(sqlstate.StoreError):
+        repair(path)

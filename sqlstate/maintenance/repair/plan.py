@@ -13,6 +13,7 @@ from sqlstate.maintenance.proven_tree import Content, leaves_of
 from sqlstate.maintenance.repair import entries, log
 from sqlstate.maintenance.repair.entries import Lost
 from sqlstate.tables import log_blocks, merkle, schema, state, wal
+from sqlstate.tables.raw_rows import is_entry_name
 from sqlstate.tables.schema import Differences
 
 if TYPE_CHECKING:
@@ -102,7 +103,9 @@ def plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Dir
     """
     path = connection.path
 
-    def current(collection: str, key: Any) -> Stored | None:
+    def current(collection: Any, key: Any) -> Stored | None:
+        if not is_entry_name(collection, key):  # a damaged record can name what no entry can have
+            return None
         try:
             return state.get(connection, collection, key)
         except StoreError:
