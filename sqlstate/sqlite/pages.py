@@ -20,16 +20,33 @@ class Page(list[T]):
         each: what is to be made of each when its turn comes; None yields it as it is.
     """
 
-    __slots__ = ("__weakref__", "_each")
+    __slots__ = ("__weakref__", "_each", "failed", "release")
+
+    failed: bool
+    """Whether *each* raised: that ends the scan, as it ends a generator."""
+    release: Callable[[], object] | None
+    """Called then, so that nothing is held for who keeps the exception."""
 
     def __init__(self, rows: Iterable[T], each: Callable[[T], object] | None = None) -> None:
         super().__init__(rows)
         self._each = each
+        self.failed = False
+        self.release = None
 
     def __iter__(self) -> Iterator[T]:
         """Yield what is made of the rows; clear() ends it."""
         rows = super().__iter__()
-        return rows if self._each is None else map(self._each, rows)  # type: ignore[arg-type]
+        return rows if self._each is None else map(self._make, rows)  # type: ignore[arg-type]
+
+    def _make(self, row: T) -> object:
+        try:
+            return self._each(row)  # type: ignore[misc]
+        except BaseException:
+            self.failed = True
+            self.clear()
+            if self.release is not None:
+                self.release()
+            raise
 
 
 class Rows(chain[T]):

@@ -198,12 +198,15 @@ class Readers:
                     raise ended(life, "the scan") from e
                 raise
             page = life.pages.shown(rows)
+            page.release = lease.end
             if life.closed:  # meanwhile
                 raise ended(life, "the scan")
             try:
                 yield page
             finally:
                 page.clear()
+            if page.failed:
+                return
             if life.closed:
                 raise ended(life, "the scan")
             life.check_forked()

@@ -217,6 +217,8 @@ class OpenSnapshot:
                 yield page
             finally:
                 page.clear()
+            if page.failed:
+                return
             self._check_open()
 
     def _check_open(self) -> None:

@@ -19,6 +19,8 @@ from sqlstate.tables.state import LARGE_BYTES, ROWS_AT_ONCE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.conftest import OpenStore
+
 MIXED: dict[Any, Any] = {
     -5: "n",
     0: [],
@@ -560,6 +562,21 @@ def test_a_value_that_cannot_be_decoded_raises_when_its_turn_comes(store: Store)
             for row in view:
                 seen.append(row)  # noqa: PERF402, what came before it is wanted
         assert seen in ([1, 2], [(1, 1), (2, 2)])
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_an_error_ends_a_scan_and_what_it_held_though_all_is_kept(open_store: OpenStore, journal: str) -> None:
+    store = open_store(journal=journal)
+    store["c"].update({key: "text" if key == 3 else key for key in range(2000)})
+    kept: list[Any] = []
+    for reads in (store, store.snapshot()):
+        rows = iter(reads.collection("c", type=int).values())
+        assert [next(rows) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(InvalidValue) as error:
+            next(rows)
+        kept += [rows, error.value]
+        assert list(rows) == []
+        assert [each.use for each in store._engine.readers.lent] == ["a snapshot"]
 
 
 def test_scan_all_gives_every_entry_of_many_collections(store: Store) -> None:
