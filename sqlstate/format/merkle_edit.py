@@ -15,7 +15,6 @@ from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import (
     FIRST,
     LEAF_COUNT,
-    NODE_TAG,
     child_at,
     count_bytes,
     count_of,
@@ -219,18 +218,6 @@ def splice_child(children: bytes, old: bytes, new: bytes, added: int = 0) -> byt
         start = at - fmt.COUNT_BYTES
         before = children[:start] + count_bytes(int.from_bytes(children[start:at]) + added)
     return before + new + after
-
-
-def replace_child(level: int, children: bytes, old: bytes, new: bytes, added: int = 0) -> tuple[bytes, bytes]:
-    """Replace the digest of one child of a node, and count *added* entries more in it.
-
-    Returns the node's new children and its new digest.
-
-    Raises:
-        Damaged: there is no such child.
-    """
-    changed = splice_child(children, old, new, added)
-    return changed, sha256(NODE_TAG[level] + changed).digest()
 
 
 def delete_leaf(children: bytes, digest: bytes) -> bytes:

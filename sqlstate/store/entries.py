@@ -64,7 +64,7 @@ class StoreEntries:
         return self._group.change(name, None) if txn is None else txn.remove(name)
 
     def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
-        """Yield (key, stored value) in order."""
+        """Yield what *make* makes of (key, stored value), in order."""
         txn = self._own()
         if txn is not None:
             return txn.scan(span, make, values=values)

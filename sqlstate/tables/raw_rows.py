@@ -220,7 +220,6 @@ def shown_name(collection: Any, key: Any) -> str:
 
 
 STATE: Final = Table("I1", "{0}[{1}]", collection=_COLLECTION, key=_KEY, value=_VALUE)
-ENTRY_NAME: Final = STATE.only("collection", "key")
 MERKLE: Final = Table("I2", "node {0}", id=_NUMBER, level=_LEVEL, children=_CHILDREN)
 """Without the node's name, which is_node_name() tests."""
 STAGED: Final = Table("I9", "staged transaction {0}", txn=_POSITIVE, session=_SESSION)

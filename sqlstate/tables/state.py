@@ -191,10 +191,10 @@ def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tup
 
 
 def _put_in_large(connection: Connection, collection: str, rows: list[Any]) -> None:
-    """Put the large values into *rows*, which have None for them; drop what is behind the first BYTES_AT_ONCE of them.
+    """Read each large value, for which *rows* have None, into its row; cut the rows off after BYTES_AT_ONCE of them.
 
     Raises:
-        Damaged: a row is no entry.
+        Damaged: a row is invalid.
     """
     left = BYTES_AT_ONCE
     for at, (key, small) in enumerate(rows):

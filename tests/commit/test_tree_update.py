@@ -307,7 +307,7 @@ def test_a_digest_is_found_as_a_child_only() -> None:
     children = b"\0" * 20 + digest + b"\0" * 28 + b"\0" * 8 + digest
 
     assert merkle.child_at(children, digest) == 80
-    changed, _ = merkle_edit.replace_child(1, children, digest, b"\xff" * 32)
+    changed = merkle_edit.splice_child(children, digest, b"\xff" * 32)
     assert changed == children[:88] + b"\xff" * 32
     with pytest.raises(Damaged):
         merkle.child_at(children[:80], digest)

@@ -392,25 +392,18 @@ class LogCheck:
         for row in rows:
             txn, _ = row
             if not STAGED.fits(row):
-                self._findings.add(FindingKind.STAGED, STAGED.wrong(row), lsn=txn)
+                self._staged_fault(txn, STAGED.wrong(row))
         for txn, opened in self._staged.items():
             self._unlike_written(txn, opened.unlike)
             missing = 0 if opened.digest is None else wal.missing_behind(self._connection, opened.newest)
             if missing:
-                what = f"I14: record {missing} is missing, and may be one of staged transaction {txn}"
-                self._findings.add(FindingKind.STAGED, what, lsn=txn)
+                self._staged_fault(txn, f"I14: record {missing} is missing, and may be one of staged transaction {txn}")
             if txn not in there:
-                self._findings.add(
-                    FindingKind.STAGED, f"I9: staged transaction {txn} has not ended, and is not listed", lsn=txn
-                )
+                self._staged_fault(txn, f"I9: staged transaction {txn} has not ended, and is not listed")
             elif there[txn] != by.get(txn, opened.session):
-                self._findings.add(
-                    FindingKind.STAGED, f"I9: staged transaction {txn} is not of the session listed", lsn=txn
-                )
+                self._staged_fault(txn, f"I9: staged transaction {txn} is not of the session listed")
         for txn in there.keys() - self._staged.keys():
-            self._findings.add(
-                FindingKind.STAGED, f"I9: transaction {txn} is listed as staged, and is not open", lsn=txn
-            )
+            self._staged_fault(txn, f"I9: transaction {txn} is listed as staged, and is not open")
 
 
 def _records(connection: Connection) -> Iterator[RawRecord]:
