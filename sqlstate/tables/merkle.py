@@ -96,7 +96,7 @@ def value_and_run(connection: Connection, name: Name) -> tuple[Stored | None, Ro
     A run is the id of its node, its children, and the collection and key of its first entry.
 
     Raises:
-        Damaged: the value is no value, or the node no node.
+        Damaged: the value or the node is malformed.
     """
     row = connection.row(_LEAVES, (name[0], name[2]))
     if row is None:  # it comes before all that there is

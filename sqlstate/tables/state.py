@@ -74,7 +74,7 @@ def get(connection: Connection, collection: str, key: Key) -> Stored | None:
     """Return the stored value of an entry, or None if there is none.
 
     Raises:
-        Damaged: what is stored is no value.
+        Damaged: the stored value is malformed.
     """
     row = connection.row(_GET, (collection, key))
     if row is None:
@@ -89,7 +89,7 @@ def get_many(connection: Connection, names: Sequence[Name]) -> list[Stored | Non
     """Return the stored values of *names*, which are sorted; None where there is no entry.
 
     Raises:
-        Damaged: what is stored is no value.
+        Damaged: the stored value is malformed.
     """
     if len(names) > _SPAN_NAMES and not any_between(connection, names[0], names[-1]):
         return [None] * len(names)
