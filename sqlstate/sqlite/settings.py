@@ -14,7 +14,7 @@ from sqlstate.sqlite.lock_holders import pause
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
 
-CACHE_BYTES: Final = 64 << 20
+CACHE_BYTES: Final = 72 << 20
 CACHE_BYTES_MIN: Final = 1 << 20
 CACHE_BYTES_MAX: Final = 1 << 40  # of the writer's share, SQLite's 32 bits can just hold the KiB
 WAL_BYTES_MAX: Final = 64 << 20
@@ -33,7 +33,7 @@ class Caches(NamedTuple):
     @classmethod
     def of(cls, total: int) -> Caches:
         """Return the shares of *total*."""
-        return cls(total * 3 // 8, total // 4, total // 8)
+        return cls(total * 3 // 10, total * 3 // 10, total // 10)
 
 
 def apply(connection: Connection, journal: Journal, *, read_only: bool, cache: int) -> None:

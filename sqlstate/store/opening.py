@@ -76,9 +76,9 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         recover: what to do after a crash. "rollback": recover, and roll back staged transactions of dead processes.
             "resume": recover, and leave these for `Store.pending()` and `Store.resume()`. "refuse": raise, and change
             nothing. "accept": as "rollback", and go on with what can be proven where SQLite's journal is damaged.
-        cache_bytes: memory for SQLite's page caches, 1 MiB to 1 TiB; 64 MiB by default. Three eighths are for writing,
-            a quarter for each of the two readers that are used first, and an eighth is for the others, which take
-            128 KiB each at least. It is taken as pages are read, and given back by close().
+        cache_bytes: memory for SQLite's page caches, 1 MiB to 1 TiB; 72 MiB by default. Three tenths are for writing,
+            as much for each of the two readers that are used first, and a tenth is for the others, which take 128 KiB
+            each at least. It is taken as pages are read, and given back by close().
         vfs: name of a registered SQLite VFS for input and output; None is the system's.
 
     Raises:

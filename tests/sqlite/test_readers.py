@@ -288,12 +288,12 @@ def cached(connection: Connection) -> int:
 
 
 def test_the_connections_of_a_handle_share_one_budget(open_store: OpenStore) -> None:
-    store = open_store(cache_bytes=16 << 20)
+    store = open_store(cache_bytes=20 << 20)
     readers = store._engine.readers
     taken = [readers.acquire() for _ in range(READERS_KEPT)]
     sizes = [cached(store._engine.write_connection), *map(cached, taken)]
-    assert sizes == [6 << 10, 4 << 10, 4 << 10, *[256] * (READERS_KEPT - 2)]
-    assert sum(sizes) <= 16 << 10
+    assert sizes == [6 << 10, 6 << 10, 6 << 10, *[256] * (READERS_KEPT - 2)]
+    assert sum(sizes) <= 20 << 10
     for connection in taken:
         readers.release(connection)
 
