@@ -842,7 +842,7 @@ def test_an_option_outside_what_it_may_be_is_refused_before_anything_is_made(
 @pytest.mark.parametrize("cache_bytes", [1 << 20, 1 << 40])
 def test_the_bounds_of_the_caches_are_what_sqlite_takes(open_store: OpenStore, cache_bytes: int) -> None:
     store = open_store(cache_bytes=cache_bytes)
-    assert store._engine.write_connection.value("PRAGMA cache_size") == -(cache_bytes * 3 // 8 >> 10)
+    assert store._engine.write_connection.value("PRAGMA cache_size") == -(settings.Caches.of(cache_bytes).writer >> 10)
     store["c"].update({i: i for i in range(1000)})
     assert sum(store["c"].values()) == 499_500
 
