@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +19,9 @@ from sqlstate import ABSENT, Conflict
 from sqlstate.store.view import JSON
 from tests.reference import plain
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 COLLECTIONS = ["a", "a\0", "b", "é"]
 keys = st.sampled_from(
     [0, 1, -1, 2**63 - 1, -(2**63), "0", "1", "k", "k\0", "ka", "🙂", b"0", b"k", b"\x00", b"\xff"]
@@ -28,6 +31,7 @@ values = st.sampled_from(
 )
 collections = st.sampled_from(COLLECTIONS)
 entries = st.dictionaries(keys, values, max_size=40)
+asked = st.lists(keys, max_size=20)
 
 Model = dict[str, dict[Any, Any]]
 
@@ -70,6 +74,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert same(self.store[name].pop(key, ABSENT), self.model[name].pop(key, ABSENT))
         self.expect_commit(before)
 
+    @rule(name=collections, asked=asked)
+    def get_many(self, name: str, asked: list[Any]) -> None:
+        assert alike(self.store[name].get_many(asked), self.model[name], asked)
+
     @rule(name=collections, key=keys, value=values)
     def setdefault(self, name: str, key: Any, value: Any) -> None:
         before = copy.deepcopy(self.model)
@@ -99,7 +107,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         steps=st.lists(
-            st.tuples(st.sampled_from(["put", "delete", "update", "nest", "undo"]), collections, keys, values, entries),
+            st.tuples(
+                st.sampled_from(["put", "delete", "update", "get_many", "nest", "undo"]),
+                collections,
+                keys,
+                values,
+                entries,
+            ),
             max_size=10,
         ),
         fails=st.booleans(),
@@ -129,6 +143,8 @@ class StoreMachine(RuleBasedStateMachine):
             elif what == "update":
                 txn[name].update(new)
                 self.model[name].update(new)
+            elif what == "get_many":
+                assert alike(txn[name].get_many(new), self.model[name], new)
             else:
                 kept = copy.deepcopy(self.model)
                 try:
@@ -255,6 +271,12 @@ class StoreMachine(RuleBasedStateMachine):
 
 def encode(value: Any) -> str | bytes:
     return JSON.encode(value)
+
+
+def alike(found: dict[Any, Any], model: dict[Any, Any], asked: Iterable[Any]) -> bool:
+    """Whether *found* is what get_many(asked) gives of *model*, in the order of asking."""
+    wanted = {key: model[key] for key in asked if key in model}
+    return [*found] == [*wanted] and same(found, wanted)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -14,7 +14,7 @@ from sqlstate.store.transaction import ABSENT, check_note
 from sqlstate.store.view import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from sqlstate.aio.scan import Progress, Row, StoredRows
     from sqlstate.aio.threads import Threads
@@ -101,14 +101,20 @@ class Buffered:
 
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
-        self._check()
-        for known in (self._writes, self._reads):
-            if name in known:
-                return known[name]
-        stored = await self._commit.ask(lambda view: view.get_stored(name))
-        self._check()  # another task may have left the block: what it read is being compared
-        self._reads[name] = stored
+        [stored] = await self.get_many_stored((name,))
         return stored
+
+    async def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
+        """Return the stored value of each entry, or None."""
+        self._check()
+        known = {name: each[name] for name in names for each in (self._reads, self._writes) if name in each}
+        unread = [name for name in names if name not in known]
+        if unread:
+            found = dict(zip(unread, await self._commit.get_many_stored(unread), strict=True))
+            self._check()  # another task may have left the block: what it read is being compared
+            self._reads |= found
+            known |= found
+        return [known[name] for name in names]
 
     async def has_stored(self, name: Name) -> bool:
         """Return True if there is an entry; its value may change without a conflict."""

@@ -12,7 +12,7 @@ from sqlstate.sqlite.pages import Page
 from sqlstate.store.access import entries_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.aio.threads import Threads
@@ -49,6 +49,10 @@ class AsyncStoreEntries:
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
         return await self._threads.run(partial(self.stored.get_stored, name))
+
+    async def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
+        """Return the stored value of each entry, or None, all of one moment."""
+        return await self._threads.run(partial(self.stored.get_many_stored, names))
 
     async def has_stored(self, name: Name) -> bool:
         """Return True if there is an entry."""

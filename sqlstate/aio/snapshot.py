@@ -13,7 +13,7 @@ from sqlstate.sqlite.pages import Page
 from sqlstate.store.view import codec_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Name, Stored
@@ -48,6 +48,10 @@ class Frozen:
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
         return await self.ask(lambda view: view.get_stored(name))
+
+    async def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
+        """Return the stored value of each entry, or None."""
+        return await self.ask(lambda view: view.get_many_stored(names))
 
     async def has_stored(self, name: Name) -> bool:
         """Return True if there is an entry."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, Unpack, cast, overload
+
+import anyio.lowlevel
 
 from sqlstate.aio.scan import AsyncScan
 from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
 from sqlstate.store.collection import Collection
-from sqlstate.store.view import JSON
+from sqlstate.store.view import JSON, UNSET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlstate.aio.scan import Rows
     from sqlstate.format.names import Key, Name, Stored
@@ -29,6 +31,10 @@ D = TypeVar("D")
 R = TypeVar("R")
 
 
+# So many values are decoded before other tasks have a turn.
+DECODED_AT_ONCE: Final = 1000
+
+
 class AsyncReads(Protocol):
     """What a collection reads through: a store, a snapshot or a transaction."""
 
@@ -38,6 +44,9 @@ class AsyncReads(Protocol):
 
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
+
+    async def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
+        """Return the stored value of each entry, or None, all of one moment."""
 
     async def has_stored(self, name: Name) -> bool:
         """Return True if there is an entry."""
@@ -63,6 +72,12 @@ class _Form(Collection[T]):
     def encode(self, key: Key, value: T) -> tuple[Name, Stored]:
         return make_name(self.name, key), self._encode(key, value)
 
+    def names(self, keys: Iterable[Key]) -> list[Name]:
+        return self._names(keys)
+
+    def found(self, names: Sequence[Name], stored: Sequence[Stored | None], default: Any) -> dict[Key, Any]:
+        return self._found(names, stored, default)
+
     def bounded(self, **bounds: Unpack[Bounds]) -> tuple[Span, int | None]:
         return self._bounded(**bounds)
 
@@ -73,8 +88,8 @@ class _Form(Collection[T]):
 class AsyncCollectionView(Generic[T]):
     """A named, ordered mapping that tasks can read: a collection of a snapshot, or the reading half of the others.
 
-    Keys are int, str or bytes, in that order, each kind ascending. get(), contains() and count() are awaited; keys(),
-    values() and items() are for `async for`, as is the view itself, which gives the keys.
+    Keys are int, str or bytes, in that order, each kind ascending. get(), get_many(), contains() and count() are
+    awaited; keys(), values() and items() are for `async for`, as is the view itself, which gives the keys.
 
     Examples:
         >>> await store["users"].update({1: "ada", 2: "bob"})
@@ -116,6 +131,42 @@ class AsyncCollectionView(Generic[T]):
         """
         stored = await self._access.get_stored(make_name(self.name, key))
         return default if stored is None else self._form.decode(key, stored)
+
+    @overload
+    async def get_many(self, keys: Iterable[Key]) -> dict[Key, T]: ...
+    @overload
+    async def get_many(self, keys: Iterable[Key], default: D) -> dict[Key, T | D]: ...
+    async def get_many(self, keys: Iterable[Key], default: Any = UNSET) -> dict[Key, Any]:
+        """Return a dict of the entries that *keys* name, in the order of *keys*, all of one moment.
+
+        A key that is given twice is in the dict once; one without an entry is left out, or gets *default*.
+
+        Cost: 1 hop.
+
+        Args:
+            keys: any iterable of int, str or bytes. It is read to its end before the store is; a single str or bytes
+                is refused, since its letters are hardly meant.
+            default: the value of keys without an entry, as it is; without it, they are left out.
+
+        Raises:
+            InvalidKey: one of the keys is not an int, str or bytes within the limits, or *keys* is not an iterable of
+                them. Nothing was read.
+            InvalidValue: a stored document does not fit the collection's type.
+
+        Examples:
+            >>> await store["users"].update({1: "ada", 2: "bob", 3: "cyd"})
+            >>> await store["users"].get_many([3, 1, 9]), await store["users"].get_many((1, 9), default=None)
+            ({3: 'cyd', 1: 'ada'}, {1: 'ada', 9: None})
+        """
+        names = self._form.names(keys)
+        stored = await self._access.get_many_stored(names)
+        found: dict[Key, Any] = {}
+        for start in range(0, len(names), DECODED_AT_ONCE):
+            if start:
+                await anyio.lowlevel.checkpoint()
+            part = slice(start, start + DECODED_AT_ONCE)
+            found |= self._form.found(names[part], stored[part], default)
+        return found
 
     async def contains(self, key: Key) -> bool:
         """Return True if there is an entry with this key.

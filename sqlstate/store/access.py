@@ -12,7 +12,7 @@ from sqlstate.errors import StoreUnusable
 from sqlstate.tables import state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sqlstate.commit.write_context import WriteContext
@@ -50,6 +50,9 @@ class Reads(Protocol):
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
+
+    def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
+        """Return the stored value of each entry, or None, all of one moment."""
 
     def scan(self, span: Span, make: Made[R], *, values: bool) -> Iterator[R]:
         """Yield what *make* makes of the rows of a span, (key, stored value), in order.

@@ -17,7 +17,7 @@ from sqlstate.store.transaction import check_note, encode
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sqlstate.commit.group import GroupCommit
@@ -258,6 +258,15 @@ class OpenBatch:
         if commit is None:
             return state.get(self._engine.write_connection, name[0], name[2])
         return commit.get(name)
+
+    def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
+        """Return the stored value of each entry, or None, all of one moment."""
+        self._check()
+        if self._current() is not None:
+            return [self.get_stored(name) for name in names]
+        with self._engine.reading() as connection:
+            stored = state.get_each(connection, names)
+        return [self._puts.get(name, each) for name, each in zip(names, stored, strict=True)]
 
     def put_stored(self, name: Name, stored: Stored) -> None:
         """Put an entry, in a transaction of its own."""

@@ -10,7 +10,7 @@ from sqlstate.store.snapshot import OpenSnapshot
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.requests import Request
@@ -49,6 +49,14 @@ class StoreEntries:
         stored = state.get(connection, name[0], name[2])
         readers.release(connection)
         return stored
+
+    def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
+        """Return the stored value of each entry, or None, all of one moment."""
+        txn = self._own()
+        if txn is not None:
+            return txn.get_many_stored(names)
+        with self._engine.reading() as connection:
+            return state.get_each(connection, names)
 
     def put_stored(self, name: Name, stored: Stored) -> None:
         """Put an entry: a transaction of its own, or part of the one that this thread has open."""

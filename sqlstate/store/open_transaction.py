@@ -14,7 +14,7 @@ from sqlstate.store.access import condition
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlstate.commit.pending import Savepoint
     from sqlstate.commit.write_context import WriteContext
@@ -70,6 +70,11 @@ class OpenTransaction:
             return self._buffer[name]
         except KeyError:
             return self._commit.get(name)
+
+    def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
+        """Return the stored value of each entry, or None."""
+        self._check()
+        return [self.get_stored(name) for name in names]
 
     def put_stored(self, name: Name, stored: Stored) -> None:
         """Put an entry."""

@@ -15,7 +15,7 @@ from sqlstate.store.view import JSON, CollectionView, codec_for
 from sqlstate.tables import merkle, state, wal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
@@ -164,6 +164,10 @@ class OpenSnapshot:
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
         return state.get(self.reader(), name[0], name[2])
+
+    def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
+        """Return the stored value of each entry, or None."""
+        return state.get_each(self.reader(), names)
 
     def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
         """Yield (key, stored value) in order."""

@@ -31,7 +31,11 @@ _SMALL = f"iif(octet_length(value) > {LARGE_BYTES}, NULL, value)"
 _GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
 VALUE = "(SELECT ifnull(value, 0) FROM state WHERE collection = ?1 AND key = ?2)"
 """The value of entry (?1, ?2), NULL if there is no such entry, 0 if it has none, as a part of a statement."""
-_GET_OR_NULL = f"SELECT {VALUE}"
+_GET_IF_SMALL = f"""
+SELECT (
+  SELECT iif(octet_length(value) <= {LARGE_BYTES}, value, 0) FROM state WHERE collection = ? AND key = ?
+)
+"""
 _PUT = (
     "INSERT INTO state (collection, key, value) VALUES (?, ?, ?) "
     "ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value"
@@ -85,19 +89,31 @@ def get(connection: Connection, collection: str, key: Key) -> Stored | None:
     return value
 
 
-def get_many(connection: Connection, names: Sequence[Name]) -> list[Stored | None]:
-    """Return the stored values of *names*, which are sorted; None where there is no entry.
+def get_each(connection: Connection, names: Sequence[Name]) -> list[Stored | None]:
+    """Return the stored values of *names*, None where there is no entry.
+
+    The values are of one committed state if the caller is in a transaction.
 
     Raises:
         Damaged: the stored value is malformed.
     """
+    values: list[Any] = []
+    for start in range(0, len(names), ROWS_AT_ONCE):
+        part = names[start : start + ROWS_AT_ONCE]
+        rows = connection.rows_many(_GET_IF_SMALL, [(name[0], name[2]) for name in part])
+        values += [value for (value,) in rows]
+    if not {*map(type, values)} <= _STORED_OR_NONE:
+        for at, (collection, _, key) in enumerate(names):
+            if type(values[at]) not in _STORED_OR_NONE:  # it is large, or malformed
+                values[at] = get(connection, collection, key)
+    return values
+
+
+def get_many(connection: Connection, names: Sequence[Name]) -> list[Stored | None]:
+    """Return what get_each() does, of *names* that are sorted: often there is none of them."""
     if len(names) > _SPAN_NAMES and not any_between(connection, names[0], names[-1]):
         return [None] * len(names)
-    values = [value for (value,) in connection.rows_many(_GET_OR_NULL, [(name[0], name[2]) for name in names])]
-    if not {*map(type, values)} <= _STORED_OR_NONE:
-        for collection, _, key in names:
-            get(connection, collection, key)  # says what is wrong
-    return values
+    return get_each(connection, names)
 
 
 def any_between(connection: Connection, first: Name, last: Name) -> bool:

@@ -301,7 +301,7 @@ async def test_a_transaction_with_a_rollback_journal_does_not_wait_for_itself(op
 # A step of a transaction: what it does, and the keys it is about.
 KEYS = range(6)
 steps = st.one_of(
-    st.tuples(st.sampled_from(["get", "put", "put", "delete", "contains", "expect"]), st.sampled_from(KEYS)),
+    st.tuples(st.sampled_from(["get", "get_many", "put", "put", "delete", "contains", "expect"]), st.sampled_from(KEYS)),
     st.tuples(
         st.sampled_from(["items", "keys", "count", "collections"]),
         st.tuples(st.sampled_from(KEYS), st.sampled_from(KEYS), st.booleans(), st.sampled_from([1, 2, 9])),
@@ -315,6 +315,8 @@ async def do(txn: Any, step: Any, seen: list[Any]) -> Any:  # noqa: PLR0911, one
     name, about = step
     if name == "get":
         return await txn.get("c", about)
+    if name == "get_many":
+        return await txn["c"].get_many((about, 0, 5))
     if name == "contains":
         return await txn.contains("c", about)
     if name == "put":
@@ -352,6 +354,8 @@ def replay(model: dict[int, str], script: list[Any], number: int) -> tuple[list[
         result: Any = None
         if name == "get":
             result = state.get(about)
+        elif name == "get_many":
+            result = {key: state[key] for key in (about, 0, 5) if key in state}
         elif name == "contains":
             result = about in state
         elif name == "put":

@@ -99,6 +99,7 @@ VIEW: Final[dict[str, Call]] = {
     "__len__": lambda view: len(view),
     "__reversed__": lambda view: reversed(view),
     "get": lambda view: view.get("k"),
+    "get_many": lambda view: view.get_many(["k"]),
     "items": lambda view: view.items(),
     "keys": lambda view: view.keys(),
     "values": lambda view: view.values(),

@@ -75,7 +75,7 @@ def test_a_row_that_is_no_entry_is_named_by_what_reads_it(made: Path, what: str)
         ]
         if "value" in what:
             reads += [lambda: store["d"][1], lambda: store["d"].get(1), lambda: 1 in store["d"]]
-            reads += [lambda: store.prove("d", 1)]
+            reads += [lambda: store.prove("d", 1), lambda: store["d"].get_many([b"b", 1])]
         for read in reads:
             with pytest.raises(Damaged) as raised:
                 read()
