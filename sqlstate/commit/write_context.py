@@ -135,14 +135,17 @@ class OpenBlocks:
     Each is open as long as its block, even if an exception cut the block's end short.
     """
 
-    __slots__ = ("_open",)
+    __slots__ = ("opened",)
+
+    opened: tuple[int, tuple[tuple[Any, Over], ...]]
+    """A thread, and its stack: nothing is open while that is empty."""
 
     def __init__(self) -> None:
-        self._open: tuple[int, tuple[tuple[Any, Over], ...]] = (0, ())  # the thread, and its stack
+        self.opened = (0, ())
 
     def innermost(self) -> Any:
         """Return what this thread opened last and still has open, or None."""
-        thread, stack = self._open
+        thread, stack = self.opened
         if not stack or thread != get_ident():
             return None
         while stack and stack[-1][1]() is None:
@@ -151,11 +154,11 @@ class OpenBlocks:
 
     def push(self, what: Any, over: Over) -> None:
         """Note that this thread has opened *what*, until *over* is dead."""
-        thread, stack = self._open
+        thread, stack = self.opened
         below = stack if thread == get_ident() else ()
-        self._open = get_ident(), (*(each for each in below if each[1]() is not None), (what, over))
+        self.opened = get_ident(), (*(each for each in below if each[1]() is not None), (what, over))
 
     def remove(self, over: Over | None) -> None:
         """Note that a block is over. Idempotent."""
-        thread, stack = self._open
-        self._open = thread, tuple(each for each in stack if each[1] is not over)
+        thread, stack = self.opened
+        self.opened = thread, tuple(each for each in stack if each[1] is not over)

@@ -43,12 +43,15 @@ class Codec(Generic[T]):
         InvalidOption: msgspec cannot decode the type; or *forbid_unknown* without one.
     """
 
-    __slots__ = ("_holds_bytes", "_typed")
+    __slots__ = ("_typed", "holds_bytes")
+
+    holds_bytes: bool
+    """Whether bytes are values, as they are."""
 
     def __init__(self, type_: type[T] | None = None, *, forbid_unknown: bool = False) -> None:
         if forbid_unknown and type_ is None:
             raise InvalidOption("forbid_unknown=True needs a type= that says which fields are known")
-        self._holds_bytes = type_ is None or type_ is bytes
+        self.holds_bytes = type_ is None or type_ is bytes
         self._typed = None if type_ is None else Typed(type_, forbid_unknown=forbid_unknown)
 
     @property
@@ -62,13 +65,13 @@ class Codec(Generic[T]):
         Raises:
             InvalidValue: it would not read back exactly; the error names the place inside the value.
         """
-        if type(value) is bytes and self._holds_bytes:
+        if type(value) is bytes and self.holds_bytes:
             stored = cast("Stored", value)
             size = len(stored)
         elif self._typed is None:
             raw = document(value)
             size, stored = len(raw), raw.decode()
-        elif self._holds_bytes:
+        elif self.holds_bytes:
             raise InvalidValue(f"a value of this collection is bytes, not {type(value).__name__}")
         else:
             raw = self._typed.encode(value)
@@ -85,7 +88,7 @@ class Codec(Generic[T]):
             Damaged: it is nothing that a value can be stored as.
         """
         if type(stored) is bytes:
-            if self._holds_bytes:
+            if self.holds_bytes:
                 return cast("T", stored)
             raise InvalidValue("bytes are stored, and this collection's type is read from JSON")
         if type(stored) is not str:
@@ -95,7 +98,7 @@ class Codec(Generic[T]):
                 return cast("T", _decode(stored))
             except (msgspec.MsgspecError, RecursionError) as e:
                 raise InvalidValue(f"the stored document does not fit: {e}") from None
-        if self._holds_bytes:
+        if self.holds_bytes:
             raise InvalidValue("a JSON document is stored, and this collection's type is bytes")
         return self._typed.decode(stored)
 
@@ -104,7 +107,7 @@ class Codec(Generic[T]):
 
         It must if one of them cannot be decoded, or if code of the type's own may run.
         """
-        if self._holds_bytes and {*map(type, stored)} <= _BYTES:
+        if self.holds_bytes and {*map(type, stored)} <= _BYTES:
             return cast("Sequence[T]", stored)
         if self._typed is None:
             try:

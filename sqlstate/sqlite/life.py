@@ -21,7 +21,7 @@ class Life:
         read_only: writes are refused.
     """
 
-    __slots__ = ("closed", "failure", "forked", "pages", "path", "read_only")
+    __slots__ = ("closed", "failure", "forked", "pages", "path", "read_only", "usable")
 
     closed: bool
     """Whether close() was called."""
@@ -29,6 +29,8 @@ class Life:
     """Why the handle refuses further work; "" if it does not."""
     forked: bool
     """Whether the store was opened by a parent process, before a fork."""
+    usable: bool
+    """Whether check() would pass: none of these."""
 
     def __init__(self, path: str, *, read_only: bool) -> None:
         self.path: str = path
@@ -38,25 +40,21 @@ class Life:
         self.closed = False
         self.failure = ""
         self.forked = False
-
-    @property
-    def usable(self) -> bool:
-        """Whether check() would pass."""
-        return not (self.forked or self.closed or self.failure)
+        self.usable = True
 
     def close(self) -> None:
         """Refuse all further work: the store is closed."""
-        self.closed = True
+        self.closed, self.usable = True, False
         self.pages.clear()
 
     def fork(self) -> None:
         """Refuse all further work: this is the child of a fork."""
-        self.forked = True
+        self.forked, self.usable = True, False
         self.pages.clear()
 
     def fail(self, failure: str) -> None:
         """Refuse all further work, because of *failure*, and log that once."""
-        first, self.failure = not self.failure, failure
+        first, self.failure, self.usable = not self.failure, failure, False
         if first:
             log("error", f"{self.path}: {failure}; this handle refuses further work")
 
@@ -66,7 +64,7 @@ class Life:
         Raises:
             StoreForked, StoreClosed: it was.
         """
-        if self.forked or self.closed or self.failure:
+        if not self.usable:
             raise self.refusal()
 
     def check_forked(self) -> None:

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from sqlstate.errors import StoreClosed, TransactionEnded
 from sqlstate.files.living import Living
@@ -22,10 +22,10 @@ from sqlstate.sqlite.blocks import Block
 from sqlstate.sqlite.pages import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from sqlstate.sqlite.blocks import Over
-    from sqlstate.sqlite.connection import Connection, Journal
+    from sqlstate.sqlite.connection import Connection, Journal, Row
     from sqlstate.sqlite.life import Life
     from sqlstate.sqlite.opener import Opener
     from sqlstate.sqlite.pages import Page
@@ -77,6 +77,21 @@ class Readers:
         return list(self._lent.values())
 
     # For one statement.
+
+    def row(self, sql: str, values: Sequence[Any]) -> Row | None:
+        """Return the first row of a statement on the newest commit, or None."""
+        # In the ordinary case it does itself what acquire() and release() do: a get has no time for more calls.
+        idle, usual = self._idle, self._life.usable and self._opener.frozen is None
+        try:
+            connection = idle.pop() if usual and not self.gone else self.acquire()
+        except IndexError:
+            connection = self.acquire()
+        row = connection.row(sql, values)
+        if idle or not usual:
+            self.release(connection)
+        else:
+            idle.append(connection)
+        return row
 
     def acquire(self) -> Connection:
         """Return an unused connection for one statement; release() it after that.

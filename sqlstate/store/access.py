@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlstate.errors import StoreUnusable
+from sqlstate.format.names import make_name
 from sqlstate.tables import state
 
 if TYPE_CHECKING:
@@ -48,8 +49,12 @@ class Reads(Protocol):
     def condition(self) -> str:
         """Whether it can be used, in a word, for a repr."""
 
-    def get_stored(self, name: Name) -> Stored | None:
-        """Return the stored value of an entry, or None."""
+    def find(self, collection: str, key: Key) -> Stored | None:
+        """Return the stored value of an entry, or None.
+
+        Raises:
+            InvalidKey: no entry can have the key.
+        """
 
     def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
         """Return the stored value of each entry, or None, all of one moment."""
@@ -64,7 +69,19 @@ class Reads(Protocol):
         """Return the number of entries in [start, stop)."""
 
 
-class Writes(Reads, Protocol):
+class Named(Protocol):
+    """What knows entries by their names."""
+
+    def get_stored(self, name: Name) -> Stored | None:
+        """Return the stored value of an entry, or None."""
+
+
+def find_by_name(entries: Named, collection: str, key: Key) -> Stored | None:
+    """Return the stored value of an entry, or None: find() of what only has get_stored()."""
+    return entries.get_stored(make_name(collection, key))
+
+
+class Writes(Reads, Named, Protocol):
     """An open transaction."""
 
     def put_stored(self, name: Name, stored: Stored) -> None:

@@ -9,7 +9,7 @@ from sqlstate.commit.commit import BUFFER_BYTES, Commit
 from sqlstate.errors import StoreUnusable, TransactionEnded
 from sqlstate.format.names import check_collection, make_name, stored_name
 from sqlstate.sqlite.blocks import Block
-from sqlstate.store.access import condition
+from sqlstate.store.access import condition, find_by_name
 from sqlstate.store.blocks import PartBlock, unbegun
 from sqlstate.store.collection import Collections
 from sqlstate.store.open_transaction import OpenTransaction, Part
@@ -248,6 +248,8 @@ class OpenBatch:
         """Return the names of all collections that have entries, as the batch left them."""
         self._carry()
         return state.collections(self._engine.write_connection)
+
+    find = find_by_name
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""

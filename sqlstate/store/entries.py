@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from sqlstate.format.constants import KEY_BYTES_MAX
+from sqlstate.format.names import make_name
 from sqlstate.store.access import chunks, condition, refuse_inside
 from sqlstate.store.blocks import WriteBlock
 from sqlstate.store.snapshot import OpenSnapshot
-from sqlstate.tables import merkle, state
+from sqlstate.tables import merkle, raw_rows, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.requests import Request
     from sqlstate.commit.write_context import WriteContext
-    from sqlstate.format.names import Name, Stored
+    from sqlstate.format.names import Key, Name, Stored
     from sqlstate.store.access import Made
     from sqlstate.store.batch import OpenBatch
     from sqlstate.store.open_transaction import OpenTransaction
@@ -32,6 +34,8 @@ class StoreEntries:
         self._group = group
         self._writer = writer
         self._engine = writer.engine
+        self._blocks = writer.open_blocks
+        self._readers = writer.engine.readers
         self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.open_blocks.innermost
 
     @property
@@ -39,16 +43,28 @@ class StoreEntries:
         """Whether the store can be used, in a word, for a repr."""
         return condition(self._engine.life)
 
+    def find(self, collection: str, key: Key) -> Stored | None:
+        """Return the stored value of an entry, or None.
+
+        Raises:
+            InvalidKey: no entry can have the key.
+        """
+        if self._blocks.opened[1] and (txn := self._own()) is not None:
+            return txn.find(collection, key)
+        # A get has no time for calls that are seldom needed: of make_name() where the key is seen to be one, of get().
+        if not ((type(key) is bytes or (type(key) is str and key.isascii())) and 0 < len(key) <= KEY_BYTES_MAX):
+            make_name(collection, key)
+        row = self._readers.row(state.GET, (collection, key))
+        if row is None:
+            return None
+        if type(row[0]) not in state.STORED:
+            raw_rows.STATE.check((collection, key, row[0]), self._engine.path)
+        stored: Stored = row[0]
+        return stored
+
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
-        txn = self._own()
-        if txn is not None:
-            return txn.get_stored(name)
-        readers = self._engine.readers
-        connection = readers.acquire()
-        stored = state.get(connection, name[0], name[2])
-        readers.release(connection)
-        return stored
+        return self.find(name[0], name[2])
 
     def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
         """Return the stored value of each entry, or None, all of one moment."""

@@ -10,7 +10,7 @@ from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit
 from sqlstate.errors import InvalidOption, TransactionEnded
 from sqlstate.format.names import Name, Stored, stored_name
 from sqlstate.sqlite.blocks import Block
-from sqlstate.store.access import condition
+from sqlstate.store.access import condition, find_by_name
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class OpenTransaction:
         self._nested: list[tuple[Savepoint, Over, int]] = []
         self._thread = threading.get_ident()
         self._state = State.BUFFERING
+
+    find = find_by_name
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""

@@ -10,7 +10,7 @@ from sqlstate.format.names import check_collection
 from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.pages import Pages, Rows
 from sqlstate.sqlite.readers import Lease, ended
-from sqlstate.store.access import chunks, condition
+from sqlstate.store.access import chunks, condition, find_by_name
 from sqlstate.store.view import JSON, CollectionView, codec_for
 from sqlstate.tables import merkle, state, wal
 
@@ -160,6 +160,8 @@ class OpenSnapshot:
     def collections(self) -> list[str]:
         """Return the names of all collections that had entries."""
         return state.collections(self.reader())
+
+    find = find_by_name
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""

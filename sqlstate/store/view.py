@@ -110,7 +110,9 @@ class CollectionView(Mapping[Key, T], Generic[T]):
             InvalidValue: the stored document does not fit the collection's type.
             Damaged: the stored row is not a JSON document.
         """
-        stored = self._access.get_stored(make_name(self.name, key))
+        stored = self._access.find(self.name, key)
+        if type(stored) is bytes and self._codec.holds_bytes:
+            return cast("T", stored)  # with no call
         if stored is None:
             raise EntryNotFound(self.name, key)
         return self._decode(key, stored)
@@ -136,7 +138,9 @@ class CollectionView(Mapping[Key, T], Generic[T]):
             >>> store["settings"].get("lang"), store["settings"].get("zoom", 100)
             ('fr', 100)
         """
-        stored = self._access.get_stored(make_name(self.name, key))
+        stored = self._access.find(self.name, key)
+        if type(stored) is bytes and self._codec.holds_bytes:
+            return cast("T", stored)  # with no call
         return default if stored is None else self._decode(key, stored)
 
     @overload
@@ -178,7 +182,7 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         Raises:
             InvalidKey: nothing with this key can be stored.
         """
-        return self._access.get_stored(make_name(self.name, cast("Key", key))) is not None
+        return self._access.find(self.name, cast("Key", key)) is not None
 
     def __len__(self) -> int:
         """Return the number of entries.

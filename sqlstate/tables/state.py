@@ -22,13 +22,13 @@ ROWS_AT_ONCE = 512
 LARGE_BYTES = 1 << 14
 # A scan of all collections stops after so many characters or bytes of values.
 BYTES_AT_ONCE = 1 << 20
-_STORED = {str, bytes}
+STORED = {str, bytes}
 _KEYS = {int, str, bytes}
 # With more names than this, asking first whether the span is empty pays off.
 _SPAN_NAMES = 8
 
 _SMALL = f"iif(octet_length(value) > {LARGE_BYTES}, NULL, value)"
-_GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
+GET = "SELECT value FROM state WHERE collection = ? AND key = ?"
 VALUE = "(SELECT ifnull(value, 0) FROM state WHERE collection = ?1 AND key = ?2)"
 """The value of entry (?1, ?2), NULL if there is no such entry, 0 if it has none, as a part of a statement."""
 _GET_IF_SMALL = f"""
@@ -80,11 +80,11 @@ def get(connection: Connection, collection: str, key: Key) -> Stored | None:
     Raises:
         Damaged: the stored value is malformed.
     """
-    row = connection.row(_GET, (collection, key))
+    row = connection.row(GET, (collection, key))
     if row is None:
         return None
     value: Stored = row[0]
-    if type(value) not in _STORED:
+    if type(value) not in STORED:
         raw_rows.STATE.check((collection, key, value), connection.path)
     return value
 
@@ -286,11 +286,11 @@ def _are_entries(rows: Sequence[Row]) -> bool:
     if not rows:
         return True
     keys, values = zip(*rows, strict=True)
-    right = {*map(type, values)} <= _STORED and {*map(type, keys)} <= _KEYS
+    right = {*map(type, values)} <= STORED and {*map(type, keys)} <= _KEYS
     return right and (all(keys) or ("" not in keys and b"" not in keys))  # 0 is a key
 
 
-_STORED_OR_NONE = {*_STORED, type(None)}
+_STORED_OR_NONE = {*STORED, type(None)}
 _ALL = f"{_ROW} (collection, key) > (?, ?) ORDER BY collection, key LIMIT {ROWS_AT_ONCE}"
 
 

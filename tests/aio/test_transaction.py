@@ -301,7 +301,9 @@ async def test_a_transaction_with_a_rollback_journal_does_not_wait_for_itself(op
 # A step of a transaction: what it does, and the keys it is about.
 KEYS = range(6)
 steps = st.one_of(
-    st.tuples(st.sampled_from(["get", "get_many", "put", "put", "delete", "contains", "expect"]), st.sampled_from(KEYS)),
+    st.tuples(
+        st.sampled_from(["get", "get_many", "put", "put", "delete", "contains", "expect"]), st.sampled_from(KEYS)
+    ),
     st.tuples(
         st.sampled_from(["items", "keys", "count", "collections"]),
         st.tuples(st.sampled_from(KEYS), st.sampled_from(KEYS), st.booleans(), st.sampled_from([1, 2, 9])),

@@ -53,6 +53,37 @@ def test_a_connection_is_used_again_once_it_is_back(readers: module.Readers) -> 
     readers.release(second)
 
 
+def test_a_row_takes_a_connection_of_the_pool_and_gives_it_back(store: sqlstate.Store, readers: module.Readers) -> None:
+    sql = "SELECT count(*) FROM state"
+    first, second = readers.acquire(), readers.acquire()
+    for held in ([], [first], [first, second]):
+        readers._idle.clear()
+        for connection in held:
+            readers.release(connection)
+        assert readers.row(sql, ()) == (ROWS,)
+        assert len(readers._idle) == max(1, len(held))
+    lease = Lease(readers, "a test")
+    connection = lease.connection
+    del lease
+    assert readers.row(sql, ()) == (ROWS,)
+    assert (readers.lent, list(readers.gone), connection.in_transaction()) == ([], [], False)
+    store._engine.fail("a test")
+    with pytest.raises(sqlstate.StoreClosed, match="a test"):
+        readers.row(sql, ())
+
+
+def test_rows_of_many_threads_come_from_as_many_connections_as_read_at_once(readers: module.Readers) -> None:
+    def read() -> None:
+        for _ in range(300):
+            assert readers.row("SELECT count(*) FROM state", ()) == (ROWS,)
+
+    with Threads() as threads:
+        for _ in range(8):
+            threads.start(read)
+    assert 1 <= len(readers._idle) <= READERS_KEPT
+    assert len({id(connection) for connection in readers._idle}) == len(readers._idle)
+
+
 def test_the_pool_keeps_few_and_closes_the_others(readers: module.Readers) -> None:
     taken = [readers.acquire() for _ in range(READERS_KEPT + 3)]
     for connection in taken:
