@@ -9,7 +9,7 @@ from sqlstate.aio.snapshot import Frozen
 from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
 from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
 from sqlstate.format.values import same
-from sqlstate.sqlite.pages import Page
+from sqlstate.store.access import as_stored
 from sqlstate.store.transaction import ABSENT, check_note
 from sqlstate.store.view import JSON
 
@@ -296,7 +296,7 @@ class _OverlaidRows:
         end = None if ended else self._name(taken[-1])
         wanted = {name: stored for name, stored in self._named(taken) if name not in own}
         found: dict[Name, Stored] = {}
-        for name, stored in self._named(txn.scan(self._span, Page, values=self._values)):
+        for name, stored in self._named(txn.scan(self._span, as_stored, values=self._values)):
             if end is not None and name != end and self._in_order(end, name):
                 break
             if name not in own:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlstate.aio.scan import StoredRows
 from sqlstate.aio.writes import Write
 from sqlstate.errors import TransactionEnded
-from sqlstate.sqlite.pages import Page
-from sqlstate.store.access import entries_of
+from sqlstate.store.access import as_stored, entries_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +64,10 @@ class AsyncStoreEntries:
     def rows(self, span: Span, *, values: bool) -> StoredRows:
         """Return the rows of a scan."""
         return StoredRows(
-            self._threads, lambda: self.stored.scan(span, Page, values=values), self._check_open, self.stored.reclaim
+            self._threads,
+            lambda: self.stored.scan(span, as_stored, values=values),
+            self._check_open,
+            self.stored.reclaim,
         )
 
     async def change(self, work: Callable[[OpenTransaction], R]) -> R:

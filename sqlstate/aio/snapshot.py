@@ -9,7 +9,7 @@ from sqlstate.aio.scan import StoredRows
 from sqlstate.aio.view import AsyncCollectionView, Entries
 from sqlstate.errors import TransactionEnded
 from sqlstate.format.names import check_collection
-from sqlstate.sqlite.pages import Page
+from sqlstate.store.access import as_stored
 from sqlstate.store.view import codec_for
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Frozen:
         self._used = True
         return StoredRows(
             self._threads,
-            lambda: self._taken().scan(span, Page, values=values),
+            lambda: self._taken().scan(span, as_stored, values=values),
             self.check_open,
             self._store.reclaim,
             self._lock,

@@ -102,19 +102,29 @@ class Codec(Generic[T]):
             raise InvalidValue("a JSON document is stored, and this collection's type is bytes")
         return self._typed.decode(stored)
 
-    def decode_all(self, stored: Sequence[Stored]) -> Sequence[T] | None:
+    def keeps(self, kinds: set[type]) -> bool:
+        """Return True if values that are stored as these types are what is stored."""
+        return self.holds_bytes and kinds <= _BYTES
+
+    def decode_all(self, stored: Sequence[Stored], kinds: set[type]) -> Sequence[T] | None:
         """Return the values that *stored* stand for, in one go; None if that must be done one by one.
 
         It must if one of them cannot be decoded, or if code of the type's own may run.
+
+        Args:
+            stored: str and bytes.
+            kinds: which of them.
         """
-        if self.holds_bytes and {*map(type, stored)} <= _BYTES:
+        if self.keeps(kinds):
             return cast("Sequence[T]", stored)
-        if self._typed is None:
-            try:
+        if self._typed is not None:
+            return None
+        try:
+            if bytes in kinds:
                 return [each if type(each) is bytes else _decode(each) for each in stored]  # type: ignore[misc]
-            except (msgspec.MsgspecError, RecursionError):
-                return None
-        return None
+            return [*map(_decode, stored)]
+        except (msgspec.MsgspecError, RecursionError):
+            return None
 
 
 _BYTES: Final = {bytes}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from itertools import chain
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,30 +17,32 @@ class Page(list[T]):
 
     Args:
         rows: these.
-        each: what is to be made of each when its turn comes; None yields it as it is.
+        make: returns an iterator over what is made of each when its turn comes; None yields them as they are.
     """
 
-    __slots__ = ("__weakref__", "_each", "failed", "release")
+    __slots__ = ("__weakref__", "_make", "failed", "release")
 
     failed: bool
-    """Whether *each* raised: that ends the scan, as it ends a generator."""
+    """Whether *make* raised: that ends the scan, as it ends a generator."""
     release: Callable[[], object] | None
     """Called then, so that nothing is held for who keeps the exception."""
 
-    def __init__(self, rows: Iterable[T], each: Callable[[T], object] | None = None) -> None:
+    def __init__(self, rows: Iterable[T], make: Callable[[Iterator[T]], Iterator[Any]] | None = None) -> None:
         super().__init__(rows)
-        self._each = each
+        self._make = make
         self.failed = False
         self.release = None
 
     def __iter__(self) -> Iterator[T]:
         """Yield what is made of the rows; clear() ends it."""
         rows = super().__iter__()
-        return rows if self._each is None else map(self._make, rows)  # type: ignore[arg-type]
+        return rows if self._make is None else self._made(self._make(rows))
 
-    def _make(self, row: T) -> object:
+    def _made(self, made: Iterator[T]) -> Iterator[T]:
         try:
-            return self._each(row)  # type: ignore[misc]
+            yield from made
+        except GeneratorExit:  # it was dropped, and the garbage collector may be at work
+            raise
         except BaseException:
             self.failed = True
             self.clear()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlstate.errors import StoreUnusable
 from sqlstate.format.names import make_name
+from sqlstate.sqlite.pages import Page
 from sqlstate.tables import state
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.life import Life
-    from sqlstate.sqlite.pages import Page
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")
@@ -28,16 +28,21 @@ E_co = TypeVar("E_co", covariant=True)
 
 if TYPE_CHECKING:
     Row = tuple[Key, Stored]
-    Made = Callable[[list[Row]], Page[R]]
-    """Turns some rows of a scan into what the scan yields."""
+    Made = Callable[[list[Row], set[type]], Page[R]]
+    """Turns some rows of a scan, whose values have these types, into what the scan yields."""
+
+
+def as_stored(rows: list[Row], kinds: set[type]) -> Page[Row]:  # noqa: ARG001, as Made
+    """Return a page of rows as they are."""
+    return Page(rows)
 
 
 def chunks(make: Made[R], *, values: bool) -> Callable[[Connection, Span], tuple[Page[R], Span | None]]:
     """Return a function that reads a chunk of a span, and returns what *make* makes of it, and what is left."""
 
     def read(connection: Connection, span: Span) -> tuple[Page[R], Span | None]:
-        rows, rest = state.chunk(connection, span, values=values)
-        return make(rows), rest
+        rows, kinds, rest = state.chunk(connection, span, values=values)
+        return make(rows, kinds), rest
 
     return read
 

@@ -287,11 +287,11 @@ class OpenBatch:
         rest: Span | None = span
         while rest is not None:
             self._carry()
-            rows, rest = state.chunk(self._engine.write_connection, rest, values=False)
+            rows, _, rest = state.chunk(self._engine.write_connection, rest, values=False)
             for key, _ in rows:
                 stored = self.get_stored(stored_name(span.collection, key))
                 if stored is not None:
-                    yield from make([(key, stored if values else "")])
+                    yield from make([(key, stored if values else "")], {type(stored)})
         self._check()
 
     def count(self, start: Name, stop: Name) -> int:

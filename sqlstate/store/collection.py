@@ -13,7 +13,7 @@ from sqlstate.format.names import (
     make_name,
     stored_name,
 )
-from sqlstate.sqlite.pages import Page
+from sqlstate.store.access import as_stored
 from sqlstate.store.view import JSON, UNSET, CollectionView, codec_for
 from sqlstate.tables.state import Span
 
@@ -133,7 +133,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         """
 
         def popitem(txn: Writes) -> tuple[Key, T]:
-            for key, stored in txn.scan(Span(self.name, reverse=True, limit=1), Page, values=True):
+            for key, stored in txn.scan(Span(self.name, reverse=True, limit=1), as_stored, values=True):
                 value = self._decode(key, stored)
                 txn.delete_stored(stored_name(self.name, key))
                 return key, value
@@ -211,7 +211,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
         """
         wanted = dict(self._encoded(other.items()))
         with self._access.writing() as txn:
-            for key, _ in txn.scan(Span(self.name), Page, values=False):
+            for key, _ in txn.scan(Span(self.name), as_stored, values=False):
                 name = stored_name(self.name, key)
                 if name not in wanted:
                     txn.delete_stored(name)
@@ -242,7 +242,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             0
         """
         with self._access.writing() as txn:
-            for key, _ in txn.scan(Span(self.name), Page, values=False):
+            for key, _ in txn.scan(Span(self.name), as_stored, values=False):
                 txn.delete_stored(stored_name(self.name, key))
 
 

@@ -118,16 +118,16 @@ class OpenTransaction:
         rest: Span | None = span
         while rest is not None:
             self.apply()
-            rows, rest = state.chunk(self._connection, rest, values=values)
+            rows, _, rest = state.chunk(self._connection, rest, values=values)
             buffer = self._buffer
             for row in rows:
                 name = stored_name(span.collection, row[0])
                 # Unless it was written since, what was read a moment ago still holds.
                 if self._buffer is buffer and name not in buffer:
                     self._check()
-                    yield from make([row])
+                    yield from make([row], {type(row[1])})
                 elif (stored := self.get_stored(name)) is not None:
-                    yield from make([(row[0], stored)])
+                    yield from make([(row[0], stored)], {type(stored)})
         self._check()
 
     def count(self, start: Name, stop: Name) -> int:

@@ -23,7 +23,7 @@ from sqlstate.format.names import (
 )
 from sqlstate.format.values import Codec
 from sqlstate.sqlite.pages import Page
-from sqlstate.tables.state import Span
+from sqlstate.tables.state import KEY_OF, VALUE_OF, Span
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -287,11 +287,14 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         try:
             return self._codec.decode(stored)
         except InvalidValue as e:
-            if self._codec.typed:
-                raise e.located(self.name, key) from None
-            raise Damaged(
-                f"I1: {self.name!r}[{key!r}] is not a JSON document; it was changed from outside. Restore a backup"
-            ) from None
+            raise self._misfit(key, e) from None
+
+    def _misfit(self, key: Key, error: InvalidValue) -> StoreError:
+        if self._codec.typed:
+            return error.located(self.name, key)
+        return Damaged(
+            f"I1: {self.name!r}[{key!r}] is not a JSON document; it was changed from outside. Restore a backup"
+        )
 
     def _names(self, keys: Iterable[Key]) -> list[Name]:
         """Return the name of each of *keys* once, in their order."""
@@ -311,20 +314,26 @@ class CollectionView(Mapping[Key, T], Generic[T]):
             if each is not None or default is not UNSET
         }
 
-    def _values(self, rows: list[Row]) -> Page[Any]:
+    def _values(self, rows: list[Row], kinds: set[type]) -> Page[Any]:
         """Return the values of rows; one that cannot be decoded raises when its turn comes."""
-        values = self._codec.decode_all([stored for _, stored in rows])
-        return Page(rows, lambda row: self._decode(*row)) if values is None else Page(values)
+        values = self._codec.decode_all([*map(VALUE_OF, rows)], kinds)
+        return Page(rows, lambda rows: map(VALUE_OF, self._decoded(rows))) if values is None else Page(values)
 
-    def _items(self, rows: list[Row]) -> Page[Any]:
+    def _items(self, rows: list[Row], kinds: set[type]) -> Page[Any]:
         """Return the pairs of rows, as _values()."""
-        stored = [stored for _, stored in rows]
-        values = self._codec.decode_all(stored)
-        if values is None:
-            return Page(rows, lambda row: (row[0], self._decode(*row)))
-        if values is stored:
+        if self._codec.keeps(kinds):
             return Page(rows)
-        return Page(zip([key for key, _ in rows], values, strict=True))
+        values = self._codec.decode_all([*map(VALUE_OF, rows)], kinds)
+        return Page(rows, self._decoded) if values is None else Page(zip(map(KEY_OF, rows), values, strict=True))
+
+    def _decoded(self, rows: Iterator[Row]) -> Iterator[tuple[Key, T]]:
+        decode = self._codec.decode
+        for key, stored in rows:
+            try:
+                value = decode(stored)
+            except InvalidValue as e:
+                raise self._misfit(key, e) from None
+            yield key, value
 
     def _encode(self, key: Key, value: T) -> Stored:
         try:
@@ -366,8 +375,8 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         return count if limit is None else min(count, limit)
 
 
-def _keys(rows: list[Row]) -> Page[Key]:
-    return Page([key for key, _ in rows])
+def _keys(rows: list[Row], kinds: set[type]) -> Page[Key]:  # noqa: ARG001, as Made
+    return Page(map(KEY_OF, rows))
 
 
 class _Scan(Generic[T]):

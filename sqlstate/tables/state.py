@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import countOf, itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format.names import stored_name
@@ -12,7 +13,7 @@ from sqlstate.tables import raw_rows
 from sqlstate.tables.raw_rows import is_collection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.sqlite.connection import Connection, Row
@@ -24,6 +25,8 @@ LARGE_BYTES = 1 << 14
 BYTES_AT_ONCE = 1 << 20
 STORED = {str, bytes}
 _KEYS = {int, str, bytes}
+KEY_OF: Final[Callable[[Row], Any]] = itemgetter(0)
+VALUE_OF: Final[Callable[[Row], Any]] = itemgetter(1)
 # With more names than this, asking first whether the span is empty pays off.
 _SPAN_NAMES = 8
 
@@ -183,10 +186,19 @@ def collections(connection: Connection) -> list[str]:
     return names
 
 
-def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tuple[Key, Stored]], Span | None]:
-    """Return (key, stored value) of the first entries in *span*, in order, and the rest of the span, None at its end.
+class Chunk(NamedTuple):
+    """The first entries in a span."""
 
-    Without *values*, the second part of each pair is `''`.
+    rows: list[tuple[Key, Stored]]
+    """(key, stored value), in order."""
+    kinds: set[type]
+    """The types of the values."""
+    rest: Span | None
+    """What is left of the span, None at its end."""
+
+
+def chunk(connection: Connection, span: Span, *, values: bool) -> Chunk:
+    """Return the first entries in *span*. Without *values*, `''` stands for each value.
 
     Raises:
         Damaged: a row is invalid, or the rows are not in order.
@@ -195,15 +207,17 @@ def chunk(connection: Connection, span: Span, *, values: bool) -> tuple[list[tup
     most = ROWS_AT_ONCE if span.limit is None else min(ROWS_AT_ONCE, span.limit)
     rows: list[Any] = connection.rows(f"{sql} LIMIT {most}", bound)
     found = len(rows)
-    if not _are_entries(rows):
+    kinds: set[type] = _kinds(rows, VALUE_OF) if values else {str}
+    if not (kinds <= STORED and _are_keys(rows, KEY_OF)):
         _put_in_large(connection, span.collection, rows)
+        kinds = _kinds(rows, VALUE_OF)
     left = None if span.limit is None else span.limit - len(rows)
     if len(rows) == found < ROWS_AT_ONCE or left == 0:
-        return rows, None
+        return Chunk(rows, kinds, None)
     last: Key = rows[-1][0]
     passed = None if span.passed is None else (span.collection, span.passed)
     _check_order(connection, passed, (span.collection, last), reverse=span.reverse)
-    return rows, span._replace(passed=last, limit=left)
+    return Chunk(rows, kinds, span._replace(passed=last, limit=left))
 
 
 def _put_in_large(connection: Connection, collection: str, rows: list[Any]) -> None:
@@ -227,7 +241,7 @@ def scan(connection: Connection, span: Span, *, values: bool) -> Iterator[tuple[
     """Yield (key, stored value) of all entries in *span*, in order, for a caller in one transaction."""
     rest: Span | None = span
     while rest is not None:
-        rows, rest = chunk(connection, rest, values=values)
+        rows, _, rest = chunk(connection, rest, values=values)
         yield from rows
 
 
@@ -276,18 +290,29 @@ def chunk_of_all(
 
 def _check_rows(connection: Connection, rows: Sequence[Row]) -> None:
     """Raise unless each of *rows*, (collection, key, value), is an entry."""
-    if not (all(map(is_collection, {row[0] for row in rows})) and _are_entries([row[1:] for row in rows])):
+    right = all(map(is_collection, {row[0] for row in rows})) and {type(row[2]) for row in rows} <= STORED
+    if not (right and _are_keys(rows, VALUE_OF)):
         for row in rows:
             raw_rows.STATE.check(row, connection.path)
 
 
-def _are_entries(rows: Sequence[Row]) -> bool:
-    """Return True if all rows have a key and a value. Asked of many at once: a scan has no time for a call for each."""
+def _kinds(rows: Sequence[Row], part: Callable[[Row], Any]) -> set[type]:
+    """Return the types of a part of all rows: nearly always one, and to count that is faster than a set."""
     if not rows:
-        return True
-    keys, values = zip(*rows, strict=True)
-    right = {*map(type, values)} <= STORED and {*map(type, keys)} <= _KEYS
-    return right and (all(keys) or ("" not in keys and b"" not in keys))  # 0 is a key
+        return set()
+    kind = type(part(rows[0]))
+    same = countOf(map(type, map(part, rows)), kind) == len(rows)
+    return {kind} if same else {*map(type, map(part, rows))}
+
+
+def _are_keys(rows: Sequence[Row], key_of: Callable[[Row], Any]) -> bool:
+    """Return True if all rows have a key. Asked of many at once: a scan has no time for a call for each."""
+    kinds = _kinds(rows, key_of)
+    if not kinds <= _KEYS:
+        return False
+    # "" and b"" come before all others of their kind.
+    keys = [*map(key_of, rows if len(kinds) > 1 else (rows[0], rows[-1]) if rows else ())]
+    return all(keys) or ("" not in keys and b"" not in keys)  # 0 is a key
 
 
 _STORED_OR_NONE = {*STORED, type(None)}

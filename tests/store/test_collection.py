@@ -3,6 +3,7 @@ counting the commits it makes; the fixture judges the file afterwards."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import Collection, Damaged, EntryNotFound, InvalidKey, InvalidName, InvalidOption, InvalidValue, Store
+from sqlstate.format.names import make_name
+from sqlstate.store.store import COLLECTIONS_KEPT
 from sqlstate.tables import state
 from sqlstate.tables.state import LARGE_BYTES, ROWS_AT_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.conftest import OpenStore
 
@@ -59,6 +62,65 @@ def test_1_and_text_1_and_bytes_1_are_three_keys(store: Store) -> None:
 
     assert [store["c"][key] for key in (1, "1", b"1")] == ["int", "str", "bytes"]
     assert len(store["c"]) == 3
+
+
+class Text(str):
+    """A subclass, which is no key and no name."""
+
+    __slots__ = ()
+
+
+MANY = 1 << 20
+ODD: list[Any] = [
+    True, None, 1.0, (1,), bytearray(b"k"), Text("k"), Text("c"), "", b"", "\ud800", "k\ud800", 2**63 - 1, 2**63,
+    -(2**63), -(2**63) - 1, "x" * MANY, "x" * (MANY + 1), "é" * (MANY // 2), "é" * (MANY // 2 + 1), b"x" * MANY,
+    b"x" * (MANY + 1), 0, -1, "k", "\0", "é", b"\0", b"k",
+]  # fmt: skip
+
+
+READS: list[Callable[[Any, Any], Any]] = [
+    lambda of, key: of[key],
+    lambda of, key: of.get(key),
+    lambda of, key: key in of,
+    lambda of, key: of.get_many([key]),
+]
+
+
+@pytest.mark.parametrize("key", ODD, ids=lambda key: f"{type(key).__name__}-{str(key)[:5]!a}-{len(str(key))}")
+def test_every_way_to_read_an_entry_takes_and_refuses_the_same_keys(store: Store, key: Any) -> None:
+    says = ""
+    try:
+        make_name("c", key)
+        store["c"][key] = "there"
+    except InvalidKey as e:
+        says = str(e)
+    kept = []
+    other = sqlstate.open(store.path)  # which has nothing open
+    with closing(other), store.snapshot() as snapshot, store.transaction() as txn:
+        for of in (other["c"], store["c"], txn["c"], snapshot["c"]):
+            for read in READS:
+                if not says:
+                    assert read(of, key) in ("there", True, {key: "there"})
+                    continue
+                with pytest.raises(InvalidKey) as error:
+                    read(of, key)
+                assert str(error.value) == says
+                kept.append(error.value)
+        assert other._engine.readers.lent == []
+        assert len(other._engine.readers._all) <= 1  # what is refused, however it is kept, has no connection
+
+
+def test_a_collection_of_a_store_is_made_once_and_few_are_kept(store: Store) -> None:
+    assert store["c"] is store["c"]
+    store["c"][1] = "a"
+    for name in (Text("c"), b"c", None, ["c"], "", "n" * 256, "\ud800"):
+        with pytest.raises(InvalidName):
+            store[name]  # type: ignore[index]
+    held = store["c"]
+    for number in range(2 * COLLECTIONS_KEPT):
+        assert store[f"n{number}"].name == f"n{number}"
+        assert len(store._known) <= COLLECTIONS_KEPT
+    assert (store["c"][1], held[1]) == ("a", "a")
 
 
 def test_null_is_a_value_and_not_an_absence(store: Store) -> None:
@@ -577,6 +639,57 @@ def test_an_error_ends_a_scan_and_what_it_held_though_all_is_kept(open_store: Op
         kept += [rows, error.value]
         assert list(rows) == []
         assert [each.use for each in store._engine.readers.lent] == ["a snapshot"]
+
+
+def test_a_scan_of_a_type_runs_its_code_row_by_row(store: Store) -> None:
+    made = []
+
+    @dataclass
+    class Noted:
+        at: int
+
+        def __post_init__(self) -> None:
+            made.append(self.at)
+            if self.at == 700:
+                raise KeyboardInterrupt
+
+    store["c"].update({key: {"at": key} for key in range(1000)})
+    with store.snapshot() as snapshot:
+        for of in (store, snapshot):
+            view: Any = of.collection("c", type=Noted)
+            for rows in (iter(view.values()), iter(view.items())):
+                assert made == []
+                for at in range(3):
+                    row = next(rows)
+                    assert made.pop() == (row[0] if isinstance(row, tuple) else row.at) == at
+                with pytest.raises(KeyboardInterrupt):
+                    list(rows)
+                assert made == [*range(3, 701)]
+                assert list(rows) == []
+                made.clear()
+        assert [each.use for each in store._engine.readers.lent] == ["a snapshot"]
+
+
+@pytest.mark.parametrize("kinds", ["bytes", "text", "both", "large"])
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_values_of_all_kinds_come_as_they_were_put_from_pages_of_any_mix(
+    open_store: OpenStore, kinds: str, journal: str
+) -> None:
+    store = open_store(journal=journal)
+    mixes: dict[str, list[Any]] = {
+        "bytes": [b"", b"{}"],
+        "text": ["", {"a": [1]}, None],
+        "both": [b"1", 1, b"[", "["],
+        "large": [b"x" * (LARGE_BYTES + 1), "y" * (LARGE_BYTES + 1), b"[1]", [1]],
+    }
+    values = mixes[kinds]
+    keys: list[Any] = [*range(600), *sorted(map(str, range(600))), b"k"]
+    wanted = [(key, values[number % len(values)]) for number, key in enumerate(keys)]
+    store["c"].update(wanted)
+    for reverse in (False, True):
+        assert list(store["c"].items(reverse=reverse)) == wanted[:: -1 if reverse else 1]
+        assert list(store["c"].values(reverse=reverse)) == [value for _, value in wanted][:: -1 if reverse else 1]
+        assert list(store["c"].keys(reverse=reverse)) == keys[:: -1 if reverse else 1]
 
 
 def test_scan_all_gives_every_entry_of_many_collections(store: Store) -> None:

@@ -31,8 +31,7 @@ from sqlstate.files.replace import replacing
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
 from sqlstate.format.values import Codec
 from sqlstate.sqlite.connection import Connection
-from sqlstate.sqlite.pages import Page
-from sqlstate.store.access import entries_of
+from sqlstate.store.access import as_stored, entries_of
 from sqlstate.store.view import CollectionView
 from sqlstate.tables.state import Span
 
@@ -88,8 +87,8 @@ class _AsStored(Codec[Stored]):
     def decode(self, stored: Stored) -> Stored:
         return stored
 
-    def decode_all(self, stored: Sequence[Stored]) -> Sequence[Stored]:
-        return stored
+    def keeps(self, kinds: set[type]) -> bool:  # noqa: ARG002, all
+        return True
 
 
 def stored_view(view: Face[Reads], collection: str) -> CollectionView[Stored]:
@@ -149,7 +148,7 @@ def _rows(view: Snapshot, collections: Sequence[str] | None) -> Iterator[tuple[s
     """Yield the entries of a snapshot; at the end of all of them, compare their number with what the commit says."""
     if collections is not None:
         for name in sorted({check_collection(name) for name in collections}):
-            for key, stored in entries_of(view).scan(Span(name), Page, values=True):
+            for key, stored in entries_of(view).scan(Span(name), as_stored, values=True):
                 yield name, key, stored
         return
     there = 0
