@@ -145,6 +145,7 @@ class Engine:
         Args:
             pages: of a -wal that holds commits; the caller has the exclusive lock on the file.
         """
+        self.life.ordinary = False
         self.opener.frozen = ImmutableFile(self.real_path, self.vfs, pages)
 
     @property

@@ -21,7 +21,7 @@ class Life:
         read_only: writes are refused.
     """
 
-    __slots__ = ("closed", "failure", "forked", "pages", "path", "read_only", "usable")
+    __slots__ = ("closed", "failure", "forked", "ordinary", "pages", "path", "read_only")
 
     closed: bool
     """Whether close() was called."""
@@ -29,8 +29,8 @@ class Life:
     """Why the handle refuses further work; "" if it does not."""
     forked: bool
     """Whether the store was opened by a parent process, before a fork."""
-    usable: bool
-    """Whether check() would pass: none of these."""
+    ordinary: bool
+    """Whether the store is usable, and its file locked by what reads it: a get has no time to look further."""
 
     def __init__(self, path: str, *, read_only: bool) -> None:
         self.path: str = path
@@ -40,21 +40,26 @@ class Life:
         self.closed = False
         self.failure = ""
         self.forked = False
-        self.usable = True
+        self.ordinary = True
+
+    @property
+    def usable(self) -> bool:
+        """Whether check() would pass."""
+        return not (self.forked or self.closed or self.failure)
 
     def close(self) -> None:
         """Refuse all further work: the store is closed."""
-        self.closed, self.usable = True, False
+        self.closed, self.ordinary = True, False
         self.pages.clear()
 
     def fork(self) -> None:
         """Refuse all further work: this is the child of a fork."""
-        self.forked, self.usable = True, False
+        self.forked, self.ordinary = True, False
         self.pages.clear()
 
     def fail(self, failure: str) -> None:
         """Refuse all further work, because of *failure*, and log that once."""
-        first, self.failure, self.usable = not self.failure, failure, False
+        first, self.failure, self.ordinary = not self.failure, failure, False
         if first:
             log("error", f"{self.path}: {failure}; this handle refuses further work")
 
@@ -64,7 +69,7 @@ class Life:
         Raises:
             StoreForked, StoreClosed: it was.
         """
-        if not self.usable:
+        if self.forked or self.closed or self.failure:
             raise self.refusal()
 
     def check_forked(self) -> None:

@@ -81,13 +81,13 @@ class Readers:
     def row(self, sql: str, values: Sequence[Any]) -> Row | None:
         """Return the first row of a statement on the newest commit, or None."""
         # In the ordinary case it does itself what acquire() and release() do: a get has no time for more calls.
-        idle, usual = self._idle, self._life.usable and self._opener.frozen is None
+        idle, ordinary = self._idle, self._life.ordinary
         try:
-            connection = idle.pop() if usual and not self.gone else self.acquire()
+            connection = idle.pop() if ordinary and not self.gone else self.acquire()
         except IndexError:
             connection = self.acquire()
         row = connection.row(sql, values)
-        if idle or not usual:
+        if idle or not ordinary:
             self.release(connection)
         else:
             idle.append(connection)

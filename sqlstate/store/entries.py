@@ -51,15 +51,15 @@ class StoreEntries:
         """
         if self._blocks.opened[1] and (txn := self._own()) is not None:
             return txn.find(collection, key)
-        # A get has no time for calls that are seldom needed: of make_name() where the key is seen to be one, of get().
+        # A get has no time for many calls: most keys are seen to be keys here, and what make_name() says is not needed.
         if not ((type(key) is bytes or (type(key) is str and key.isascii())) and 0 < len(key) <= KEY_BYTES_MAX):
             make_name(collection, key)
         row = self._readers.row(state.GET, (collection, key))
         if row is None:
             return None
-        if type(row[0]) not in state.STORED:
-            raw_rows.STATE.check((collection, key, row[0]), self._engine.path)
         stored: Stored = row[0]
+        if type(stored) is not bytes and type(stored) is not str:
+            raw_rows.STATE.check((collection, key, stored), self._engine.path)
         return stored
 
     def get_stored(self, name: Name) -> Stored | None:

@@ -23,7 +23,7 @@ ROWS_AT_ONCE = 512
 LARGE_BYTES = 1 << 14
 # A scan of all collections stops after so many characters or bytes of values.
 BYTES_AT_ONCE = 1 << 20
-STORED = {str, bytes}
+_STORED = {str, bytes}
 _KEYS = {int, str, bytes}
 KEY_OF: Final[Callable[[Row], Any]] = itemgetter(0)
 VALUE_OF: Final[Callable[[Row], Any]] = itemgetter(1)
@@ -87,7 +87,7 @@ def get(connection: Connection, collection: str, key: Key) -> Stored | None:
     if row is None:
         return None
     value: Stored = row[0]
-    if type(value) not in STORED:
+    if type(value) not in _STORED:
         raw_rows.STATE.check((collection, key, value), connection.path)
     return value
 
@@ -208,7 +208,7 @@ def chunk(connection: Connection, span: Span, *, values: bool) -> Chunk:
     rows: list[Any] = connection.rows(f"{sql} LIMIT {most}", bound)
     found = len(rows)
     kinds: set[type] = _kinds(rows, VALUE_OF) if values else {str}
-    if not (kinds <= STORED and _are_keys(rows, KEY_OF)):
+    if not (kinds <= _STORED and _are_keys(rows, KEY_OF)):
         _put_in_large(connection, span.collection, rows)
         kinds = _kinds(rows, VALUE_OF)
     left = None if span.limit is None else span.limit - len(rows)
@@ -290,7 +290,7 @@ def chunk_of_all(
 
 def _check_rows(connection: Connection, rows: Sequence[Row]) -> None:
     """Raise unless each of *rows*, (collection, key, value), is an entry."""
-    right = all(map(is_collection, {row[0] for row in rows})) and {type(row[2]) for row in rows} <= STORED
+    right = all(map(is_collection, {row[0] for row in rows})) and {type(row[2]) for row in rows} <= _STORED
     if not (right and _are_keys(rows, VALUE_OF)):
         for row in rows:
             raw_rows.STATE.check(row, connection.path)
@@ -315,7 +315,7 @@ def _are_keys(rows: Sequence[Row], key_of: Callable[[Row], Any]) -> bool:
     return all(keys) or ("" not in keys and b"" not in keys)  # 0 is a key
 
 
-_STORED_OR_NONE = {*STORED, type(None)}
+_STORED_OR_NONE = {*_STORED, type(None)}
 _ALL = f"{_ROW} (collection, key) > (?, ?) ORDER BY collection, key LIMIT {ROWS_AT_ONCE}"
 
 
