@@ -60,6 +60,9 @@ class Reads(Protocol):
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
 
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a block with a connection that reads what this reads."""
+
 
 class Writes(Reads, Protocol):
     """An open transaction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from sqlstate.commit.commit import BUFFER_BYTES, Commit
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.store.access import Made
     from sqlstate.store.transaction import Transaction
     from sqlstate.tables.state import Span
@@ -248,6 +250,12 @@ class OpenBatch:
         """Return the names of all collections that have entries, as the batch left them."""
         self._carry()
         return state.collections(self._engine.write_connection)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a block with the connection that the batch writes with."""
+        self._check()
+        connection = self._engine.write_connection
+        return nullcontext(connection) if connection.in_transaction() else self._engine.reading()
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""

@@ -11,11 +11,13 @@ from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.requests import Request
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Name, Stored
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.store.access import Made
     from sqlstate.store.batch import OpenBatch
     from sqlstate.store.open_transaction import OpenTransaction
@@ -77,6 +79,10 @@ class StoreEntries:
             return txn.count(start, stop)
         with self._engine.reading() as connection:
             return merkle.count(connection, start, stop)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a block with a connection that reads the newest commit, whatever this thread has open."""
+        return self._engine.reading()
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,11 +16,13 @@ from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlstate.commit.pending import Savepoint
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.store.access import Made
     from sqlstate.tables.state import Span
 
@@ -127,6 +130,11 @@ class OpenTransaction:
         """Return the number of entries in [start, stop)."""
         self.apply()
         return merkle.count(self._connection, start, stop)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a block with the connection that this transaction writes with."""
+        self._check()
+        return nullcontext(self._connection)
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""

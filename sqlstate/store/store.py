@@ -14,6 +14,7 @@ from sqlstate.store.collection import Collections
 from sqlstate.store.commits import Commits
 from sqlstate.store.entries import StoreEntries
 from sqlstate.store.open_transaction import OpenTransaction
+from sqlstate.store.past.changes import Past
 from sqlstate.store.session import Session
 from sqlstate.store.snapshot import Snapshot
 from sqlstate.store.staged import StagedTransaction, WriteAheadLog
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Store(Collections, Commits, Upkeep):
+class Store(Collections, Commits, Past, Upkeep):
     """One open store, made by `sqlstate.open()`. Close it, or use it in a `with` block.
 
     All threads of a process can share one Store. `store["settings"]` is a collection, a mutable mapping that exists
