@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from sqlstate.store.opening import open as open  # noqa: A004, the word every Python programmer looks for
     from sqlstate.store.past.at import PastView as PastView
     from sqlstate.store.past.change import Change as Change
+    from sqlstate.store.past.diff import Difference as Difference
+    from sqlstate.store.past.diff import diff as diff
     from sqlstate.store.session import Uncommitted as Uncommitted
     from sqlstate.store.snapshot import Snapshot as Snapshot
     from sqlstate.store.staged import StagedTransaction as StagedTransaction
@@ -147,6 +149,7 @@ _MODULES = {
     "store.transaction": ("Transaction",),
     "store.past.change": ("Change",),
     "store.past.at": ("PastView",),
+    "store.past.diff": ("Difference", "diff"),
     "format.values": ("ABSENT",),
     "store.upkeep": ("Stats",),
     "format.records": (

@@ -148,9 +148,11 @@ class Snapshot(View, Provable):
 class OpenSnapshot:
     """The private side of a Snapshot: one commit, and the lease on the connection that reads it."""
 
-    __slots__ = ("_ended", "_lease", "_life", "_pages", "head", "store_id")
+    __slots__ = ("_ended", "_lease", "_life", "_pages", "head", "newest", "store_id")
 
     head: Head
+    newest: Head
+    """The commit that the connection reads."""
     store_id: bytes
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
@@ -160,7 +162,7 @@ class OpenSnapshot:
         self.store_id = meta.store_id
         self._lease = Lease(engine.readers, "a snapshot")
         try:
-            self.head = wal.last(self._lease.connection, meta)[1]
+            self.head = self.newest = wal.last(self._lease.connection, meta)[1]
         except BaseException:
             self._lease.end()
             raise

@@ -13,6 +13,7 @@ from sqlstate.format.names import stored_name
 from sqlstate.format.records import Kind
 from sqlstate.sqlite.connection import size_of
 from sqlstate.tables import raw_rows, wal
+from sqlstate.tables.raw_rows import is_entry_name, is_text
 
 if TYPE_CHECKING:
     from sqlstate.format.names import Key, Name, Stored
@@ -23,7 +24,11 @@ ROWS_AT_ONCE: Final = 1024
 BYTES_AT_ONCE: Final = 1 << 20
 _COLUMNS = "lsn, txn, kind, session, collection, key, seq, root, count, at, chain, note"
 _ROWS = f"SELECT {_COLUMNS}, before IS NOT NULL FROM wal WHERE"
-_SPAN = f"{_ROWS} lsn > ? AND lsn <= ? ORDER BY lsn LIMIT {ROWS_AT_ONCE}"
+# Without what says nothing: each BEGIN that has no note, and each COMMIT that neither closes a commit nor is staged.
+_SPAN = f"""
+{_ROWS} lsn > ? AND lsn <= ? AND (kind <> 'BEGIN' OR note <> '')
+AND (kind <> 'COMMIT' OR root IS NOT NULL OR session IS NOT NULL) ORDER BY lsn LIMIT {ROWS_AT_ONCE}
+"""
 _STAGED = f"{_ROWS} txn = ? AND session IS NOT NULL ORDER BY lsn"
 _RECORD = f"SELECT {wal.COLUMNS} FROM wal WHERE lsn = ?"
 _OF_ENTRY = (
@@ -35,8 +40,9 @@ _CLOSED_BY = "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn >= ? AN
 _COMMITS_BACK = (
     "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn < ? AND root IS NOT NULL ORDER BY lsn DESC LIMIT 256"
 )
-_CHECKED: Final = {kind: table.only(*_COLUMNS.split(", ")) for kind, table in raw_rows.RECORDS.items()}
-_NOTE: Final = _COLUMNS.split(", ").index("note")
+_KINDS: Final = frozenset(Kind)
+_CHANGES: Final = {Kind.PUT, Kind.DELETE}
+_SEQ, _ROOT, _NOTE = (_COLUMNS.split(", ").index(column) for column in ("seq", "root", "note"))
 
 
 class Touch(NamedTuple):
@@ -80,7 +86,7 @@ class Reader:
     def __init__(self, lsn: int) -> None:
         self.lsn = lsn
         self._touched: Touched = {}
-        self._note = ""
+        self._note: tuple[int, str] = 0, ""  # of which transaction, and what
 
     def step(self, connection: Connection, end: int) -> list[tuple[Head, Touched]]:
         """Read on, up to LSN *end* at most; return the commits that are complete now.
@@ -93,26 +99,33 @@ class Reader:
         if not rows:
             raise Damaged.found(connection.path, f"record {end} is missing from the log", "I5")
         for row in rows:
-            kind = _kind(connection, row)
-            self.lsn = row[0]
-            if row[3] is None:
-                self._add(kind, row)
-            elif kind is Kind.COMMIT:
-                for each in connection.rows(_STAGED, (row[1],)):
-                    self._add(_kind(connection, each), each)
-            if kind is Kind.COMMIT and row[7] is not None:
-                found.append((wal.valid_head(connection, row[6:11]), self._touched))
+            self.lsn, txn, kind, session = row[:4]
+            if session is None:
+                self._add(connection, row)
+            elif kind == Kind.COMMIT:
+                for each in connection.rows(_STAGED, (txn,)):
+                    self._add(connection, each)
+            if kind == Kind.COMMIT and row[_ROOT] is not None:
+                found.append((wal.valid_head(connection, row[_SEQ:_NOTE]), self._touched))
                 self._touched = {}
         return found
 
-    def _add(self, kind: Kind, row: Row) -> None:
-        if kind is Kind.BEGIN:
-            self._note = row[_NOTE]
-        elif kind is Kind.PUT or kind is Kind.DELETE:
-            name = stored_name(row[4], row[5])
-            touch = Touch(row[0], row[0], bool(row[-1]), kind is Kind.PUT, self._note)
+    def _add(self, connection: Connection, row: Row) -> None:
+        lsn, txn, kind, _, collection, key, *_ = row
+        if kind in _CHANGES:
+            if not is_entry_name(collection, key):
+                raw_rows.RECORDS[kind].only("lsn", "collection", "key").check((lsn, collection, key), connection.path)
+            name = stored_name(collection, key)
+            touch = Touch(lsn, lsn, bool(row[-1]), kind == Kind.PUT, self._note[1] if self._note[0] == txn else "")
             before = self._touched.get(name)
             self._touched[name] = touch if before is None else before.then(touch)
+        elif kind == Kind.BEGIN:
+            if not is_text(row[_NOTE]):
+                raw_rows.RECORDS[kind].only("lsn", "note").check((lsn, row[_NOTE]), connection.path)
+            self._note = txn, row[_NOTE]
+        elif kind not in _KINDS:
+            what = f"record {lsn} is of the unknown kind {raw_rows.quoted(kind)}"
+            raise Damaged.found(connection.path, what, "I7")
 
 
 def together(connection: Connection, lsn: int, end: int) -> Touched:
@@ -132,16 +145,6 @@ def together(connection: Connection, lsn: int, end: int) -> Touched:
 
 def _weight(row: Row) -> int:
     return size_of(row[5]) + size_of(row[_NOTE])
-
-
-def _kind(connection: Connection, row: Row) -> Kind:
-    """Return the kind of a row; Damaged if the row is no record."""
-    table = _CHECKED.get(row[2])
-    if table is None:
-        what = f"record {row[0]} is of the unknown kind {raw_rows.quoted(row[2])}"
-        raise Damaged.found(connection.path, what, "I7")
-    table.check(row[:-1], connection.path)
-    return Kind(row[2])
 
 
 def values(connection: Connection, touch: Touch) -> Values:

@@ -66,7 +66,7 @@ class OpenPast(OpenSnapshot):
     def __init__(self, engine: Engine, meta: Meta, when: int | datetime) -> None:
         super().__init__(engine, meta)
         try:
-            connection, newest = self._lease.connection, self.head.seq
+            connection, newest = self._lease.connection, self.newest.seq
             seq = commit_at(connection, when, newest)
             head = wal.commit(connection, seq) if seq else wal.head_zero(meta)
             assert head is not None  # noqa: S101, the newest is there, and numbers have no holes (I4)
@@ -76,6 +76,11 @@ class OpenPast(OpenSnapshot):
         except BaseException:
             self._lease.end()
             raise
+
+    @property
+    def changed(self) -> Touched:
+        """The entries that were changed since."""
+        return self._changed.touched
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the value that an entry had, as stored, or None."""
