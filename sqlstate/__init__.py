@@ -71,6 +71,9 @@ if TYPE_CHECKING:
     from sqlstate.store.past.change import Change as Change
     from sqlstate.store.past.diff import Difference as Difference
     from sqlstate.store.past.diff import diff as diff
+    from sqlstate.store.past.merge import Collision as Collision
+    from sqlstate.store.past.merge import MergeReport as MergeReport
+    from sqlstate.store.past.merge import merge as merge
     from sqlstate.store.session import Uncommitted as Uncommitted
     from sqlstate.store.snapshot import Snapshot as Snapshot
     from sqlstate.store.staged import StagedTransaction as StagedTransaction
@@ -150,6 +153,7 @@ _MODULES = {
     "store.past.change": ("Change",),
     "store.past.at": ("PastView",),
     "store.past.diff": ("Difference", "diff"),
+    "store.past.merge": ("Collision", "MergeReport", "merge"),
     "format.values": ("ABSENT",),
     "store.upkeep": ("Stats",),
     "format.records": (

@@ -31,8 +31,8 @@ class StoreEntries:
     """The entries behind a Store: those of what this thread has open, or else of the newest commit."""
 
     def __init__(self, group: GroupCommit[OpenTransaction], writer: WriteContext) -> None:
-        self._group = group
-        self._writer = writer
+        self.group = group
+        self.writer = writer
         self._engine = writer.engine
         self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.open_blocks.innermost
 
@@ -58,12 +58,12 @@ class StoreEntries:
         if txn is not None:
             txn.put_stored(name, stored)
         else:
-            self._group.change(name, stored)
+            self.group.change(name, stored)
 
     def remove(self, name: Name) -> bool:
         """Delete an entry, as put_stored(); return whether there was one."""
         txn = self._own()
-        return self._group.change(name, None) if txn is None else txn.remove(name)
+        return self.group.change(name, None) if txn is None else txn.remove(name)
 
     def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
         """Yield what *make* makes of (key, stored value), in order."""
@@ -94,23 +94,23 @@ class StoreEntries:
 
     def snapshot(self) -> OpenSnapshot:
         """Return the newest commit, for reading."""
-        return OpenSnapshot(self._engine, self._writer.meta)
+        return OpenSnapshot(self._engine, self.writer.meta)
 
     def run(self, work: Callable[[OpenTransaction], T], note: str = "") -> T:
         """Return what *work* returns of a transaction of its own, once that is durable, or of the one that is open."""
-        if self._own() is not None or self._group.is_free():
-            with WriteBlock(self._group, note) as txn:
+        if self._own() is not None or self.group.is_free():
+            with WriteBlock(self.group, note) as txn:
                 return work(txn)
-        self._writer.nothing_made()
+        self.writer.nothing_made()
         try:
-            return self._group.run(work, note)
+            return self.group.run(work, note)
         except BaseException as e:
-            self._writer.note_outcome(e)
+            self.writer.note_outcome(e)
             raise
 
     def writing(self) -> WriteBlock:
         """Return a block whose writes are one transaction, or part of the one that this thread has open."""
-        return WriteBlock(self._group)
+        return WriteBlock(self.group)
 
     def enqueue(self, request: Request) -> None:
         """Have the store's own thread see to *request*.
@@ -119,12 +119,12 @@ class StoreEntries:
             StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
             ReadOnly: the store was opened with read_only=True.
         """
-        refuse_inside(self._writer, "enqueue")
-        self._group.enqueue(request)
+        refuse_inside(self.writer, "enqueue")
+        self.group.enqueue(request)
 
     def look_after(self) -> None:
         """See that somebody is at work if there is work."""
-        self._group.look_after()
+        self.group.look_after()
 
     def reclaim(self) -> None:
         """Take back the connections of scans and snapshots that were dropped."""

@@ -33,15 +33,22 @@ def undo(group: GroupCommit[Any], seq: int, note: str) -> Head:
         Conflict: later commits changed entries of it. Nothing was changed.
     """
     check_number("seq", seq)
-    return _commit(group, note or f"undo of commit {seq}", lambda commit: _before(group.context, commit, seq))
+    return in_one_commit(group, note or f"undo of commit {seq}", lambda commit: _before(group.context, commit, seq))
 
 
 def revert(group: GroupCommit[Any], to: int | datetime, note: str) -> Head:
     """Make the state equal to what it was, in a new commit; return that, or the newest if there is no difference."""
-    return _commit(group, note, lambda commit: _then(group.context, commit, to, note))
+    return in_one_commit(group, note, lambda commit: _then(group.context, commit, to, note))
 
 
-def _commit(group: GroupCommit[Any], note: str, puts: Callable[[Commit], Iterable[Put]]) -> Head:
+def in_one_commit(group: GroupCommit[Any], note: str, puts: Callable[[Commit], Iterable[Put]]) -> Head:
+    """Write what *puts* yields in a commit of its own; return that, or the newest if nothing differs.
+
+    Args:
+        group: of the store.
+        note: for the log.
+        puts: called once with the commit, which has begun: nobody else writes from then on.
+    """
     context = group.context
     check_note(note)
     context.nothing_made()
