@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlstate.store.access import chunks, condition, refuse_inside
 from sqlstate.store.blocks import WriteBlock
+from sqlstate.store.past.at import OpenPast
 from sqlstate.store.snapshot import OpenSnapshot
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from datetime import datetime
 
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.requests import Request
@@ -95,6 +97,14 @@ class StoreEntries:
     def snapshot(self) -> OpenSnapshot:
         """Return the newest commit, for reading."""
         return OpenSnapshot(self._engine, self.writer.meta)
+
+    def at(self, when: int | datetime) -> OpenPast:
+        """Return an earlier commit, for reading.
+
+        Raises:
+            InvalidOption: there is no such commit, or the time has no time zone.
+        """
+        return OpenPast(self._engine, self.writer.meta, when)
 
     def run(self, work: Callable[[OpenTransaction], T], note: str = "") -> T:
         """Return what *work* returns of a transaction of its own, once that is durable, or of the one that is open."""

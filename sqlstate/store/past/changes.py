@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlstate.errors import InvalidKey
+from sqlstate.errors import InvalidKey, InvalidOption
 from sqlstate.format.names import check_bound, check_collection, check_number
 from sqlstate.store.access import refuse_inside
 from sqlstate.store.past import change, undo
 from sqlstate.store.past.at import OpenPast, PastView
 from sqlstate.store.view import codec_for
+from sqlstate.store.watch import check_timeout
 from sqlstate.tables import wal, wal_changes
 
 if TYPE_CHECKING:
@@ -40,13 +40,17 @@ class Wanted:
         InvalidOption: the type cannot be stored as JSON.
     """
 
-    __slots__ = ("_collection", "_prefix", "codec")
+    __slots__ = ("_collection", "_prefix", "codec", "everything")
+
+    everything: bool
+    """Whether changes of all entries are wanted."""
 
     def __init__(self, collection: str | None = None, prefix: str | bytes | None = None, type_: Any = None) -> None:
         self._collection = None if collection is None else check_collection(collection)
         if prefix is not None and type(prefix) not in (str, bytes):
             raise InvalidKey(f"a prefix is str or bytes, not {type(prefix).__name__}")
         self._prefix = None if prefix is None else check_bound(prefix)
+        self.everything = collection is None and prefix is None
         self.codec = codec_for(type_, forbid_unknown=False)
 
     def takes(self, name: Name) -> bool:
@@ -108,13 +112,7 @@ class Past:
         check_number("after", after)
         newest = self._newest()
         last = newest if upto is None else min(check_number("upto", upto), newest)
-        return self._changes(after, last, Wanted(collection, prefix, type))
-
-    def _changes(self, after: int, upto: int, wanted: Wanted) -> Iterator[Change]:
-        for step in _steps(self._engine, after, upto):
-            touches = [(head, *each) for head, touched in step for each in sorted(touched.items())]
-            touches = [each for each in touches if wanted.takes(each[1])]
-            yield from change.read(self._engine.reading, touches, wanted.codec)
+        return changed(self._engine, after, last, Wanted(collection, prefix, type))
 
     def at(self, when: int | datetime) -> PastView:
         """Return the store as an earlier commit left it, for reading. Use it in a `with` block.
@@ -200,9 +198,34 @@ class Past:
             return wal.last(connection, self._meta)[1].seq
 
 
-def commits(engine: Engine, after: int, upto: int) -> Iterator[tuple[Head, Touched]]:
-    """Yield what each commit after number *after* touched, up to number *upto*, in order."""
-    return chain.from_iterable(_steps(engine, after, upto))
+def changed(engine: Engine, after: int, upto: int, wanted: Wanted) -> Iterator[Change]:
+    """Yield what the commits after number *after* changed, up to number *upto*, in order; nothing is held meanwhile."""
+    for step in _steps(engine, after, upto):
+        touches = [(head, *each) for head, touched in step for each in sorted(touched.items())]
+        yield from change.read(engine.reading, [each for each in touches if wanted.takes(each[1])], wanted.codec)
+
+
+def check_watch(after: int | None, timeout: float | None, wanted: Wanted, *, changes: bool) -> Wanted | None:
+    """Return *wanted* if commits are to be watched with their changes, None if without.
+
+    Raises:
+        InvalidOption: an argument of watch() is invalid, or says which changes are wanted where none are.
+    """
+    if after is not None:
+        check_number("after", after)
+    if timeout is not None:
+        check_timeout(timeout)
+    if not changes and not wanted.everything:
+        raise InvalidOption("collection= and prefix= say which changes are wanted: give changes=True with them")
+    return wanted if changes else None
+
+
+def with_changes(engine: Engine, heads: Iterator[Head], wanted: Wanted) -> Iterator[tuple[Head, list[Change]]]:
+    """Yield each commit with its changes; where not all are wanted, only commits that have some."""
+    for head in heads:
+        found = list(changed(engine, head.seq - 1, head.seq, wanted))
+        if found or wanted.everything:
+            yield head, found
 
 
 def _steps(engine: Engine, after: int, upto: int) -> Iterator[list[tuple[Head, Touched]]]:
