@@ -57,11 +57,9 @@ class AsyncIterated(Generic[T]):
             StoreError: what the method that made it says.
         """
         while not self._found:
-            if self._error is not None:
+            if self._ended and not self._found:
                 error, self._error = self._error, None
-                raise error
-            if self._ended:
-                raise StopAsyncIteration
+                raise error or StopAsyncIteration
             await self._threads.run(self._take)
         return self._found.pop()
 
@@ -70,15 +68,14 @@ class AsyncIterated(Generic[T]):
             if self._found or self._ended:
                 return
             found: list[T] = []
-            self._ended = True
             try:
                 self._source = self._source or self._begin()
                 found += islice(self._source, AT_ONCE)
-                self._ended = len(found) < AT_ONCE
             except BaseException as e:  # noqa: BLE001, it is raised in the task, when its turn comes
                 self._error = e
-            finally:
-                self._found = found[::-1]
+            # The task may look at any time: what was found comes first.
+            self._found = found[::-1]
+            self._ended = len(found) < AT_ONCE
 
     def __repr__(self) -> str:
         return f"<sqlstate.aio.AsyncIterated: {'ended' if self._ended else 'open'}>"

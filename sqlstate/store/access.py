@@ -63,6 +63,10 @@ class Reads(Protocol):
     def reading(self) -> AbstractContextManager[Connection]:
         """Return a block with a connection that reads what this reads."""
 
+    @property
+    def upto(self) -> int | None:
+        """Number of the last commit that this shows; None for the newest that reading() shows."""
+
 
 class Writes(Reads, Protocol):
     """An open transaction."""

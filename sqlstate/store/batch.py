@@ -206,6 +206,8 @@ class Batch(Collections):
 class OpenBatch:
     """The private side of a Batch: its puts in memory, and the commit in the making."""
 
+    upto = None
+
     __slots__ = (
         "_bytes",
         "_commit",

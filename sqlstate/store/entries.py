@@ -32,6 +32,8 @@ T = TypeVar("T")
 class StoreEntries:
     """The entries behind a Store: those of what this thread has open, or else of the newest commit."""
 
+    upto = None
+
     def __init__(self, group: GroupCommit[OpenTransaction], writer: WriteContext) -> None:
         self.group = group
         self.writer = writer

@@ -46,6 +46,8 @@ class State(Enum):
 class OpenTransaction:
     """The private side of a Transaction: its writes in memory, and the commit that they become part of."""
 
+    upto = None
+
     __slots__ = (
         "_buffer", "_bytes", "_carried", "_commit", "_connection", "_life", "_nested", "_outer", "_over", "_shared",
         "_state", "_thread",

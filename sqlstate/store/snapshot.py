@@ -148,6 +148,8 @@ class Snapshot(View, Provable):
 class OpenSnapshot:
     """The private side of a Snapshot: one commit, and the lease on the connection that reads it."""
 
+    upto: int | None = None
+
     __slots__ = ("_ended", "_lease", "_life", "_pages", "head", "newest", "store_id")
 
     head: Head

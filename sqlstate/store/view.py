@@ -257,7 +257,9 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         """
         name = make_name(self.name, key)
         with self._access.reading() as connection:
-            touches = [(head, name, touch) for head, touch in wal_changes.of_entry(connection, self.name, key)]
+            upto = self._access.upto
+            found = wal_changes.of_entry(connection, self.name, key)
+            touches = [(head, name, touch) for head, touch in found if upto is None or head.seq <= upto]
         return change.read(self._access.reading, touches, self._codec)
 
     def __repr__(self) -> str:

@@ -78,6 +78,11 @@ class OpenPast(OpenSnapshot):
             raise
 
     @property
+    def upto(self) -> int:  # type: ignore[override]  # of a Snapshot it is None
+        """Number of the commit."""
+        return self.head.seq
+
+    @property
     def changed(self) -> Touched:
         """The entries that were changed since."""
         return self._changed.touched

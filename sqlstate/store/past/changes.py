@@ -229,6 +229,8 @@ def with_changes(engine: Engine, heads: Iterator[Head], wanted: Wanted) -> Itera
 
 
 def _steps(engine: Engine, after: int, upto: int) -> Iterator[list[tuple[Head, Touched]]]:
+    if after >= upto:
+        return
     with engine.reading() as connection:
         lsn, end = wal.commit_lsn(connection, after), wal.commit_lsn(connection, upto)
     reader = wal_changes.Reader(lsn)
