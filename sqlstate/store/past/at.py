@@ -213,7 +213,7 @@ def commit_at(connection: Connection, when: int | datetime, newest: int) -> int:
     """
     if isinstance(when, datetime):
         if when.tzinfo is None:
-            raise InvalidOption(f"{when!r} has no time zone; say which it is in, as in when.astimezone()")
+            raise InvalidOption(f"{when!r} has no time zone, so it names no moment; give a datetime with one")
         try:
             at = when.astimezone(UTC).replace(tzinfo=None)
         except OverflowError:

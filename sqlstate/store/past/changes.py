@@ -216,7 +216,7 @@ def check_watch(after: int | None, timeout: float | None, wanted: Wanted, *, cha
     if timeout is not None:
         check_timeout(timeout)
     if not changes and not wanted.everything:
-        raise InvalidOption("collection= and prefix= say which changes are wanted: give changes=True with them")
+        raise InvalidOption("collection and prefix say which changes are wanted; ask for changes with them")
     return wanted if changes else None
 
 

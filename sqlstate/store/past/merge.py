@@ -32,7 +32,17 @@ if TYPE_CHECKING:
 
 
 class Collision(NamedTuple):
-    """An entry that both copies of a store changed since their last common commit, to different values."""
+    """An entry that both copies of a store changed since their last common commit, to different values.
+
+    Examples:
+        >>> _ = store.backup("copy.db")
+        >>> store["users"][1] = "ada"
+        >>> with sqlstate.open("copy.db") as copy:
+        ...     copy["users"][1] = "eve"
+        ...     report = sqlstate.merge(store, copy, prefer=lambda each: f"{each.ours} or {each.theirs}")
+        >>> store["users"][1]
+        'ada or eve'
+    """
 
     collection: str
     """Name of the entry's collection."""
