@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from sqlstate.format.records import Head as Head
     from sqlstate.format.records import Kind as Kind
     from sqlstate.format.records import Record as Record
+    from sqlstate.format.values import ABSENT as ABSENT
     from sqlstate.headlog import SignedHead as SignedHead
     from sqlstate.headlog import Signer as Signer
     from sqlstate.maintenance.backup.backup import BackupReport as BackupReport
@@ -66,12 +67,18 @@ if TYPE_CHECKING:
     from sqlstate.store.batch import Batch as Batch
     from sqlstate.store.collection import Collection as Collection
     from sqlstate.store.opening import open as open  # noqa: A004, the word every Python programmer looks for
+    from sqlstate.store.past.at import PastView as PastView
+    from sqlstate.store.past.change import Change as Change
+    from sqlstate.store.past.diff import Difference as Difference
+    from sqlstate.store.past.diff import diff as diff
+    from sqlstate.store.past.merge import Collision as Collision
+    from sqlstate.store.past.merge import MergeReport as MergeReport
+    from sqlstate.store.past.merge import merge as merge
     from sqlstate.store.session import Uncommitted as Uncommitted
     from sqlstate.store.snapshot import Snapshot as Snapshot
     from sqlstate.store.staged import StagedTransaction as StagedTransaction
     from sqlstate.store.staged import WriteAheadLog as WriteAheadLog
     from sqlstate.store.store import Store as Store
-    from sqlstate.store.transaction import ABSENT as ABSENT
     from sqlstate.store.transaction import Transaction as Transaction
     from sqlstate.store.upkeep import Stats as Stats
     from sqlstate.store.view import CollectionView as CollectionView
@@ -142,10 +149,12 @@ _MODULES = {
         "WriteAheadLog",
     ),
     "store.store": ("Store",),
-    "store.transaction": (
-        "ABSENT",
-        "Transaction",
-    ),
+    "store.transaction": ("Transaction",),
+    "store.past.change": ("Change",),
+    "store.past.at": ("PastView",),
+    "store.past.diff": ("Difference", "diff"),
+    "store.past.merge": ("Collision", "MergeReport", "merge"),
+    "format.values": ("ABSENT",),
     "store.upkeep": ("Stats",),
     "format.records": (
         "Head",

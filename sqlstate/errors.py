@@ -160,11 +160,21 @@ class Conflict(StoreError):
         key: the entry's key.
         expected: the value the caller expected, or ABSENT.
         actual: the value that is there, or ABSENT.
+        entries: collection and key of all entries that are not as expected. The other attributes are of the first.
     """
 
-    def __init__(self, collection: str, key: object, expected: object, actual: object) -> None:
+    def __init__(
+        self,
+        collection: str,
+        key: object,
+        expected: object,
+        actual: object,
+        entries: Sequence[tuple[str, object]] = (),
+    ) -> None:
+        self.entries = [*entries] or [(collection, key)]
+        others = f", and {len(self.entries) - 1:,} more entries are not as expected" if len(self.entries) > 1 else ""
         super().__init__(
-            f"{collection!r}[{key!r}] is {_short(actual)}, expected {_short(expected)}; nothing was changed. "
+            f"{collection!r}[{key!r}] is {_short(actual)}, expected {_short(expected)}{others}; nothing was changed. "
             "Read it again, and decide again"
         )
         self.collection = collection
@@ -173,7 +183,7 @@ class Conflict(StoreError):
         self.actual = actual
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.collection, self.key, self.expected, self.actual)
+        return type(self), (self.collection, self.key, self.expected, self.actual, self.entries)
 
 
 class InvalidInput(StoreError, ValueError):

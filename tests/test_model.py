@@ -1,6 +1,7 @@
 """Goal: whatever an application does, the store holds what a dict would, and its root is that of the definition.
 Method: a Hypothesis state machine against plain dicts: typed keys and values, transactions with savepoints that
-fail, staged transactions, snapshots, closing and opening; the reference rebuilds the root after every step."""
+fail, staged transactions, snapshots, changes, earlier commits, undo, revert, closing and opening; the reference
+rebuilds the root after every step."""
 
 from __future__ import annotations
 
@@ -51,15 +52,20 @@ class StoreMachine(RuleBasedStateMachine):
         # Of each staged transaction, what it touched: the value before that, and the one that it wrote.
         self.staged: dict[int, dict[tuple[str, Any], tuple[Any, Any]]] = {}
         self.handles: dict[int, sqlstate.StagedTransaction] = {}
-        self.seq = 0
+        self.past = [copy.deepcopy(self.model)]  # after each commit
         self.recoveries = 0
 
     @initialize(journal=st.sampled_from(["wal", "wal", "delete"]))
     def begin(self, journal: Any) -> None:
         self.store = sqlstate.open(self.path, journal=journal)
 
+    @property
+    def seq(self) -> int:
+        return len(self.past) - 1
+
     def expect_commit(self, before: Model) -> None:
-        self.seq += not same(before, self.model)
+        if not same(before, self.model):
+            self.past.append(copy.deepcopy(self.model))
 
     @rule(name=collections, key=keys, value=values)
     def put(self, name: str, key: Any, value: Any) -> None:
@@ -225,6 +231,100 @@ class StoreMachine(RuleBasedStateMachine):
             self.put(name, key, value)
             assert same({each: dict(view[each]) for each in COLLECTIONS}, before)
 
+    def changed(self, seq: int) -> dict[tuple[str, Any], tuple[Any, Any]]:
+        """What commit *seq* changed: values before and after, by collection and key, in order."""
+        return differences(self.past[seq - 1], self.past[seq])
+
+    @rule(data=st.data(), name=collections, key=keys)
+    def look_back(self, data: st.DataObject, name: str, key: Any) -> None:
+        seq = data.draw(st.integers(0, self.seq))
+        with self.store.at(seq) as past:
+            assert past.head.seq == seq
+            assert past.head.count == sum(map(len, self.past[seq].values()))
+            assert past.collections() == [each for each in COLLECTIONS if self.past[seq][each]]
+            assert same({each: dict(past[each]) for each in COLLECTIONS}, self.past[seq])
+            assert [len(past[each]) for each in COLLECTIONS] == [len(self.past[seq][each]) for each in COLLECTIONS]
+            assert list(past[name].keys(reverse=True)) == [*past[name]][::-1]
+            bounds = {"start": key, "limit": 3}
+            assert (
+                list(past[name].keys(**bounds)) == [each for each in past[name] if in_order(each) >= in_order(key)][:3]
+            )
+            assert same(past[name].get(key, ABSENT), self.past[seq][name].get(key, ABSENT))
+            found = {(each.collection, each.key): (each.a, each.b) for each in sqlstate.diff(past, self.store)}
+            expect_equal(found, differences(self.past[seq], self.model))
+
+    @rule(data=st.data(), name=st.none() | collections)
+    def read_changes(self, data: st.DataObject, name: str | None) -> None:
+        after = data.draw(st.integers(0, self.seq))
+        upto = data.draw(st.integers(after, self.seq))
+        found = [*self.store.changes(after, upto=upto, collection=name)]
+        expected = [
+            (seq, *which, *values)
+            for seq in range(after + 1, upto + 1)
+            for which, values in self.changed(seq).items()
+            if name in (None, which[0])
+        ]
+        assert [fingerprint_all((each.seq, *each[3:])) for each in found] == [*map(fingerprint_all, expected)]
+
+    @rule(name=collections, key=keys)
+    def read_history(self, name: str, key: Any) -> None:
+        expected = [
+            (seq, *self.changed(seq)[name, key])
+            for seq in range(self.seq, 0, -1)
+            if any(one_key((name, key), each) for each in self.changed(seq))
+        ]
+        found = [(each.seq, each.before, each.value) for each in self.store[name].history(key)]
+        assert [*map(fingerprint_all, found)] == [*map(fingerprint_all, expected)]
+
+    @precondition(lambda self: self.seq)
+    @rule(data=st.data())
+    def undo(self, data: st.DataObject) -> None:
+        seq = data.draw(st.integers(1, self.seq))
+        before, changes = copy.deepcopy(self.model), self.changed(seq)
+        conflicts = [which for which, (_, value) in changes.items() if not same(self.value(which), value)]
+        if conflicts:
+            with pytest.raises(Conflict) as caught:
+                self.store.undo(seq)
+            assert caught.value.entries == conflicts
+            return
+        head = self.store.undo(seq)
+        for (name, key), (value, _) in changes.items():
+            if value is ABSENT:
+                self.model[name].pop(key)
+            else:
+                self.model[name][key] = value
+        self.expect_commit(before)
+        assert head == self.store.head()
+
+    def value(self, which: tuple[str, Any]) -> Any:
+        return self.model[which[0]].get(which[1], ABSENT)
+
+    @rule(data=st.data())
+    def revert(self, data: st.DataObject) -> None:
+        seq = data.draw(st.integers(0, self.seq))
+        before = copy.deepcopy(self.model)
+        head = self.store.revert(seq)
+        self.model = copy.deepcopy(self.past[seq])
+        self.expect_commit(before)
+        assert head == self.store.head()
+
+    @rule(puts=st.lists(st.tuples(collections, keys, values | st.just(ABSENT)), max_size=12))
+    def batch(self, puts: list[Any]) -> None:
+        before = copy.deepcopy(self.model)
+        with self.store.batch() as batch:
+            for name, key, value in puts:
+                if value is ABSENT:
+                    batch[name].pop(key, None)
+                    self.model[name].pop(key, None)
+                else:
+                    batch[name][key] = value
+                    self.model[name][key] = value
+        commits = self.store.head().seq - self.seq
+        assert commits in (0, 1)
+        assert commits or same(before, self.model)
+        if commits:  # a batch whose transactions undo each other is a commit all the same
+            self.past.append(copy.deepcopy(self.model))
+
     @rule(recover=st.sampled_from(["rollback", "resume"]))
     def reopen(self, recover: Any) -> None:
         self.store.close()
@@ -267,6 +367,34 @@ class StoreMachine(RuleBasedStateMachine):
 
     def judge(self) -> None:
         assert plain.judge(self.path).findings == ()
+
+
+def in_order(key: Any) -> tuple[int, Any]:
+    return [int, str, bytes].index(type(key)), key
+
+
+def one_key(a: tuple[str, Any], b: tuple[str, Any]) -> bool:
+    return a == b and type(a[1]) is type(b[1])
+
+
+def differences(a: Model, b: Model) -> dict[tuple[str, Any], tuple[Any, Any]]:
+    """The entries that differ between two states: the values in both, by collection and key, in order."""
+    found: dict[tuple[str, Any], tuple[Any, Any]] = {}
+    for name in COLLECTIONS:
+        for key in sorted({*a[name], *b[name]}, key=in_order):
+            values = a[name].get(key, ABSENT), b[name].get(key, ABSENT)
+            if not same(*values):
+                found[name, key] = values
+    return found
+
+
+def expect_equal(found: dict[tuple[str, Any], Any], expected: dict[tuple[str, Any], Any]) -> None:
+    assert [*map(fingerprint_all, found)] == [*map(fingerprint_all, expected)]
+    assert [*map(fingerprint_all, found.values())] == [*map(fingerprint_all, expected.values())]
+
+
+def fingerprint_all(values: tuple[Any, ...]) -> list[Any]:
+    return [None if value is ABSENT else fingerprint(value) for value in values]
 
 
 def encode(value: Any) -> str | bytes:

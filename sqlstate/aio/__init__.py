@@ -15,22 +15,25 @@ except ImportError as _missing:
 
 from sqlstate.aio.collection import AsyncCollection, BufferedCollection
 from sqlstate.aio.opening import Opening, open  # noqa: A004, the word every Python programmer looks for
+from sqlstate.aio.past import AsyncIterated
 from sqlstate.aio.scan import AsyncScan
 from sqlstate.aio.snapshot import AsyncSnapshot
 from sqlstate.aio.store import AsyncStore
 from sqlstate.aio.transaction import AsyncTransaction
 from sqlstate.aio.view import AsyncCollectionView
-from sqlstate.aio.watch import AsyncWatch
+from sqlstate.aio.watch import AsyncWatch, AsyncWatchedChanges
 from sqlstate.aio.writes import Ticket
 
 __all__ = [
     "AsyncCollection",
     "AsyncCollectionView",
+    "AsyncIterated",
     "AsyncScan",
     "AsyncSnapshot",
     "AsyncStore",
     "AsyncTransaction",
     "AsyncWatch",
+    "AsyncWatchedChanges",
     "BufferedCollection",
     "Opening",
     "Ticket",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate.aio.snapshot import Frozen
 from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
 from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
-from sqlstate.format.values import same
+from sqlstate.format.values import ABSENT, same
 from sqlstate.store.access import as_stored
-from sqlstate.store.transaction import ABSENT, check_note
+from sqlstate.store.transaction import check_note
 from sqlstate.store.view import JSON
 
 if TYPE_CHECKING:
@@ -353,5 +353,5 @@ def _compare(txn: OpenTransaction, name: Name, expected: Stored | None) -> None:
 
 
 def _conflict(name: Name, expected: Stored | None, actual: Stored | None) -> Conflict:
-    shown = [ABSENT if stored is None else JSON.decode(stored) for stored in (expected, actual)]
-    return Conflict(name[0], name[2], *shown)
+    wanted, found = (ABSENT if stored is None else JSON.decode(stored) for stored in (expected, actual))
+    return Conflict(name[0], name[2], wanted, found)

@@ -14,6 +14,7 @@ from sqlstate.store.view import codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from sqlstate.aio.threads import Threads
     from sqlstate.format.names import Name, Stored
@@ -28,12 +29,13 @@ T = TypeVar("T")
 
 
 class Frozen:
-    """One commit: the newest when it is first read. One thread reads it at a time."""
+    """One commit: an earlier one, or the newest when it is first read. One thread reads it at a time."""
 
-    __slots__ = ("_ended", "_lock", "_snapshot", "_store", "_threads", "_used")
+    __slots__ = ("_ended", "_lock", "_snapshot", "_store", "_threads", "_used", "_when")
 
-    def __init__(self, store: StoreEntries, threads: Threads) -> None:
+    def __init__(self, store: StoreEntries, threads: Threads, when: int | datetime | None = None) -> None:
         self._store = store
+        self._when = when
         self._threads = threads
         self._lock = threading.RLock()
         self._snapshot: OpenSnapshot | None = None
@@ -112,7 +114,7 @@ class Frozen:
     def _taken(self) -> OpenSnapshot:
         self.check_open()
         if self._snapshot is None:
-            self._snapshot = self._store.snapshot()
+            self._snapshot = self._store.snapshot() if self._when is None else self._store.at(self._when)
         return self._snapshot
 
     def _close(self) -> None:
@@ -122,7 +124,7 @@ class Frozen:
 
 
 class AsyncSnapshot(Entries):
-    """The store as one commit left it, for `async with`. Made by `store.snapshot()`.
+    """The store as one commit left it, for `async with`. Made by `store.snapshot()` and `store.at()`.
 
     Tasks can share it; it is read one call at a time. While it is open, SQLite cannot move its WAL into the file
     beyond it: keep it short.
@@ -140,8 +142,8 @@ class AsyncSnapshot(Entries):
     head: Head
     """The commit that is seen; set at the beginning of the block."""
 
-    def __init__(self, store: StoreEntries, threads: Threads) -> None:
-        self._entries = Frozen(store, threads)
+    def __init__(self, store: StoreEntries, threads: Threads, when: int | datetime | None = None) -> None:
+        self._entries = Frozen(store, threads, when)
 
     def __getitem__(self, collection: str) -> AsyncCollectionView[Any]:
         """Return a collection as it was."""

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from sqlstate.aio.buffered import Buffered
 from sqlstate.aio.collection import AsyncCollection
 from sqlstate.aio.entries import AsyncStoreEntries
+from sqlstate.aio.past import AsyncPast
 from sqlstate.aio.snapshot import AsyncSnapshot
 from sqlstate.aio.transaction import AsyncTransaction
 from sqlstate.aio.view import Entries
-from sqlstate.aio.watch import AsyncWatch
+from sqlstate.aio.watch import AsyncWatch, AsyncWatchedChanges
 from sqlstate.aio.writes import Submitted, Ticket
 from sqlstate.errors import Busy, InvalidOption
-from sqlstate.format.names import check_collection, check_number
+from sqlstate.format.names import check_collection
 from sqlstate.store.blocks import on_face
+from sqlstate.store.past.changes import Wanted, check_watch
 from sqlstate.store.transaction import check_note
 from sqlstate.store.view import codec_for
-from sqlstate.store.watch import check_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlstate.aio.event_loop import Loop
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Key
     from sqlstate.format.records import Head
     from sqlstate.recovery.report import RecoveryReport
+    from sqlstate.store.past.change import Change
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
     from sqlstate.store.upkeep import Stats
@@ -40,7 +42,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class AsyncStore(Entries):
+class AsyncStore(Entries, AsyncPast):
     """One open store, for the tasks of one event loop. Made by `sqlstate.aio.open()`; close it, or use `async with`.
 
     Reading is one hop to one of at most 8 threads for each call. The store's own thread writes, and writes of all
@@ -202,19 +204,44 @@ class AsyncStore(Entries):
         _check_plain(work)
         return await self._threads.run(lambda: work(self._store), whole=True)
 
-    def watch(self, after: int | None = None, timeout: float | None = None) -> AsyncWatch:
+    @overload
+    def watch(self, after: int | None = None, timeout: float | None = None) -> AsyncWatch: ...
+    @overload
+    def watch(
+        self,
+        after: int | None = None,
+        timeout: float | None = None,
+        *,
+        changes: Literal[True],
+        collection: str | None = None,
+        prefix: str | bytes | None = None,
+    ) -> AsyncWatchedChanges: ...
+    def watch(
+        self,
+        after: int | None = None,
+        timeout: float | None = None,
+        *,
+        changes: bool = False,
+        collection: str | None = None,
+        prefix: str | bytes | None = None,
+    ) -> AsyncWatch | AsyncWatchedChanges:
         """Return the commits after number *after*, each once and in order, as they come, for `async for`.
 
         It ends when the store is closed. Commits of this handle arrive at once, those of others within 20 ms.
 
-        Cost: 1 hop for each look, every 20 ms, for all watchers of a store together.
+        Cost: 1 hop for each look, every 20 ms, for all watchers of a store together; 1 for each commit with *changes*.
 
         Args:
             after: number of a commit; None for the newest when the loop begins.
             timeout: seconds without a commit after which it ends; 0 ends it once it has caught up, None never does.
+            changes: give pairs of a commit and the list of its changes.
+            collection: with *changes*: name of the only collection wanted. Commits without such changes are left out.
+            prefix: with *changes*: only the text keys, or bytes keys, that begin with it, likewise.
 
         Raises:
-            InvalidOption: *after* is not a number from 0 to 2^63-1, or *timeout* not a number of seconds.
+            InvalidOption: *after* is not a number from 0 to 2^63-1, *timeout* not a number of seconds; or *collection*
+                or *prefix* is given without *changes*.
+            InvalidName, InvalidKey: no entry can be in the collection, or have a key with the prefix.
 
         Examples:
             >>> for lang in "fr", "de":
@@ -222,11 +249,15 @@ class AsyncStore(Entries):
             >>> [head.seq async for head in store.watch(after=0, timeout=0)]
             [1, 2]
         """
-        if after is not None:
-            check_number("after", after)
-        if timeout is not None:
-            check_timeout(timeout)
-        return AsyncWatch(self._store, self._loop, self._threads, after, timeout)
+        wanted = check_watch(after, timeout, Wanted(collection, prefix), changes=changes)
+        heads = AsyncWatch(self._store, self._loop, self._threads, after, timeout)
+        if wanted is None:
+            return heads
+
+        def of(head: Head) -> Iterator[Change]:
+            return self._store.changes(head.seq - 1, upto=head.seq, collection=collection, prefix=prefix)
+
+        return AsyncWatchedChanges(heads, self._threads, of, wanted)
 
     # Writing.
 

@@ -1,4 +1,4 @@
-"""Follows the commits of a store, for `async for`."""
+"""Follows the commits of a store, and reads what they changed, for `async for`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from sqlstate.store.watch import POLL_SECONDS, STAND_BY_SECONDS
 from sqlstate.tables.wal import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from sqlstate.aio.event_loop import Loop
     from sqlstate.aio.threads import Threads
     from sqlstate.format.records import Head
+    from sqlstate.store.past.change import Change
+    from sqlstate.store.past.changes import Wanted
     from sqlstate.store.store import Store
 
 
@@ -98,3 +102,47 @@ class AsyncWatch:
         if heads:
             self._after = heads[-1].seq
         return heads
+
+
+class AsyncWatchedChanges:
+    """The commits of a store with their changes, as they come. Made by `store.watch(changes=True)`.
+
+    Examples:
+        >>> await store.put("users", 1, "ada")
+        >>> async for head, changes in store.watch(after=0, timeout=0, changes=True):
+        ...     print(head.seq, [(change.key, change.value) for change in changes])
+        1 [(1, 'ada')]
+    """
+
+    __slots__ = ("_head", "_heads", "_of", "_threads", "_wanted")
+
+    def __init__(
+        self, heads: AsyncWatch, threads: Threads, of: Callable[[Head], Iterator[Change]], wanted: Wanted
+    ) -> None:
+        self._heads = heads
+        self._threads = threads
+        self._of = of
+        self._wanted = wanted
+        self._head: Head | None = None  # whose changes are not read yet: a step that is cancelled loses nothing
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[Head, list[Change]]:
+        """Return the next commit and its changes.
+
+        Raises:
+            StopAsyncIteration: the store was closed, or the timeout has passed.
+            Damaged: a record of the log is not as it was written.
+        """
+        while True:
+            if self._head is None:
+                self._head = await anext(self._heads)
+            head = self._head
+            changes = await self._threads.run(lambda: list(self._of(head)))  # noqa: B023, it is called in this step
+            self._head = None
+            if changes or self._wanted.everything:
+                return head, changes
+
+    def __repr__(self) -> str:
+        return repr(self._heads).replace("AsyncWatch", "AsyncWatchedChanges")

@@ -46,7 +46,7 @@ class Exit(IntEnum):
 
 MEANINGS: Final[dict[Exit, str]] = {
     Exit.OK: "done",
-    Exit.NO: "no: it is not there, a proof does not hold, or a drill lost something",
+    Exit.NO: "no: not there, stores differ, no proof, or a drill lost something",
     Exit.USAGE: "wrong usage, or input that cannot be stored, imported or restored",
     Exit.DAMAGED: "the store, its journal or its audit trail is damaged",
     Exit.BUSY: "another writer held the lock for the whole timeout",

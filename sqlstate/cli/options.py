@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -37,6 +38,12 @@ class Settings:
     def read(self, file: str) -> sqlstate.Store:
         """Open the store for reading."""
         return sqlstate.open(file, read_only=True, create=False, timeout=self.timeout)
+
+    @contextmanager
+    def view(self, store: sqlstate.Store, at: int | datetime | None) -> Iterator[sqlstate.Snapshot | sqlstate.PastView]:
+        """Give the store as it is, or as it was *at* a moment, for the block."""
+        with store.snapshot() if at is None else store.at(at) as view:
+            yield view
 
     @contextmanager
     def write(self, file: str, *, create: bool) -> Iterator[sqlstate.Store]:
@@ -179,6 +186,36 @@ def parse_key(text: str, key_type: str) -> Key:
         return bytes.fromhex(text)
     except ValueError:
         raise InvalidKey(f"key {text!r} is not bytes in hexadecimal digits, two for each byte") from None
+
+
+class _Moment(click.ParamType):  # type: ignore[type-arg]  # in older versions of click it has none
+    """The number of a commit, or a time."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | datetime:
+        """Return the number, or the time: local where it names no zone."""
+        if isinstance(value, int | datetime):
+            return value
+        if value.isdecimal() and value.isascii():
+            return int(value)
+        try:
+            return datetime.fromisoformat(value).astimezone()
+        except (ValueError, OverflowError, OSError):
+            self.fail(f"{value!r} is neither the number of a commit nor a time such as 2026-11-28T17:30.", param, ctx)
+
+
+MOMENT: Final = _Moment()
+
+
+def at_option(function: F) -> F:
+    """Add the option that asks for what the store was."""
+    return click.option(
+        "--at",
+        type=MOMENT,
+        metavar="MOMENT",
+        help="As it was: the number of a commit, or a time such as 2026-11-28T17:30.",
+    )(function)
 
 
 class _Bar:

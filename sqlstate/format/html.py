@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -21,4 +20,6 @@ def _cell(value: object) -> str:
     text = value.hex() if isinstance(value, bytes) else str(value)
     if len(text) > CELL_CHARACTERS_MAX:
         text = f"{text[:CELL_CHARACTERS_MAX]}…"
+    from html import escape  # noqa: PLC0415, it takes 2 ms, and who opens a store is not in a notebook
+
     return escape(text)

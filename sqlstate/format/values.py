@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Absent:
+    """The type of ABSENT: no entry, where None would be the JSON value null."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __reduce__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = Absent()
+
+
 def same(a: Stored | None, b: Stored | None) -> bool:
     """Return True if two stored values are equal; text and bytes never are, nor is no value to any."""
     return type(a) is type(b) and a == b

@@ -73,6 +73,13 @@ class Reads(Protocol):
     def count(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""
 
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a block with a connection that reads what this reads."""
+
+    @property
+    def upto(self) -> int | None:
+        """Number of the last commit that this shows; None for the newest that reading() shows."""
+
 
 class Named(Protocol):
     """What knows entries by their names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from sqlstate.commit.commit import BUFFER_BYTES, Commit
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.store.access import Made
     from sqlstate.store.transaction import Transaction
     from sqlstate.tables.state import Span
@@ -204,6 +206,8 @@ class Batch(Collections):
 class OpenBatch:
     """The private side of a Batch: its puts in memory, and the commit in the making."""
 
+    upto = None
+
     __slots__ = (
         "_bytes",
         "_commit",
@@ -250,6 +254,12 @@ class OpenBatch:
         return state.collections(self._engine.write_connection)
 
     find = find_by_name
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a block with the connection that the batch writes with."""
+        self._check()
+        connection = self._engine.write_connection
+        return nullcontext(connection) if connection.in_transaction() else self._engine.reading()
 
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sqlstate.errors import Busy, StoreFull
 from sqlstate.format.names import check_number
 from sqlstate.proving.entries import Provable
 from sqlstate.store import watch as watching
 from sqlstate.store.access import refuse_inside
-from sqlstate.store.watch import check_timeout
+from sqlstate.store.past.changes import Wanted, check_watch, with_changes
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlstate.proof import Proof
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
+    from sqlstate.store.past.change import Change
     from sqlstate.tables.meta import Meta
 
 
@@ -81,7 +82,27 @@ class Commits(Provable):
         check_number("first", first)
         return self._engine.readers.scan(wal.commits, first)
 
-    def watch(self, after: int | None = None, timeout: float | None = None) -> Iterator[Head]:
+    @overload
+    def watch(self, after: int | None = None, timeout: float | None = None) -> Iterator[Head]: ...
+    @overload
+    def watch(
+        self,
+        after: int | None = None,
+        timeout: float | None = None,
+        *,
+        changes: Literal[True],
+        collection: str | None = None,
+        prefix: str | bytes | None = None,
+    ) -> Iterator[tuple[Head, list[Change]]]: ...
+    def watch(
+        self,
+        after: int | None = None,
+        timeout: float | None = None,
+        *,
+        changes: bool = False,
+        collection: str | None = None,
+        prefix: str | bytes | None = None,
+    ) -> Iterator[Head] | Iterator[tuple[Head, list[Change]]]:
         """Yield the commits after number *after*, each once and in order, as this and other processes make them.
 
         It ends when the store is closed. Commits of this handle arrive at once, those of others within 20 ms. It holds
@@ -92,22 +113,29 @@ class Commits(Provable):
         Args:
             after: number of a commit; None for the newest at the call.
             timeout: seconds without a commit after which it ends; 0 ends it once it has caught up, None never does.
+            changes: yield pairs of a commit and the list of its changes, as changes() gives them, which are all in
+                memory then.
+            collection: with *changes*: name of the only collection wanted. Commits without such changes are left out.
+            prefix: with *changes*: only the text keys, or bytes keys, that begin with it, likewise.
 
         Raises:
-            InvalidOption: *after* is not a number from 0 to 2^63-1, or *timeout* not a number of seconds.
+            InvalidOption: *after* is not a number from 0 to 2^63-1, *timeout* not a number of seconds; or *collection*
+                or *prefix* is given without *changes*.
+            InvalidName, InvalidKey: no entry can be in the collection, or have a key with the prefix.
 
         Examples:
             >>> for lang in "fr", "de":
             ...     store["settings"]["lang"] = lang
             >>> [head.seq for head in store.watch(after=1, timeout=0)]
             [2]
+            >>> for head, changes in store.watch(after=1, timeout=0, changes=True):
+            ...     print(head.seq, [(change.key, change.before, change.value) for change in changes])
+            2 [('lang', 'fr', 'de')]
         """
-        if after is not None:
-            check_number("after", after)
-        if timeout is not None:
-            check_timeout(timeout)
+        wanted = check_watch(after, timeout, Wanted(collection, prefix), changes=changes)
         newest = self.head().seq
-        return watching.follow(self._engine, self._meta, newest if after is None else after, timeout)
+        heads = watching.follow(self._engine, self._meta, newest if after is None else after, timeout)
+        return heads if wanted is None else with_changes(self._engine, heads, wanted)
 
     def committed(self, error: CommitOutcomeUnknown) -> bool:
         """Return True if the commit whose outcome *error* left unknown is in the store. Ask a handle opened since.

@@ -8,16 +8,20 @@ from sqlstate.format.constants import KEY_BYTES_MAX
 from sqlstate.format.names import make_name
 from sqlstate.store.access import chunks, condition, refuse_inside
 from sqlstate.store.blocks import WriteBlock
+from sqlstate.store.past.at import OpenPast
 from sqlstate.store.snapshot import OpenSnapshot
 from sqlstate.tables import merkle, raw_rows, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime
 
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.requests import Request
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.store.access import Made
     from sqlstate.store.batch import OpenBatch
     from sqlstate.store.open_transaction import OpenTransaction
@@ -30,9 +34,11 @@ T = TypeVar("T")
 class StoreEntries:
     """The entries behind a Store: those of what this thread has open, or else of the newest commit."""
 
+    upto = None
+
     def __init__(self, group: GroupCommit[OpenTransaction], writer: WriteContext) -> None:
-        self._group = group
-        self._writer = writer
+        self.group = group
+        self.writer = writer
         self._engine = writer.engine
         self._blocks = writer.open_blocks
         self._readers = writer.engine.readers
@@ -80,12 +86,12 @@ class StoreEntries:
         if txn is not None:
             txn.put_stored(name, stored)
         else:
-            self._group.change(name, stored)
+            self.group.change(name, stored)
 
     def remove(self, name: Name) -> bool:
         """Delete an entry, as put_stored(); return whether there was one."""
         txn = self._own()
-        return self._group.change(name, None) if txn is None else txn.remove(name)
+        return self.group.change(name, None) if txn is None else txn.remove(name)
 
     def scan(self, span: Span, make: Made[T], *, values: bool) -> Iterator[T]:
         """Yield what *make* makes of (key, stored value), in order."""
@@ -102,6 +108,10 @@ class StoreEntries:
         with self._engine.reading() as connection:
             return merkle.count(connection, start, stop)
 
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a block with a connection that reads the newest commit, whatever this thread has open."""
+        return self._engine.reading()
+
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order."""
         txn = self._own()
@@ -112,23 +122,31 @@ class StoreEntries:
 
     def snapshot(self) -> OpenSnapshot:
         """Return the newest commit, for reading."""
-        return OpenSnapshot(self._engine, self._writer.meta)
+        return OpenSnapshot(self._engine, self.writer.meta)
+
+    def at(self, when: int | datetime) -> OpenPast:
+        """Return an earlier commit, for reading.
+
+        Raises:
+            InvalidOption: there is no such commit, or the time has no time zone.
+        """
+        return OpenPast(self._engine, self.writer.meta, when)
 
     def run(self, work: Callable[[OpenTransaction], T], note: str = "") -> T:
         """Return what *work* returns of a transaction of its own, once that is durable, or of the one that is open."""
-        if self._own() is not None or self._group.is_free():
-            with WriteBlock(self._group, note) as txn:
+        if self._own() is not None or self.group.is_free():
+            with WriteBlock(self.group, note) as txn:
                 return work(txn)
-        self._writer.nothing_made()
+        self.writer.nothing_made()
         try:
-            return self._group.run(work, note)
+            return self.group.run(work, note)
         except BaseException as e:
-            self._writer.note_outcome(e)
+            self.writer.note_outcome(e)
             raise
 
     def writing(self) -> WriteBlock:
         """Return a block whose writes are one transaction, or part of the one that this thread has open."""
-        return WriteBlock(self._group)
+        return WriteBlock(self.group)
 
     def enqueue(self, request: Request) -> None:
         """Have the store's own thread see to *request*.
@@ -137,12 +155,12 @@ class StoreEntries:
             StoreUnusable: a transaction or batch of this thread is open, or the store was closed.
             ReadOnly: the store was opened with read_only=True.
         """
-        refuse_inside(self._writer, "enqueue")
-        self._group.enqueue(request)
+        refuse_inside(self.writer, "enqueue")
+        self.group.enqueue(request)
 
     def look_after(self) -> None:
         """See that somebody is at work if there is work."""
-        self._group.look_after()
+        self.group.look_after()
 
     def reclaim(self) -> None:
         """Take back the connections of scans and snapshots that were dropped."""

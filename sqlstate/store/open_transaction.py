@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,11 +16,13 @@ from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlstate.commit.pending import Savepoint
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.store.access import Made
     from sqlstate.tables.state import Span
 
@@ -42,6 +45,8 @@ class State(Enum):
 
 class OpenTransaction:
     """The private side of a Transaction: its writes in memory, and the commit that they become part of."""
+
+    upto = None
 
     __slots__ = (
         "_buffer", "_bytes", "_carried", "_commit", "_connection", "_life", "_nested", "_outer", "_over", "_shared",
@@ -134,6 +139,11 @@ class OpenTransaction:
         """Return the number of entries in [start, stop)."""
         self.apply()
         return merkle.count(self._connection, start, stop)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a block with the connection that this transaction writes with."""
+        self._check()
+        return nullcontext(self._connection)
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlstate.errors import StoreClosed, TransactionEnded
@@ -16,6 +16,7 @@ from sqlstate.tables import merkle, state, wal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.records import Head
@@ -30,23 +31,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Snapshot(Provable):
-    """The store as one commit left it, for reading while others write. Made by `store.snapshot()`.
-
-    `view["users"]` is a mapping that can be read, and `view.head` is the commit. One thread at a time reads it. While
-    it is open, SQLite cannot move its WAL into the file beyond it, and on a store with journal="delete" writers wait:
-    keep it short.
-
-    Examples:
-        >>> store["settings"]["lang"] = "fr"
-        >>> with store.snapshot() as view:
-        ...     store["settings"]["lang"] = "de"
-        ...     print(view["settings"]["lang"], view.collections(), view.head.seq)
-        fr ['settings'] 1
-        >>> view["settings"]["lang"]
-        Traceback (most recent call last):
-        TransactionEnded: the snapshot has ended; take one with store.snapshot()
-    """
+class View:
+    """One state of a store that can be read: what a Snapshot and a PastView have in common."""
 
     __slots__ = ("__weakref__", "_entries", "head", "store_id")
 
@@ -130,7 +116,29 @@ class Snapshot(Provable):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.Snapshot of {self._entries.path!r}: commit {self.head.seq}, {self._entries.condition}>"
+        path, condition = self._entries.path, self._entries.condition
+        return f"<sqlstate.{type(self).__name__} of {path!r}: commit {self.head.seq}, {condition}>"
+
+
+class Snapshot(View, Provable):
+    """The store as one commit left it, for reading while others write. Made by `store.snapshot()`.
+
+    `view["users"]` is a mapping that can be read, and `view.head` is the commit. One thread at a time reads it. While
+    it is open, SQLite cannot move its WAL into the file beyond it, and on a store with journal="delete" writers wait:
+    keep it short.
+
+    Examples:
+        >>> store["settings"]["lang"] = "fr"
+        >>> with store.snapshot() as view:
+        ...     store["settings"]["lang"] = "de"
+        ...     print(view["settings"]["lang"], view.collections(), view.head.seq)
+        fr ['settings'] 1
+        >>> view["settings"]["lang"]
+        Traceback (most recent call last):
+        TransactionEnded: the snapshot has ended; take one with store.snapshot()
+    """
+
+    __slots__ = ()
 
     @contextmanager
     def _state(self) -> Iterator[tuple[Connection, Head]]:
@@ -140,9 +148,13 @@ class Snapshot(Provable):
 class OpenSnapshot:
     """The private side of a Snapshot: one commit, and the lease on the connection that reads it."""
 
-    __slots__ = ("_ended", "_lease", "_life", "_pages", "head", "store_id")
+    __slots__ = ("_ended", "_lease", "_life", "_pages", "head", "newest", "store_id")
+
+    upto: int | None = None
 
     head: Head
+    newest: Head
+    """The commit that the connection reads."""
     store_id: bytes
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
@@ -152,7 +164,7 @@ class OpenSnapshot:
         self.store_id = meta.store_id
         self._lease = Lease(engine.readers, "a snapshot")
         try:
-            self.head = wal.last(self._lease.connection, meta)[1]
+            self.head = self.newest = wal.last(self._lease.connection, meta)[1]
         except BaseException:
             self._lease.end()
             raise
@@ -184,6 +196,10 @@ class OpenSnapshot:
         """Return the number of entries in [start, stop)."""
         connection = self.reader()
         return merkle.count(connection, start, stop)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a block with the connection that reads the commit."""
+        return nullcontext(self.reader())
 
     def close(self) -> None:
         """Release the commit, and end its iterators."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from sqlstate.errors import Conflict, InvalidRecord, StoreError
 from sqlstate.format.names import check_collection, check_number, make_name
 from sqlstate.format.records import Kind, Record
-from sqlstate.store.transaction import ABSENT, check_note, encode
+from sqlstate.format.values import ABSENT
+from sqlstate.store.transaction import check_note, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

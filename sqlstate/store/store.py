@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from sqlstate.commit.committer import Committer
@@ -14,6 +13,7 @@ from sqlstate.store.collection import Collection, Collections
 from sqlstate.store.commits import Commits
 from sqlstate.store.entries import StoreEntries
 from sqlstate.store.open_transaction import OpenTransaction
+from sqlstate.store.past.changes import Past
 from sqlstate.store.session import Session
 from sqlstate.store.snapshot import Snapshot
 from sqlstate.store.staged import StagedTransaction, WriteAheadLog
@@ -39,7 +39,7 @@ T = TypeVar("T")
 COLLECTIONS_KEPT: Final = 256
 
 
-class Store(Collections, Commits, Upkeep):
+class Store(Collections, Commits, Past, Upkeep):
     """One open store, made by `sqlstate.open()`. Close it, or use it in a `with` block.
 
     All threads of a process can share one Store. `store["settings"]` is a collection, a mutable mapping that exists

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
-from sqlstate.format.values import same
+from sqlstate.format.values import ABSENT, same
 from sqlstate.store.collection import Collections
 from sqlstate.store.view import JSON
 
 if TYPE_CHECKING:
     from sqlstate.store.open_transaction import OpenTransaction
-
-
-class Absent:
-    """The type of ABSENT: no entry, where None would be the JSON value null."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "ABSENT"
-
-    def __reduce__(self) -> str:
-        return "ABSENT"
-
-
-ABSENT: Final = Absent()
 
 
 def encode(name: Name, value: Any) -> Stored:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, cast, overload
 
-from sqlstate.errors import Damaged, EntryNotFound, InvalidKey, InvalidOption, InvalidValue, StoreError
+from sqlstate.errors import EntryNotFound, InvalidKey, InvalidOption, InvalidValue, StoreError
 from sqlstate.format.documents import short_repr
 from sqlstate.format.html import table
 from sqlstate.format.names import (
@@ -23,12 +23,15 @@ from sqlstate.format.names import (
 )
 from sqlstate.format.values import Codec
 from sqlstate.sqlite.pages import Page
+from sqlstate.store.past import change
+from sqlstate.tables import wal_changes
 from sqlstate.tables.state import KEY_OF, VALUE_OF, Span
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from sqlstate.store.access import Made, Reads, Row
+    from sqlstate.store.past.change import Change
 
     # The type of a collection's values: without type=, whatever JSON holds.
     V = TypeVarWithDefault("V", default=Any)
@@ -268,6 +271,34 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         """
         return _Items(self, *self._bounded(**bounds))
 
+    def history(self, key: Key) -> Iterator[Change]:
+        """Yield the changes of one entry that commits made, newest first.
+
+        Of an entry that a transaction or batch has changed, only what was committed before.
+
+        Cost: a pass over the log, without its values, and 1 statement for each change.
+
+        Args:
+            key: int, str or bytes.
+
+        Raises:
+            InvalidKey: no entry can have this key.
+            InvalidValue: while iterating: an earlier document does not fit the collection's type.
+            Damaged: a record of the log is not as it was written.
+
+        Examples:
+            >>> for lang in "fr", "de":
+            ...     store["settings"]["lang"] = lang
+            >>> [(change.seq, change.before, change.value) for change in store["settings"].history("lang")]
+            [(2, 'fr', 'de'), (1, ABSENT, 'fr')]
+        """
+        name = make_name(self.name, key)
+        with self._access.reading() as connection:
+            upto = self._access.upto
+            found = wal_changes.of_entry(connection, self.name, key)
+            touches = [(head, name, touch) for head, touch in found if upto is None or head.seq <= upto]
+        return change.read(self._access.reading, touches, self._codec)
+
     def __repr__(self) -> str:
         return f"<sqlstate.{type(self).__name__} {self.name!r}: {self._access.condition}>"
 
@@ -287,14 +318,7 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         try:
             return self._codec.decode(stored)
         except InvalidValue as e:
-            raise self._misfit(key, e) from None
-
-    def _misfit(self, key: Key, error: InvalidValue) -> StoreError:
-        if self._codec.typed:
-            return error.located(self.name, key)
-        return Damaged(
-            f"I1: {self.name!r}[{key!r}] is not a JSON document; it was changed from outside. Restore a backup"
-        )
+            raise change.misfit(self._codec, self.name, key, e) from None
 
     def _names(self, keys: Iterable[Key]) -> list[Name]:
         """Return the name of each of *keys* once, in their order."""
@@ -332,7 +356,7 @@ class CollectionView(Mapping[Key, T], Generic[T]):
             try:
                 value = decode(stored)
             except InvalidValue as e:
-                raise self._misfit(key, e) from None
+                raise change.misfit(self._codec, self.name, key, e) from None
             yield key, value
 
     def _encode(self, key: Key, value: T) -> Stored:

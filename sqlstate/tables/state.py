@@ -50,6 +50,7 @@ _COUNT = "SELECT count(*) FROM state WHERE (collection, key) >= (?, ?) AND (coll
 _ROW = "SELECT collection, key, value FROM state WHERE"
 _LAST_BEFORE = f"{_ROW} (collection, key) < (?, ?) ORDER BY collection DESC, key DESC LIMIT 1"
 _FIRST_FROM = f"{_ROW} (collection, key) >= (?, ?) ORDER BY collection, key LIMIT 1"
+_NAMES = "SELECT collection, key FROM state WHERE (collection, key)"
 _COLLECTIONS = """
 WITH RECURSIVE found (name) AS (
   SELECT min(collection) FROM state
@@ -166,6 +167,21 @@ def neighbours(connection: Connection, name: Name) -> list[tuple[str, Key, Store
     rows = [connection.row(sql, (name[0], name[2])) for sql in (_LAST_BEFORE, _FIRST_FROM)]
     _check_rows(connection, [row for row in rows if row is not None])
     return rows
+
+
+def names(connection: Connection, start: Name, stop: Name | None) -> list[Name]:
+    """Return the names of the entries in [start, stop), None for no end, in order.
+
+    Raises:
+        Damaged: a name is invalid.
+    """
+    sql, bound = f"{_NAMES} >= (?, ?)", [start[0], start[2]]
+    if stop is not None:
+        sql += " AND (collection, key) < (?, ?)"
+        bound += [stop[0], stop[2]]
+    rows = connection.rows(f"{sql} ORDER BY collection, key", bound)
+    _check_rows(connection, [(*row, "") for row in rows])
+    return [stored_name(collection, key) for collection, key in rows]
 
 
 def size(connection: Connection) -> int:

@@ -35,8 +35,8 @@ _VALUE, _BEFORE = Record._fields.index("value"), Record._fields.index("before")
 # kind, collection, key, value, before
 ChangeRow = tuple[Kind, str, "Key", "Stored | None", "Stored | None"]
 
-_COLUMNS = ", ".join(Record._fields)
-_INSERT = f"INSERT INTO wal ({_COLUMNS}) VALUES ({', '.join('?' * len(Record._fields))})"
+COLUMNS = ", ".join(Record._fields)
+_INSERT = f"INSERT INTO wal ({COLUMNS}) VALUES ({', '.join('?' * len(Record._fields))})"
 INSERT_CHANGE = "INSERT INTO wal (lsn, txn, kind, collection, key, value, before) VALUES (?, ?, ?, ?, ?, ?, ?)"
 INSERT_COMMIT = (
     "INSERT INTO wal (lsn, txn, kind, session, seq, root, count, at, chain) VALUES (?, ?, 'COMMIT', ?, ?, ?, ?, ?, ?)"
@@ -127,10 +127,10 @@ def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
     if not is_number(row[0]):
         raise Damaged.found(connection.path, f"a record has the number {row[0]}, and 2^62 is the last", "I5")
     if row[2] is not None:
-        return row[0], _head(connection, row[1:])
+        return row[0], valid_head(connection, row[1:])
     # Only staged records come after the newest commit.
     newest = connection.row(_NEWEST)
-    return row[0], head_zero(meta) if newest is None else _head(connection, newest)
+    return row[0], head_zero(meta) if newest is None else valid_head(connection, newest)
 
 
 def head_zero(meta: Meta) -> Head:
@@ -141,20 +141,20 @@ def head_zero(meta: Meta) -> Head:
 def commit(connection: Connection, seq: int) -> Head | None:
     """Return commit *seq*, or None if there is no such commit. Cost: as a search in a sorted list."""
     row = _closing_record(connection, seq)
-    return None if row is None else _head(connection, row[1:])
+    return None if row is None else valid_head(connection, row[1:])
 
 
 def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]:
     """Return the commits from number *first* on, in order, and the number to continue with; None at the end."""
-    found = [_head(connection, row[1:]) for row in _closing(connection, first, ROWS_AT_ONCE)]
+    found = [valid_head(connection, row[1:]) for row in _closing(connection, first, ROWS_AT_ONCE)]
     return found, found[-1].seq + 1 if len(found) == ROWS_AT_ONCE and found[-1].seq >= first else None
 
 
 def read(connection: Connection, after: int) -> tuple[list[Record], int | None]:
     """Return the records after LSN *after*, in order, and the LSN to continue after; None at the end."""
-    sql = f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn LIMIT {ROWS_AT_ONCE}"
+    sql = f"SELECT {COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn LIMIT {ROWS_AT_ONCE}"
     rows, cut = connection.chunk(sql, (after,), BYTES_AT_ONCE, _weight)
-    found = [_record(connection, row) for row in rows]
+    found = [valid_record(connection, row) for row in rows]
     return found, found[-1].lsn if cut or len(found) == ROWS_AT_ONCE else None
 
 
@@ -163,32 +163,32 @@ def _weight(row: Row) -> int:
 
 
 def _records(connection: Connection, after: int) -> Iterator[Record]:
-    for row in connection.iterate(f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn", (after,)):
-        yield _record(connection, row)
+    for row in connection.iterate(f"SELECT {COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn", (after,)):
+        yield valid_record(connection, row)
 
 
 def read_staged(connection: Connection, txn: int) -> list[Record]:
     """Return the records of the staged transaction *txn*, in order."""
-    sql = f"SELECT {_COLUMNS} FROM wal WHERE txn = ? AND session IS NOT NULL ORDER BY lsn"
-    return [_record(connection, row) for row in connection.rows(sql, (txn,))]
+    sql = f"SELECT {COLUMNS} FROM wal WHERE txn = ? AND session IS NOT NULL ORDER BY lsn"
+    return [valid_record(connection, row) for row in connection.rows(sql, (txn,))]
 
 
 def read_begin(connection: Connection, txn: int) -> Record:
     """Return the BEGIN record of the transaction *txn*."""
-    rows = connection.rows(f"SELECT {_COLUMNS} FROM wal WHERE lsn = ? AND kind = 'BEGIN'", (txn,))
+    rows = connection.rows(f"SELECT {COLUMNS} FROM wal WHERE lsn = ? AND kind = 'BEGIN'", (txn,))
     if not rows:
         raise Damaged.found(connection.path, f"transaction {txn} has no BEGIN record", "I7")
-    return _record(connection, rows[0])
+    return valid_record(connection, rows[0])
 
 
 def staged_value(connection: Connection, txn: int, collection: str, key: Key) -> Row | None:
     """Return (value,) of the newest record for an entry in the staged transaction, None without such a record."""
     sql = (
-        f"SELECT {_COLUMNS} FROM wal WHERE txn = ? AND session IS NOT NULL AND collection = ? AND key = ? "
+        f"SELECT {COLUMNS} FROM wal WHERE txn = ? AND session IS NOT NULL AND collection = ? AND key = ? "
         "ORDER BY lsn DESC LIMIT 1"
     )
     row = connection.row(sql, (txn, collection, key))
-    return None if row is None else (_record(connection, row).value,)
+    return None if row is None else (valid_record(connection, row).value,)
 
 
 def has(connection: Connection, lsn: int) -> bool:
@@ -235,7 +235,7 @@ def head_at(connection: Connection, meta: Meta, lsn: int) -> Head:
     row = connection.row(
         f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL AND lsn <= ? ORDER BY lsn DESC LIMIT 1", (lsn,)
     )
-    return head_zero(meta) if row is None else _head(connection, row)
+    return head_zero(meta) if row is None else valid_head(connection, row)
 
 
 def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head, Head, list[Record]]]:
@@ -294,7 +294,7 @@ def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, li
         direct = []
         if record.root is None:
             continue
-        said = _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
+        said = valid_head(connection, (record.seq, record.root, record.count, record.at, record.chain))
         yield said, sha256(b"".join(parts)).digest(), changes
         parts, changes = [], []
 
@@ -328,7 +328,7 @@ def size(connection: Connection) -> int:
 
 def rows(connection: Connection) -> Iterator[RawRecord]:
     """Yield every row in order, whatever is in it; Damaged for text that is not UTF-8."""
-    return map(RawRecord._make, connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn"))
+    return map(RawRecord._make, connection.iterate(f"SELECT {COLUMNS} FROM wal ORDER BY lsn"))
 
 
 def _closing_record(connection: Connection, seq: int) -> Row | None:
@@ -379,12 +379,14 @@ def _find(connection: Connection, seq: int, end: int) -> int:
     return found
 
 
-def _head(connection: Connection, row: Row) -> Head:
+def valid_head(connection: Connection, row: Row) -> Head:
+    """Return the head of a row (seq, root, count, at, chain); Damaged if a field is invalid."""
     raw_rows.HEAD.check(row, connection.path)
     return Head(*row)
 
 
-def _record(connection: Connection, row: Row) -> Record:
+def valid_record(connection: Connection, row: Row) -> Record:
+    """Return the record of a row with COLUMNS; Damaged if a field is invalid."""
     table = raw_rows.RECORDS.get(row[2])
     if table is None:
         what = f"record {row[0]} is of the unknown kind {raw_rows.quoted(row[2])}"
@@ -392,7 +394,7 @@ def _record(connection: Connection, row: Row) -> Record:
     table.check(row, connection.path)
     record = Record(row[0], row[1], Kind(row[2]), *row[3:])
     if record.root is not None:
-        _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
+        valid_head(connection, (record.seq, record.root, record.count, record.at, record.chain))
     return record
 
 
@@ -410,7 +412,7 @@ def write_raw(connection: Connection, rows: Iterable[tuple[int, RawRecord | None
         connection.run("DELETE FROM wal WHERE lsn = ?", (lsn,))
         if row is not None:
             values = ", ".join(raw_rows.parameters(row))
-            connection.run(f"INSERT INTO wal ({_COLUMNS}) VALUES ({values})", raw_rows.bound(row))
+            connection.run(f"INSERT INTO wal ({COLUMNS}) VALUES ({values})", raw_rows.bound(row))
 
 
 def staged_raw(connection: Connection, txn: int, before: int) -> list[RawRecord]:

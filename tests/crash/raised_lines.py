@@ -377,6 +377,67 @@ def history(work: Work) -> Callable[[], None]:
     return reads
 
 
+def undone(work: Work) -> Callable[[], None]:
+    store = work.fill()
+    store["c"].update({1: "newer", 2: "newer"})
+    seq = store.head().seq
+
+    def writes() -> None:
+        with work.counted():
+            with work.trying({1: 1, 2: 2}):
+                undo = store.undo(seq)
+            with work.trying({1: "newer", 2: "newer"}):
+                store.undo(undo.seq)
+            with work.trying({1: 1, 2: 2}):
+                store.revert(seq - 1)
+
+    work.there |= {1: "newer", 2: "newer"}
+    return writes
+
+
+def merged(work: Work) -> Callable[[], None]:
+    """A merge of a copy, whose collision a function decides."""
+    store = work.fill()
+    store.backup(work.path.with_name("copy.db"))
+    with sqlstate.open(work.path.with_name("copy.db")) as copy:
+        copy["c"].update({1: "theirs", 2: "theirs"})
+    store["c"][1] = "ours"
+    work.there[1] = "ours"
+
+    def writes() -> None:
+        with (
+            sqlstate.open(work.path.with_name("copy.db"), read_only=True) as copy,
+            work.trying({1: ["ours", "theirs"], 2: "theirs"}),
+            work.counted(),
+        ):
+            sqlstate.merge(store, copy, prefer=lambda each: [each.ours, each.theirs])
+
+    return writes
+
+
+def looks_back(work: Work) -> Callable[[], None]:
+    """Changes, views of the past and differences, some of them left early."""
+    store = work.fill()
+    store["c"][1] = "newer"
+    work.there[1] = "newer"
+
+    def reads() -> None:
+        with work.counted():
+            next(store.changes())
+            expect(len(list(store.changes())) == 21, "changes are missing")
+            expect(len(list(store["c"].history(1))) == 2, "the history of an entry lacks a change")
+            with store.at(1) as past:
+                expect(dict(past["c"]) == {i: i for i in range(20)}, "STALE: the past shows something else")
+                next(iter(past["c"].items()))
+                expect([each.b for each in sqlstate.diff(past, store)] == ["newer"], "a difference is missing")
+                next(sqlstate.diff(past, store))
+            dropped = store.at(0)
+            del dropped
+            store["c"].get(1)
+
+    return reads
+
+
 def backup(work: Work) -> Callable[[], None]:
     store = work.fill()
 
@@ -464,6 +525,10 @@ WORK: Final[dict[str, tuple[Callable[[Work], Callable[[], None]], dict[str, Any]
     "submit": (group, {}),
     "group": (group, GROUP),
     "history": (history, {}),
+    "undone": (undone, {}),
+    "undone-group": (undone, GROUP),
+    "merged": (merged, {}),
+    "looks-back": (looks_back, {}),
     "backup": (backup, {}),
     "check": (check, {}),
     "tasks": (tasks, {}),

@@ -995,7 +995,7 @@ METHODS = [
     (cls, name)
     for cls in (
         sqlstate.Store, sqlstate.WriteAheadLog, sqlstate.Collection, sqlstate.CollectionView, sqlstate.Snapshot,
-        sqlstate.StagedTransaction,
+        sqlstate.PastView, sqlstate.StagedTransaction,
     )
     for name in calls.used_methods(cls)
 ]  # fmt: skip
@@ -1005,13 +1005,14 @@ METHODS = [
 def test_every_method_of_a_closed_store_says_that_it_is_closed(path: Path, cls: type, name: str) -> None:
     store = sqlstate.open(path)
     store["c"]["k"] = 1
-    staged, snapshot = store.stage(), store.snapshot()
-    handles = calls.Handles(store, store["c"], snapshot["c"], snapshot, store.wal, staged=staged)
+    staged, snapshot, past = store.stage(), store.snapshot(), store.at(1)
+    handles = calls.Handles(store, store["c"], snapshot["c"], snapshot, store.wal, staged=staged, past=past)
     store.close()
     with pytest.raises(sqlstate.StoreClosed, match="closed") as caught:
         calls.call(cls, name, handles)
     assert str(path) in str(caught.value)
     snapshot.close()
+    past.close()
     with closing(plain.connect(path)) as connection:
         assert connection.execute("SELECT count(*), max(seq) FROM wal").fetchall() == [(4, 1)]
     assert names(path.parent) == ["test.db"]
@@ -1021,7 +1022,8 @@ def test_every_class_that_can_be_used_is_in_the_calls() -> None:
     """Otherwise its methods would be nowhere in the tests above."""
     usable = {getattr(sqlstate, name) for name in sqlstate.__all__ if isinstance(getattr(sqlstate, name), type)}
     facts = (
-        sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.CheckReport, sqlstate.Counters, sqlstate.Finding,
+        sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.Change, sqlstate.CheckReport, sqlstate.Collision,
+        sqlstate.Counters, sqlstate.Difference, sqlstate.Finding, sqlstate.MergeReport,
         sqlstate.Future, sqlstate.Head, sqlstate.JournalReport, sqlstate.Kind, sqlstate.Proof, sqlstate.Record,
         sqlstate.RecoveryReport, sqlstate.RepairReport, sqlstate.SignedHead, sqlstate.Signer, sqlstate.Stats,
         sqlstate.Uncommitted,

@@ -457,8 +457,8 @@ def fork_uses(path: str, journal: str) -> None:
     store = sqlstate.open(path, journal=journal)  # type: ignore[arg-type]
     store["c"].update({"k": 1, "l": 2})
     staged = store.stage()
-    snapshot = store.snapshot()
-    handles = Handles(store, store["c"], snapshot["c"], snapshot, store.wal, staged=staged)
+    snapshot, past = store.snapshot(), store.at(1)
+    handles = Handles(store, store["c"], snapshot["c"], snapshot, store.wal, staged=staged, past=past)
     scan = iter(store["c"].items())
     next(scan)
     classes = [cls for cls in CALLS if cls not in (sqlstate.Transaction, sqlstate.Batch)]
@@ -473,11 +473,13 @@ def fork_uses(path: str, journal: str) -> None:
             found["an unfinished scan"] = "nothing"
         store.close()
         snapshot.close()
+        past.close()
         say(found)
 
     in_child(child)
     seen: dict[str, Any] = {"scan": list(scan), "snapshot": dict(snapshot["c"])}
     snapshot.close()
+    past.close()
     store["c"]["after"] = 3
     seen["seq"] = store.head().seq
     staged.put("c", "staged", 4)  # the session is not over

@@ -33,6 +33,7 @@ class Handles(NamedTuple):
     txn: Any = None
     staged: Any = None
     batch: Any = None
+    past: Any = None
 
 
 class Asked(requests.Call):
@@ -57,11 +58,13 @@ STORE: Final[dict[str, Call]] = {
     "__contains__": lambda store: "c" in store,
     "__enter__": lambda store: store.__enter__(),
     "__iter__": lambda store: iter(store),
+    "at": lambda store: store.at(1),
     "audit": lambda store: store.audit(),
     "backup": lambda store: store.backup(store.path.with_name("backup.db")),
     "salvage": lambda store: store.salvage(store.path.with_name("backup.db")),
     "barrier": lambda store: store.barrier(),
     "batch": lambda store: store.batch(),
+    "changes": lambda store: store.changes(),
     "check": lambda store: store.check("quick"),
     "check_audit": lambda store: store.check_audit(),
     "collections": lambda store: store.collections(),
@@ -74,6 +77,7 @@ STORE: Final[dict[str, Call]] = {
     "prove_commit": lambda store: store.prove_commit(1),
     "prove_consistency": lambda store: store.prove_consistency(1),
     "resume": lambda store: store.resume(1),
+    "revert": lambda store: store.revert(0),
     "run": lambda store: store.run(lambda txn: txn.put("c", "k", 2)),
     "signed_head": lambda store: store.signed_head(SIGNER),
     "snapshot": lambda store: store.snapshot(),
@@ -81,6 +85,7 @@ STORE: Final[dict[str, Call]] = {
     "stats": lambda store: store.stats(),
     "submit": lambda store: store.submit(lambda txn: txn.put("c", "k", 2)).result(),
     "transaction": lambda store: store.transaction(),
+    "undo": lambda store: store.undo(1),
     "watch": lambda store: store.watch(timeout=0),
 }
 
@@ -100,6 +105,7 @@ VIEW: Final[dict[str, Call]] = {
     "__reversed__": lambda view: reversed(view),
     "get": lambda view: view.get("k"),
     "get_many": lambda view: view.get_many(["k"]),
+    "history": lambda view: view.history("k"),
     "items": lambda view: view.items(),
     "keys": lambda view: view.keys(),
     "values": lambda view: view.values(),
@@ -164,6 +170,7 @@ EXEMPT: Final[dict[type, dict[str, str]]] = {
     sqlstate.Collection: {},
     sqlstate.CollectionView: {},
     sqlstate.Snapshot: {"__enter__": _HANDLE, "__getitem__": _HANDLE, "close": _ENDS, "collection": _HANDLE},
+    sqlstate.PastView: {"__enter__": _HANDLE, "__getitem__": _HANDLE, "close": _ENDS, "collection": _HANDLE},
     sqlstate.Transaction: {
         "__getitem__": _HANDLE,
         "collection": _HANDLE,
@@ -181,13 +188,14 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
     sqlstate.Collection: VIEW | COLLECTION_WRITES,
     sqlstate.CollectionView: VIEW,
     sqlstate.Snapshot: SNAPSHOT,
+    sqlstate.PastView: {"collections": lambda past: past.collections()},
     sqlstate.Transaction: TRANSACTION,
     sqlstate.StagedTransaction: STAGED,
     sqlstate.Batch: BATCH,
 }
 
 STORE_WRITES: Final = (
-    "barrier", "batch", "resume", "run", "stage", "submit", "transaction",
+    "barrier", "batch", "resume", "revert", "run", "stage", "submit", "transaction", "undo",
 )  # fmt: skip
 
 # Each changes something; on a store for reading each is refused with ReadOnly.
@@ -232,6 +240,7 @@ def handle_of(cls: type, handles: Handles) -> Any:
         sqlstate.Collection: handles.collection,
         sqlstate.CollectionView: handles.view,
         sqlstate.Snapshot: handles.snapshot,
+        sqlstate.PastView: handles.past,
         sqlstate.Transaction: handles.txn,
         sqlstate.StagedTransaction: handles.staged,
         sqlstate.Batch: handles.batch,

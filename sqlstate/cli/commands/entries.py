@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import (
     Settings,
+    at_option,
     common,
     counted,
     file_argument,
@@ -32,12 +34,20 @@ from sqlstate.cli.output import (
 )
 from sqlstate.cli.transfer.exact_json import parse_document
 from sqlstate.cli.transfer.exported import entry_text, key_text, quoted, value_text
-from sqlstate.cli.transfer.forms import LINE_BYTES_MAX
+from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, int_key
 from sqlstate.cli.transfer.import_export import encode_entry, put_entry, stored_view
-from sqlstate.errors import EntryNotFound, InvalidValue
+from sqlstate.errors import EntryNotFound, InvalidKey, InvalidValue
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
 from sqlstate.store.access import entries_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlstate.store.access import Named
+
+TEXT_KEY: Final = 1
+"""The class of a key that is text, in a name."""
 
 
 @click.command(short_help="Put an entry.")
@@ -116,6 +126,7 @@ def value_of(raw: bytes, *, as_text: bool) -> Any:
 @click.argument("key")
 @click.option("--raw", is_flag=True, help="Print bytes as they are and a string as its text, and no line end.")
 @key_type_option
+@at_option
 @common
 @click.pass_obj
 def get(settings: Settings, /, *, file: str, collection: str, key: str, **given: Any) -> int:
@@ -125,10 +136,11 @@ def get(settings: Settings, /, *, file: str, collection: str, key: str, **given:
     as {"$json":document}, as export does.
     """
     name = make_name(check_collection(collection), parse_key(key, given["key_type"]))
-    with settings.read(file) as store:
-        stored = entries_of(store).get_stored(name)
+    with settings.read(file) as store, settings.view(store, given["at"]) as view:
+        stored = entries_of(view).get_stored(name)
+        note = "" if stored is not None else _int_note(entries_of(view), name)
     if stored is None:
-        return _not_there(settings, name)
+        return _not_there(settings, name, note)
     if given["raw"]:
         write(_raw(stored))
         return Exit.OK
@@ -143,9 +155,18 @@ def _not_there(settings: Settings, name: Name, *notes: str) -> int:
     if settings.quiet:
         return Exit.NO
     error = EntryNotFound(name[0], name[2])
-    for note in notes:
+    for note in filter(None, notes):
         error.add_note(note)
     raise error
+
+
+def _int_note(entries: Named, name: Name) -> str:
+    """Return a note if an int is written as the text key that is not there, and there is an entry with that key."""
+    with suppress(InvalidKey):
+        other = make_name(name[0], int_key(str(name[2])))
+        if name[1] == TEXT_KEY and entries.get_stored(other) is not None:
+            return "there is an entry with this int as its key: give --key-type int"
+    return ""
 
 
 def _raw(stored: Stored) -> bytes:
@@ -178,7 +199,7 @@ def delete(settings: Settings, /, *, file: str, collection: str, key: tuple[str,
 
         deleted, missing = twice_if_full(work)
         if missing:
-            return _not_there(settings, missing[0], "nothing was deleted")
+            return _not_there(settings, missing[0], _int_note(entries_of(store), missing[0]), "nothing was deleted")
         head = store.head()
     if settings.asked:
         write_object({"deleted": deleted, "seq": head.seq, "root": head.root.hex()}, "json")
@@ -198,6 +219,7 @@ def delete(settings: Settings, /, *, file: str, collection: str, key: tuple[str,
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
 @click.option("--keys", "keys_only", is_flag=True, help="Keys only.")
 @key_type_option
+@at_option
 @common
 @click.pass_obj
 def list_(settings: Settings, /, *, file: str, collection: str, **given: Any) -> int:
@@ -220,8 +242,8 @@ def list_(settings: Settings, /, *, file: str, collection: str, **given: Any) ->
         return (key_cell(item[0]),) if keys_only else (key_cell(item[0]), value_cell(item[1]))
 
     columns = [Column("KEY")] if keys_only else [Column("KEY", long=True), Column("VALUE")]
-    with settings.read(file) as store, store.snapshot() as snapshot:
-        view = stored_view(snapshot, collection)
+    with settings.read(file) as store, settings.view(store, given["at"]) as state:
+        view = stored_view(state, collection)
         wanted: dict[str, Any] = {**bounds, "reverse": given["reverse"], "limit": given["limit"]}
         items = ((key, "") for key in view.keys(**wanted)) if keys_only else view.items(**wanted)
         if not write_list(items, settings.list_form, line, columns, cells):
@@ -231,11 +253,12 @@ def list_(settings: Settings, /, *, file: str, collection: str, **given: Any) ->
 
 @click.command(short_help="Print the collections.")
 @file_argument
+@at_option
 @common
 @click.pass_obj
-def collections(settings: Settings, /, *, file: str) -> int:
+def collections(settings: Settings, /, *, file: str, at: int | datetime | None) -> int:
     """Print the names of the collections, and how many entries each has."""
-    with settings.read(file) as store, store.snapshot() as view:
+    with settings.read(file) as store, settings.view(store, at) as view:
         items = ((name, len(view[name])) for name in view.collections())
         count = write_list(
             items,

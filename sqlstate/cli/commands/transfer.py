@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import sys
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import Settings, common, counted, file_argument, note_option, progress
+from sqlstate.cli.options import Settings, at_option, common, counted, file_argument, note_option, progress
 from sqlstate.cli.output import on_terminal, write, write_json, write_object
 from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Reading, Source
 from sqlstate.cli.transfer.import_export import check_sources, export_file, export_lines, import_sources
 from sqlstate.errors import InvalidOption
 from sqlstate.files.identity import belongs_to
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 @click.command("import", short_help="Import JSON, JSON lines and CSV.")
@@ -90,9 +93,12 @@ def _source(name: str) -> Source:
 @click.option(
     "-o", "--output", metavar="OUT", type=click.Path(allow_dash=True, readable=False), help="Write to a file."
 )
+@at_option
 @common
 @click.pass_obj
-def export(settings: Settings, /, *, file: str, collection: tuple[str, ...], output: str | None) -> int:
+def export(
+    settings: Settings, /, *, file: str, collection: tuple[str, ...], output: str | None, at: int | datetime | None
+) -> int:
     """Print all entries, or those of COLLECTIONs, as JSON lines in their order; import reads them again.
 
     \b
@@ -107,7 +113,7 @@ def export(settings: Settings, /, *, file: str, collection: tuple[str, ...], out
         raise click.UsageError("export writes JSON lines; --json needs -o, and prints what was written.")
     if output is not None and to_file and belongs_to(output, file):
         raise InvalidOption(f"{output} belongs to the store itself; nothing was written")
-    with settings.read(file) as store, store.snapshot() as view:
+    with settings.read(file) as store, settings.view(store, at) as view:
         missing = [name for name in collection if not len(view[name])]
         if missing:
             settings.say(f"there is no collection {missing[0]!r}; nothing was written")

@@ -38,7 +38,7 @@ from sqlstate.tables.state import Span
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.store.access import Face, Reads
-    from sqlstate.store.snapshot import Snapshot
+    from sqlstate.store.snapshot import View
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
 
@@ -96,7 +96,7 @@ def stored_view(view: Face[Reads], collection: str) -> CollectionView[Stored]:
     return CollectionView(entries_of(view), check_collection(collection), _AsStored())
 
 
-def export_lines(view: Snapshot, collections: Sequence[str] | None = None) -> Generator[bytes]:
+def export_lines(view: View, collections: Sequence[str] | None = None) -> Generator[bytes]:
     """Yield the entries of a snapshot as JSON lines, in their order: the same entries give the same bytes.
 
     Args:
@@ -113,7 +113,7 @@ def export_lines(view: Snapshot, collections: Sequence[str] | None = None) -> Ge
 
 
 def export_file(
-    view: Snapshot,
+    view: View,
     path: str | os.PathLike[str],
     collections: Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -144,7 +144,7 @@ def export_file(
     return Exported(entries, size, view.head)
 
 
-def _rows(view: Snapshot, collections: Sequence[str] | None) -> Iterator[tuple[str, Key, Stored]]:
+def _rows(view: View, collections: Sequence[str] | None) -> Iterator[tuple[str, Key, Stored]]:
     """Yield the entries of a snapshot; at the end of all of them, compare their number with what the commit says."""
     if collections is not None:
         for name in sorted({check_collection(name) for name in collections}):

@@ -1,0 +1,205 @@
+"""The table wal, read as what each commit changed (docs/reference/file-format.md, section 3.4).
+
+Values are read last: a commit of many entries is gathered by the numbers of its records.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlstate.errors import Damaged
+from sqlstate.format import constants as fmt
+from sqlstate.format.names import stored_name
+from sqlstate.format.records import Kind
+from sqlstate.sqlite.connection import size_of
+from sqlstate.tables import raw_rows, wal
+from sqlstate.tables.raw_rows import is_entry_name, is_text
+
+if TYPE_CHECKING:
+    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
+    from sqlstate.sqlite.connection import Connection, Row
+
+ROWS_AT_ONCE: Final = 1024
+BYTES_AT_ONCE: Final = 1 << 20
+_COLUMNS = "lsn, txn, kind, session, collection, key, seq, root, count, at, chain, note"
+_ROWS = f"SELECT {_COLUMNS}, before IS NOT NULL FROM wal WHERE"
+# Without what says nothing: each BEGIN that has no note, and each COMMIT that neither closes a commit nor is staged.
+_SPAN = f"""
+{_ROWS} lsn > ? AND lsn <= ? AND (kind <> 'BEGIN' OR note <> '')
+AND (kind <> 'COMMIT' OR root IS NOT NULL OR session IS NOT NULL) ORDER BY lsn LIMIT {ROWS_AT_ONCE}
+"""
+_STAGED = f"{_ROWS} txn = ? AND session IS NOT NULL ORDER BY lsn"
+_RECORD = f"SELECT {wal.COLUMNS} FROM wal WHERE lsn = ?"
+_OF_ENTRY = (
+    "SELECT lsn, txn, kind = 'PUT', session IS NOT NULL, before IS NOT NULL FROM wal "
+    "WHERE collection = ? AND key = ? AND kind IN ('PUT', 'DELETE') ORDER BY lsn"
+)
+_COMMIT_OF_STAGED = "SELECT lsn FROM wal WHERE txn = ? AND session IS NOT NULL AND kind = 'COMMIT'"
+_CLOSED_BY = "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn >= ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
+_COMMITS_BACK = (
+    "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn < ? AND root IS NOT NULL ORDER BY lsn DESC LIMIT 256"
+)
+_KINDS: Final = frozenset(Kind)
+_CHANGES: Final = {Kind.PUT, Kind.DELETE}
+_SEQ, _ROOT, _NOTE = (_COLUMNS.split(", ").index(column) for column in ("seq", "root", "note"))
+
+
+class Touch(NamedTuple):
+    """How one or several commits changed an entry: the records that say so."""
+
+    first: int
+    """LSN of its first record, which has the value before."""
+    last: int
+    """LSN of its last record, which has the value after."""
+    was_there: bool
+    """Whether there was an entry before."""
+    is_there: bool
+    """Whether there is one after."""
+    note: str = ""
+    """Of the transaction that changed it last."""
+
+    def then(self, later: Touch) -> Touch:
+        """Return this change and a *later* one as one."""
+        return Touch(self.first, later.last, self.was_there, later.is_there, later.note)
+
+
+Touched = dict["Name", Touch]
+Values = tuple["Stored | None", "Stored | None"]
+"""Stored value of an entry before and after, None for no entry."""
+
+
+class Reader:
+    """Reads what the commits after a record changed, commit by commit, some records at a time.
+
+    Between two steps it holds no state of the store: records never change.
+
+    Args:
+        lsn: of the record that closes the commit before the first one wanted, 0 for none.
+    """
+
+    __slots__ = ("_note", "_touched", "lsn")
+
+    lsn: int
+    """Up to here, records were read."""
+
+    def __init__(self, lsn: int) -> None:
+        self.lsn = lsn
+        self._touched: Touched = {}
+        self._note: tuple[int, str] = 0, ""  # of which transaction, and what
+
+    def step(self, connection: Connection, end: int) -> list[tuple[Head, Touched]]:
+        """Read on, up to LSN *end* at most; return the commits that are complete now.
+
+        Raises:
+            Damaged: a row is not a record, or records are missing.
+        """
+        found: list[tuple[Head, Touched]] = []
+        rows, _ = connection.chunk(_SPAN, (self.lsn, end), BYTES_AT_ONCE, _weight)
+        if not rows:
+            raise Damaged.found(connection.path, f"record {end} is missing from the log", "I5")
+        for row in rows:
+            self.lsn, txn, kind, session = row[:4]
+            if session is None:
+                self._add(connection, row)
+            elif kind == Kind.COMMIT:
+                for each in connection.rows(_STAGED, (txn,)):
+                    self._add(connection, each)
+            if kind == Kind.COMMIT and row[_ROOT] is not None:
+                found.append((wal.valid_head(connection, row[_SEQ:_NOTE]), self._touched))
+                self._touched = {}
+        return found
+
+    def _add(self, connection: Connection, row: Row) -> None:
+        lsn, txn, kind, _, collection, key, *_ = row
+        if kind in _CHANGES:
+            if not is_entry_name(collection, key):
+                raw_rows.RECORDS[kind].only("lsn", "collection", "key").check((lsn, collection, key), connection.path)
+            name = stored_name(collection, key)
+            touch = Touch(lsn, lsn, bool(row[-1]), kind == Kind.PUT, self._note[1] if self._note[0] == txn else "")
+            before = self._touched.get(name)
+            self._touched[name] = touch if before is None else before.then(touch)
+        elif kind == Kind.BEGIN:
+            if not is_text(row[_NOTE]):
+                raw_rows.RECORDS[kind].only("lsn", "note").check((lsn, row[_NOTE]), connection.path)
+            self._note = txn, row[_NOTE]
+        elif kind not in _KINDS:
+            what = f"record {lsn} is of the unknown kind {raw_rows.quoted(kind)}"
+            raise Damaged.found(connection.path, what, "I7")
+
+
+def together(connection: Connection, lsn: int, end: int) -> Touched:
+    """Return what the commits whose records come after *lsn*, up to *end*, touched, and how all together did.
+
+    Cost: reads the records without their values; keeps the names.
+    """
+    found: Touched = {}
+    reader = Reader(lsn)
+    while reader.lsn < end:
+        for _, touched in reader.step(connection, end):
+            for name, touch in touched.items():
+                earlier = found.get(name)
+                found[name] = touch if earlier is None else earlier.then(touch)
+    return found
+
+
+def _weight(row: Row) -> int:
+    return size_of(row[5]) + size_of(row[_NOTE])
+
+
+def values(connection: Connection, touch: Touch) -> Values:
+    """Return the values of an entry before and after *touch*."""
+    last = wal.valid_record(connection, _row(connection, touch.last))
+    if touch.first == touch.last:
+        return last.before, last.value
+    return before(connection, touch), last.value
+
+
+def before(connection: Connection, touch: Touch) -> Stored | None:
+    """Return the value of an entry before *touch*, None for no entry."""
+    return wal.valid_record(connection, _row(connection, touch.first)).before if touch.was_there else None
+
+
+def _row(connection: Connection, lsn: int) -> Row:
+    row = connection.row(_RECORD, (lsn,))
+    if row is None:
+        raise Damaged.found(connection.path, f"record {lsn} is missing from the log", "I5")
+    return row
+
+
+def of_entry(connection: Connection, collection: str, key: Key) -> list[tuple[Head, Touch]]:
+    """Return the commits that changed an entry, newest first.
+
+    Cost: a pass over the log.
+    """
+    found: dict[int, tuple[Head, Touch]] = {}
+    end, head = 0, None
+    for lsn, txn, is_there, is_staged, was_there in connection.rows(_OF_ENTRY, (collection, key)):
+        at = connection.value(_COMMIT_OF_STAGED, (txn,)) if is_staged else lsn
+        if at is None:
+            continue  # it was rolled back, or has not ended
+        if is_staged or at > end:
+            closing = connection.row(_CLOSED_BY, (at,))
+            if closing is None:
+                continue
+            head = wal.valid_head(connection, closing[1:])
+            end = lsn if is_staged else closing[0]
+        assert head is not None  # noqa: S101, for the type checker
+        touch = Touch(lsn, lsn, bool(was_there), bool(is_there), wal.read_begin(connection, txn).note or "")
+        earlier = found.get(head.seq)
+        found[head.seq] = head, touch if earlier is None else earlier[1].then(touch)
+    return [found[seq] for seq in sorted(found, reverse=True)]
+
+
+def seq_at(connection: Connection, time: str) -> int:
+    """Return the number of the newest commit made at *time* or before, 0 without one. Cost: grows with those since."""
+    lsn = fmt.INT_MAX
+    while True:
+        rows = connection.rows(_COMMITS_BACK, (lsn,))
+        for row in rows:
+            head = wal.valid_head(connection, row[1:])
+            if head.at <= time:
+                return head.seq
+            lsn = row[0]
+        if not rows:
+            return 0

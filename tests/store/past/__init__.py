@@ -1,0 +1,1 @@
+"""How a store was, and how it changed."""
