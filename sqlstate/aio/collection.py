@@ -29,6 +29,9 @@ ENCODED_AT_ONCE: Final = 1000
 class AsyncWrites(AsyncReads, Protocol):
     """What a collection writes through: a store."""
 
+    async def put_stored(self, name: Name, stored: Stored) -> None:
+        """Put an entry in a transaction of its own, durably."""
+
     async def change(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of a transaction of its own, once it is durable."""
 
@@ -80,8 +83,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         Examples:
             >>> await store["users"].put(1, "ada")
         """
-        name, stored = self._form.encode(key, value)
-        await self._access.change(lambda txn: txn.put_stored(name, stored))
+        await self._access.put_stored(*self._form.encode(key, value))
 
     async def delete(self, key: Key) -> bool:
         """Delete an entry, and return True if there was one.

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlstate.aio.scan import StoredRows
-from sqlstate.aio.writes import Write
+from sqlstate.aio.writes import PutWrite, Write
 from sqlstate.errors import TransactionEnded
 from sqlstate.sqlite.pages import Page
 from sqlstate.store.access import entries_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R")
+W = TypeVar("W", PutWrite, Write)
 
 
 class AsyncStoreEntries:
@@ -77,10 +78,17 @@ class AsyncStoreEntries:
         """Have *work* done in a transaction of its own; return the commit, None if it changed nothing."""
         return (await self.write(work, note)).head
 
+    async def put_stored(self, name: Name, stored: Stored) -> None:
+        """Put an entry in a transaction of its own, durably."""
+        await self._done(PutWrite(name, stored, self._loop))
+
     async def write(self, work: Callable[[OpenTransaction], Any], note: str) -> Write:
         """Have *work* done in a transaction of its own, and return that once it is durable."""
+        return await self._done(Write(work, note, self._loop))
+
+    async def _done(self, write: W) -> W:
+        """Return *write* once it is durable, or raise its error."""
         self._loop.check()
-        write = Write(work, note, self._loop)
         try:
             self.stored.enqueue(write)
             await self._loop.wait(write)

@@ -21,7 +21,7 @@ from sqlstate.errors import StoreForked, StoreUnusable
 from sqlstate.sqlite.life import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 LOOK_SECONDS: Final = 0.25
@@ -75,16 +75,16 @@ class Loop(ABC):
                 "changed. Open it again in this loop, or share a sqlstate.open() store between threads"
             )
 
-    def deliver(self, job: Job) -> None:
-        """Tell the loop, from any thread, that *job* is done. Twice is as good as once."""
+    def wake(self, jobs: Sequence[Job]) -> None:
+        """Tell the loop, from any thread, that *jobs* are done. Twice is as good as once."""
         try:
-            self._delivered.append(job)
-            # The flag is cleared before the queue is emptied: a job that finds it set is served by that wake-up.
+            self._delivered.extend(jobs)
+            # The flag is cleared before the queue is emptied: jobs that find it set are served by that wake-up.
             if not self._woken:
                 self._woken = True
                 self._wake()
-        except BaseException:  # the task would wait for ever
-            self._delivered.append(job)
+        except BaseException:  # the tasks would wait for ever
+            self._delivered.extend(jobs)
             self._wake()
             raise
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 X = TypeVar("X", bound=Running)
 
-# How often the committer lets other threads run before it stops waiting for more requests.
-YIELDS: Final = 4
+# The committer waits for those whom it just answered no longer than this share of the time that their commit took.
+PATIENCE: Final = 0.5
 
 
 class Committer(Generic[X]):
@@ -50,7 +50,8 @@ class Committer(Generic[X]):
         self.answers: Answers = Answers(self._thread.wake)
         self.open: OpenGroup = OpenGroup(context, self.answers, size, wait)
         self.closed = False
-        self._expected = 0  # requests in the newest group: most of their threads come back at once
+        self._expected = 0  # requests taken for the newest group: most who wait for one ask again at once
+        self._wanted = 0  # requests that must be queued before they wake the thread
         own_thread.drain_at_end(self)  # not the store's, which may be dropped while there is work
 
     # What other threads ask.
@@ -70,7 +71,8 @@ class Committer(Generic[X]):
         request.asked = time.monotonic()
         try:
             self._queue.append(request)
-            self._thread.wake()
+            if len(self._queue) >= self._wanted:
+                self._thread.wake()
         except BaseException:  # such as RuntimeError: the user may start no more threads
             if request.withdraw():
                 with suppress(ValueError):  # the committer took it out
@@ -149,13 +151,14 @@ class Committer(Generic[X]):
         has_lock = True
         while self.has_work() and (has_lock or self._queue):  # the holder of an open group wakes this thread again
             self.answers.deliver()
+            began = time.monotonic()
             try:
                 has_lock = self._serve()
             except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
                 self._take_over(e)
+            took = time.monotonic() - began
             self.answers.deliver()
-            if not self._queue and self._expected > 1:
-                self._gather()
+            self._gather(min(PATIENCE * took, self.open.wait))
         self._thread.busy = False
         return not self.closed
 
@@ -186,7 +189,7 @@ class Committer(Generic[X]):
                 self._fill(group)
             except BaseException as e:  # noqa: BLE001, as above
                 group.commit.failure = e
-            self._expected = len(group.requests)
+            self._expected = len(group.taken)
             self.open.finish(group)
         return True
 
@@ -203,7 +206,7 @@ class Committer(Generic[X]):
                     group.taken.pop()
                     continue
                 waited(max(0.0, now - request.asked))
-                if type(request) is Put:
+                if isinstance(request, Put):
                     if request.name in puts:
                         self._add_puts(group, puts)
                     puts[request.name] = request
@@ -219,16 +222,19 @@ class Committer(Generic[X]):
             now = time.monotonic()
             if group.commit.broken or not self.open.takes_more(group):
                 return
-            if not queue and (len(group.requests) >= self._expected or not self._gather()):
+            if not queue:
                 return
 
-    def _gather(self) -> bool:
-        """Let the threads that were just answered run; return True if one of them queued a request."""
-        for _ in range(YIELDS):
-            time.sleep(0)
-            if self._queue:
-                return True
-        return False
+    def _gather(self, seconds: float) -> None:
+        """Wait until as many requests are queued as were just taken, *seconds* at most; not if there is other work."""
+        until = time.monotonic() + seconds
+        self._wanted, self._expected = self._expected, 0
+        while 1 < self._wanted > len(self._queue) and not (self.closed or self.answers or self.open.group):
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self._thread.rest(left)
+        self._wanted = 0
 
     def _add_puts(self, group: Group, puts: dict[Name, Put]) -> None:
         """Add *puts* to the group, and empty *puts*."""

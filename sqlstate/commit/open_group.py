@@ -27,12 +27,14 @@ class OpenGroup:
         wait: seconds after which a commit takes no more transactions.
     """
 
-    __slots__ = ("_answers", "_context", "_engine", "_wait", "group", "size")
+    __slots__ = ("_answers", "_context", "_engine", "group", "size", "wait")
 
     group: Group | None
     """The group in the making, or None."""
     size: int
     """The most transactions in one commit."""
+    wait: float
+    """Seconds after which a commit takes no more transactions."""
 
     def __init__(self, context: WriteContext, answers: Answers, size: int, wait: float) -> None:
         self._context = context
@@ -40,11 +42,11 @@ class OpenGroup:
         self._answers = answers
         self.group = None
         self.size = size
-        self._wait = wait
+        self.wait = wait
 
     def takes_more(self, group: Group) -> bool:
         """Return True if the limits allow more transactions in the group."""
-        return len(group.requests) < self.size and time.monotonic() - group.began < self._wait
+        return len(group.requests) < self.size and time.monotonic() - group.began < self.wait
 
     def begin(self) -> Group:
         """Begin a group; the caller holds the writer lock.
@@ -115,7 +117,7 @@ class OpenGroup:
             # If the commit is durable, the requests succeeded; the next caller learns that the handle failed.
             error = None if e.durable else e
         except Damaged as e:
-            if any(type(request) is not Put for request in requests):
+            if not all(isinstance(request, Put) for request in requests):
                 error = e
             else:
                 self._put_one_by_one(group)
@@ -134,7 +136,7 @@ class OpenGroup:
         for request in group.requests:
             if error is not None:
                 failed(request, error)
-            elif type(request) in (Put, Ended) or request.head is not None:
+            elif isinstance(request, Put | Ended) or request.head is not None:
                 request.head = group.commit.head
         self._hand_out(group, error)
 
