@@ -10,7 +10,7 @@ from sqlstate.aio.view import AsyncCollectionView, AsyncReads
 from sqlstate.format.names import make_name, stored_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.values import Codec
@@ -29,7 +29,7 @@ ENCODED_AT_ONCE: Final = 1000
 class AsyncWrites(AsyncReads, Protocol):
     """What a collection writes through: a store."""
 
-    async def put_stored(self, name: Name, stored: Stored) -> None:
+    def put_stored(self, name: Name, stored: Stored) -> Awaitable[object]:
         """Put an entry in a transaction of its own, durably."""
 
     async def change(self, work: Callable[[OpenTransaction], R]) -> R:

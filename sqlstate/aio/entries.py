@@ -12,7 +12,7 @@ from sqlstate.sqlite.pages import Page
 from sqlstate.store.access import entries_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.aio.threads import Threads
@@ -78,24 +78,34 @@ class AsyncStoreEntries:
         """Have *work* done in a transaction of its own; return the commit, None if it changed nothing."""
         return (await self.write(work, note)).head
 
-    async def put_stored(self, name: Name, stored: Stored) -> None:
+    def put_stored(self, name: Name, stored: Stored) -> Coroutine[Any, Any, PutWrite]:
         """Put an entry in a transaction of its own, durably."""
-        await self._done(PutWrite(name, stored, self._loop))
+        return self._done(PutWrite, name, stored)
 
-    async def write(self, work: Callable[[OpenTransaction], Any], note: str) -> Write:
+    def write(self, work: Callable[[OpenTransaction], Any], note: str) -> Coroutine[Any, Any, Write]:
         """Have *work* done in a transaction of its own, and return that once it is durable."""
-        return await self._done(Write(work, note, self._loop))
+        return self._done(Write, work, note)
 
-    async def _done(self, write: W) -> W:
-        """Return *write* once it is durable, or raise its error."""
-        self._loop.check()
+    async def _done(self, kind: Callable[..., W], *what: Any) -> W:
+        """Return the write that *kind* makes, once it is durable, or raise its error."""
+        loop = self._loop
+        loop.check()
+        turn = loop.turn()
+        write = None
+        here = True
         try:
+            if not turn.settled:
+                await loop.wait(turn)
+            write = kind(*what, loop)
             self.stored.enqueue(write)
-            await self._loop.wait(write)
-        except BaseException:
-            if not write.settled:
+            await loop.wait(write)
+        except BaseException as e:
+            if write is not None and not write.settled:
                 write.withdraw()
+            here = not isinstance(e, GeneratorExit)  # then the task is dropped, maybe by the garbage collector
             raise
+        finally:
+            loop.leave(turn, here=here)
         try:
             if write.error is not None:
                 raise write.error

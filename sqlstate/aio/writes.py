@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import anyio
 
+from sqlstate.aio.event_loop import WITHDRAWN
 from sqlstate.commit.requests import Call, Put
 from sqlstate.errors import CommitOutcomeUnknown
 
@@ -74,7 +75,7 @@ class Written:
         """Return what became of it, for a task that was cancelled."""
         outcome = self.outcome
         if outcome == "withdrawn":
-            return "the write was withdrawn before it began; nothing was changed"
+            return WITHDRAWN
         if outcome == "durable":
             return f"the write was committed as commit {self.head.seq}" if self.head else "the write changed nothing"
         if outcome == "failed":
@@ -205,7 +206,7 @@ class Ticket(Generic[T]):
                 write.event = anyio.Event()
             await write.event.wait()
         if write.withdrawn:
-            raise CancelledError("the write was withdrawn before it began; nothing was changed")
+            raise CancelledError(WITHDRAWN)
         if write.error is not None:
             raise write.error
         result: T = write.result
