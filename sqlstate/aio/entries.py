@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlstate.aio.scan import StoredRows
-from sqlstate.aio.writes import PutWrite, Write
+from sqlstate.aio.writes import SingleWrite, Write
 from sqlstate.errors import TransactionEnded
 from sqlstate.sqlite.pages import Page
 from sqlstate.store.access import entries_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R")
-W = TypeVar("W", PutWrite, Write)
+W = TypeVar("W", SingleWrite, Write)
 
 
 class AsyncStoreEntries:
@@ -78,9 +78,9 @@ class AsyncStoreEntries:
         """Have *work* done in a transaction of its own; return the commit, None if it changed nothing."""
         return (await self.write(work, note)).head
 
-    def put_stored(self, name: Name, stored: Stored) -> Coroutine[Any, Any, PutWrite]:
-        """Put an entry in a transaction of its own, durably."""
-        return self._done(PutWrite, name, stored)
+    def change_one(self, name: Name, stored: Stored | None) -> Coroutine[Any, Any, SingleWrite]:
+        """Put an entry, or delete it where *stored* is None, in a transaction of its own, durably."""
+        return self._done(SingleWrite, name, stored)
 
     def write(self, work: Callable[[OpenTransaction], Any], note: str) -> Coroutine[Any, Any, Write]:
         """Have *work* done in a transaction of its own, and return that once it is durable."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import anyio
 
 from sqlstate.aio.event_loop import WITHDRAWN
-from sqlstate.commit.requests import Call, Put
+from sqlstate.commit.requests import Call, Single
 from sqlstate.errors import CommitOutcomeUnknown
 
 if TYPE_CHECKING:
@@ -83,18 +83,18 @@ class Written:
         return f"whether the write is there is not known: {self.error!r}"
 
 
-class PutWrite(Written, Put):
-    """One entry to be put, for a task that waits.
+class SingleWrite(Written, Single):
+    """One entry to be put or deleted, for a task that waits.
 
     Args:
         name: of the entry.
-        stored: its value.
+        stored: its value; None to delete it.
         loop: where the task runs.
     """
 
     __slots__ = ("loop", "settled", "waiter", "withdrawn")
 
-    def __init__(self, name: Name, stored: Stored, loop: Loop) -> None:
+    def __init__(self, name: Name, stored: Stored | None, loop: Loop) -> None:
         super().__init__(name, stored)
         self._of(loop)
 

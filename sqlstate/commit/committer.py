@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from sqlstate.commit import own_thread
 from sqlstate.commit.open_group import OpenGroup
 from sqlstate.commit.own_thread import OwnThread
-from sqlstate.commit.requests import Answers, Call, Group, Put, Request, Running, failed
+from sqlstate.commit.requests import Answers, Call, Group, Request, Running, Single, failed
 from sqlstate.errors import Busy, StoreClosed, StoreError, StoreUnusable
 from sqlstate.sqlite.blocks import Block
 
@@ -197,28 +197,28 @@ class Committer(Generic[X]):
         """Run queued requests, also those that arrive meanwhile, until the group takes no more."""
         queue, now = self._queue, time.monotonic()
         waited, size = self._engine.counters.waited, self.open.size
-        puts: dict[Name, Put] = {}
+        singles: dict[Name, Single] = {}
         while True:
-            while queue and not group.commit.broken and len(group.requests) + len(puts) < size:
+            while queue and not group.commit.broken and len(group.requests) + len(singles) < size:
                 group.taken.append(queue.popleft())
                 request = group.taken[-1]
                 if not request.begin():  # it was withdrawn
                     group.taken.pop()
                     continue
                 waited(max(0.0, now - request.asked))
-                if isinstance(request, Put):
-                    if request.name in puts:
-                        self._add_puts(group, puts)
-                    puts[request.name] = request
+                if isinstance(request, Single):
+                    if request.name in singles:
+                        self._add_singles(group, singles)
+                    singles[request.name] = request
                     continue
-                self._add_puts(group, puts)
+                self._add_singles(group, singles)
                 if isinstance(request, Call):
                     self._call(group, request)
                     if not self.open.takes_more(group):
                         break
                 else:
                     group.requests.append(request)
-            self._add_puts(group, puts)
+            self._add_singles(group, singles)
             now = time.monotonic()
             if group.commit.broken or not self.open.takes_more(group):
                 return
@@ -236,23 +236,28 @@ class Committer(Generic[X]):
             self._thread.rest(left)
         self._wanted = 0
 
-    def _add_puts(self, group: Group, puts: dict[Name, Put]) -> None:
-        """Add *puts* to the group, and empty *puts*."""
-        if not puts:
+    def _add_singles(self, group: Group, singles: dict[Name, Single]) -> None:
+        """Add *singles* to the group, and empty *singles*."""
+        if not singles:
             return
+        requests = singles.values()
+        changed: list[Name] = []
         try:
             self.open.begin_again(group)
-            group.commit.add_puts({name: request.stored for name, request in puts.items()})
-            group.requests += puts.values()
+            changed = group.commit.add_singles({name: request.stored for name, request in singles.items()})
+            for name in changed:
+                singles[name].head = group.commit.base  # until there is the new one
+                singles[name].result = True
+            group.requests += requests
         except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
+            if changed:
+                group.commit.failure = e  # they are in it, and not all of them know
             if group.commit.broken and group.commit.transactions:
-                group.requests += (
-                    puts.values()
-                )  # in the same commit as those before them: finish() gives each its outcome
+                group.requests += requests  # in the same commit as those before them: finish() gives each its outcome
             else:
-                for request in puts.values():
+                for request in requests:
                     failed(request, e)
-        puts.clear()
+        singles.clear()
 
     def _call(self, group: Group, request: Call) -> None:
         """Call a function with a transaction in the group."""

@@ -30,7 +30,7 @@ from sqlstate.commit.requests import (
     Group,
     Running,
     WaitedCall,
-    WaitedPut,
+    WaitedSingle,
 )
 from sqlstate.commit.single_change import change_one
 from sqlstate.errors import Busy, StoreError, StoreUnusable
@@ -112,13 +112,11 @@ class GroupCommit(Generic[X]):
             if self.is_free():
                 with Writing(self):
                     return change_one(self.context, name, stored)[0]
-            if stored is None:
-                return self.run(lambda txn: txn.remove(name))
-            self._ask(WaitedPut(name, stored))
+            changed: bool = self._ask(WaitedSingle(name, stored))
         except BaseException as e:
             self.context.note_outcome(e)
             raise
-        return True
+        return changed
 
     def run(self, work: Callable[[X], T], note: str = "") -> T:
         """Have the committer call *work* with a transaction; return its result once the transaction is durable."""
@@ -142,7 +140,7 @@ class GroupCommit(Generic[X]):
             )
         self._ask(Barrier())
 
-    def _ask(self, request: WaitedPut | Barrier | WaitedCall) -> Any:
+    def _ask(self, request: WaitedSingle | Barrier | WaitedCall) -> Any:
         """Have the committer run *request*; return its result, or raise its error."""
         try:
             self.enqueue(request)
@@ -158,11 +156,11 @@ class GroupCommit(Generic[X]):
             raise request.error
         return request.result
 
-    def _await(self, request: WaitedPut | Barrier | WaitedCall) -> None:
+    def _await(self, request: WaitedSingle | Barrier | WaitedCall) -> None:
         while not request.answered(LOOK_SECONDS):
             self.look_after()
 
-    def _explain(self, error: BaseException, request: WaitedPut | Barrier | WaitedCall) -> None:
+    def _explain(self, error: BaseException, request: WaitedSingle | Barrier | WaitedCall) -> None:
         """Add a note to *error*, which ended the wait for *request*: what became of the request."""
         if request.withdraw():
             error.add_note("sqlstate: the write was withdrawn before it began; nothing was changed")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlstate.commit.commit import Commit
-from sqlstate.commit.requests import Ended, Group, Put, failed
+from sqlstate.commit.requests import Ended, Group, Single, failed
 from sqlstate.commit.single_change import change_one
 from sqlstate.errors import Damaged, StoreError, StoreIOError
 from sqlstate.tables import wal
@@ -117,10 +117,10 @@ class OpenGroup:
             # If the commit is durable, the requests succeeded; the next caller learns that the handle failed.
             error = None if e.durable else e
         except Damaged as e:
-            if not all(isinstance(request, Put) for request in requests):
+            if not all(isinstance(request, Single) for request in requests):
                 error = e
             else:
-                self._put_one_by_one(group)
+                self._change_one_by_one(group)
                 return
         except BaseException as e:
             ours = isinstance(e, StoreError)
@@ -136,7 +136,7 @@ class OpenGroup:
         for request in group.requests:
             if error is not None:
                 failed(request, error)
-            elif isinstance(request, Put | Ended) or request.head is not None:
+            elif isinstance(request, Ended) or request.head is not None:
                 request.head = group.commit.head
         self._hand_out(group, error)
 
@@ -167,12 +167,12 @@ class OpenGroup:
             return made is not None and made.chain == commit.head.chain
         return False
 
-    def _put_one_by_one(self, group: Group) -> None:
-        """Put the group's entries again, each in a commit of its own: damage near one must not fail the others."""
+    def _change_one_by_one(self, group: Group) -> None:
+        """Change the group's entries again, each in a commit of its own: damage near one must not fail the others."""
         for request in group.requests:
-            assert isinstance(request, Put)  # noqa: S101, the caller made sure
+            assert isinstance(request, Single)  # noqa: S101, the caller made sure
             try:
-                _, request.head = change_one(self._context, request.name, request.stored)
+                request.result, request.head = change_one(self._context, request.name, request.stored)
             except BaseException as e:  # noqa: BLE001, it is delivered to the waiting thread
                 failed(request, e)
         self._hand_out(group)

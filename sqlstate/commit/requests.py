@@ -146,23 +146,24 @@ class Waited:
         return self._told
 
 
-class Put(Request):
-    """One entry to be put, in a transaction of its own."""
+class Single(Request):
+    """One entry to be put, or deleted, in a transaction of its own. The result is whether it changed."""
 
     __slots__ = ("name", "stored")
 
-    def __init__(self, name: Name, stored: Stored) -> None:
+    def __init__(self, name: Name, stored: Stored | None) -> None:
         super().__init__()
         self.name: tuple[str, int, int | str | bytes] = name
-        self.stored: str | bytes = stored
+        self.stored: str | bytes | None = stored
+        self.result = False
 
 
-class WaitedPut(Waited, Put):
-    """A put whose thread waits for it."""
+class WaitedSingle(Waited, Single):
+    """A change of one entry whose thread waits for it."""
 
     __slots__ = ("_done", "_following", "_told")
 
-    def __init__(self, name: Name, stored: Stored) -> None:
+    def __init__(self, name: Name, stored: Stored | None) -> None:
         super().__init__(name, stored)
         self._wait()
 

@@ -21,7 +21,7 @@ import sqlstate
 from sqlstate import Busy, Future, Store, StoreClosed, StoreForked, StoreUnusable, Transaction, TransactionEnded
 from sqlstate.commit import committer, own_thread
 from sqlstate.commit.future import FutureCall
-from sqlstate.commit.requests import WaitedCall, WaitedPut
+from sqlstate.commit.requests import WaitedCall, WaitedSingle
 from sqlstate.store.blocks import on_face
 from tests.reference import plain
 from tests.support.calls import Asked
@@ -719,7 +719,7 @@ def test_a_thread_that_is_interrupted_when_it_is_woken_leaves_the_others_their_o
 ) -> None:
     store = open_store(mode="group", timeout=PATIENCE, group_wait=PATIENCE)
     line = line_of_requests(store)
-    monkeypatch.setattr(WaitedPut, "call", lambda request: None)  # no thread is woken by another
+    monkeypatch.setattr(WaitedSingle, "call", lambda request: None)  # no thread is woken by another
     with Threads() as threads, held(store):
         for number in range(5):
             threads.start(partial(store["c"].__setitem__, number, number))
