@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from sqlstate.commit import own_thread
 from sqlstate.commit.open_group import OpenGroup
 from sqlstate.commit.own_thread import OwnThread
-from sqlstate.commit.requests import Answers, Call, Group, Request, Running, Single, failed
+from sqlstate.commit.requests import EACH, Answers, Call, Group, Request, Running, Single, failed
 from sqlstate.errors import Busy, StoreClosed, StoreError, StoreUnusable
 from sqlstate.sqlite.blocks import Block
 
@@ -50,7 +50,7 @@ class Committer(Generic[X]):
         self.answers: Answers = Answers(self._thread.wake)
         self.open: OpenGroup = OpenGroup(context, self.answers, size, wait)
         self.closed = False
-        self._expected = 0  # requests taken for the newest group: most who wait for one ask again at once
+        self._expected = 0  # requests of the newest group for which a thread or task waits: most ask again at once
         self._wanted = 0  # requests that must be queued before they wake the thread
         own_thread.drain_at_end(self)  # not the store's, which may be dropped while there is work
 
@@ -189,7 +189,7 @@ class Committer(Generic[X]):
                 self._fill(group)
             except BaseException as e:  # noqa: BLE001, as above
                 group.commit.failure = e
-            self._expected = len(group.taken)
+            self._expected = sum(request.waker is not EACH for request in group.taken)
             self.open.finish(group)
         return True
 

@@ -55,7 +55,7 @@ class _Threads:
         requests[0].call()
 
 
-_EACH: Final = _Each()
+EACH: Final = _Each()
 _THREADS: Final = _Threads()
 
 
@@ -94,7 +94,7 @@ class Request:
     @property
     def waker(self) -> Waker:
         """Who delivers its outcome, together with those of its neighbours that have the same."""
-        return _EACH
+        return EACH
 
     def resolve(self) -> None:
         """Deliver the outcome, in the committer's thread and in the order of commits. Idempotent."""

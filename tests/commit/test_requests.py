@@ -756,8 +756,22 @@ def test_closing_does_not_wait_for_those_who_do_not_come_back(path: Path, monkey
     monkeypatch.setattr(committer, "PATIENCE", 1e9)
     store = sqlstate.open(path, mode="group", timeout=PATIENCE, group_wait=PATIENCE)
     began = time.monotonic()
-    with held(store):
-        futures = [store.submit(add) for _ in range(3)]
-    assert [future.result(PATIENCE) for future in futures] == [1, 2, 3]
+    line = line_of_requests(store)
+    with Threads() as threads, held(store):
+        for number in range(3):
+            threads.start(partial(store["c"].__setitem__, number, number))
+            line.came()
     store.close()
     assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_nobody_is_waited_for_after_submitted_functions(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who submits need not wait, and comes when it likes."""
+    monkeypatch.setattr(committer, "PATIENCE", 1e9)
+    with sqlstate.open(path, mode="group", timeout=PATIENCE, group_wait=PATIENCE) as store:
+        began = time.monotonic()
+        with held(store):
+            futures = [store.submit(add) for _ in range(3)]
+        assert [future.result(PATIENCE) for future in futures] == [1, 2, 3]
+        assert store.submit(add).result(PATIENCE) == 4
+        assert time.monotonic() - began < PATIENCE / 2
