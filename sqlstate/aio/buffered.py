@@ -66,7 +66,7 @@ class Buffered:
         self._reads: dict[Name, Stored | None] = {}
         self._present: dict[Name, bool] = {}
         self._counts: list[_Counted] = []
-        self._collections: list[tuple[frozenset[str], frozenset[str]]] = []  # those it had written to; the others
+        self._collections: list[tuple[frozenset[str], dict[str, list[Name]], frozenset[str]]] = []
         self._scans: list[_OverlaidRows] = []
         self.head = None
 
@@ -89,15 +89,15 @@ class Buffered:
     async def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them."""
         self._check()
-        written = frozenset(name[0] for name in self._writes)
-        others = frozenset(await self._commit.ask(lambda view: view.collections())) - written
+        put = frozenset(name[0] for name, stored in self._writes.items() if stored is not None)
+        deleted: dict[str, list[Name]] = {}
+        for name in self._writes:
+            if name[0] not in put:
+                deleted.setdefault(name[0], []).append(name)
+        others = await self._commit.ask(lambda view: _other_collections(view, put, deleted))
         self._check()
-        self._collections.append((written, others))
-        put = {name[0] for name, stored in self._writes.items() if stored is not None}
-        return sorted(others | put | {name for name in written - put if await self._count_all(name)})
-
-    async def _count_all(self, collection: str) -> int:
-        return await self.count_names(first_name(collection), first_name(next_collection(collection)))
+        self._collections.append((put, deleted, others))
+        return sorted(others | put)
 
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
@@ -217,8 +217,8 @@ class Buffered:
                 whole = start == first_name(start[0])
                 where = "" if whole else f" from {start[2]!r} on"
                 raise Conflict(start[0], f"number of entries{where}", found, count)
-        for written, others in self._collections:
-            names = frozenset(txn.collections()) - written
+        for put, deleted, others in self._collections:
+            names = _other_collections(txn, put, deleted)
             if names != others:
                 raise Conflict("(all)", "names of collections", sorted(others), sorted(names))
         for scan in self._scans:
@@ -341,9 +341,24 @@ class _OverlaidRows:
         return first >= second if self._span.reverse else first <= second
 
 
-def _count_others(view: OpenSnapshot | OpenTransaction, start: Name, stop: Name, own: tuple[Name, ...]) -> int:
+def _count_others(view: OpenSnapshot | OpenTransaction, start: Name, stop: Name, own: Sequence[Name]) -> int:
     """Return the number of entries in [start, stop) that are not among *own*, which are."""
     return view.count(start, stop) - sum(view.get_stored(name) is not None for name in own)
+
+
+def _other_collections(
+    view: OpenSnapshot | OpenTransaction, put: frozenset[str], deleted: dict[str, list[Name]]
+) -> frozenset[str]:
+    """Return the names of collections, but those in *put*, that have other entries than those in *deleted*."""
+    return frozenset(
+        name
+        for name in view.collections()
+        if name not in put
+        and (
+            name not in deleted
+            or _count_others(view, first_name(name), first_name(next_collection(name)), deleted[name])
+        )
+    )
 
 
 def _compare(txn: OpenTransaction, name: Name, expected: Stored | None) -> None:

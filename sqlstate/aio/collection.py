@@ -10,8 +10,9 @@ from sqlstate.aio.view import AsyncCollectionView, AsyncReads
 from sqlstate.format.names import make_name, stored_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from sqlstate.aio.writes import SingleWrite
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.values import Codec
     from sqlstate.store.open_transaction import OpenTransaction
@@ -28,6 +29,9 @@ ENCODED_AT_ONCE: Final = 1000
 
 class AsyncWrites(AsyncReads, Protocol):
     """What a collection writes through: a store."""
+
+    def change_one(self, name: Name, stored: Stored | None) -> Awaitable[SingleWrite]:
+        """Put an entry, or delete it where *stored* is None, in a transaction of its own, durably."""
 
     async def change(self, work: Callable[[OpenTransaction], R]) -> R:
         """Return what *work* returns of a transaction of its own, once it is durable."""
@@ -80,8 +84,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         Examples:
             >>> await store["users"].put(1, "ada")
         """
-        name, stored = self._form.encode(key, value)
-        await self._access.change(lambda txn: txn.put_stored(name, stored))
+        await self._access.change_one(*self._form.encode(key, value))
 
     async def delete(self, key: Key) -> bool:
         """Delete an entry, and return True if there was one.
@@ -99,15 +102,8 @@ class AsyncCollection(AsyncCollectionView[T]):
             >>> await store["users"].delete(1)
             False
         """
-        name = make_name(self.name, key)
-
-        def delete(txn: OpenTransaction) -> bool:
-            there = txn.get_stored(name) is not None
-            if there:
-                txn.delete_stored(name)
-            return there
-
-        return await self._access.change(delete)
+        deleted: bool = (await self._access.change_one(make_name(self.name, key), None)).result
+        return deleted
 
     @overload
     async def pop(self, key: Key) -> T: ...

@@ -6,12 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlstate.aio.scan import StoredRows
-from sqlstate.aio.writes import Write
+from sqlstate.aio.writes import SingleWrite, Write
 from sqlstate.errors import TransactionEnded
 from sqlstate.store.access import as_stored, entries_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.aio.threads import Threads
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R")
+W = TypeVar("W", SingleWrite, Write)
 
 
 class AsyncStoreEntries:
@@ -83,17 +84,34 @@ class AsyncStoreEntries:
         """Have *work* done in a transaction of its own; return the commit, None if it changed nothing."""
         return (await self.write(work, note)).head
 
-    async def write(self, work: Callable[[OpenTransaction], Any], note: str) -> Write:
+    def change_one(self, name: Name, stored: Stored | None) -> Coroutine[Any, Any, SingleWrite]:
+        """Put an entry, or delete it where *stored* is None, in a transaction of its own, durably."""
+        return self._done(SingleWrite, name, stored)
+
+    def write(self, work: Callable[[OpenTransaction], Any], note: str) -> Coroutine[Any, Any, Write]:
         """Have *work* done in a transaction of its own, and return that once it is durable."""
-        self._loop.check()
-        write = Write(work, note, self._loop)
+        return self._done(Write, work, note)
+
+    async def _done(self, kind: Callable[..., W], *what: Any) -> W:
+        """Return the write that *kind* makes, once it is durable, or raise its error."""
+        loop = self._loop
+        loop.check()
+        turn = loop.turn()
+        write = None
+        here = True
         try:
+            if not turn.settled:
+                await loop.wait(turn)
+            write = kind(*what, loop)
             self.stored.enqueue(write)
-            await self._loop.wait(write)
-        except BaseException:
-            if not write.settled:
+            await loop.wait(write)
+        except BaseException as e:
+            if write is not None and not write.settled:
                 write.withdraw()
+            here = not isinstance(e, GeneratorExit)  # then the task is dropped, maybe by the garbage collector
             raise
+        finally:
+            loop.leave(turn, here=here)
         try:
             if write.error is not None:
                 raise write.error

@@ -21,10 +21,13 @@ from sqlstate.errors import StoreForked, StoreUnusable
 from sqlstate.sqlite.life import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 LOOK_SECONDS: Final = 0.25
+# So many writes of tasks are under way at once; others wait for their turn, in the order in which they came.
+UNDER_WAY_MAX: Final = 1000
+WITHDRAWN: Final = "the write was withdrawn before it began; nothing was changed"
 
 
 class Job(Protocol):
@@ -45,6 +48,32 @@ class Job(Protocol):
         """Return what became of the job, for a task that was cancelled while waiting; "" if there is nothing to say."""
 
 
+class Turn:
+    """The turn of one write: what its task waits for before there is one, if too many are under way."""
+
+    __slots__ = ("_loop", "settled", "waiter", "withdrawn")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.settled = False  # it has come
+        self.waiter: Any = None
+        self.withdrawn = False
+
+    def withdraw(self) -> bool:
+        """Let the others pass."""
+        self.withdrawn = True
+        return True
+
+    def notify(self) -> None:
+        """Wake the task."""
+        if self.waiter is not None:
+            self._loop.release(self.waiter)
+
+    def describe_outcome(self) -> str:
+        """Return what became of the write."""
+        return WITHDRAWN
+
+
 class Loop(ABC):
     """The event loop that a store was opened in."""
 
@@ -52,6 +81,8 @@ class Loop(ABC):
         self._pid = os.getpid()
         self._delivered: deque[Job] = deque()
         self._woken = False
+        self._under_way: set[Turn] = set()
+        self._turns: deque[Turn] = deque()
         self.watchers = Watchers()
         self.look_after: Callable[[], None] | None = None
         """Makes sure that a thread works for the tasks that wait."""
@@ -75,18 +106,40 @@ class Loop(ABC):
                 "changed. Open it again in this loop, or share a sqlstate.open() store between threads"
             )
 
-    def deliver(self, job: Job) -> None:
-        """Tell the loop, from any thread, that *job* is done. Twice is as good as once."""
+    def wake(self, jobs: Sequence[Job]) -> None:
+        """Tell the loop, from any thread, that *jobs* are done. Twice is as good as once."""
         try:
-            self._delivered.append(job)
-            # The flag is cleared before the queue is emptied: a job that finds it set is served by that wake-up.
+            self._delivered.extend(jobs)
+            # The flag is cleared before the queue is emptied: jobs that find it set are served by that wake-up.
             if not self._woken:
                 self._woken = True
                 self._wake()
-        except BaseException:  # the task would wait for ever
-            self._delivered.append(job)
+        except BaseException:  # the tasks would wait for ever
+            self._delivered.extend(jobs)
             self._wake()
             raise
+
+    def turn(self) -> Turn:
+        """Return a turn, which has come unless too many are under way; it lasts until leave()."""
+        turn = Turn(self)
+        self._turns.append(turn)
+        self._give_turns()
+        return turn
+
+    def leave(self, turn: Turn, *, here: bool = True) -> None:
+        """End a turn, whether it had come or not; give it to the next, if this is called in the loop."""
+        turn.withdrawn = True
+        self._under_way.discard(turn)
+        if here:
+            self._give_turns()
+
+    def _give_turns(self) -> None:
+        while self._turns and len(self._under_way) < UNDER_WAY_MAX:
+            turn = self._turns.popleft()
+            if not turn.withdrawn:
+                self._under_way.add(turn)
+                turn.settled = True
+                turn.notify()
 
     def committed(self) -> None:
         """Wake the tasks that watch for commits. Called in the loop."""
@@ -169,6 +222,7 @@ class AsyncioLoop(Loop):
             self._look_soon()
         if self.look_after is not None:
             self.look_after()
+        self._give_turns()  # those of tasks that were dropped
         if self._delivered:
             self._settle()
 

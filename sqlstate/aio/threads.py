@@ -115,9 +115,9 @@ class _ThreadJob:
         except BaseException as e:  # noqa: BLE001, it is raised in the task that waits
             self.error = e
         try:
-            self._loop.deliver(self)
+            self._loop.wake((self,))
         except BaseException:  # noqa: BLE001, it interrupted the delivery; the task must not wait for ever
-            self._loop.deliver(self)
+            self._loop.wake((self,))
 
     def withdraw(self) -> bool:
         if self._whole:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import anyio
 
-from sqlstate.commit.requests import Call
+from sqlstate.aio.event_loop import WITHDRAWN
+from sqlstate.commit.requests import Call, Single
 from sqlstate.errors import CommitOutcomeUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from sqlstate.aio.event_loop import Loop
+    from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.store.open_transaction import OpenTransaction
 
@@ -21,33 +23,35 @@ T = TypeVar("T")
 Outcome = Literal["waiting", "durable", "failed", "withdrawn", "unknown"]
 
 
-class Write(Call):
-    """A function that the writer calls with a transaction, for a task that waits.
+class Written:
+    """A request of a task that waits for it, or will."""
 
-    Args:
-        work: the function.
-        note: text for the log, checked by the caller.
-        loop: where the task runs.
-    """
+    __slots__ = ()
 
-    __slots__ = ("loop", "settled", "waiter", "withdrawn")
+    loop: Loop
+    settled: bool
+    waiter: Any
+    withdrawn: bool
+    error: BaseException | None
+    head: Head | None
 
-    def __init__(self, work: Callable[[OpenTransaction], Any], note: str, loop: Loop) -> None:
-        super().__init__(work, note)
-        self.loop: Loop = loop
-        self.settled: bool = False
-        self.waiter: Any = None
-        self.withdrawn: bool = False
+    def _of(self, loop: Loop) -> None:
+        """Begin as one of *loop*. Its subclasses have the slots."""
+        self.loop = loop  # type: ignore[misc]
+        self.settled = False  # type: ignore[misc]
+        self.waiter = None
+        self.withdrawn = False  # type: ignore[misc]
 
     def withdraw(self) -> bool:
         """Keep it from beginning, and return True if that was in time."""
-        if super().withdraw():
-            self.withdrawn = True
+        if super().withdraw():  # type: ignore[misc]  # of Request
+            self.withdrawn = True  # type: ignore[misc]
         return self.withdrawn
 
-    def resolve(self) -> None:
-        """Deliver it to the loop. The writer calls this."""
-        self.loop.deliver(self)
+    @property
+    def waker(self) -> Loop:
+        """Who delivers its outcome."""
+        return self.loop
 
     def notify(self) -> None:
         """Wake the task."""
@@ -71,12 +75,44 @@ class Write(Call):
         """Return what became of it, for a task that was cancelled."""
         outcome = self.outcome
         if outcome == "withdrawn":
-            return "the write was withdrawn before it began; nothing was changed"
+            return WITHDRAWN
         if outcome == "durable":
             return f"the write was committed as commit {self.head.seq}" if self.head else "the write changed nothing"
         if outcome == "failed":
             return f"the write failed, and nothing was changed: {self.error!r}"
         return f"whether the write is there is not known: {self.error!r}"
+
+
+class SingleWrite(Written, Single):
+    """One entry to be put or deleted, for a task that waits.
+
+    Args:
+        name: of the entry.
+        stored: its value; None to delete it.
+        loop: where the task runs.
+    """
+
+    __slots__ = ("loop", "settled", "waiter", "withdrawn")
+
+    def __init__(self, name: Name, stored: Stored | None, loop: Loop) -> None:
+        super().__init__(name, stored)
+        self._of(loop)
+
+
+class Write(Written, Call):
+    """A function that the writer calls with a transaction, for a task that waits.
+
+    Args:
+        work: the function.
+        note: text for the log, checked by the caller.
+        loop: where the task runs.
+    """
+
+    __slots__ = ("loop", "settled", "waiter", "withdrawn")
+
+    def __init__(self, work: Callable[[OpenTransaction], Any], note: str, loop: Loop) -> None:
+        super().__init__(work, note)
+        self._of(loop)
 
 
 class Submitted(Write):
@@ -170,7 +206,7 @@ class Ticket(Generic[T]):
                 write.event = anyio.Event()
             await write.event.wait()
         if write.withdrawn:
-            raise CancelledError("the write was withdrawn before it began; nothing was changed")
+            raise CancelledError(WITHDRAWN)
         if write.error is not None:
             raise write.error
         result: T = write.result

@@ -176,30 +176,33 @@ class Commit:
         if len(self._unwritten) > 1:
             self._write_log()
 
-    def add_puts(self, puts: Mapping[Name, Stored]) -> None:
-        """Make each of *puts* a transaction of its own, in this order, between two transactions.
+    def add_singles(self, values: Mapping[Name, Stored | None]) -> list[Name]:
+        """Put each of *values*, or delete the entry where it is None: each a transaction of its own, in this order.
+
+        It is called between two transactions. Returns the names of those that changed.
 
         Raises:
             StoreError: an entry could not be read; nothing was added.
         """
         if self._torn:
             self._check()
-        changes = self._change(puts)
+        changes = self._change(values)
         if len(changes) > 1:
             by_name = {change[0]: change for change in changes}
-            changes = [by_name[name] for name in puts if name in by_name]
+            changes = [by_name[name] for name in values if name in by_name]
         self._torn = True
         self._bytes += keep(self._pending, changes)
         lsn, short, parts = self._lsn + 1, self._tail.short, []
         for name, before, after, leaf_before, leaf_after, _ in changes:
             parts.append(short_bytes(lsn, leaf_before, leaf_after))
-            short(lsn, (Kind.PUT, name[0], name[2], after, before))
+            short(lsn, (Kind.DELETE if after is None else Kind.PUT, name[0], name[2], after, before))
             lsn += 3
         self._lsn = lsn - 1
         self._records.update(b"".join(parts))
         self.transactions += len(changes)
         self._torn = False
         self._bound()
+        return [change[0] for change in changes]
 
     def apply_staged(self, records: Sequence[Record], values: Mapping[Name, Stored | None]) -> None:
         """Apply the staged transaction with *records*, whose net effect is *values*."""

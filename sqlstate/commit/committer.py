@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from sqlstate.commit import own_thread
 from sqlstate.commit.open_group import OpenGroup
 from sqlstate.commit.own_thread import OwnThread
-from sqlstate.commit.requests import Answers, Call, Group, Put, Request, Running, failed
+from sqlstate.commit.requests import EACH, Answers, Call, Group, Request, Running, Single, failed
 from sqlstate.errors import Busy, StoreClosed, StoreError, StoreUnusable
 from sqlstate.sqlite.blocks import Block
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 X = TypeVar("X", bound=Running)
 
-# How often the committer lets other threads run before it stops waiting for more requests.
-YIELDS: Final = 4
+# The committer waits for those whom it just answered no longer than this share of the time that their commit took.
+PATIENCE: Final = 0.5
 
 
 class Committer(Generic[X]):
@@ -50,7 +50,8 @@ class Committer(Generic[X]):
         self.answers: Answers = Answers(self._thread.wake)
         self.open: OpenGroup = OpenGroup(context, self.answers, size, wait)
         self.closed = False
-        self._expected = 0  # requests in the newest group: most of their threads come back at once
+        self._expected = 0  # requests of the newest group for which a thread or task waits: most ask again at once
+        self._wanted = 0  # requests that must be queued before they wake the thread
         own_thread.drain_at_end(self)  # not the store's, which may be dropped while there is work
 
     # What other threads ask.
@@ -70,7 +71,8 @@ class Committer(Generic[X]):
         request.asked = time.monotonic()
         try:
             self._queue.append(request)
-            self._thread.wake()
+            if len(self._queue) >= self._wanted:
+                self._thread.wake()
         except BaseException:  # such as RuntimeError: the user may start no more threads
             if request.withdraw():
                 with suppress(ValueError):  # the committer took it out
@@ -149,13 +151,14 @@ class Committer(Generic[X]):
         has_lock = True
         while self.has_work() and (has_lock or self._queue):  # the holder of an open group wakes this thread again
             self.answers.deliver()
+            began = time.monotonic()
             try:
                 has_lock = self._serve()
             except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
                 self._take_over(e)
+            took = time.monotonic() - began
             self.answers.deliver()
-            if not self._queue and self._expected > 1:
-                self._gather()
+            self._gather(min(PATIENCE * took, self.open.wait))
         self._thread.busy = False
         return not self.closed
 
@@ -186,7 +189,7 @@ class Committer(Generic[X]):
                 self._fill(group)
             except BaseException as e:  # noqa: BLE001, as above
                 group.commit.failure = e
-            self._expected = len(group.requests)
+            self._expected = sum(request.waker is not EACH for request in group.taken)
             self.open.finish(group)
         return True
 
@@ -194,59 +197,67 @@ class Committer(Generic[X]):
         """Run queued requests, also those that arrive meanwhile, until the group takes no more."""
         queue, now = self._queue, time.monotonic()
         waited, size = self._engine.counters.waited, self.open.size
-        puts: dict[Name, Put] = {}
+        singles: dict[Name, Single] = {}
         while True:
-            while queue and not group.commit.broken and len(group.requests) + len(puts) < size:
+            while queue and not group.commit.broken and len(group.requests) + len(singles) < size:
                 group.taken.append(queue.popleft())
                 request = group.taken[-1]
                 if not request.begin():  # it was withdrawn
                     group.taken.pop()
                     continue
                 waited(max(0.0, now - request.asked))
-                if type(request) is Put:
-                    if request.name in puts:
-                        self._add_puts(group, puts)
-                    puts[request.name] = request
+                if isinstance(request, Single):
+                    if request.name in singles:
+                        self._add_singles(group, singles)
+                    singles[request.name] = request
                     continue
-                self._add_puts(group, puts)
+                self._add_singles(group, singles)
                 if isinstance(request, Call):
                     self._call(group, request)
                     if not self.open.takes_more(group):
                         break
                 else:
                     group.requests.append(request)
-            self._add_puts(group, puts)
+            self._add_singles(group, singles)
             now = time.monotonic()
             if group.commit.broken or not self.open.takes_more(group):
                 return
-            if not queue and (len(group.requests) >= self._expected or not self._gather()):
+            if not queue:
                 return
 
-    def _gather(self) -> bool:
-        """Let the threads that were just answered run; return True if one of them queued a request."""
-        for _ in range(YIELDS):
-            time.sleep(0)
-            if self._queue:
-                return True
-        return False
+    def _gather(self, seconds: float) -> None:
+        """Wait until as many requests are queued as were just taken, *seconds* at most; not if there is other work."""
+        until = time.monotonic() + seconds
+        self._wanted, self._expected = self._expected, 0
+        while 1 < self._wanted > len(self._queue) and not (self.closed or self.answers or self.open.group):
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self._thread.rest(left)
+        self._wanted = 0
 
-    def _add_puts(self, group: Group, puts: dict[Name, Put]) -> None:
-        """Add *puts* to the group, and empty *puts*."""
-        if not puts:
+    def _add_singles(self, group: Group, singles: dict[Name, Single]) -> None:
+        """Add *singles* to the group, and empty *singles*."""
+        if not singles:
             return
+        requests = singles.values()
+        changed: list[Name] = []
         try:
             self.open.begin_again(group)
-            group.commit.add_puts({name: request.stored for name, request in puts.items()})
-            group.requests += puts.values()
+            changed = group.commit.add_singles({name: request.stored for name, request in singles.items()})
+            for name in changed:
+                singles[name].head = group.commit.base  # until there is the new one
+                singles[name].result = True
+            group.requests += requests
         except BaseException as e:  # noqa: BLE001, it is delivered to those who wait
+            if changed:
+                group.commit.failure = e  # they are in it, and not all of them know
             if group.commit.broken and group.commit.transactions:
-                group.requests += (
-                    puts.values()
-                )  # in the same commit as those before them: finish() gives each its outcome
+                group.requests += requests  # in the same commit as those before them: finish() gives each its outcome
             else:
-                for request in puts.values():
+                for request in requests:
                     failed(request, e)
-        puts.clear()
+        singles.clear()
 
     def _call(self, group: Group, request: Call) -> None:
         """Call a function with a transaction in the group."""

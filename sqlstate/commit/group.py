@@ -28,9 +28,9 @@ from sqlstate.commit.requests import (
     Barrier,
     Ended,
     Group,
-    Put,
     Running,
     WaitedCall,
+    WaitedSingle,
 )
 from sqlstate.commit.single_change import change_one
 from sqlstate.errors import Busy, StoreError, StoreUnusable
@@ -112,13 +112,11 @@ class GroupCommit(Generic[X]):
             if self.is_free():
                 with Writing(self):
                     return change_one(self.context, name, stored)[0]
-            if stored is None:
-                return self.run(lambda txn: txn.remove(name))
-            self._ask(Put(name, stored))
+            changed: bool = self._ask(WaitedSingle(name, stored))
         except BaseException as e:
             self.context.note_outcome(e)
             raise
-        return True
+        return changed
 
     def run(self, work: Callable[[X], T], note: str = "") -> T:
         """Have the committer call *work* with a transaction; return its result once the transaction is durable."""
@@ -142,7 +140,7 @@ class GroupCommit(Generic[X]):
             )
         self._ask(Barrier())
 
-    def _ask(self, request: Put | Barrier | WaitedCall) -> Any:
+    def _ask(self, request: WaitedSingle | Barrier | WaitedCall) -> Any:
         """Have the committer run *request*; return its result, or raise its error."""
         try:
             self.enqueue(request)
@@ -158,11 +156,11 @@ class GroupCommit(Generic[X]):
             raise request.error
         return request.result
 
-    def _await(self, request: Put | Barrier | WaitedCall) -> None:
+    def _await(self, request: WaitedSingle | Barrier | WaitedCall) -> None:
         while not request.answered(LOOK_SECONDS):
             self.look_after()
 
-    def _explain(self, error: BaseException, request: Put | Barrier | WaitedCall) -> None:
+    def _explain(self, error: BaseException, request: WaitedSingle | Barrier | WaitedCall) -> None:
         """Add a note to *error*, which ended the wait for *request*: what became of the request."""
         if request.withdraw():
             error.add_note("sqlstate: the write was withdrawn before it began; nothing was changed")
@@ -264,6 +262,7 @@ class GroupCommit(Generic[X]):
         if not self._engine.usable or self.committer.is_here() or own_thread.ending():
             return
         self.committer.closed = True
+        self.committer.ring()
         until = time.monotonic() + timeout
         while self.committer.waiting or self._answers or self.committer.is_at_work():
             if time.monotonic() >= until:

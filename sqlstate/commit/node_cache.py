@@ -264,19 +264,23 @@ class NodeCache:
         return above
 
     def _learn(self, connection: Connection, name: Name, root: bytes) -> None:
-        """Read the path of *name* from level 2 up, and check it up to the root."""
-        below = 0
-        digest = b""
-        for level, id_, collection, key, children in merkle.path_rows(connection, name):
-            if level == 1:
-                continue
-            merkle.check_node(connection, (id_, level, collection, key, children))
+        """Read the path of *name* from level 2 up to the first node that is known, and check it up to there."""
+        below, digest, level = 0, b"", 2
+        while (row := merkle.node_at(connection, level, name)) is not None:
+            id_, collection, key, children = row
+            known = self._nodes.get(id_)
+            if known is None or known[0] != children:
+                known = None
+                merkle.check_node(connection, (id_, level, collection, key, children))
             if below:
                 child_at(children, digest)
                 self._above[below] = id_
+            if known is not None:
+                return
             digest = node_digest(level, children)
             self._nodes[id_] = children, digest
             below = id_
+            level += 1
         self._above[below] = 0
         if digest != root:
             raise merkle.other_root(connection)

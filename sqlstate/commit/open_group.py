@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlstate.commit.commit import Commit
-from sqlstate.commit.requests import Ended, Group, Put, failed
+from sqlstate.commit.requests import Ended, Group, Single, failed
 from sqlstate.commit.single_change import change_one
 from sqlstate.errors import Damaged, StoreError, StoreIOError
 from sqlstate.tables import wal
@@ -27,12 +27,14 @@ class OpenGroup:
         wait: seconds after which a commit takes no more transactions.
     """
 
-    __slots__ = ("_answers", "_context", "_engine", "_wait", "group", "size")
+    __slots__ = ("_answers", "_context", "_engine", "group", "size", "wait")
 
     group: Group | None
     """The group in the making, or None."""
     size: int
     """The most transactions in one commit."""
+    wait: float
+    """Seconds after which a commit takes no more transactions."""
 
     def __init__(self, context: WriteContext, answers: Answers, size: int, wait: float) -> None:
         self._context = context
@@ -40,11 +42,11 @@ class OpenGroup:
         self._answers = answers
         self.group = None
         self.size = size
-        self._wait = wait
+        self.wait = wait
 
     def takes_more(self, group: Group) -> bool:
         """Return True if the limits allow more transactions in the group."""
-        return len(group.requests) < self.size and time.monotonic() - group.began < self._wait
+        return len(group.requests) < self.size and time.monotonic() - group.began < self.wait
 
     def begin(self) -> Group:
         """Begin a group; the caller holds the writer lock.
@@ -115,10 +117,10 @@ class OpenGroup:
             # If the commit is durable, the requests succeeded; the next caller learns that the handle failed.
             error = None if e.durable else e
         except Damaged as e:
-            if any(type(request) is not Put for request in requests):
+            if not all(isinstance(request, Single) for request in requests):
                 error = e
             else:
-                self._put_one_by_one(group)
+                self._change_one_by_one(group)
                 return
         except BaseException as e:
             ours = isinstance(e, StoreError)
@@ -134,7 +136,7 @@ class OpenGroup:
         for request in group.requests:
             if error is not None:
                 failed(request, error)
-            elif type(request) in (Put, Ended) or request.head is not None:
+            elif isinstance(request, Ended) or request.head is not None:
                 request.head = group.commit.head
         self._hand_out(group, error)
 
@@ -165,12 +167,12 @@ class OpenGroup:
             return made is not None and made.chain == commit.head.chain
         return False
 
-    def _put_one_by_one(self, group: Group) -> None:
-        """Put the group's entries again, each in a commit of its own: damage near one must not fail the others."""
+    def _change_one_by_one(self, group: Group) -> None:
+        """Change the group's entries again, each in a commit of its own: damage near one must not fail the others."""
         for request in group.requests:
-            assert isinstance(request, Put)  # noqa: S101, the caller made sure
+            assert isinstance(request, Single)  # noqa: S101, the caller made sure
             try:
-                _, request.head = change_one(self._context, request.name, request.stored)
+                request.result, request.head = change_one(self._context, request.name, request.stored)
             except BaseException as e:  # noqa: BLE001, it is delivered to the waiting thread
                 failed(request, e)
         self._hand_out(group)

@@ -89,9 +89,13 @@ class OwnThread:
             with suppress(RuntimeError):  # another thread was faster
                 self._bell.release()
 
+    def rest(self, seconds: float) -> bool:
+        """Wait, in the thread, until it is woken, *seconds* at most; return True if it was."""
+        return self._bell.acquire(timeout=seconds)
+
     def sleep(self) -> bool:
         """Wait, in the thread, until it is woken; return False if it was idle too long and there is no work."""
-        if self._bell.acquire(timeout=IDLE_SECONDS):
+        if self.rest(IDLE_SECONDS):
             return True
         mine, self._thread = self._thread, None
         more = self._more()

@@ -8,10 +8,11 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlstate.commit.commit import Commit
     from sqlstate.format.names import Name, Stored
@@ -21,8 +22,49 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 0.1
 
 
+class Waker(Protocol):
+    """Delivers outcomes to those who wait for them, many at once."""
+
+    def wake(self, requests: Sequence[Any]) -> None:
+        """Deliver the outcomes of *requests*, at least one. Twice is as good as once."""
+
+
+class _Each:
+    """Lets each request deliver its outcome by itself."""
+
+    def wake(self, requests: Sequence[Request]) -> None:
+        """Have all deliver theirs, whatever one raises."""
+        for request in requests:
+            try:
+                request.resolve()
+            except BaseException:  # noqa: BLE001, of a callback
+                _tell_of_exception()
+                with suppress(BaseException):  # if it was raised before the outcome was delivered
+                    request.resolve()
+
+
+class _Threads:
+    """Wakes waiting threads one after the other: at once, they would get in each other's way."""
+
+    def wake(self, requests: Sequence[Any]) -> None:
+        """Wake the first thread. Each wakes the next when it runs; one that does not is missed within LOOK_SECONDS."""
+        following = None
+        for each in reversed(requests):
+            each.told(following)
+            following = each
+        requests[0].call()
+
+
+EACH: Final = _Each()
+_THREADS: Final = _Threads()
+
+
+def _tell_of_exception() -> None:
+    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
 class Request:
-    """Something to be written. The committer sets its outcome, and then calls resolve()."""
+    """Something to be written. The committer sets its outcome, which its waker delivers, or else resolve()."""
 
     __slots__ = ("_fate", "asked", "error", "head", "result")
 
@@ -49,6 +91,11 @@ class Request:
         """Return True if it had not begun, and now never will; resolve() is not called then. Idempotent."""
         return self._fate.setdefault("is", "withdrawn") == "withdrawn"
 
+    @property
+    def waker(self) -> Waker:
+        """Who delivers its outcome, together with those of its neighbours that have the same."""
+        return EACH
+
     def resolve(self) -> None:
         """Deliver the outcome, in the committer's thread and in the order of commits. Idempotent."""
         raise NotImplementedError
@@ -59,34 +106,66 @@ class Waited:
 
     __slots__ = ()
 
-    _done: threading.Lock
+    _done: threading.Lock  # free once the thread is to run
     _told: bool
+    _following: Waited | None  # the one whose thread this one wakes
     error: BaseException | None
     head: Head | None
     result: Any
 
-    def resolve(self) -> None:
-        """Wake the waiting thread."""
-        self._told = True  # type: ignore[misc]  # its subclasses have the slot
+    def _wait(self) -> None:
+        """Begin to be waited for. Its subclasses have the slots."""
+        self._done = threading.Lock()  # type: ignore[misc]
+        self._done.acquire()
+        self._told = False  # type: ignore[misc]
+        self._following = None  # type: ignore[misc]
+
+    @property
+    def waker(self) -> Waker:
+        """Who delivers its outcome."""
+        return _THREADS
+
+    def told(self, following: Waited | None) -> None:
+        """Note that it has its outcome, and whose thread this one wakes next."""
+        self._following = following  # type: ignore[misc]
+        self._told = True  # type: ignore[misc]
+
+    def call(self) -> None:
+        """Wake the thread. Idempotent."""
         with suppress(RuntimeError):  # it was released already
             self._done.release()
 
     def answered(self, timeout: float) -> bool:
-        """Wait until it is resolved, *timeout* seconds at most; return True if it is."""
-        return self._told or self._done.acquire(timeout=timeout)
+        """Wait until it has its outcome, *timeout* seconds at most; return True if it has."""
+        if not self._told:
+            self._done.acquire(timeout=timeout)
+        following = self._following
+        if following is not None:
+            following.call()
+            self._following = None  # type: ignore[misc]
+        return self._told
 
 
-class Put(Waited, Request):
-    """One entry to be put, in a transaction of its own."""
+class Single(Request):
+    """One entry to be put, or deleted, in a transaction of its own. The result is whether it changed."""
 
-    __slots__ = ("_done", "_told", "name", "stored")
+    __slots__ = ("name", "stored")
 
-    def __init__(self, name: Name, stored: Stored) -> None:
+    def __init__(self, name: Name, stored: Stored | None) -> None:
         super().__init__()
-        self._done = _new_locked()
-        self._told = False
         self.name: tuple[str, int, int | str | bytes] = name
-        self.stored: str | bytes = stored
+        self.stored: str | bytes | None = stored
+        self.result = False
+
+
+class WaitedSingle(Waited, Single):
+    """A change of one entry whose thread waits for it."""
+
+    __slots__ = ("_done", "_following", "_told")
+
+    def __init__(self, name: Name, stored: Stored | None) -> None:
+        super().__init__(name, stored)
+        self._wait()
 
 
 class Running(Protocol):
@@ -112,12 +191,11 @@ class Running(Protocol):
 class Barrier(Waited, Request):
     """A request that writes nothing: it is answered after those before it."""
 
-    __slots__ = ("_done", "_told")
+    __slots__ = ("_done", "_following", "_told")
 
     def __init__(self) -> None:
         super().__init__()
-        self._done = _new_locked()
-        self._told = False
+        self._wait()
 
 
 class Ended(Barrier):
@@ -129,12 +207,6 @@ class Ended(Barrier):
         super().__init__()
         self.begin()
         self.txn: Running = txn
-
-
-def _new_locked() -> threading.Lock:
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
 
 
 class Call(Request):
@@ -156,12 +228,11 @@ class Call(Request):
 class WaitedCall(Waited, Call):
     """A call whose thread waits for it."""
 
-    __slots__ = ("_done", "_told")
+    __slots__ = ("_done", "_following", "_told")
 
     def __init__(self, work: Callable[[Any], Any], note: str) -> None:
         super().__init__(work, note)
-        self._done = _new_locked()
-        self._told = False
+        self._wait()
 
 
 class Group:
@@ -221,27 +292,27 @@ class Answers:
         """Append those of *requests* that were not withdrawn, failed with *error*. None of them had begun."""
         self._done.extend([failed(request, error) for request in requests if request.begin()])
 
-    def deliver(self, *, only: type = Request) -> bool:
-        """Deliver the outcomes up to the first request that is not of type *only*; return False if one is left.
+    def deliver(self, *, to_threads: bool = False) -> bool:
+        """Deliver the outcomes, only up to the first that is not for a waiting thread if *to_threads*.
 
-        Several threads may call it at once.
+        Returns False if one is left. Several threads may call it at once.
         """
         done = self._done
-        while True:
-            try:
-                request = done[0]
-            except IndexError:
-                return True
-            if not isinstance(request, only):
+        while run := [*done]:
+            waker = run[0].waker
+            if to_threads and waker is not _THREADS:
                 return False
+            run = [*takewhile(lambda each: each.waker is waker, run)]  # noqa: B023
             try:
-                request.resolve()
-            except BaseException:  # noqa: BLE001, of a callback: the others get their outcomes all the same
-                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
-                with suppress(BaseException):  # if it was raised before the outcome was delivered
-                    request.resolve()
-            with suppress(ValueError):
-                done.remove(request)
+                waker.wake(run)
+            except BaseException:  # noqa: BLE001, the others get their outcomes all the same
+                _tell_of_exception()
+                with suppress(BaseException):  # if it was raised before the outcomes were delivered
+                    waker.wake(run)
+            for request in run:
+                with suppress(ValueError):
+                    done.remove(request)
+        return True
 
     def deliver_to_threads(self) -> None:
         """Deliver outcomes from a thread that holds the writer lock.
@@ -249,7 +320,7 @@ class Answers:
         It wakes waiting threads itself. Futures it leaves to the committer: their callbacks might write, which cannot
         be done under this thread's lock.
         """
-        if not self.deliver(only=Waited):
+        if not self.deliver(to_threads=True):
             try:
                 self._wake()
             except RuntimeError:  # no thread can be started

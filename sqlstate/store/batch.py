@@ -357,7 +357,8 @@ class OpenBatch:
         """Make transactions of the puts that were kept."""
         self._check()
         if self._puts:
-            self._begun().add_puts(self._puts)  # if it fails they stay: what is durable in the end must not lack them
+            # If it fails they stay: what is durable in the end must not lack them.
+            self._begun().add_singles(self._puts)
             self._puts, self._bytes = {}, 0
 
     def _carry(self) -> None:

@@ -128,6 +128,14 @@ def above_leaves(connection: Connection, name: Name) -> int:
     return connection.value(_ABOVE_LEAVES, (name[0], name[2])) or 0
 
 
+def node_at(connection: Connection, level: int, name: Name) -> Row | None:
+    """Return (id, collection, key, children) of the node of *level* that *name* falls into, None if there is none.
+
+    Nothing in it is validated.
+    """
+    return connection.row(_AT, (level, name[0], name[2]))
+
+
 def path_rows(connection: Connection, name: Name) -> list[Row]:
     """Return (level, id, collection, key, children) of the node of each level that *name* falls into.
 

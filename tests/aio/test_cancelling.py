@@ -113,6 +113,32 @@ async def test_a_write_cancelled_while_it_runs_may_fail_or_change_nothing(aiosto
     assert (await aiostore.head()).seq == 0
 
 
+async def test_a_put_or_delete_cancelled_while_it_is_committed_says_if_it_changed_anything(
+    aiostore: aio.AsyncStore,
+) -> None:
+    """What was put is there already, and what was deleted was not there: they share a commit, and are not in it."""
+    await aiostore.put("c", "k", 1)
+    gate = Gate()
+    aiostore.submit(lambda txn: (txn.put("c", "gate", 1), gate(txn))[0])
+    await gate.reached()
+    writes: dict[str, Callable[[], Awaitable[Any]]] = {
+        "changed nothing": lambda: aiostore.put("c", "k", 1),
+        "changed nothing ": lambda: aiostore.delete("c", "none"),
+        "was committed as commit": lambda: aiostore.put("c", "l", 2),
+        "was committed as commit ": lambda: aiostore.delete("c", "gate"),
+    }
+    async with anyio.create_task_group() as group:
+        tasks = {said: Task(group, write) for said, write in writes.items()}
+        await until(lambda: len(aiostore._store._group.committer._queue) == len(tasks))
+        for request in aiostore._store._group.committer._queue:
+            assert request.begin()  # as when the committer has taken it
+        for task in tasks.values():
+            task.cancel()
+        gate.open.set()
+        for said, task in tasks.items():
+            assert said.strip() in await task.was_cancelled()
+
+
 async def test_a_write_cancelled_while_commit_fails_is_told_unknown(path: Path) -> None:
     vfs, gate = FailingVFS(), Gate()
     opened = await aio.open(path, vfs="failing")

@@ -387,6 +387,11 @@ def replay(model: dict[int, str], script: list[Any], number: int) -> tuple[list[
 )
 @example(scripts=[[("get", 0), ("put", 1)], [("get", 1), ("put", 0)]], order=[0, 1, 0, 1], data={})  # write skew
 @example(scripts=[[("put", 0)], [("get", 0), ("expect", 0)]], order=[1, 1], data={})  # expecting is not reading
+@example(  # which collections there are is not how many entries they have
+    scripts=[[("put", 2)], [("delete", 0), ("collections", (0, 0, False, 1))]],
+    order=[1, 1, 1],
+    data={0: "old", 1: "old"},
+)
 @pytest.mark.slow
 def test_transactions_are_serializable_and_fail_only_if_they_must(
     backend: str, scripts: list[Any], order: list[int], data: dict[int, str]

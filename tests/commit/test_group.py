@@ -395,6 +395,40 @@ def test_puts_of_one_key_by_many_threads_are_all_in_the_log(store: Store) -> Non
     assert befores == [(None, "0"), ("0", "1"), ("1", "2"), (None, "3"), ("2", "4"), ("4", "5")]
 
 
+def test_deletes_of_threads_share_a_commit_and_know_what_was_there(store: Store) -> None:
+    store["c"].update({"a": 1, "b": b"2"})
+    found: dict[str, Any] = {}
+
+    def delete_in_turn(key: str) -> None:
+        found[key] = key in found, store._entries.remove(("c", 1, key))
+
+    def pop(key: str) -> None:
+        with pytest.raises(sqlstate.EntryNotFound):
+            del store["c"][key]
+
+    line = line_of_requests(store)
+    with Threads() as threads, held(store):
+        for work in (
+            partial(delete_in_turn, "a"),
+            partial(delete_in_turn, "none"),
+            partial(store["c"].__setitem__, "new", 3),
+            partial(delete_in_turn, "b"),
+            partial(pop, "a"),  # the first has deleted it
+            partial(store["c"].__setitem__, "a", 4),
+        ):
+            threads.start(work)
+            line.came()
+    assert found == {"a": (False, True), "none": (False, False), "b": (False, True)}
+    assert dict(store["c"]) == {"a": 4, "new": 3}
+    assert sizes(store) == [1, 4]
+    assert [each.changes for each in logged(store)[1:]] == [
+        [("DELETE", "c", "a", "1", None)],
+        [("PUT", "c", "new", None, "3")],
+        [("DELETE", "c", "b", b"2", None)],
+        [("PUT", "c", "a", None, "4")],
+    ]
+
+
 def test_each_has_its_own_note(store: Store) -> None:
     with held(store):
         futures = [
@@ -549,6 +583,25 @@ def test_a_put_to_a_damaged_entry_fails_alone(damaged: Path) -> None:
         assert store.head().seq == 4
         store["a"][11] = "after"
         assert store["a"][11] == "after"
+
+
+def test_a_delete_of_a_damaged_entry_fails_alone(damaged: Path) -> None:
+    with sqlstate.open(damaged, mode="group", timeout=PATIENCE, group_wait=PATIENCE) as store:
+        line = line_of_requests(store)
+        found: dict[int, Any] = {}
+
+        def delete(key: int) -> None:
+            try:
+                found[key] = store._entries.remove(("a", 0, key))
+            except Damaged:
+                found[key] = "damaged"
+
+        with Threads() as threads, held(store):
+            for key in (10, 250, 1000, 490):
+                threads.start(partial(delete, key))
+                line.came()
+        assert found == {10: True, 250: "damaged", 1000: False, 490: True}
+        assert len(store["a"]) == 498
 
 
 def test_damage_met_by_a_function_fails_it_and_leaves_the_store_usable(damaged: Path) -> None:

@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ import pytest
 
 import sqlstate
 from sqlstate import Busy, Future, Store, StoreClosed, StoreForked, StoreUnusable, Transaction, TransactionEnded
-from sqlstate.commit import own_thread
+from sqlstate.commit import committer, own_thread
 from sqlstate.commit.future import FutureCall
+from sqlstate.commit.requests import WaitedCall, WaitedSingle
 from sqlstate.store.blocks import on_face
 from tests.reference import plain
 from tests.support.calls import Asked
@@ -695,3 +697,81 @@ def test_each_thread_reads_what_it_wrote(open_store: OpenStore) -> None:
         for number in range(8):
             threads.start(partial(write, number))
     assert dict(store["c"]) == dict.fromkeys(range(8), 19)
+
+
+# ---- Waking, and waiting for those who were woken ----
+
+
+def test_threads_wake_each_other_and_one_that_does_not_holds_up_nobody() -> None:
+    """One that an exception kept from waking the next is passed by: the next looks for itself."""
+    first, second, third = (WaitedCall(nothing, "") for _ in range(3))
+    first.waker.wake([first, second, third])
+    assert second.answered(0)  # nobody has woken it: it looked
+    assert first._done.acquire(timeout=0)
+    assert third._done.acquire(timeout=PATIENCE)  # the second has woken it
+    for request in (first, second, third):
+        assert request.answered(0)
+        assert request._following is None  # nothing keeps the requests of others
+
+
+def test_a_thread_that_is_interrupted_when_it_is_woken_leaves_the_others_their_outcome(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(mode="group", timeout=PATIENCE, group_wait=PATIENCE)
+    line = line_of_requests(store)
+    monkeypatch.setattr(WaitedSingle, "call", lambda request: None)  # no thread is woken by another
+    with Threads() as threads, held(store):
+        for number in range(5):
+            threads.start(partial(store["c"].__setitem__, number, number))
+            line.came()
+    assert dict(store["c"]) == {number: number for number in range(5)}
+    assert sizes(store) == [5]
+
+
+def test_the_next_group_waits_for_those_who_were_just_answered(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With endless patience: so a group is as large as the one before, however slow the machine is."""
+    monkeypatch.setattr(committer, "PATIENCE", 1e9)
+    store = open_store(mode="group", timeout=PATIENCE, group_wait=PATIENCE)
+    line = line_of_requests(store)
+
+    def write(number: int) -> None:
+        for each in range(6):
+            store["c"][number] = each
+
+    with Threads() as threads:
+        with held(store):
+            for number in range(4):
+                threads.start(partial(write, number))
+                line.came()
+        line.came(4 * 5)
+    assert sizes(store) == [4] * 6
+    with Threads() as threads:  # who does not come back is not waited for once the store is closed, or has other work
+        threads.start(partial(transact, store, "block", 1))
+    assert store["c"]["block"] == 1
+
+
+def test_closing_does_not_wait_for_those_who_do_not_come_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "PATIENCE", 1e9)
+    store = sqlstate.open(path, mode="group", timeout=PATIENCE, group_wait=PATIENCE)
+    began = time.monotonic()
+    line = line_of_requests(store)
+    with Threads() as threads, held(store):
+        for number in range(3):
+            threads.start(partial(store["c"].__setitem__, number, number))
+            line.came()
+    store.close()
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_nobody_is_waited_for_after_submitted_functions(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who submits need not wait, and comes when it likes."""
+    monkeypatch.setattr(committer, "PATIENCE", 1e9)
+    with sqlstate.open(path, mode="group", timeout=PATIENCE, group_wait=PATIENCE) as store:
+        began = time.monotonic()
+        with held(store):
+            futures = [store.submit(add) for _ in range(3)]
+        assert [future.result(PATIENCE) for future in futures] == [1, 2, 3]
+        assert store.submit(add).result(PATIENCE) == 4
+        assert time.monotonic() - began < PATIENCE / 2

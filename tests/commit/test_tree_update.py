@@ -245,6 +245,30 @@ def test_a_commit_never_builds_on_a_damaged_path(path: Any, sql: str, how: str) 
         assert store["c"].get(501) == 501
 
 
+@pytest.mark.parametrize("level", [2, 3])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_path_that_leads_to_a_known_node_is_checked_up_to_it(path: Any, level: int, together: bool) -> None:
+    """The nodes above are remembered from other entries; what was damaged since is noticed below them and in them."""
+    import sqlstate  # noqa: PLC0415, as above
+
+    with sqlstate.open(path) as store:
+        store["c"].update({number: number for number in range(5000)})
+    with sqlstate.open(path) as store:
+        store["c"][0] = "known"
+        known = max(store._writer.node_cache._nodes)  # of level 2
+        store._engine.write_connection.run(
+            f"UPDATE merkle SET children = zeroblob(length(children)) WHERE level = {level} AND id != {known}"
+        )
+        head = store.head()
+        with pytest.raises(Damaged):
+            if together:
+                store["c"].update({4998: "new", 4999: "new"})
+            else:
+                store["c"][4999] = "new"
+        assert store.head() == head
+        assert store["c"][4999] == 4999
+
+
 def test_every_write_after_a_damaged_path_was_met_says_damaged(path: Any) -> None:
     """What was learnt of the path before the damage came up must not serve the next write."""
     import sqlstate  # noqa: PLC0415, as above
