@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import sqlstate
 from sqlstate import ABSENT, Conflict
-from sqlstate.store.view import JSON
+from sqlstate.format.values import JSON
 from tests.reference import plain
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlstate.aio.snapshot import Frozen
 from sqlstate.errors import Conflict, InvalidValue, TransactionEnded
 from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
-from sqlstate.format.values import ABSENT, same
+from sqlstate.format.values import ABSENT, JSON, same
 from sqlstate.store.access import as_stored
 from sqlstate.store.transaction import check_note
-from sqlstate.store.view import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence

@@ -9,8 +9,8 @@ from sqlstate.aio.scan import StoredRows
 from sqlstate.aio.view import AsyncCollectionView, Entries
 from sqlstate.errors import TransactionEnded
 from sqlstate.format.names import check_collection
+from sqlstate.format.values import codec_for
 from sqlstate.store.access import as_stored
-from sqlstate.store.view import codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,10 +16,10 @@ from sqlstate.aio.watch import AsyncWatch, AsyncWatchedChanges
 from sqlstate.aio.writes import Submitted, Ticket
 from sqlstate.errors import Busy, InvalidOption
 from sqlstate.format.names import check_collection
+from sqlstate.format.values import codec_for
 from sqlstate.store.blocks import on_face
 from sqlstate.store.past.changes import Wanted, check_watch
 from sqlstate.store.transaction import check_note
-from sqlstate.store.view import codec_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from sqlstate.aio.collection import BufferedCollection
 from sqlstate.aio.view import Entries
 from sqlstate.format.names import check_collection
-from sqlstate.store.view import codec_for
+from sqlstate.format.values import codec_for
 
 if TYPE_CHECKING:
     from types import TracebackType

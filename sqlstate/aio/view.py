@@ -8,8 +8,9 @@ import anyio.lowlevel
 
 from sqlstate.aio.scan import AsyncScan
 from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
+from sqlstate.format.values import JSON
 from sqlstate.store.collection import Collection
-from sqlstate.store.view import JSON, UNSET
+from sqlstate.store.view import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

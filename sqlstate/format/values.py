@@ -5,7 +5,7 @@ A *stored* value is what SQLite holds: str for a JSON document, bytes for bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -144,3 +144,16 @@ class Codec(Generic[T]):
 
 _BYTES: Final = {bytes}
 _decode = msgspec.json.Decoder().decode
+
+
+JSON: Final[Codec[Any]] = Codec()
+"""Values without a type: bytes, or a JSON document."""
+
+
+def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
+    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
+
+    Raises:
+        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+    """
+    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)

@@ -13,8 +13,9 @@ from sqlstate.format.names import (
     make_name,
     stored_name,
 )
+from sqlstate.format.values import JSON, codec_for
 from sqlstate.store.access import as_stored
-from sqlstate.store.view import JSON, UNSET, CollectionView, codec_for
+from sqlstate.store.view import UNSET, CollectionView
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:

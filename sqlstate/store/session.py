@@ -12,9 +12,8 @@ from sqlstate.files.sessions import SessionFile, session_alive
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_collection, make_name, stored_name
 from sqlstate.format.records import Kind, Record
-from sqlstate.format.values import ABSENT, same
+from sqlstate.format.values import ABSENT, JSON, same
 from sqlstate.store.access import condition
-from sqlstate.store.view import JSON
 from sqlstate.tables import audit, staged, state, wal
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlstate.errors import StoreClosed, TransactionEnded
 from sqlstate.format.names import check_collection
+from sqlstate.format.values import JSON, codec_for
 from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.pages import Pages, Rows
 from sqlstate.sqlite.readers import Lease, ended
 from sqlstate.store.access import chunks, condition, find_by_name
-from sqlstate.store.view import JSON, CollectionView, codec_for
+from sqlstate.store.view import CollectionView
 from sqlstate.tables import merkle, state, wal
 
 if TYPE_CHECKING:

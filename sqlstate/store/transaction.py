@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, overload
 from sqlstate.errors import Conflict, InvalidOption, InvalidValue
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
-from sqlstate.format.values import ABSENT, same
+from sqlstate.format.values import ABSENT, JSON, same
 from sqlstate.store.collection import Collections
-from sqlstate.store.view import JSON
 
 if TYPE_CHECKING:
     from sqlstate.store.open_transaction import OpenTransaction

@@ -21,7 +21,6 @@ from sqlstate.format.names import (
     prefix_bounds,
     stored_name,
 )
-from sqlstate.format.values import Codec
 from sqlstate.sqlite.pages import Page
 from sqlstate.store.past import change
 from sqlstate.tables import wal_changes
@@ -30,6 +29,7 @@ from sqlstate.tables.state import KEY_OF, VALUE_OF, Span
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from sqlstate.format.values import Codec
     from sqlstate.store.access import Made, Reads, Row
     from sqlstate.store.past.change import Change
 
@@ -46,19 +46,6 @@ D = TypeVar("D")
 
 UNSET: Final[Any] = object()
 ENTRIES_SHOWN: Final = 10  # in a notebook
-
-
-JSON: Final[Codec[Any]] = Codec()
-"""Values without a type: bytes, or a JSON document."""
-
-
-def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
-    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
-
-    Raises:
-        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
-    """
-    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
 
 
 class Bounds(TypedDict, total=False):

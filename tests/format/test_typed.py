@@ -25,8 +25,7 @@ from hypothesis import strategies as st
 import sqlstate
 from sqlstate import InvalidOption, InvalidValue
 from sqlstate.format import constants as fmt
-from sqlstate.format.values import Codec
-from sqlstate.store.view import JSON
+from sqlstate.format.values import JSON, Codec
 from tests.support.typed_values import Shape, anything, identical, shapes
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from hypothesis import assume, given
 
 import sqlstate
 from sqlstate import InvalidOption, InvalidValue, aio
-from sqlstate.format.values import Codec
-from sqlstate.store.view import JSON
+from sqlstate.format.values import JSON, Codec
 from tests.support.typed_values import Shape, shapes
 
 if TYPE_CHECKING:

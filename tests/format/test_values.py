@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 from sqlstate import InvalidKey, InvalidName, InvalidOption, InvalidValue
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_collection, first_name, make_name, name_bytes, next_collection, prefix_bounds
-from sqlstate.format.values import Codec
-from sqlstate.store.view import JSON
+from sqlstate.format.values import JSON, Codec
 from tests.reference import plain
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -25,8 +25,7 @@ from sqlstate.cli.options import (
 from sqlstate.cli.output import Column, key_cell, value_cell, write_json, write_list, write_object
 from sqlstate.cli.transfer.exported import key_text, quoted, value_text
 from sqlstate.errors import Conflict
-from sqlstate.format.values import ABSENT
-from sqlstate.store.view import JSON
+from sqlstate.format.values import ABSENT, JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlstate.errors import InvalidKey, InvalidOption
 from sqlstate.format.names import check_bound, check_collection, check_number
+from sqlstate.format.values import codec_for
 from sqlstate.store.access import refuse_inside
 from sqlstate.store.past import change, undo
 from sqlstate.store.past.at import OpenPast, PastView
-from sqlstate.store.view import codec_for
 from sqlstate.store.watch import check_timeout
 from sqlstate.tables import wal, wal_changes
 

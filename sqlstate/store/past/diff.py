@@ -7,13 +7,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate.errors import InvalidOption
-from sqlstate.format.values import ABSENT, same
+from sqlstate.format.values import ABSENT, JSON, same
 from sqlstate.store.access import entries_of
 from sqlstate.store.entries import StoreEntries
 from sqlstate.store.past import change
 from sqlstate.store.past.at import OpenPast
 from sqlstate.store.snapshot import OpenSnapshot
-from sqlstate.store.view import JSON
 from sqlstate.tables import merkle_diff
 
 if TYPE_CHECKING:

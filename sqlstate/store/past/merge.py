@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sqlstate.errors import InvalidOption
-from sqlstate.format.values import ABSENT, same
+from sqlstate.format.values import ABSENT, JSON, same
 from sqlstate.store.access import entries_of, refuse_inside
 from sqlstate.store.entries import StoreEntries
 from sqlstate.store.past import change
@@ -13,7 +13,6 @@ from sqlstate.store.past.at import OpenPast
 from sqlstate.store.past.undo import in_one_commit
 from sqlstate.store.snapshot import OpenSnapshot
 from sqlstate.store.transaction import encode
-from sqlstate.store.view import JSON
 from sqlstate.tables import state, wal, wal_changes
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit
 from sqlstate.errors import Conflict, InvalidOption
 from sqlstate.format.names import check_number
-from sqlstate.format.values import ABSENT, same
+from sqlstate.format.values import ABSENT, JSON, same
 from sqlstate.store.past.at import commit_at
 from sqlstate.store.transaction import check_note
-from sqlstate.store.view import JSON
 from sqlstate.tables import wal, wal_changes
 
 if TYPE_CHECKING:
