@@ -134,7 +134,8 @@ class Upkeep:
         Compared are SQLite's own check, entries against the tree, nodes and counts up to the root, the commit chain,
         the audit trail, and each log record against the one before of the same entry. Damage is reported, not raised.
 
-        Cost: "full" reads and hashes every row, and holds 64 bytes and a name in memory for each entry of the log.
+        Cost: "full" reads and hashes every row. It needs some MB of memory, however many there are, and of a log of
+        more than 65,536 changes a temporary file of 40 bytes for each. A damaged store may need more of both.
         "replay" also hashes all entries once more for each commit. "quick" reads what SQLite's own quick check reads.
 
         Args:

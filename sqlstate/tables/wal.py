@@ -413,13 +413,13 @@ def write_raw(connection: Connection, rows: Iterable[tuple[int, RawRecord | None
             connection.run(f"INSERT INTO wal ({_COLUMNS}) VALUES ({values})", raw_rows.bound(row))
 
 
-def staged_raw(connection: Connection, txn: int, before: int) -> list[RawRecord]:
-    """Return the rows of the staged transaction *txn* up to the LSN *before*, as scan_raw() gives them."""
+def staged_raw(connection: Connection, txn: int, before: int) -> Iterator[RawRecord]:
+    """Yield the rows of the staged transaction *txn* up to the LSN *before*, as scan_raw() gives them."""
     sql = (
         f"SELECT {raw_rows.columns(*Record._fields)} FROM wal "
         "WHERE txn = ? AND session IS NOT NULL AND lsn < ? ORDER BY lsn"
     )
-    return [RawRecord._make(raw_rows.decoded(row)) for row in connection.rows(sql, (txn, before))]
+    return (RawRecord._make(raw_rows.decoded(row)) for row in connection.iterate(sql, (txn, before)))
 
 
 def seq_of(connection: Connection, root: bytes) -> int | None:

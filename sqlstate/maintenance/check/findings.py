@@ -90,6 +90,15 @@ class Findings:
         self.kept: list[Finding] = []
         self.more: int = 0
 
+    def mark(self) -> tuple[int, int]:
+        """Return what back_to() takes."""
+        return len(self.kept), self.more
+
+    def back_to(self, mark: tuple[int, int]) -> None:
+        """Drop what was added since mark() returned *mark*."""
+        kept, self.more = mark
+        del self.kept[kept:]
+
     def add(self, kind: FindingKind, what: str, **where: Any) -> None:
         """Keep one more, or count it; *where* are further fields of Finding."""
         self.keep(Finding(kind, what, **where))

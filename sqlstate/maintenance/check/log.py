@@ -18,7 +18,7 @@ from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.format.records import Head, Kind, change_bytes, staged_digest
 from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, Findings, named
+from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, named
 from sqlstate.maintenance.check.replay import LogRoots
 from sqlstate.tables import staged, wal
 from sqlstate.tables.raw_rows import (
@@ -40,6 +40,8 @@ from sqlstate.tables.wal import head_zero
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sqlstate.maintenance.check.findings import Findings
+    from sqlstate.maintenance.check.links import Links
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
 
@@ -97,6 +99,8 @@ class LogCheck:
         advance: called with numbers of rows as they are read.
         replay: compare each commit's root with that of the entries which the records make; this takes the number of
             commits times that of entries.
+        befores: takes each record, to find the names with a wrong `before`; or the hashes of such names: their
+            records are compared one by one, and blamed.
     """
 
     def __init__(
@@ -106,14 +110,16 @@ class LogCheck:
         findings: Findings,
         advance: Callable[[int], None],
         *,
-        replay: bool = False,
+        replay: bool,
+        befores: Links | set[int],
     ) -> None:
         self._connection = connection
         self._store_id = meta.store_id
         self._findings = findings
         self._advance = advance
         self._roots = LogRoots() if replay else None
-        self._leaves: dict[bytes, bytes | None] = {}  # the last that the log gave each entry, by name_bytes()
+        self._befores = befores
+        self._leaves: dict[bytes, bytes | None] = {}  # the last that the log gave each of them, by name_bytes()
         self._first: bytes | None = None  # what an entry was before; _UNKNOWN behind a commit that does not follow
         self._head = head_zero(meta)
         self._chains = [self._head.chain]  # as it is recorded; and as it follows, if that is not the same
@@ -189,10 +195,13 @@ class LogCheck:
         raw = name_bytes(name)
         old = None if before is None else leaf(raw, before)
         new = None if value is None else leaf(raw, value)
-        had = self._leaves.get(raw, self._first)
-        if had not in (old, _UNKNOWN):
-            self._breaks.append(_Break(len(self._parts), lsn, txn, record.name, had, new))
-        self._leaves[raw] = new
+        if not isinstance(self._befores, set):
+            self._befores.add(hash(raw), old, new)
+        elif hash(raw) in self._befores:
+            had = self._leaves.get(raw, self._first)
+            if had not in (old, _UNKNOWN):
+                self._breaks.append(_Break(len(self._parts), lsn, txn, record.name, had, new))
+            self._leaves[raw] = new
         if self._roots is not None:
             self._roots.put(name, raw, new)
         self._parts.append(change_bytes(lsn, txn, old, new))
