@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlstate.tables.meta import Meta
 
 
-_KINDS = frozenset(Kind)
+_KINDS = {str(kind): kind for kind in Kind}
 ROWS_AT_ONCE = 256
 _LOOKED_AT = 10_000
 _NEAR = 512  # records that are read sooner than searched
@@ -250,10 +250,22 @@ def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head
         head = said
 
 
-def records_digest(connection: Connection, seq: int) -> bytes:
-    """Return H(records) of commit *seq*, which its chain digest covers; b"" if there is no such commit."""
-    base = base_of(connection, commit_lsn(connection, seq))
-    return next((digest for said, digest, _ in _closed(connection, base) if said.seq == seq), b"")
+def records_digest(connection: Connection, seq: int) -> tuple[bytes, int]:
+    """Return H(records) of commit *seq*, which its chain digest covers, b"" if there is none; and how many they are."""
+    digest, number = sha256(), 0
+    parts: list[bytes] = []
+    for record in _committed(connection, base_of(connection, commit_lsn(connection, seq))):
+        parts.append(record_bytes(record))
+        is_last = record.root is not None
+        if is_last or len(parts) >= ROWS_AT_ONCE:
+            digest.update(b"".join(parts))
+            number += len(parts)
+            parts.clear()
+        if is_last and record.seq == seq:
+            return digest.digest(), number
+        if is_last:
+            digest, number = sha256(), 0
+    return b"", 0
 
 
 def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
@@ -276,27 +288,30 @@ def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, li
     """Yield the commits whose records come after *base*: as recorded, H(records), and PUT and DELETE records."""
     parts: list[bytes] = []
     changes: list[Record] = []
-    direct: list[Record] = []
+    for record in _committed(connection, base):
+        parts.append(record_bytes(record))
+        if record.kind in (Kind.PUT, Kind.DELETE):
+            changes.append(record)
+        elif record.root is not None:
+            said = _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
+            yield said, sha256(b"".join(parts)).digest(), changes
+            parts, changes = [], []
+
+
+def _committed(connection: Connection, base: int) -> Iterator[Record]:
+    """Yield the records after *base* in the order in which commits hash them: staged ones where they are committed."""
+    rolled_back: list[Record] = []
     for record in _records(connection, base):
-        if record.session is not None and record.kind is not Kind.COMMIT:
-            continue
-        direct.append(record)
-        if record.kind is not Kind.COMMIT:
-            continue
-        if record.session is not None:
-            direct = read_staged(connection, record.txn)
-        for each in direct:
-            if each.kind is Kind.ROLLBACK:
+        if record.kind is Kind.COMMIT:
+            staged = [] if record.session is None else read_staged(connection, record.txn)
+            for each in (*rolled_back, *(each for each in staged if each.kind is Kind.ROLLBACK)):
                 what = f"record {each.lsn} rolls transaction {each.txn} back, and record {record.lsn} commits it"
                 raise Damaged.found(connection.path, what, "I7")
-        parts += map(record_bytes, direct)
-        changes += [each for each in direct if each.kind in (Kind.PUT, Kind.DELETE)]
-        direct = []
-        if record.root is None:
-            continue
-        said = _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
-        yield said, sha256(b"".join(parts)).digest(), changes
-        parts, changes = [], []
+            yield from staged or [record]
+        elif record.session is None and record.kind is Kind.ROLLBACK:
+            rolled_back = [record]
+        elif record.session is None:
+            yield record
 
 
 def wrong_index(connection: Connection) -> str:
@@ -396,7 +411,7 @@ def _record(connection: Connection, row: Row) -> Record:
         what = f"record {row[0]} is of the unknown kind {raw_rows.quoted(row[2])}"
         raise Damaged.found(connection.path, what, "I7")
     table.check(row, connection.path)
-    record = Record(row[0], row[1], Kind(row[2]), *row[3:])
+    record = Record._make((*row[:2], _KINDS[row[2]], *row[3:]))
     if record.root is not None:
         _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
     return record
