@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
@@ -18,7 +18,7 @@ from sqlstate.tables import raw_rows
 from sqlstate.tables.raw_rows import RawRecord, is_digest, is_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlstate.format.names import Key, Stored
     from sqlstate.sqlite.connection import Connection, Row
@@ -97,22 +97,29 @@ def write(connection: Connection, record: Record) -> None:
     connection.run(_INSERT, record)
 
 
-def write_short(connection: Connection, lsn: int, change: ChangeRow, head: Head) -> None:
+def write_short(connection: Connection, lsn: int, change: ChangeRow, head: Sequence[Any]) -> None:
     """Append BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*."""
     *_, value, before = change
     if len(value or "") + len(before or "") < KEPT_BYTES:
         connection.run(INSERT_SHORT, (lsn, *change, *head))
         return
     connection.run(INSERT_BEGIN, (lsn, ""))
-    if str in (type(value), type(before)):
-        connection.run(INSERT_CHANGE, (lsn + 1, lsn, *change), keep=False)
-    else:
-        sizes = [None if each is None else len(each) for each in (value, before)]
-        connection.run(_INSERT_EMPTY, (lsn + 1, lsn, *change[:3], *sizes))
-        for column, content in (("value", value), ("before", before)):
-            if type(content) is bytes and content:
-                connection.write_blob("wal", column, lsn + 1, content)
+    write_change(connection, (lsn + 1, lsn, *change))
     connection.run(INSERT_COMMIT, (lsn + 2, lsn, None, *head))
+
+
+def write_change(connection: Connection, row: Sequence[Any]) -> None:
+    """Append a PUT or DELETE record: LSN, that of BEGIN, and a ChangeRow. SQLite copies and keeps no large bytes."""
+    *_, value, before = row
+    is_small = len(value or "") + len(before or "") < KEPT_BYTES
+    if is_small or str in (type(value), type(before)):
+        connection.run(INSERT_CHANGE, row, keep=is_small)
+        return
+    sizes = [None if each is None else len(each) for each in (value, before)]
+    connection.run(_INSERT_EMPTY, (*row[:5], *sizes))
+    for column, content in (("value", value), ("before", before)):
+        if type(content) is bytes and content:
+            connection.write_blob("wal", column, row[0], content)
 
 
 def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
@@ -244,10 +251,17 @@ def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head
     Yields each commit as it is recorded, as it follows from its records and the one before (I4, I6), and its
     PUT and DELETE records.
     """
-    for said, digest, changes in _closed(connection, base):
-        facts = (head.seq + 1, said.root, said.count, said.at)
-        yield said, Head(*facts, chain_next(head.chain, facts, digest)), changes
-        head = said
+    parts, changes = [], []
+    for record in _committed(connection, base):
+        parts.append(record_bytes(record))
+        if record.kind in (Kind.PUT, Kind.DELETE):
+            changes.append(record)
+        elif record.root is not None:
+            said = _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
+            facts = (head.seq + 1, said.root, said.count, said.at)
+            digest = sha256(b"".join(parts)).digest()
+            yield said, Head(*facts, chain_next(head.chain, facts, digest)), changes
+            parts, changes, head = [], [], said
 
 
 def records_digest(connection: Connection, seq: int) -> tuple[bytes, int]:
@@ -282,20 +296,6 @@ def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
         expected += 1
     if expected < stop:
         raise Damaged.found(connection.path, f"commit {expected} is missing from the log or malformed", "I4")
-
-
-def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, list[Record]]]:
-    """Yield the commits whose records come after *base*: as recorded, H(records), and PUT and DELETE records."""
-    parts: list[bytes] = []
-    changes: list[Record] = []
-    for record in _committed(connection, base):
-        parts.append(record_bytes(record))
-        if record.kind in (Kind.PUT, Kind.DELETE):
-            changes.append(record)
-        elif record.root is not None:
-            said = _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
-            yield said, sha256(b"".join(parts)).digest(), changes
-            parts, changes = [], []
 
 
 def _committed(connection: Connection, base: int) -> Iterator[Record]:
