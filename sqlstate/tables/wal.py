@@ -347,9 +347,9 @@ def numbers(connection: Connection) -> int:
     return found
 
 
-def rows(connection: Connection) -> Iterator[RawRecord]:
+def rows(connection: Connection) -> Iterator[Row]:
     """Yield every row in order, whatever is in it; Damaged for text that is not UTF-8."""
-    return map(RawRecord._make, connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn"))
+    return connection.iterate(f"SELECT {_COLUMNS} FROM wal ORDER BY lsn")
 
 
 def _closing_record(connection: Connection, seq: int) -> Row | None:

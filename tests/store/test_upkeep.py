@@ -66,7 +66,7 @@ def test_the_log_is_not_read_to_count_it(open_store: OpenStore) -> None:
         def pages(count: Callable[[Connection], int]) -> int:
             before = sum(connection._sqlite.status(each)[0] for each in PAGES)
             assert count(connection) == 3002
-            return sum(connection._sqlite.status(each)[0] for each in PAGES) - before
+            return int(sum(connection._sqlite.status(each)[0] for each in PAGES) - before)
 
         assert pages(wal.size) > 100
         assert pages(wal.numbers) < 10
