@@ -209,7 +209,7 @@ def _is_file_name(value: str) -> bool:
 
 
 def _has(connection: Connection, txn: int, kind: Kind) -> bool:
-    return any(record.kind is kind for record in wal.read_staged(connection, txn))
+    return any(record.kind == kind for record in wal.staged_raw(connection, txn, fmt.INT_MAX))
 
 
 def _commit(connection: Connection, meta: Meta, seq: int) -> Head | None:
