@@ -134,9 +134,10 @@ class Upkeep:
         Compared are SQLite's own check, entries against the tree, nodes and counts up to the root, the commit chain,
         the audit trail, and each log record against the one before of the same entry. Damage is reported, not raised.
 
-        Cost: "full" reads and hashes every row. It needs some MB of memory, however many there are, and of a log of
-        more than 65,536 changes a temporary file of 40 bytes for each. A damaged store may need more of both.
-        "replay" also hashes all entries once more for each commit. "quick" reads what SQLite's own quick check reads.
+        Cost: "full" reads and hashes every row. It needs some MB of memory, however many there are, and for a log of
+        more than 65,536 changes a temporary file of 40 bytes for each; of a damaged store, more. "replay" also holds
+        all entries' names, and hashes them once more for each commit. "quick" reads what SQLite's own quick check
+        reads.
 
         Args:
             level: "quick" checks SQLite's structure, the schema, the newest commit and audit entry, and the top of the

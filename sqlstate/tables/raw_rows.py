@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
+from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.format.records import Kind, Record, chain_next, record_bytes
+from sqlstate.format.records import Kind, Record, chain_next, change_bytes, record_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -326,6 +327,15 @@ def direct_change(row: Row) -> bytes | None:
     ):
         return name_or_none(collection, key)
     return None
+
+
+def direct_change_bytes(row: Row) -> bytes | None:
+    """Return the canonical bytes of a row of the table wal, None where direct_change() does."""
+    name, (lsn, txn, _, _, _, _, value, before, *_) = direct_change(row), row
+    if name is None:
+        return None
+    old, new = (None if each is None else leaf(name, each) for each in (before, value))
+    return change_bytes(lsn, txn, old, new)
 
 
 _STORED: Final = {str, bytes}

@@ -54,6 +54,7 @@ INSERT INTO wal (lsn, txn, kind, collection, key, value, before)
 VALUES (?1, ?2, ?3, ?4, ?5, iif(?6 IS NULL, NULL, zeroblob(?6)), iif(?7 IS NULL, NULL, zeroblob(?7)))
 """
 INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)"
+_AFTER = f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn"
 _HEAD = "seq, root, count, at, chain"
 _LAST = f"SELECT lsn, {_HEAD} FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST = f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
@@ -159,19 +160,13 @@ def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]
 
 def read(connection: Connection, after: int) -> tuple[list[Record], int | None]:
     """Return the records after LSN *after*, in order, and the LSN to continue after; None at the end."""
-    sql = f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn LIMIT {ROWS_AT_ONCE}"
-    rows, cut = connection.chunk(sql, (after,), BYTES_AT_ONCE, _weight)
+    rows, cut = connection.chunk(f"{_AFTER} LIMIT {ROWS_AT_ONCE}", (after,), BYTES_AT_ONCE, _weight)
     found = [_record(connection, row) for row in rows]
     return found, found[-1].lsn if cut or len(found) == ROWS_AT_ONCE else None
 
 
 def _weight(row: Row) -> int:
     return size_of(row[_VALUE]) + size_of(row[_BEFORE])
-
-
-def _records(connection: Connection, after: int) -> Iterator[Record]:
-    for row in connection.iterate(f"SELECT {_COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn", (after,)):
-        yield _record(connection, row)
 
 
 def read_staged(connection: Connection, txn: int) -> list[Record]:
@@ -252,12 +247,12 @@ def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head
     PUT and DELETE records.
     """
     parts, changes = [], []
-    for record in _committed(connection, base):
-        parts.append(record_bytes(record))
-        if record.kind in (Kind.PUT, Kind.DELETE):
-            changes.append(record)
-        elif record.root is not None:
-            said = _head(connection, (record.seq, record.root, record.count, record.at, record.chain))
+    for row, body in _committed(connection, base):
+        parts.append(body)
+        if row[2] in (Kind.PUT, Kind.DELETE):
+            changes.append(Record._make((*row[:2], Kind(row[2]), *row[3:])))
+        elif row[9] is not None:
+            said = _head(connection, row[8:13])
             facts = (head.seq + 1, said.root, said.count, said.at)
             digest = sha256(b"".join(parts)).digest()
             yield said, Head(*facts, chain_next(head.chain, facts, digest)), changes
@@ -266,19 +261,16 @@ def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head
 
 def records_digest(connection: Connection, seq: int) -> tuple[bytes, int]:
     """Return H(records) of commit *seq*, which its chain digest covers, b"" if there is none; and how many they are."""
-    digest, number = sha256(), 0
-    parts: list[bytes] = []
-    for record in _committed(connection, base_of(connection, commit_lsn(connection, seq))):
-        parts.append(record_bytes(record))
-        is_last = record.root is not None
-        if is_last or len(parts) >= ROWS_AT_ONCE:
+    last = commit_lsn(connection, seq)
+    digest, parts = sha256(), []
+    rows = _committed(connection, base_of(connection, last)) if last else ()
+    for number, (row, body) in enumerate(rows, 1):
+        parts.append(body)
+        if row[0] == last or not number % ROWS_AT_ONCE:
             digest.update(b"".join(parts))
-            number += len(parts)
             parts.clear()
-        if is_last and record.seq == seq:
+        if row[0] == last:
             return digest.digest(), number
-        if is_last:
-            digest, number = sha256(), 0
     return b"", 0
 
 
@@ -298,20 +290,28 @@ def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
         raise Damaged.found(connection.path, f"commit {expected} is missing from the log or malformed", "I4")
 
 
-def _committed(connection: Connection, base: int) -> Iterator[Record]:
-    """Yield the records after *base* in the order in which commits hash them: staged ones where they are committed."""
+def _committed(connection: Connection, base: int) -> Iterator[tuple[Row, bytes]]:
+    """Yield the records after *base*, and their canonical bytes, in the order in which commits hash them.
+
+    Staged ones come where they are committed.
+    """
     rolled_back: list[Record] = []
-    for record in _records(connection, base):
+    for row in connection.iterate(_AFTER, (base,)):
+        body = raw_rows.direct_change_bytes(row)
+        if body is not None:
+            yield row, body
+            continue
+        record = _record(connection, row)
         if record.kind is Kind.COMMIT:
             staged = [] if record.session is None else read_staged(connection, record.txn)
             for each in (*rolled_back, *(each for each in staged if each.kind is Kind.ROLLBACK)):
                 what = f"record {each.lsn} rolls transaction {each.txn} back, and record {record.lsn} commits it"
                 raise Damaged.found(connection.path, what, "I7")
-            yield from staged or [record]
+            yield from ((each, record_bytes(each)) for each in staged or [record])
         elif record.session is None and record.kind is Kind.ROLLBACK:
             rolled_back = [record]
         elif record.session is None:
-            yield record
+            yield record, record_bytes(record)
 
 
 def wrong_index(connection: Connection) -> str:
