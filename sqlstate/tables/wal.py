@@ -68,6 +68,8 @@ SELECT lsn, seq FROM wal WHERE typeof(seq) = 'integer' AND lsn > ?2 AND lsn <= m
   SELECT iif(kind = 'COMMIT' OR session IS NOT NULL, lsn, txn - 1) FROM wal WHERE lsn <= ?1 ORDER BY lsn DESC LIMIT 1
 )) ORDER BY lsn DESC LIMIT 1
 """
+# SQLite sorts these numbers, and not the records, which could be larger than its memory.
+_OF_STAGED = "SELECT lsn FROM wal WHERE txn = ? AND session IS NOT NULL"
 _END = "SELECT lsn FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORDER BY lsn DESC LIMIT 1"
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
@@ -171,7 +173,7 @@ def _weight(row: Row) -> int:
 
 def read_staged(connection: Connection, txn: int) -> list[Record]:
     """Return the records of the staged transaction *txn*, in order."""
-    sql = f"SELECT {_COLUMNS} FROM wal WHERE txn = ? AND session IS NOT NULL ORDER BY lsn"
+    sql = f"SELECT {_COLUMNS} FROM wal WHERE lsn IN ({_OF_STAGED}) ORDER BY lsn"
     return [_record(connection, row) for row in connection.rows(sql, (txn,))]
 
 
@@ -436,10 +438,8 @@ def write_raw(connection: Connection, rows: Iterable[tuple[int, RawRecord | None
 
 def staged_raw(connection: Connection, txn: int, before: int) -> Iterator[RawRecord]:
     """Yield the rows of the staged transaction *txn* up to the LSN *before*, as scan_raw() gives them."""
-    sql = (
-        f"SELECT {raw_rows.columns(*Record._fields)} FROM wal "
-        "WHERE txn = ? AND session IS NOT NULL AND lsn < ? ORDER BY lsn"
-    )
+    fields = raw_rows.columns(*Record._fields)
+    sql = f"SELECT {fields} FROM wal WHERE lsn IN ({_OF_STAGED} AND lsn < ?) ORDER BY lsn"
     return (RawRecord._make(raw_rows.decoded(row)) for row in connection.iterate(sql, (txn, before)))
 
 
