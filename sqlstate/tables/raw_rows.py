@@ -307,7 +307,18 @@ def _texts(marks: int) -> tuple[int, ...]:
 
 def name_or_none(collection: Any, key: Any) -> bytes | None:
     """Return `name_bytes()` of the entry with that name; None if no entry can have it."""
-    return name_bytes(stored_name(collection, key)) if is_collection(collection) and is_key(key) else None
+    if type(collection) is not str or len(collection) > fmt.NAME_BYTES_MAX:
+        return None
+    before_int = _before_int(collection)
+    if type(key) is int and before_int:  # SQLite has no greater ones than a key may be
+        return before_int + (key - fmt.INT_MIN).to_bytes(8)
+    return name_bytes(stored_name(collection, key)) if before_int and is_key(key) else None
+
+
+@lru_cache(maxsize=64)
+def _before_int(collection: str) -> bytes:
+    """Return what name_bytes() begins with in this collection, if the key is an integer; nothing if it is no name."""
+    return name_bytes(stored_name(collection, 0))[:-8] if is_collection(collection) else b""
 
 
 def direct_change(row: Row) -> bytes | None:
@@ -315,7 +326,7 @@ def direct_change(row: Row) -> bytes | None:
 
     And unless it is a PUT or DELETE of a direct transaction. Nearly all rows are: RECORDS takes four times as long.
     """
-    lsn, txn, kind, session, collection, key, value, before, *others = row
+    lsn, txn, kind, session, collection, key, value, before = row[:8]
     if (
         session is None
         and (type(value) in _STORED if kind == "PUT" else value is None and kind == "DELETE")
@@ -323,7 +334,7 @@ def direct_change(row: Row) -> bytes | None:
         and type(lsn) is type(txn) is int
         and 0 < lsn <= fmt.NUMBER_MAX
         and 0 < txn <= fmt.NUMBER_MAX
-        and others == _NO_OTHERS
+        and row[8:] == _NO_OTHERS
     ):
         return name_or_none(collection, key)
     return None
@@ -339,7 +350,7 @@ def direct_change_bytes(row: Row) -> bytes | None:
 
 
 _STORED: Final = {str, bytes}
-_NO_OTHERS: Final = [None] * 6
+_NO_OTHERS: Final = (None,) * 6
 
 
 def has_bytes(record: RawRecord) -> bool:

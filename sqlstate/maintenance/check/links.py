@@ -43,7 +43,7 @@ class Links:
 
     def add(self, name: int, before: bytes | None, after: bytes | None) -> None:
         """Take a record: the hash of its entry's name, and the leaves before and after; None is no entry."""
-        self._parts[name & _PARTS - 1].append(_LINK.pack(name, before or _NO_LEAF, after or _NO_LEAF))
+        self._parts[name % _PARTS].append(_LINK.pack(name, before or _NO_LEAF, after or _NO_LEAF))
         self._count += 1
         if not self._count % _IN_MEMORY:
             self._put_aside()
