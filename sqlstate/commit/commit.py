@@ -63,6 +63,7 @@ class Commit:
         "_connection",
         "_context",
         "_count",
+        "_first",
         "_lsn",
         "_note",
         "_pending",
@@ -93,6 +94,7 @@ class Commit:
         self._context = context
         self._connection = context.engine.write_connection
         self._lsn, self.base = context.begin() if begun is None else begun
+        self._first = self._lsn
         self.failure = None
         self.head = None
         self._torn = False  # True while the fields change: if it stays True, an exception left them inconsistent
@@ -312,11 +314,13 @@ class Commit:
             txn = self._txn
             self.end()
             facts = (base.seq + 1, self._root, self._count, now())  # I4
-            self.head = Head(*facts, chain_next(base.chain, facts, self._records.digest()))
+            records = self._records.digest()
+            self.head = Head(*facts, chain_next(base.chain, facts, records))
             self._tail.write(self._connection, self.head)
             if self._session is not None:
                 staged.remove(self._connection, txn)
             self._context.commit(self.head, self._lsn, self.transactions)
+            self._context.records_digests.keep(self.head.chain, records, self._lsn - self._first)
             if self._context.node_cache.version == self._version:
                 self._context.node_cache.valid_for(self.head.chain)
         except BaseException:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlstate.sqlite.connection import KEPT_BYTES, size_of
+from sqlstate.sqlite.connection import KEPT_BYTES
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Tail:
 
     def __init__(self, seq: int) -> None:
         self._no_head = (seq, None, None, None, None)
-        self._rows: list[tuple[str, list[Sequence[Any]]]] = []  # a statement, and what it is run with
+        self._rows: list[tuple[str, list[Any]]] = []  # a statement, and what it is run with
         self._closing: tuple[str, tuple[Any, ...]] | None = None  # the record that is held back
 
     @property
@@ -101,11 +102,16 @@ class Tail:
             self._closing = None
             self._add(sql, row + head)
         for sql, rows in self._rows:
-            keep = sum(map(size_of, rows[-1])) < KEPT_BYTES
-            if len(rows) == 1:
-                connection.run(sql, rows[0], keep=keep)
+            if sql is wal.INSERT_CHANGE and _has_large(rows, 5):
+                for row in rows:
+                    wal.write_change(connection, row)
+            elif sql is wal.INSERT_SHORT and _has_large(rows, 4):
+                for row in rows:
+                    wal.write_short(connection, row[0], row[1:6], row[6:])
+            elif len(rows) == 1:
+                connection.run(sql, rows[0])
             else:
-                connection.run_many(sql, rows, keep=keep)
+                connection.run_many(sql, rows)
         self._rows.clear()
 
     def _add_held_back(self) -> None:
@@ -120,3 +126,11 @@ class Tail:
             self._rows[-1][1].append(row)
         else:
             self._rows.append((sql, [row]))
+
+
+def _has_large(rows: Sequence[Sequence[Any]], value: int) -> bool:
+    """Return True if one of *rows* has large bytes or text in the column *value*, or in the next one."""
+    return any(
+        max(map(len, filter(None, map(itemgetter(column), rows))), default=0) >= KEPT_BYTES // 2
+        for column in (value, value + 1)
+    )

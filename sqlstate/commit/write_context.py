@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.commit.dirty_flag import FlagKeeper
 from sqlstate.commit.node_cache import UNKNOWN, NodeCache
@@ -26,7 +27,7 @@ class WriteContext:
         meta: the store's facts.
     """
 
-    __slots__ = ("_made", "_newest", "dirty_flag", "engine", "meta", "node_cache", "open_blocks")
+    __slots__ = ("_made", "_newest", "dirty_flag", "engine", "meta", "node_cache", "open_blocks", "records_digests")
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self.engine: Engine = engine
@@ -34,6 +35,7 @@ class WriteContext:
         self.dirty_flag: FlagKeeper = FlagKeeper(engine, meta)
         self.node_cache: NodeCache = NodeCache()
         self.open_blocks: OpenBlocks = OpenBlocks()
+        self.records_digests: RecordsDigests = RecordsDigests()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
         self._made: dict[int, Head] = {}  # by thread: the head of its last COMMIT, until the call returns
 
@@ -127,6 +129,32 @@ class WriteContext:
         if made is not None and made.chain == head.chain:
             self._newest = None
             error.add_note(f"sqlstate: commit {head.seq} was made before this exception, and is durable")
+
+
+class RecordsDigests:
+    """H(records) of commits with many records, which take long to hash again: of the newest made or proven."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def get(self, chain: bytes) -> bytes | None:
+        """Return that of the commit with this chain digest, which tests it; None if it is not known."""
+        return self._known.get(chain)
+
+    def keep(self, chain: bytes, digest: bytes, records: int) -> None:
+        """Keep that of a commit, if it has many records."""
+        if records < _MANY_RECORDS:
+            return
+        self._known[chain] = digest
+        if len(self._known) > _DIGESTS_KEPT:
+            with suppress(KeyError):  # another thread was here
+                self._known.popitem(last=False)
+
+
+_MANY_RECORDS: Final = 1024
+_DIGESTS_KEPT: Final = 1024
 
 
 class OpenBlocks:

@@ -14,7 +14,7 @@ from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT, FIRST, count_of, leaf, node_digest, rank
 from sqlstate.format.names import Name, name_bytes, stored_name
 from sqlstate.format.records import Kind
-from sqlstate.tables import merkle, state, wal
+from sqlstate.tables import merkle, state, wal_raw
 from sqlstate.tables.raw_rows import (
     RawRecord,
     are_children,
@@ -50,7 +50,7 @@ class Content(NamedTuple):
         return cls(
             lambda: state.scan_raw(connection),
             lambda: merkle.scan_raw(connection),
-            lambda: wal.scan_raw(connection),
+            lambda: wal_raw.scan_raw(connection),
         )
 
 

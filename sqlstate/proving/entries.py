@@ -243,7 +243,9 @@ def is_document(text: str) -> bool:
     """
     try:
         _any_document(text)
-        exact = text.count("[") + text.count("{") > fmt.JSON_DEPTH_MAX or _LONG_NUMBER.search(text) is not None
+        exact = len(text) > fmt.JSON_DEPTH_MAX and (  # a shorter one has neither
+            text.count("[") + text.count("{") > fmt.JSON_DEPTH_MAX or _LONG_NUMBER.search(text) is not None
+        )
     except msgspec.MsgspecError:
         return False
     except RecursionError:  # of the document, or of the caller

@@ -181,12 +181,12 @@ class Connection:
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self.translated(e) from e
 
-    def run_many(self, sql: str, values: Iterable[Sequence[Any]], *, keep: bool = True) -> None:
-        """Run a statement once for each of *values*; *keep* as in run()."""
+    def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each of *values*."""
         if forking:
             stand_by()
         try:
-            self._sqlite.executemany(sql, values, can_cache=keep)
+            self._sqlite.executemany(sql, values)
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self.translated(e) from e
 

@@ -75,6 +75,8 @@ class _OverlayVFS(apsw.VFS):
         return False  # there is no -wal and no -journal
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        if not flags[0] & apsw.SQLITE_OPEN_MAIN_DB:  # SQLite sorts much in temporary files
+            return apsw.VFSFile(self._base, name, flags)
         return _OverlayFile(self._base, name, flags, self._pages)
 
 

@@ -198,7 +198,8 @@ class Commits(Provable):
         `sqlstate.headlog.verify_commit()` checks it. A handle that may write keeps digests of the log in the file; it
         makes no commit.
 
-        Cost: some statements. The first call reads the log as a whole, and makes 1 sync.
+        Cost: some statements, and the records of that commit are read and hashed; if they are 1,024 or more, only if
+        this handle has neither made nor proven it lately. The first call reads the log as a whole, and makes 1 sync.
 
         Args:
             seq: number of the commit, from 1.
@@ -220,7 +221,8 @@ class Commits(Provable):
         with self._state() as (connection, head):
             from sqlstate.proving import commits as history  # noqa: PLC0415, see above
 
-            return history.prove_commit(connection, self._meta, seq, head.seq if size is None else size)
+            size = head.seq if size is None else size
+            return history.prove_commit(connection, self._meta, seq, size, self._writer.records_digests)
 
     def prove_consistency(self, old: int, new: int | None = None) -> Proof:
         """Return a proof that history up to commit *new* begins with the unchanged history up to commit *old*.

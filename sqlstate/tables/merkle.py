@@ -247,13 +247,14 @@ def size(connection: Connection) -> tuple[int, int]:
     return top(connection), connection.value("SELECT count(*) FROM merkle")
 
 
-def rows(connection: Connection) -> Iterator[Row]:
-    """Yield (id, level, collection, key, children) of every row, level by level, in order, whatever is in it.
+def rows(connection: Connection, level: int) -> Iterator[Row]:
+    """Yield (id, collection, key, children) of every row of a level, in order, whatever is in it.
 
     Raises:
         Damaged: a text is no UTF-8.
     """
-    return connection.iterate("SELECT id, level, collection, key, children FROM merkle ORDER BY level, collection, key")
+    sql = "SELECT id, collection, key, children FROM merkle WHERE level = ? ORDER BY collection, key"
+    return connection.iterate(sql, (level,))
 
 
 def top_rows(connection: Connection) -> list[Row]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format.names import stored_name
-from sqlstate.sqlite.connection import KEPT_BYTES, size_of
+from sqlstate.sqlite.connection import KEPT_BYTES
 from sqlstate.tables import raw_rows
 from sqlstate.tables.raw_rows import is_collection
 
@@ -150,10 +150,13 @@ def write_one(connection: Connection, name: Name, after: Stored | None, *, there
 
 def write(connection: Connection, changes: Sequence[tuple[Name, Stored | None]]) -> None:
     """Put each value, or delete the entry where it is None."""
-    puts = [(name[0], name[2], value) for name, value in changes if value is not None]
+    puts = [(name[0], name[2], value) for name, value in changes if value is not None and len(value) < KEPT_BYTES]
     if puts:
-        connection.run_many(_PUT, puts, keep=size_of(puts[-1][2]) < KEPT_BYTES)
+        connection.run_many(_PUT, puts)
     if len(puts) < len(changes):
+        for name, value in changes:
+            if value is not None and len(value) >= KEPT_BYTES:
+                write_one(connection, name, value, there=True)
         connection.run_many(_DELETE, [(name[0], name[2]) for name, value in changes if value is None])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
@@ -15,17 +15,17 @@ from sqlstate.format.merkle import EMPTY_ROOT
 from sqlstate.format.records import Head, Kind, Record, chain_next, chain_zero, record_bytes
 from sqlstate.sqlite.connection import KEPT_BYTES, size_of
 from sqlstate.tables import raw_rows
-from sqlstate.tables.raw_rows import RawRecord, is_digest, is_number
+from sqlstate.tables.raw_rows import is_digest, is_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from sqlstate.format.names import Key, Stored
     from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import Meta
 
 
-_KINDS = frozenset(Kind)
+_KINDS = {str(kind): kind for kind in Kind}
 ROWS_AT_ONCE = 256
 _LOOKED_AT = 10_000
 _NEAR = 512  # records that are read sooner than searched
@@ -54,6 +54,7 @@ INSERT INTO wal (lsn, txn, kind, collection, key, value, before)
 VALUES (?1, ?2, ?3, ?4, ?5, iif(?6 IS NULL, NULL, zeroblob(?6)), iif(?7 IS NULL, NULL, zeroblob(?7)))
 """
 INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)"
+_AFTER = f"SELECT {COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn"
 _HEAD = "seq, root, count, at, chain"
 _LAST = f"SELECT lsn, {_HEAD} FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST = f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
@@ -67,6 +68,8 @@ SELECT lsn, seq FROM wal WHERE typeof(seq) = 'integer' AND lsn > ?2 AND lsn <= m
   SELECT iif(kind = 'COMMIT' OR session IS NOT NULL, lsn, txn - 1) FROM wal WHERE lsn <= ?1 ORDER BY lsn DESC LIMIT 1
 )) ORDER BY lsn DESC LIMIT 1
 """
+# SQLite sorts these numbers, and not the records, which could be larger than its memory.
+OF_STAGED = "SELECT lsn FROM wal WHERE txn = ? AND session IS NOT NULL"
 _END = "SELECT lsn FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST_UP_TO = "SELECT lsn, txn, kind, session, seq FROM wal WHERE lsn <= ? ORDER BY lsn DESC LIMIT 1"
 _MILESTONE = f"SELECT lsn FROM wal WHERE seq = ? AND seq % {fmt.MILESTONE} = 0 AND root IS NOT NULL"
@@ -97,22 +100,29 @@ def write(connection: Connection, record: Record) -> None:
     connection.run(_INSERT, record)
 
 
-def write_short(connection: Connection, lsn: int, change: ChangeRow, head: Head) -> None:
+def write_short(connection: Connection, lsn: int, change: ChangeRow, head: Sequence[Any]) -> None:
     """Append BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*."""
     *_, value, before = change
     if len(value or "") + len(before or "") < KEPT_BYTES:
         connection.run(INSERT_SHORT, (lsn, *change, *head))
         return
     connection.run(INSERT_BEGIN, (lsn, ""))
-    if str in (type(value), type(before)):
-        connection.run(INSERT_CHANGE, (lsn + 1, lsn, *change), keep=False)
-    else:
-        sizes = [None if each is None else len(each) for each in (value, before)]
-        connection.run(_INSERT_EMPTY, (lsn + 1, lsn, *change[:3], *sizes))
-        for column, content in (("value", value), ("before", before)):
-            if type(content) is bytes and content:
-                connection.write_blob("wal", column, lsn + 1, content)
+    write_change(connection, (lsn + 1, lsn, *change))
     connection.run(INSERT_COMMIT, (lsn + 2, lsn, None, *head))
+
+
+def write_change(connection: Connection, row: Sequence[Any]) -> None:
+    """Append a PUT or DELETE record: LSN, that of BEGIN, and a ChangeRow. SQLite copies and keeps no large bytes."""
+    *_, value, before = row
+    is_small = len(value or "") + len(before or "") < KEPT_BYTES
+    if is_small or str in (type(value), type(before)):
+        connection.run(INSERT_CHANGE, row, keep=is_small)
+        return
+    sizes = [None if each is None else len(each) for each in (value, before)]
+    connection.run(_INSERT_EMPTY, (*row[:5], *sizes))
+    for column, content in (("value", value), ("before", before)):
+        if type(content) is bytes and content:
+            connection.write_blob("wal", column, row[0], content)
 
 
 def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
@@ -152,8 +162,7 @@ def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]
 
 def read(connection: Connection, after: int) -> tuple[list[Record], int | None]:
     """Return the records after LSN *after*, in order, and the LSN to continue after; None at the end."""
-    sql = f"SELECT {COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn LIMIT {ROWS_AT_ONCE}"
-    rows, cut = connection.chunk(sql, (after,), BYTES_AT_ONCE, _weight)
+    rows, cut = connection.chunk(f"{_AFTER} LIMIT {ROWS_AT_ONCE}", (after,), BYTES_AT_ONCE, _weight)
     found = [valid_record(connection, row) for row in rows]
     return found, found[-1].lsn if cut or len(found) == ROWS_AT_ONCE else None
 
@@ -162,14 +171,9 @@ def _weight(row: Row) -> int:
     return size_of(row[_VALUE]) + size_of(row[_BEFORE])
 
 
-def _records(connection: Connection, after: int) -> Iterator[Record]:
-    for row in connection.iterate(f"SELECT {COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn", (after,)):
-        yield valid_record(connection, row)
-
-
 def read_staged(connection: Connection, txn: int) -> list[Record]:
     """Return the records of the staged transaction *txn*, in order."""
-    sql = f"SELECT {COLUMNS} FROM wal WHERE txn = ? AND session IS NOT NULL ORDER BY lsn"
+    sql = f"SELECT {COLUMNS} FROM wal WHERE lsn IN ({OF_STAGED}) ORDER BY lsn"
     return [valid_record(connection, row) for row in connection.rows(sql, (txn,))]
 
 
@@ -244,16 +248,32 @@ def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head
     Yields each commit as it is recorded, as it follows from its records and the one before (I4, I6), and its
     PUT and DELETE records.
     """
-    for said, digest, changes in _closed(connection, base):
-        facts = (head.seq + 1, said.root, said.count, said.at)
-        yield said, Head(*facts, chain_next(head.chain, facts, digest)), changes
-        head = said
+    parts, changes = [], []
+    for row, body in _committed(connection, base):
+        parts.append(body)
+        if row[2] in (Kind.PUT, Kind.DELETE):
+            changes.append(Record._make((*row[:2], Kind(row[2]), *row[3:])))
+        elif row[9] is not None:
+            said = valid_head(connection, row[8:13])
+            facts = (head.seq + 1, said.root, said.count, said.at)
+            digest = sha256(b"".join(parts)).digest()
+            yield said, Head(*facts, chain_next(head.chain, facts, digest)), changes
+            parts, changes, head = [], [], said
 
 
-def records_digest(connection: Connection, seq: int) -> bytes:
-    """Return H(records) of commit *seq*, which its chain digest covers; b"" if there is no such commit."""
-    base = base_of(connection, commit_lsn(connection, seq))
-    return next((digest for said, digest, _ in _closed(connection, base) if said.seq == seq), b"")
+def records_digest(connection: Connection, seq: int) -> tuple[bytes, int]:
+    """Return H(records) of commit *seq*, which its chain digest covers, b"" if there is none; and how many they are."""
+    last = commit_lsn(connection, seq)
+    digest, parts = sha256(), []
+    rows = _committed(connection, base_of(connection, last)) if last else ()
+    for number, (row, body) in enumerate(rows, 1):
+        parts.append(body)
+        if row[0] == last or not number % ROWS_AT_ONCE:
+            digest.update(b"".join(parts))
+            parts.clear()
+        if row[0] == last:
+            return digest.digest(), number
+    return b"", 0
 
 
 def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
@@ -272,31 +292,28 @@ def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
         raise Damaged.found(connection.path, f"commit {expected} is missing from the log or malformed", "I4")
 
 
-def _closed(connection: Connection, base: int) -> Iterator[tuple[Head, bytes, list[Record]]]:
-    """Yield the commits whose records come after *base*: as recorded, H(records), and PUT and DELETE records."""
-    parts: list[bytes] = []
-    changes: list[Record] = []
-    direct: list[Record] = []
-    for record in _records(connection, base):
-        if record.session is not None and record.kind is not Kind.COMMIT:
+def _committed(connection: Connection, base: int) -> Iterator[tuple[Row, bytes]]:
+    """Yield the records after *base*, and their canonical bytes, in the order in which commits hash them.
+
+    Staged ones come where they are committed.
+    """
+    rolled_back: list[Record] = []
+    for row in connection.iterate(_AFTER, (base,)):
+        body = raw_rows.direct_change_bytes(row)
+        if body is not None:
+            yield row, body
             continue
-        direct.append(record)
-        if record.kind is not Kind.COMMIT:
-            continue
-        if record.session is not None:
-            direct = read_staged(connection, record.txn)
-        for each in direct:
-            if each.kind is Kind.ROLLBACK:
+        record = valid_record(connection, row)
+        if record.kind is Kind.COMMIT:
+            staged = [] if record.session is None else read_staged(connection, record.txn)
+            for each in (*rolled_back, *(each for each in staged if each.kind is Kind.ROLLBACK)):
                 what = f"record {each.lsn} rolls transaction {each.txn} back, and record {record.lsn} commits it"
                 raise Damaged.found(connection.path, what, "I7")
-        parts += map(record_bytes, direct)
-        changes += [each for each in direct if each.kind in (Kind.PUT, Kind.DELETE)]
-        direct = []
-        if record.root is None:
-            continue
-        said = valid_head(connection, (record.seq, record.root, record.count, record.at, record.chain))
-        yield said, sha256(b"".join(parts)).digest(), changes
-        parts, changes = [], []
+            yield from ((each, record_bytes(each)) for each in staged or [record])
+        elif record.session is None and record.kind is Kind.ROLLBACK:
+            rolled_back = [record]
+        elif record.session is None:
+            yield record, record_bytes(record)
 
 
 def wrong_index(connection: Connection) -> str:
@@ -326,9 +343,15 @@ def size(connection: Connection) -> int:
     return found
 
 
-def rows(connection: Connection) -> Iterator[RawRecord]:
+def numbers(connection: Connection) -> int:
+    """Return how many records there are, of their numbers alone: those that a repair removed count as well."""
+    found: int = connection.value("SELECT ifnull((SELECT max(lsn) FROM wal) - (SELECT min(lsn) FROM wal) + 1, 0)")
+    return found
+
+
+def rows(connection: Connection) -> Iterator[Row]:
     """Yield every row in order, whatever is in it; Damaged for text that is not UTF-8."""
-    return map(RawRecord._make, connection.iterate(f"SELECT {COLUMNS} FROM wal ORDER BY lsn"))
+    return connection.iterate(f"SELECT {COLUMNS} FROM wal ORDER BY lsn")
 
 
 def _closing_record(connection: Connection, seq: int) -> Row | None:
@@ -392,36 +415,10 @@ def valid_record(connection: Connection, row: Row) -> Record:
         what = f"record {row[0]} is of the unknown kind {raw_rows.quoted(row[2])}"
         raise Damaged.found(connection.path, what, "I7")
     table.check(row, connection.path)
-    record = Record(row[0], row[1], Kind(row[2]), *row[3:])
+    record = Record._make((*row[:2], _KINDS[row[2]], *row[3:]))
     if record.root is not None:
         valid_head(connection, (record.seq, record.root, record.count, record.at, record.chain))
     return record
-
-
-_RAW = f"SELECT {raw_rows.columns(*Record._fields)} FROM wal ORDER BY lsn"
-
-
-def scan_raw(connection: Connection) -> Iterator[RawRecord]:
-    """Yield the rows in order, whatever is in them: the fields as raw_rows.decoded() gives them."""
-    return (RawRecord._make(raw_rows.decoded(row)) for row in connection.iterate(_RAW))
-
-
-def write_raw(connection: Connection, rows: Iterable[tuple[int, RawRecord | None]]) -> None:
-    """Replace the row of each LSN, or delete it where the new row is None, inside the caller's transaction."""
-    for lsn, row in rows:
-        connection.run("DELETE FROM wal WHERE lsn = ?", (lsn,))
-        if row is not None:
-            values = ", ".join(raw_rows.parameters(row))
-            connection.run(f"INSERT INTO wal ({COLUMNS}) VALUES ({values})", raw_rows.bound(row))
-
-
-def staged_raw(connection: Connection, txn: int, before: int) -> list[RawRecord]:
-    """Return the rows of the staged transaction *txn* up to the LSN *before*, as scan_raw() gives them."""
-    sql = (
-        f"SELECT {raw_rows.columns(*Record._fields)} FROM wal "
-        "WHERE txn = ? AND session IS NOT NULL AND lsn < ? ORDER BY lsn"
-    )
-    return [RawRecord._make(raw_rows.decoded(row)) for row in connection.rows(sql, (txn, before))]
 
 
 def seq_of(connection: Connection, root: bytes) -> int | None:

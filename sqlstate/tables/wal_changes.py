@@ -29,7 +29,7 @@ _SPAN = f"""
 {_ROWS} lsn > ? AND lsn <= ? AND (kind <> 'BEGIN' OR note <> '')
 AND (kind <> 'COMMIT' OR root IS NOT NULL OR session IS NOT NULL) ORDER BY lsn LIMIT {ROWS_AT_ONCE}
 """
-_STAGED = f"{_ROWS} txn = ? AND session IS NOT NULL ORDER BY lsn"
+_STAGED = f"{_ROWS} lsn IN ({wal.OF_STAGED}) ORDER BY lsn"
 _RECORD = f"SELECT {wal.COLUMNS} FROM wal WHERE lsn = ?"
 _OF_ENTRY = (
     "SELECT lsn, txn, kind = 'PUT', session IS NOT NULL, before IS NOT NULL FROM wal "

@@ -3,6 +3,7 @@ what its statements hold; the log is read as plain rows, and the store is judged
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -67,6 +68,31 @@ def test_no_statement_keeps_a_large_value(open_store: OpenStore, of: Any, write:
     for key in list(store["c"]):
         del store["c"][key]
         assert in_statements(store) < STATEMENTS_MAX
+
+
+HUGE = 8 << 20
+
+
+@pytest.mark.parametrize(("write", "changed"), [(put, 1), (put_in_transaction, 1), (update, 2), (put_in_batch, 2)])
+def test_large_bytes_are_changed_in_three_times_their_size(
+    open_store: OpenStore, write: Callable[..., None], changed: int
+) -> None:
+    """Besides the values themselves: Python holds those before, and SQLite copies the one that it reads or writes.
+
+    Its cache of pages, which has a size of its own, is small here.
+    """
+    store = open_store(cache_bytes=1 << 20)
+    values = [bytes([number]) * HUGE for number in range(4)]
+    store["c"].update(dict.fromkeys([0, 1, 2], b"small"))
+    for value in values:
+        tracemalloc.start()
+        before = apsw.memory_used()
+        apsw.memory_high_water(reset=True)
+        write(store, value)
+        held = tracemalloc.get_traced_memory()[1] + apsw.memory_high_water() - before
+        tracemalloc.stop()
+        assert held < (2 * changed + 1.4) * HUGE
+    assert store.check().ok
 
 
 MUCH = 2 * KEPT_BYTES

@@ -44,6 +44,33 @@ def recoveries(store: sqlstate.Store) -> list[dict[str, Any]]:
 # ---- One handle ----
 
 
+class NoTemporary(apsw.VFS):
+    """The files of the system, without those that SQLite makes when something is larger than its memory."""
+
+    def __init__(self) -> None:
+        super().__init__("no-temporary", "")
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        if name is None:
+            raise apsw.CantOpenError("no temporary files")
+        return apsw.VFSFile("", name, flags)
+
+
+def test_a_large_staged_transaction_needs_no_temporary_file(path: Path) -> None:
+    """Not even to be read in its order: its records stand among others, and are larger than SQLite's memory."""
+    vfs = NoTemporary()
+    try:
+        with sqlstate.open(path, vfs="no-temporary", cache_bytes=1 << 20) as store:
+            staged = store.stage()
+            for key in range(100):
+                staged.put("c", -key, "x" * 40_000)
+            staged.commit()
+            assert list(store["c"]) == list(range(-99, 1))
+            assert store.check().ok
+    finally:
+        vfs.unregister()
+
+
 def test_a_staged_transaction_is_seen_by_nobody_but_itself_before_its_commit(store: sqlstate.Store) -> None:
     store["c"].update({"k": 1, "gone": 1})
     before = store.head()

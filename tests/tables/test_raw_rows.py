@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import Damaged
 from sqlstate.cli.transfer import import_export as transfer
+from sqlstate.format import constants as fmt
+from sqlstate.format import names
 from sqlstate.maintenance import closed_file, proven_tree
 from sqlstate.maintenance.backup import verify_copy
 from sqlstate.maintenance.check import audit as trail
@@ -26,6 +30,7 @@ from sqlstate.maintenance.check import entries, findings
 from sqlstate.maintenance.repair import entries as repair_entries
 from sqlstate.maintenance.repair import log as repair_log
 from sqlstate.tables import merkle, raw_rows, state, wal
+from sqlstate.tables.raw_rows import RawRecord
 from tests.crash.edits import loose
 
 if TYPE_CHECKING:
@@ -414,3 +419,30 @@ def test_an_error_about_a_file_has_its_parts_as_attributes() -> None:
         assert str(each) == "I5: /a: b; c.db: a row says '; restore a backup'; restore a backup"
         assert (each.what, each.do) == ("I5: a row says '; restore a backup'", "restore a backup")
     assert (Damaged("whole").what, Damaged("whole").do) == ("whole", "")
+
+
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "lsn": st.sampled_from([2, 0, -1, fmt.NUMBER_MAX + 1, "2", None]),
+    "txn": st.sampled_from([1, 0, -1, 1.0, fmt.NUMBER_MAX + 1, "1", None]),
+    "kind": st.sampled_from(["PUT", "DELETE", "BEGIN", "put", None]),
+    "session": st.sampled_from([None, bytes(16), "s"]),
+    "collection": st.sampled_from(["c", "", "c" * 256, "é" * 128, b"c", 1, None]),
+    "key": st.sampled_from([1, "k", b"k", "", b"", 1.5, None, "k" * (fmt.KEY_BYTES_MAX + 1)]),
+    "value": st.sampled_from(["1", "", b"1", 1, None, raw_rows.InvalidText(b"\xff")]),
+    "before": st.sampled_from([None, "1", b"", 1.5, raw_rows.InvalidText(b"\xff")]),
+} | {name: st.sampled_from([None, 1, b"x"]) for name in ("seq", "root", "count", "at", "chain", "note")}
+USUAL = RawRecord(2, 1, "PUT", None, "c", 1, "1", None)
+
+
+@given(
+    usual=st.sampled_from([USUAL, USUAL._replace(before=b"0"), USUAL._replace(kind="DELETE", value=None, before="0")]),
+    others=st.dictionaries(st.sampled_from(sorted(FIELDS)), st.none(), max_size=2).flatmap(
+        lambda names: st.fixed_dictionaries({name: FIELDS[name] for name in names})
+    ),
+)
+def test_a_direct_change_is_one_that_fits(usual: RawRecord, others: dict[str, Any]) -> None:
+    row = usual._replace(**others)
+    is_direct = row.kind in ("PUT", "DELETE") and row.session is None and row.chain is None
+    fits = is_direct and raw_rows.RECORDS[row.kind].fits(row)
+    expected = names.name_bytes(names.stored_name(row.collection, row.key)) if fits else None
+    assert raw_rows.direct_change(tuple(row)) == expected

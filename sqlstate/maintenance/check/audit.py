@@ -10,7 +10,7 @@ import msgspec
 from sqlstate.format import constants as fmt
 from sqlstate.format.records import Kind
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
-from sqlstate.tables import audit, migrations, wal
+from sqlstate.tables import audit, migrations, wal, wal_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,7 +209,7 @@ def _is_file_name(value: str) -> bool:
 
 
 def _has(connection: Connection, txn: int, kind: Kind) -> bool:
-    return any(record.kind is kind for record in wal.read_staged(connection, txn))
+    return any(record.kind == kind for record in wal_raw.staged_raw(connection, txn, fmt.INT_MAX))
 
 
 def _commit(connection: Connection, meta: Meta, seq: int) -> Head | None:

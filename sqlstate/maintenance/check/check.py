@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlstate.errors import Damaged, InvalidOption, StoreIOError
+from sqlstate.errors import Damaged, InvalidOption, StoreError, StoreIOError
 from sqlstate.format import constants as fmt
 from sqlstate.format.html import table
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
@@ -16,6 +17,7 @@ from sqlstate.format.records import Kind
 from sqlstate.maintenance.check import audit as audit_trail
 from sqlstate.maintenance.check.entries import compare
 from sqlstate.maintenance.check.findings import Finding, FindingKind, Findings
+from sqlstate.maintenance.check.links import Links
 from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
 from sqlstate.tables import audit, merkle, migrations, schema, staged, state, wal
@@ -332,8 +334,23 @@ class _Examination:
         self._rows = compare(self._connection, self._head, self._findings, self._meter.advance)
 
     def _log(self) -> None:
+        """Read the log once; and again if a record has a wrong `before`, to say which."""
+        mark, failure = self._findings.mark(), None
+        with closing(Links()) as links:
+            try:
+                self._read_log(links, self._meter.advance)
+            except StoreError as e:
+                failure = e
+            doubtful = links.broken()
+        if doubtful:
+            self._findings.back_to(mark)
+            self._read_log(doubtful, lambda _: None)
+        elif failure is not None:
+            raise failure
+
+    def _read_log(self, befores: Links | set[int], advance: Callable[[int], None]) -> None:
         replay = self._level == "replay"
-        log = LogCheck(self._connection, self._meta, self._findings, self._meter.advance, replay=replay)
+        log = LogCheck(self._connection, self._meta, self._findings, advance, replay=replay, befores=befores)
         self._read = log.run()
 
     def _trail(self) -> None:

@@ -72,74 +72,81 @@ def _agreed(
 ) -> tuple[int, int] | None:
     """Return how many entries and nodes there are; None unless all of them lead to the root of *head*."""
     entries = _noting(state.scan_all(connection), no_documents)
-    levels = _Levels(entries, tell)
+    tree = _Tree(connection, entries, tell)
     try:
-        if not all(levels.take(row) for row in merkle.rows(connection)) or next(entries, None) is not None:
+        top, nodes = merkle.size(connection)
+        made = [child for child, _ in tree.level(top)] if top else []
+        if next(entries, None) is not None:
             return None
+    except _Disagree:
+        return None
     except Damaged as e:
-        if isinstance(e.__cause__, UnicodeDecodeError):  # a text that is no UTF-8: it is named by what reads verbatim
+        if e.__cause__ is None or isinstance(e.__cause__, UnicodeDecodeError):  # what reads verbatim names it
             return None
         raise
-    levels.all_told()
-    return (levels.entries, levels.nodes) if levels.lead_to(head) else None
+    tree.all_told()
+    empty = (head.root, head.count) == (EMPTY_ROOT, 0)
+    expected = [] if empty else [head.count.to_bytes(fmt.COUNT_BYTES) + head.root]
+    return (tree.entries, tree.nodes) if (made, tree.nodes) == (expected, nodes) else None
 
 
-class _Levels:
-    """Takes the nodes of the tree from level 1 up, in order, and with those of level 1 the entries below them."""
+class _Disagree(Exception):
+    """A node is not what the entries or nodes below it make."""
 
-    def __init__(self, entries: Iterator[Row], tell: Callable[[int], None]) -> None:
+
+class _Tree:
+    """Reads the tree level by level, all levels at once: a node is compared as soon as those below it are read.
+
+    Memory holds one node of each level, and the entries below one.
+    """
+
+    def __init__(self, connection: Connection, entries: Iterator[Row], tell: Callable[[int], None]) -> None:
+        self._connection = connection
         self._entries = entries
         self._tell = tell
-        self._level = 1
-        self._below = b""  # the nodes of the level below as children, joined
-        self._firsts: list[tuple[Any, Any]] = []  # and the name of each one's first entry
-        self._made = bytearray()  # the same of this level
-        self._names: list[tuple[Any, Any]] = []
-        self._at = 0  # how many bytes of _below are taken
         self._waiting = 0
         self.entries = 0
         self.nodes = 0
 
-    def take(self, row: Row) -> bool:
-        """Take the next node; return True if it is what the entries or nodes below it make."""
-        id_, level, collection, key, children = row
-        if not (is_level(level) and are_children(children) and is_node_name(collection, key)):
-            return False
-        if level == self._level + 1 and self._is_complete():
-            self._level, self._at = level, 0
-            self._below, self._firsts = bytes(self._made), self._names
-            self._made, self._names = bytearray(), []
-        if level != self._level or id_ >> fmt.NODE_ID_SHIFT != fmt.LEVEL_MAX - level:
-            return False
-        if level == 1:
-            count = len(children) // fmt.CHILD_BYTES
-            taken = list(islice(self._entries, count))
-            if not taken or _ONE + _ONE.join(map(leaf_of, taken)) != children:
-                return False
-            first = _name_of(*taken[0])
-            self.entries += count
-            self._count(count)
-        else:
-            if self._below[self._at : self._at + len(children)] != children:
-                return False
-            count = count_of(children)
-            first = self._firsts[self._at // fmt.CHILD_BYTES]
-            self._at += len(children)
-        is_first = not self._names
-        self._made += count.to_bytes(fmt.COUNT_BYTES) + node_digest(level, children)
-        self._names.append(first)
-        self.nodes += 1
-        self._count(1)
-        return (collection, key) == first or (is_first and (collection, key) == ("", "") and _rank(first) < level)
+    def level(self, level: int) -> Iterator[tuple[bytes, tuple[Any, Any]]]:
+        """Yield each node of a level as it stands in the level above, and the name of its first entry.
 
-    def _is_complete(self) -> bool:
-        return bool(self._made) and self._at == len(self._below)
+        Raises:
+            _Disagree: one is not what is below it, or not all that is below is in one.
+        """
+        below = self.level(level - 1) if level > 1 else iter(())
+        is_first = True
+        for id_, collection, key, children in merkle.rows(self._connection, level):
+            if not (are_children(children) and is_node_name(collection, key)):
+                raise _Disagree
+            if id_ >> fmt.NODE_ID_SHIFT != fmt.LEVEL_MAX - level:
+                raise _Disagree
+            number = len(children) // fmt.CHILD_BYTES
+            if level == 1:
+                count, (made, first) = number, self._leaves(number)
+            else:
+                taken = list(islice(below, number))
+                made = b"".join([child for child, _ in taken])
+                count, first = count_of(children), taken[0][1] if taken else ("", "")
+            if made != children:
+                raise _Disagree
+            if (collection, key) != first and not (is_first and (collection, key) == ("", "") and _rank(first) < level):
+                raise _Disagree
+            is_first = False
+            self.nodes += 1
+            self._count(1)
+            yield count.to_bytes(fmt.COUNT_BYTES) + node_digest(level, children), first
+        if next(below, None) is not None:
+            raise _Disagree
 
-    def lead_to(self, head: Head) -> bool:
-        """Return True if the level that was taken last is one node with root and count of *head*."""
-        if not self.nodes:
-            return (head.root, head.count) == (EMPTY_ROOT, 0)
-        return self._is_complete() and self._made == head.count.to_bytes(fmt.COUNT_BYTES) + head.root
+    def _leaves(self, number: int) -> tuple[bytes, tuple[Any, Any]]:
+        """Take the next entries; return them as the children of a node, and the name of the first."""
+        taken = list(islice(self._entries, number))
+        if not taken:
+            raise _Disagree
+        self.entries += len(taken)
+        self._count(len(taken))
+        return _ONE + _ONE.join(map(leaf_of, taken)), taken[0][:2]
 
     def _count(self, rows: int) -> None:
         self._waiting += rows
@@ -285,10 +292,6 @@ def _names_in_log(records: Iterable[RawRecord], wanted: set[bytes]) -> dict[byte
 def _shown_at(collection: Any, key: Any) -> str:
     """Return where a node begins, for a sentence."""
     return "at the start" if (collection, key) == (FIRST[0], FIRST[2]) else f"at {shown_name(collection, key)}"
-
-
-def _name_of(collection: Any, key: Any, _: Any) -> tuple[Any, Any]:
-    return collection, key
 
 
 def _rank(name: tuple[Any, Any]) -> int:

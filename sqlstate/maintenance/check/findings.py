@@ -7,8 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.format.merkle import leaf
-from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.tables.raw_rows import is_entry_name, is_stored
+from sqlstate.tables.raw_rows import is_stored, name_or_none
 
 if TYPE_CHECKING:
     from sqlstate.format.names import Key, Name
@@ -90,6 +89,15 @@ class Findings:
         self.kept: list[Finding] = []
         self.more: int = 0
 
+    def mark(self) -> tuple[int, int]:
+        """Return what back_to() takes."""
+        return len(self.kept), self.more
+
+    def back_to(self, mark: tuple[int, int]) -> None:
+        """Drop what was added since mark() returned *mark*."""
+        kept, self.more = mark
+        del self.kept[kept:]
+
     def add(self, kind: FindingKind, what: str, **where: Any) -> None:
         """Keep one more, or count it; *where* are further fields of Finding."""
         self.keep(Finding(kind, what, **where))
@@ -105,9 +113,8 @@ class Findings:
 def leaf_of(row: Row) -> bytes:
     """Return the leaf of a row of state; nothing if it is no entry."""
     collection, key, value = row
-    if is_entry_name(collection, key) and is_stored(value):
-        return leaf(name_bytes(stored_name(collection, key)), value)
-    return b""
+    raw = name_or_none(collection, key)
+    return b"" if raw is None or not is_stored(value) else leaf(raw, value)
 
 
 def named(collection: Any, key: Any) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.format.records import Head, Kind, change_bytes, staged_digest
 from sqlstate.maintenance.check import audit as trail
-from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, Findings, named
+from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, named
 from sqlstate.maintenance.check.replay import LogRoots
-from sqlstate.tables import staged, wal
+from sqlstate.tables import staged, wal, wal_raw
 from sqlstate.tables.raw_rows import (
     HEAD,
     RECORDS,
@@ -28,6 +28,7 @@ from sqlstate.tables.raw_rows import (
     RawRecord,
     canonical,
     chain_or_none,
+    direct_change,
     has_bytes,
     is_digest,
     is_number,
@@ -40,7 +41,9 @@ from sqlstate.tables.wal import head_zero
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlstate.sqlite.connection import Connection
+    from sqlstate.maintenance.check.findings import Findings
+    from sqlstate.maintenance.check.links import Links
+    from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import Meta
 
 
@@ -97,6 +100,8 @@ class LogCheck:
         advance: called with numbers of rows as they are read.
         replay: compare each commit's root with that of the entries which the records make; this takes the number of
             commits times that of entries.
+        befores: takes each record, to find the names with a wrong `before`; or the hashes of such names: their
+            records are compared one by one, and blamed.
     """
 
     def __init__(
@@ -106,14 +111,16 @@ class LogCheck:
         findings: Findings,
         advance: Callable[[int], None],
         *,
-        replay: bool = False,
+        replay: bool,
+        befores: Links | set[int],
     ) -> None:
         self._connection = connection
         self._store_id = meta.store_id
         self._findings = findings
         self._advance = advance
         self._roots = LogRoots() if replay else None
-        self._leaves: dict[bytes, bytes | None] = {}  # the last that the log gave each entry, by name_bytes()
+        self._befores = befores
+        self._leaves: dict[bytes, bytes | None] = {}  # the last that the log gave each of them, by name_bytes()
         self._first: bytes | None = None  # what an entry was before; _UNKNOWN behind a commit that does not follow
         self._head = head_zero(meta)
         self._chains = [self._head.chain]  # as it is recorded; and as it follows, if that is not the same
@@ -131,14 +138,20 @@ class LogCheck:
     def run(self) -> Figures:
         """Read the whole log."""
         changes = {str(Kind.PUT), str(Kind.DELETE)}
-        for record in _records(self._connection):
+        for row in _rows(self._connection):
             self._records += 1
             if not self._records % ROWS_AT_ONCE:
                 self._advance(ROWS_AT_ONCE)
-            if record.session is None and record.kind in changes:
-                self._direct(record)
+            self._last, txn, kind, session, *_ = row
+            if session is None and kind in changes:
+                name, opened = direct_change(row), self._open
+                if name is not None and opened is not None and opened.txn == txn:
+                    opened.changes += 1
+                    self._change(row, name)
+                else:
+                    self._direct(RawRecord._make(row))
             else:
-                self._other(record)
+                self._other(RawRecord._make(row))
         self._advance(self._records % ROWS_AT_ONCE)
         if self._open is not None:
             self._record(self._open.txn, f"I7: direct transaction {self._open.txn} has no COMMIT record")
@@ -171,30 +184,30 @@ class LogCheck:
         return False
 
     def _direct(self, record: RawRecord) -> None:
-        """Take a PUT or DELETE record of a direct transaction."""
+        """Take a PUT or DELETE record of a direct transaction, with which something may be wrong."""
         lsn, txn, name = record.lsn, record.txn, record.name
         opened = self._open
-        self._last = lsn
         if opened is None or txn != opened.txn:
             self._record(lsn, f"I5: record {lsn} is of transaction {txn}, which is not the open one", name)
         else:
             opened.changes += 1
         if self._judge(record) or has_bytes(record):
-            self._change(record)
+            self._change(record, name_bytes(stored_name(*name)))
 
-    def _change(self, record: RawRecord) -> None:
-        """Take what a record does to its entry into the commit in the making."""
-        lsn, txn, value, before = record.lsn, record.txn, record.value, record.before
-        name = stored_name(record.collection, record.key)
-        raw = name_bytes(name)
+    def _change(self, row: Row, raw: bytes) -> None:
+        """Take what a record does to its entry, whose `name_bytes()` is *raw*, into the commit in the making."""
+        lsn, txn, _, _, collection, key, value, before, *_ = row
         old = None if before is None else leaf(raw, before)
         new = None if value is None else leaf(raw, value)
-        had = self._leaves.get(raw, self._first)
-        if had not in (old, _UNKNOWN):
-            self._breaks.append(_Break(len(self._parts), lsn, txn, record.name, had, new))
-        self._leaves[raw] = new
+        if not isinstance(self._befores, set):
+            self._befores.add(hash(raw), old, new)
+        elif hash(raw) in self._befores:
+            had = self._leaves.get(raw, self._first)
+            if had not in (old, _UNKNOWN):
+                self._breaks.append(_Break(len(self._parts), lsn, txn, (collection, key), had, new))
+            self._leaves[raw] = new
         if self._roots is not None:
-            self._roots.put(name, raw, new)
+            self._roots.put(stored_name(collection, key), raw, new)
         self._parts.append(change_bytes(lsn, txn, old, new))
         if len(self._parts) >= ROWS_AT_ONCE:
             self._relieve()
@@ -202,7 +215,6 @@ class LogCheck:
     def _other(self, record: RawRecord) -> None:
         """Take any other record."""
         lsn, txn, kind = record.lsn, record.txn, record.kind
-        self._last = lsn
         if kind in RECORDS:
             self._judge(record)
         if kind == "BEGIN":
@@ -294,11 +306,11 @@ class LogCheck:
             self._record(lsn, f"I7: record {lsn} has not the session of its BEGIN")
         if opened is not None:
             self._unlike_written(txn, opened.unlike)
-        for each in wal.staged_raw(self._connection, txn, lsn):
+        for each in wal_raw.staged_raw(self._connection, txn, lsn):
             if each.kind == "BEGIN":
                 self._parts.append(canonical(each) or b"")
             elif each.kind in ("PUT", "DELETE") and has_bytes(each):
-                self._change(each)
+                self._change(each, name_bytes(stored_name(*each.name)))
 
     def _close(self, record: RawRecord) -> None:
         """Take the record that closes a commit, and compare the commit with what its records make."""
@@ -406,17 +418,17 @@ class LogCheck:
             self._staged_fault(txn, f"I9: transaction {txn} is listed as staged, and is not open")
 
 
-def _records(connection: Connection) -> Iterator[RawRecord]:
-    """Yield every record, whatever is in it; from a text on that is no UTF-8, in the slower way that reads it."""
+def _rows(connection: Connection) -> Iterator[Row]:
+    """Yield every row, whatever is in it; from a text on that is no UTF-8, in the slower way that reads it."""
     done = 0
     try:
-        for record in wal.rows(connection):
+        for row in wal.rows(connection):
             done += 1
-            yield record
+            yield row
     except Damaged as e:
         if not isinstance(e.__cause__, UnicodeDecodeError):
             raise
-        yield from islice(wal.scan_raw(connection), done, None)
+        yield from islice(wal_raw.scan_raw(connection), done, None)
 
 
 def _link(chain: bytes, said: Head, records: bytes) -> bytes:

@@ -12,7 +12,7 @@ from sqlstate.maintenance.check.findings import FindingKind
 from sqlstate.maintenance.proven_tree import Content, leaves_of
 from sqlstate.maintenance.repair import entries, log
 from sqlstate.maintenance.repair.entries import Lost
-from sqlstate.tables import log_blocks, merkle, schema, state, wal
+from sqlstate.tables import log_blocks, merkle, schema, state, wal_raw
 from sqlstate.tables.raw_rows import is_entry_name
 from sqlstate.tables.schema import Differences
 
@@ -195,7 +195,7 @@ def apply(copy: Connection, plan: Plan) -> None:
         except StoreError as e:
             raise Damaged(f"{copy.path}: its indices cannot be created again ({e}). {NOTHING}; restore a backup") from e
     copy.begin()
-    wal.write_raw(copy, plan.changes.items())
+    wal_raw.write_raw(copy, plan.changes.items())
     for collection, key in done.removes:
         state.delete_raw(copy, collection, key)
     state.write(copy, done.puts)
