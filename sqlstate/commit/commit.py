@@ -160,8 +160,10 @@ class Commit:
             self._number(changes)
             self._torn = False
 
-    def apply(self, values: Mapping[Name, Stored | None]) -> None:
+    def apply(self, values: Mapping[Name, Stored | None]) -> int:
         """Put or delete as add() does, and write all that is pending, and this, to the tables.
+
+        Returns how many entries differ.
 
         Raises:
             Damaged: an entry or a node on its path contradicts the tree. The caller must roll back.
@@ -177,6 +179,7 @@ class Commit:
             self._torn = False
         if len(self._unwritten) > 1:
             self._write_log()
+        return len(changes)
 
     def add_singles(self, values: Mapping[Name, Stored | None]) -> list[Name]:
         """Put each of *values*, or delete the entry where it is None: each a transaction of its own, in this order.

@@ -6,6 +6,7 @@ by container, and the copy is checked and encoded.
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 from typing import Any, Final, cast
 
@@ -38,6 +39,27 @@ def document(value: object, *, tuples: bool = False) -> bytes:
         return _encode(_copied(value, fmt.JSON_DEPTH_MAX, tuples))
     except (_Altered, UnicodeEncodeError):
         raise _refusal(value, "$", fmt.JSON_DEPTH_MAX, tuples) or _changed() from None
+
+
+def parsed_document(value: object) -> bytes | None:
+    """Return the document of what a JSON parser made, as document() does, without a copy: nobody else has it.
+
+    Returns None if document() has to look at it: it may hold what a document cannot.
+    """
+    try:
+        raw = _encode(value)
+    except (UnicodeEncodeError, RecursionError):
+        return None
+    # Each level has a bracket, and an int out of bounds at least 19 digits.
+    if raw.count(b"[") + raw.count(b"{") > fmt.JSON_DEPTH_MAX:
+        return None
+    digits = raw.translate(_AS_ZEROS)
+    return None if _ZEROS in digits and _long_int.search(digits) else raw
+
+
+_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+_ZEROS: Final = b"0" * 19
+_long_int: Final = re.compile(rb"(?<![.0])0{19}")
 
 
 def _changed() -> InvalidValue:

@@ -50,7 +50,7 @@ class OpenTransaction:
 
     __slots__ = (
         "_buffer", "_bytes", "_carried", "_commit", "_connection", "_life", "_nested", "_outer", "_over", "_shared",
-        "_state", "_thread",
+        "_state", "_thread", "changed",
     )  # fmt: skip
 
     def __init__(self, writer: WriteContext, note: str, commit: Commit, over: Over) -> None:
@@ -64,6 +64,8 @@ class OpenTransaction:
         self._buffer: dict[Name, Stored | None] = {}
         self._bytes = 0
         self._carried = 0  # writes that reached the tables
+        self.changed = 0
+        """Entries that apply() found to differ, each time it was called."""
         self._nested: list[tuple[Savepoint, Over, int]] = []
         self._thread = threading.get_ident()
         self._state = State.BUFFERING
@@ -100,6 +102,10 @@ class OpenTransaction:
             if self._bytes > BUFFER_BYTES or len(self._buffer) >= BUFFER_ENTRIES:
                 self.apply()
         self._check()
+
+    def holds(self, name: Name) -> bool:
+        """Return True if it wrote this entry since apply()."""
+        return name in self._buffer
 
     def delete_stored(self, name: Name) -> None:
         """Delete an entry, if there is one."""
@@ -179,7 +185,7 @@ class OpenTransaction:
             return
         self._state = State.FAILED  # until it is done
         values, self._buffer, self._bytes = self._buffer, {}, 0
-        self._commit.apply(values)
+        self.changed += self._commit.apply(values)
         self._carried += len(values)
         self._state = State.APPLIED
 

@@ -19,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqlstate
+from sqlstate.cli.transfer import exact_json
 from sqlstate.cli.transfer import forms as exchange
 from sqlstate.cli.transfer import import_export as transfer
-from sqlstate.cli.transfer.exact_json import parse_document
+from sqlstate.cli.transfer import seen as seen_names
+from sqlstate.cli.transfer.exact_json import parse, parse_document
 from sqlstate.cli.transfer.forms import Reading, Source
 from sqlstate.cli.transfer.import_export import (
     check_sources,
@@ -34,6 +36,7 @@ from sqlstate.cli.transfer.import_export import (
 )
 from sqlstate.errors import Damaged, ImportRejected, InvalidName, InvalidOption, InvalidValue, ReadOnly, StoreMissing
 from sqlstate.files.identity import belongs_to
+from sqlstate.format import values
 from tests.reference import plain
 
 if TYPE_CHECKING:
@@ -612,7 +615,7 @@ def numbered(numbers: list[int], collection: str = "c") -> str:
 def test_a_name_given_twice_is_found_however_far_apart(
     store: Store, monkeypatch: pytest.MonkeyPatch, batch: int | None, second: int
 ) -> None:
-    monkeypatch.setattr(transfer, "NAMES_KEPT", 4)
+    monkeypatch.setattr(seen_names, "NAMES_KEPT", 4)
     numbers = list(range(30))
     numbers[second] = 2
     with pytest.raises(ImportRejected) as caught:
@@ -624,7 +627,7 @@ def test_a_name_given_twice_is_found_however_far_apart(
 
 
 def test_names_are_told_apart_by_collection_and_type_and_source(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "NAMES_KEPT", 4)
+    monkeypatch.setattr(seen_names, "NAMES_KEPT", 4)
     text = numbered(list(range(9))) + numbered(list(range(9)), "d")
     text += "".join(f'{{"collection":"c","key":{n},"value":0}}\n' for n in range(9))
     text += '{"collection":"c","key":{"$base64":true,"encoded":"MA=="},"value":0}\n'
@@ -816,8 +819,8 @@ def test_memory_does_not_grow_with_the_source(store: Store, format_: str) -> Non
 
 
 def test_names_beyond_what_is_kept_go_to_a_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "NAMES_KEPT", 1000)
-    seen = transfer._Seen()
+    monkeypatch.setattr(seen_names, "NAMES_KEPT", 1000)
+    seen = seen_names.Seen()
     with closing(seen):
         tracemalloc.start()
         try:
@@ -893,3 +896,84 @@ def test_a_number_that_a_double_loses_and_what_json_has_not_are_refused(text: st
 )
 def test_a_number_that_a_double_holds_is_read(text: str) -> None:
     assert parse_document(text) == float(text)
+
+
+# ---- The fast parser, and the one that it is as strict as ----
+
+numbers = st.sampled_from(
+    ["0", "-0", "1", "-0.0", "1.5", "1e5", "1E-05", "0e5", "1e-7", "3e-99", "5e-324", "1e-400", "1e400", "0.0e-999",
+     "0." + "0" * 199 + "1e-99", "0." + "0" * 330 + "1", "0." + "0" * 250 + "1", "9007199254740993", "1" * 30,
+     "1" * 5000, "0.1234567890123456789012345", "123456789012345678901234567890.5e-9",
+     "01", "+1", "1.", ".5", "NaN", "-Infinity"]
+)  # fmt: skip
+strings = st.sampled_from(
+    ['""', '"a"', '"a b"', '"\\""', '"\\\\"', '"\\u0022"', '"\\u005c"', '"e-500"', '"\\/\\n"', '"\\ud83d\\ude00"',
+     '"\\ud800"', '"é🦉"', '"\\x"', '"\x01"', '"\x7f"', '"\\\\\\""']
+)  # fmt: skip
+texts = st.recursive(
+    numbers | strings | st.sampled_from(["null", "true", "false", "nul", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda items: f"[{', '.join(items)}]")
+        | st.lists(st.tuples(strings, inner), max_size=4).map(
+            lambda pairs: "{" + ",".join(f"{name} : {value}" for name, value in pairs) + "}"
+        )
+    ),
+    max_leaves=6,
+)
+
+
+def parsed(parse_: Any, text: Any) -> tuple[str, object]:
+    try:
+        return "value", repr(parse_(text))
+    except exact_json.ContentError as e:
+        return str(e), e.at
+
+
+@given(text=texts)
+@settings(max_examples=1500, deadline=None)
+def test_both_parsers_give_the_same_value_or_the_same_fault(text: str) -> None:
+    assert parsed(parse, text.encode()) == parsed(exact_json._parse_exactly, text)
+
+
+def test_ordinary_records_need_no_second_parser(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(text: str) -> None:
+        raise AssertionError(text)
+
+    monkeypatch.setattr(exact_json, "_parse_exactly", refused)
+    monkeypatch.setattr(values, "document", refused)
+    ring = [[number / 7, -number / 3e9] for number in range(20)]
+    record = {"id": "a/1", "names": ["é", 'the "e-5"', "\n", ""], "ring": ring, "height": None, "small": 1e-50}
+    for format_, text in (
+        ("jsonl", json.dumps(record) + "\n"),
+        ("json", json.dumps([record], ensure_ascii=False, indent=1)),
+        ("csv", 'id,b\n1,"2"\n'),
+    ):
+        take(store, text, format_, collection=format_, key=["id"])
+    assert store["json"]["a/1"] == store["jsonl"]["a/1"] == record
+
+
+@pytest.mark.parametrize("levels", [200, 201, 3000])
+@pytest.mark.parametrize("format_", ["json", "jsonl"])
+def test_a_record_has_as_many_levels_as_a_value(store: Store, format_: str, levels: int) -> None:
+    record = '{"id":1,"a":' + "[" * (levels - 1) + "]" * (levels - 1) + "}"
+    text = f"[{record}]" if format_ == "json" else record
+    if levels == 200:
+        assert take(store, text, format_, collection="c", key=["id"]).changed == 1
+    else:
+        with pytest.raises(ImportRejected, match="nested more than 200 levels deep"):
+            take(store, text, format_, collection="c", key=["id"])
+
+
+def test_what_several_sources_change_counts_each_time(store: Store) -> None:
+    store["c"].update({"0": 5, "1": 1, "2": 0})
+    sources = [
+        text_source(numbered(list(range(4)))),
+        text_source(numbered([3, 2, 1, 0])),
+        text_source(numbered([9, 2])),
+    ]
+    done = import_sources(store, sources, Reading(format="jsonl"))
+    values_then = [{"0": 5, "1": 1, "2": 0}, {"0": 0, "1": 1, "2": 2, "3": 3}, {"0": 3, "1": 2, "2": 1, "3": 0}]
+    later = [{"0": 0, "1": 1, "2": 2, "3": 3}, {"0": 3, "1": 2, "2": 1, "3": 0}, {"9": 0, "2": 1}]
+    expected = sum(there.get(key) != value for there, puts in zip(values_then, later, strict=True)
+                   for key, value in puts.items())  # fmt: skip
+    assert (done.entries, done.changed) == (10, expected)

@@ -146,15 +146,15 @@ def read_entries(format_: Format, stream: IO[bytes], how: Reading, stem: str) ->
     return _read_csv(stream, how, stem if how.collection is None else how.collection)
 
 
-class _Lines(Iterator[str]):
-    """The lines of a stream as text; *number* is that of the last one read, *position* where it ends."""
+class _Lines(Iterator[bytes]):
+    """The lines of a stream; *number* is that of the last one read, *position* where it ends."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.number = 0
         self.position = 0
         self._stream = stream
 
-    def __next__(self) -> str:
+    def __next__(self) -> bytes:
         raw = self._stream.readline(LINE_BYTES_MAX)
         if not raw:
             raise StopIteration
@@ -162,18 +162,25 @@ class _Lines(Iterator[str]):
         self.position += len(raw)
         if len(raw) == LINE_BYTES_MAX and raw[-1:] != b"\n":
             raise SourceError(f"line {self.number}", f"the line is longer than {LINE_BYTES_MAX:,} bytes")
-        if self.number == 1:
-            raw = raw.removeprefix(_BOM)
-        try:
-            return raw.decode()
-        except UnicodeDecodeError as e:
-            raise SourceError(f"line {self.number}", f"byte {e.start + 1} of the line is not UTF-8") from None
+        return raw.removeprefix(_BOM) if self.number == 1 else raw
+
+    def not_text(self, e: UnicodeDecodeError) -> SourceError:
+        """Return the error for the last line read, which is not UTF-8."""
+        return SourceError(f"line {self.number}", f"byte {e.start + 1} of the line is not UTF-8")
+
+    def texts(self) -> Iterator[str]:
+        """Yield the lines as text."""
+        for raw in self:
+            try:
+                yield raw.decode()
+            except UnicodeDecodeError as e:
+                raise self.not_text(e) from None
 
 
 def _read_jsonl(stream: IO[bytes], how: Reading) -> Iterator[ReadEntry]:
     lines = _Lines(stream)
     for line in lines:
-        if not line.strip(" \t\r\n"):
+        if not line.strip(b" \t\r\n"):
             continue
         place = f"line {lines.number}"
         try:
@@ -181,6 +188,8 @@ def _read_jsonl(stream: IO[bytes], how: Reading) -> Iterator[ReadEntry]:
             collection, key, value = _record(document, how) if how.key else _exported(document)
         except ContentError as e:
             raise SourceError(place if e.at is None else f"{place}, column {e.at + 1}", e) from None
+        except UnicodeDecodeError as e:
+            raise lines.not_text(e) from None
         yield ReadEntry(place, collection, key, value, lines.position)
 
 
@@ -207,7 +216,7 @@ def _read_csv(stream: IO[bytes], how: Reading, collection: str) -> Iterator[Read
 
 def _csv_rows(lines: _Lines) -> Iterator[tuple[str, list[str]]]:
     """Yield the place and the fields of each row that is not empty."""
-    rows = csv.reader(lines, strict=True)
+    rows = csv.reader(lines.texts(), strict=True)
     while True:
         place = f"line {lines.number + 1}"
         try:
@@ -231,16 +240,16 @@ def _read_json(stream: IO[bytes], how: Reading) -> Iterator[ReadEntry]:
 
 
 def _parse_file(raw: bytes) -> Any:
+    raw = raw.removeprefix(_BOM)
     try:
-        text = raw.removeprefix(_BOM).decode()
+        return parse(raw)
     except UnicodeDecodeError as e:
         line = raw.count(b"\n", 0, e.start) + 1
         raise SourceError(f"line {line}", f"byte {e.start + 1} of the file is not UTF-8") from None
-    try:
-        return parse(text)
     except ContentError as e:
         if e.at is None:
             raise SourceError("", e) from None
+        text = raw.decode()
         line, column = text.count("\n", 0, e.at) + 1, e.at - text.rfind("\n", 0, e.at)
         raise SourceError(f"line {line}, column {column}", e) from None
 

@@ -25,12 +25,14 @@ from sqlstate.cli.transfer.forms import (
     format_of,
     read_entries,
 )
+from sqlstate.cli.transfer.seen import Seen
 from sqlstate.errors import Damaged, ImportRejected, InvalidInput, InvalidOption, InvalidValue, StoreError
 from sqlstate.files.identity import belongs_to
 from sqlstate.files.replace import replacing
+from sqlstate.format import constants as fmt
+from sqlstate.format.documents import parsed_document
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
 from sqlstate.format.values import Codec
-from sqlstate.sqlite.connection import Connection
 from sqlstate.store.access import as_stored, entries_of
 from sqlstate.store.view import CollectionView
 from sqlstate.tables.state import Span
@@ -38,6 +40,7 @@ from sqlstate.tables.state import Span
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.store.access import Face, Reads
+    from sqlstate.store.open_transaction import OpenTransaction
     from sqlstate.store.snapshot import View
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
@@ -45,8 +48,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int | None], None]
 """Called with what is done and what there is in all, None if that is not known."""
 
-# Names of one source that are kept in memory to find one given twice; the others go to a temporary file.
-NAMES_KEPT: Final = 65_536
 _PROGRESS_BYTES: Final = 1 << 16
 _PROGRESS_ENTRIES: Final = 512
 _JSON: Final[Codec[Any]] = Codec()
@@ -235,10 +236,18 @@ def check_sources(sources: Sequence[Source | str | os.PathLike[str]], how: Readi
 def encode_entry(collection: str, key: Key, value: Any) -> tuple[Name, Stored]:
     """Return the name of an entry, and its value as it is stored.
 
+    Args:
+        collection: name of the collection.
+        key: the key.
+        value: bytes, or what a JSON parser made; nobody else has it.
+
     Raises:
         InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly.
     """
     name = make_name(check_collection(collection), key)
+    raw = None if type(value) is bytes else parsed_document(value)
+    if raw is not None and len(raw) <= fmt.VALUE_BYTES_MAX:
+        return name, raw.decode()
     try:
         return name, _JSON.encode(value)
     except InvalidValue as e:
@@ -270,17 +279,26 @@ class _Import:
 
     def put(self, entries: Iterable[tuple[Name, Stored]]) -> None:
         """Put *entries* in one transaction."""
-        changed = 0
         with self._store.transaction(self._note) as txn:
             self._base = self._store.head().seq
-            for name, stored in entries:
-                self.entries += 1
-                changed += put_entry(txn, name, stored)
+            within = entries_of(txn)
+            within.put_all(self._counted(entries, within))
             self.feed.check_twice()
+            within.apply()
+            changed = within.changed
         self._kept = self.entries
         self.changed += changed
         self.commits += changed > 0 and self._store.head().seq > self._base
         self._base = None
+
+    def _counted(
+        self, entries: Iterable[tuple[Name, Stored]], within: OpenTransaction
+    ) -> Iterator[tuple[Name, Stored]]:
+        for entry in entries:
+            self.entries += 1
+            if within.holds(entry[0]):  # another source gave it: both changes count
+                within.apply()
+            yield entry
 
     def explain(self, e: BaseException) -> None:
         """Add to *e* what it means for the data."""
@@ -333,7 +351,7 @@ class _Feed(Iterator[tuple[Name, Stored]]):
         self._progress = progress
         sizes = [plan.size for plan in planned]
         self._total = None if None in sizes else sum(cast("list[int]", sizes))
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
         self._source = ""
         self._entries = self._all(planned)
 
@@ -354,14 +372,14 @@ class _Feed(Iterator[tuple[Name, Stored]]):
         passed = 0
         for plan in planned:
             self._source = plan.source.name
-            with self._naming_source(), closing(_Seen()) as self._seen, _opened(plan.source) as stream:
+            with self._naming_source(), closing(Seen()) as self._seen, _opened(plan.source) as stream:
                 yield from self._one(plan, stream, self._seen, passed)
                 self._seen.check()
             self._seen = None
             passed += plan.size or 0
             self._report(passed)
 
-    def _one(self, plan: _Planned, stream: IO[bytes], seen: _Seen, passed: int) -> Generator[tuple[Name, Stored]]:
+    def _one(self, plan: _Planned, stream: IO[bytes], seen: Seen, passed: int) -> Generator[tuple[Name, Stored]]:
         reported = 0
         for read in read_entries(plan.format, stream, self._how, Path(plan.source.name).stem):
             try:
@@ -388,54 +406,3 @@ class _Feed(Iterator[tuple[Name, Stored]]):
 
 def _opened(source: Source) -> closing[IO[bytes]] | nullcontext[IO[bytes]]:
     return closing(open(source.name, "rb")) if source.stream is None else nullcontext(source.stream)
-
-
-class _Seen:
-    """The names that a source has given. The memory it takes does not grow with the source."""
-
-    def __init__(self) -> None:
-        self._recent: dict[Name, str] = {}
-        self._unchecked: list[Name] = []
-        self._others: Connection | None = None
-
-    def add(self, name: Name, place: str) -> None:
-        """Note that *name* was given at *place*; raise if it is among the names in memory."""
-        if name in self._recent:
-            raise _twice(name, place, self._recent[name])
-        self._recent[name] = place
-        self._unchecked.append(name)
-        if len(self._recent) >= NAMES_KEPT:
-            self._set_aside()
-
-    def check(self) -> None:
-        """Raise if a name in memory is also in the temporary file."""
-        if self._others is not None:
-            for name in self._unchecked:
-                row = self._others.row(_PLACE, (name[0], name[2]))
-                if row is not None:
-                    raise _twice(name, self._recent[name], row[0])
-        self._unchecked.clear()
-
-    def close(self) -> None:
-        """Remove the temporary file."""
-        if self._others is not None:
-            self._others.close()
-
-    def _set_aside(self) -> None:
-        self.check()
-        if self._others is None:
-            self._others = Connection("", 0.0)  # SQLite's name for a database in a temporary file
-            self._others.path = "the temporary file of the import"
-            self._others.run(_SET_UP)
-        rows = [(name[0], name[2], self._recent[name]) for name in sorted(self._recent)]
-        self._others.run_many("INSERT INTO seen VALUES (?, ?, ?)", rows)
-        self._recent.clear()
-
-
-_SET_UP: Final = "CREATE TABLE seen (collection, key, place, PRIMARY KEY (collection, key)) WITHOUT ROWID; BEGIN"
-_PLACE: Final = "SELECT place FROM seen WHERE collection = ? AND key = ?"
-
-
-def _twice(name: Name, place: str, first: str) -> SourceError:
-    reason = f"{name[0]!r} gets the key {name[2]!r} a second time; it was first given at {first}"
-    return SourceError(place, reason)
