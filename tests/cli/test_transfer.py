@@ -922,6 +922,14 @@ texts = st.recursive(
 )
 
 
+def in_parts(raw: bytes) -> Any:
+    """What parse_file() gives, with all its parts."""
+    whole = exact_json.parse_file(raw)
+    if isinstance(whole, dict):
+        return {name: list(member) if isinstance(member, list) else member for name, member in whole.items()}
+    return list(whole) if isinstance(whole, list) else whole
+
+
 def parsed(parse_: Any, text: Any) -> tuple[str, object]:
     try:
         return "value", repr(parse_(text))
@@ -933,6 +941,7 @@ def parsed(parse_: Any, text: Any) -> tuple[str, object]:
 @settings(max_examples=1500, deadline=None)
 def test_both_parsers_give_the_same_value_or_the_same_fault(text: str) -> None:
     assert parsed(parse, text.encode()) == parsed(exact_json._parse_exactly, text)
+    assert parsed(in_parts, text.encode()) == parsed(exact_json._parse_exactly, text)
 
 
 def test_ordinary_records_need_no_second_parser(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

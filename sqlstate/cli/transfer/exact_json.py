@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import re
 from math import isinf
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from sqlstate.errors import InvalidValue
 from sqlstate.format import constants as fmt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ContentError(ValueError):
@@ -63,6 +66,45 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _ZEROS = b"0" * 200
 _small = re.compile(rb"[eE]-0*[1-9][0-9]{2}")
+
+
+def parse_file(raw: bytes) -> Any:
+    """Return the value of one JSON document, as parse() does.
+
+    If it is a list, or an object with lists as members, the items of those are parsed now, to see that they can be, and
+    again when their turn comes: a large file is never in memory as objects, which the garbage collector would look at
+    again and again.
+    """
+    try:
+        whole = _decode_parts(raw)
+        if isinstance(whole, list):
+            return _in_parts(whole)
+        members = {name: bytes(part) for name, part in whole.items()}
+        if 2 * len(members) + sum(map(_quotes, members.values())) == _quotes(raw) >= 0:
+            return {
+                name: _in_parts(_decode_list(part)) if part.startswith(b"[") else parse(part)
+                for name, part in members.items()
+            }
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, ContentError):
+        pass
+    return parse(raw)  # it says where the fault is
+
+
+class _Parts(list[Any]):
+    """A list of documents, which are parsed when their turn comes."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(_decode, super().__iter__())
+
+
+def _in_parts(documents: list[msgspec.Raw]) -> _Parts:
+    for each in documents:
+        parse(bytes(each))
+    return _Parts(documents)
+
+
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_parts = msgspec.json.Decoder(list[msgspec.Raw] | dict[str, msgspec.Raw]).decode
 
 
 def _may_underflow(raw: bytes) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
 
-from sqlstate.cli.transfer.exact_json import ContentError, parse, shown
+from sqlstate.cli.transfer.exact_json import ContentError, parse, parse_file, shown
 from sqlstate.cli.transfer.exported import BASE64, DOCUMENT, ENCODED
 from sqlstate.errors import InvalidKey, InvalidOption
 from sqlstate.format import constants as fmt
@@ -242,7 +242,7 @@ def _read_json(stream: IO[bytes], how: Reading) -> Iterator[ReadEntry]:
 def _parse_file(raw: bytes) -> Any:
     raw = raw.removeprefix(_BOM)
     try:
-        return parse(raw)
+        return parse_file(raw)
     except UnicodeDecodeError as e:
         line = raw.count(b"\n", 0, e.start) + 1
         raise SourceError(f"line {line}", f"byte {e.start + 1} of the file is not UTF-8") from None
