@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sqlstate.aio.past import AsyncIterated
 from sqlstate.aio.scan import StoredRows
 from sqlstate.aio.writes import SingleWrite, Write
 from sqlstate.errors import TransactionEnded
 from sqlstate.store.access import as_stored, entries_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.aio.threads import Threads
@@ -45,6 +46,10 @@ class AsyncStoreEntries:
     def condition(self) -> str:
         """Whether the store can be used, in a word, for a repr."""
         return "closed" if self._threads.ended else "open"
+
+    def iterated(self, begin: Callable[[StoreEntries], Iterator[R]]) -> AsyncIterated[R]:
+        """Return what *begin* yields, read in a thread, some at a time."""
+        return AsyncIterated(self._threads, lambda: begin(self.stored))
 
     async def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlstate.aio.scan import Rows
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.values import Codec
-    from sqlstate.store.open_transaction import OpenTransaction
+    from sqlstate.store.access import Writable
     from sqlstate.store.view import Bounds
     from sqlstate.tables.state import Span
 
@@ -82,8 +82,8 @@ class _Form(Collection[T]):
     def bounded(self, **bounds: Unpack[Bounds]) -> tuple[Span, int | None]:
         return self._bounded(**bounds)
 
-    def on(self, txn: OpenTransaction) -> Collection[T]:
-        return Collection(txn, self.name, self._codec)
+    def on(self, entries: Writable) -> Collection[T]:
+        return Collection(entries, self.name, self._codec)
 
 
 class AsyncCollectionView(Generic[T]):

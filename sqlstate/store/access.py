@@ -106,6 +106,14 @@ class Writes(Reads, Named, Protocol):
         """Delete an entry, if there is one."""
 
 
+def remove_by_name(entries: Writes, name: Name) -> bool:
+    """Delete an entry; return whether there was one."""
+    there = entries.get_stored(name) is not None
+    if there:
+        entries.delete_stored(name)
+    return there
+
+
 class Writable(Reads, Protocol):
     """What a collection writes through: a store or a transaction."""
 

@@ -11,7 +11,7 @@ from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit
 from sqlstate.errors import InvalidOption, TransactionEnded
 from sqlstate.format.names import Name, Stored, stored_name
 from sqlstate.sqlite.blocks import Block
-from sqlstate.store.access import condition, find_by_name
+from sqlstate.store.access import condition, find_by_name, remove_by_name
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
@@ -114,12 +114,7 @@ class OpenTransaction:
         if len(self._buffer) >= BUFFER_ENTRIES:
             self.apply()
 
-    def remove(self, name: Name) -> bool:
-        """Delete an entry; return whether there was one."""
-        there = self.get_stored(name) is not None
-        if there:
-            self.delete_stored(name)
-        return there
+    remove = remove_by_name
 
     def scan(self, span: Span, make: Made[R], *, values: bool) -> Iterator[R]:
         """Yield what *make* makes of (key, stored value), in order, each as it is when its turn comes.
