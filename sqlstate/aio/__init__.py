@@ -15,8 +15,7 @@ except ImportError as _missing:
 
 from sqlstate.aio.collection import AsyncCollection, BufferedCollection
 from sqlstate.aio.opening import Opening, open  # noqa: A004, the word every Python programmer looks for
-from sqlstate.aio.past import AsyncIterated
-from sqlstate.aio.scan import AsyncScan
+from sqlstate.aio.scan import AsyncIterated, AsyncScan
 from sqlstate.aio.snapshot import AsyncSnapshot
 from sqlstate.aio.store import AsyncStore
 from sqlstate.aio.transaction import AsyncTransaction

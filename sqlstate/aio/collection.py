@@ -12,7 +12,7 @@ from sqlstate.format.names import make_name, stored_name
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from sqlstate.aio.past import AsyncIterated
+    from sqlstate.aio.scan import AsyncIterated
     from sqlstate.aio.writes import SingleWrite
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.values import Codec

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlstate.aio.past import AsyncIterated
-from sqlstate.aio.scan import StoredRows
+from sqlstate.aio.scan import AsyncIterated, StoredRows
 from sqlstate.aio.writes import SingleWrite, Write
 from sqlstate.errors import TransactionEnded
 from sqlstate.store.access import as_stored, entries_of

@@ -1,9 +1,10 @@
-"""Scans: `async for` over entries, read in chunks, one hop to a thread for each."""
+"""Scans: `async for` over entries and changes, read in chunks, one hop to a thread for each."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, NoReturn, Protocol, Self, TypeVar
 
 from sqlstate.errors import StoreUnusable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Key, Stored
 
 R = TypeVar("R")
+T = TypeVar("T")
 Row = tuple["Key", "Stored"]
 Lock = AbstractContextManager[object]
 
@@ -262,3 +264,64 @@ class AsyncScan(Generic[R]):
         self._fetched = self._progress().passed
         self._rows, self._at = [], 0
         return source
+
+
+# What an iterator yields is fetched in as many pieces at a time.
+AT_ONCE = 256
+
+
+class AsyncIterated(Generic[T]):
+    """What an iterator of the plain store yields, for `async for`, some at a time, one hop to a thread for each.
+
+    Between two hops the iterator holds nothing of the store. A step that is cancelled loses nothing.
+
+    Examples:
+        >>> await store.put("users", 1, "ada")
+        >>> [(change.key, change.value) async for change in store.changes()]
+        [(1, 'ada')]
+    """
+
+    __slots__ = ("_begin", "_ended", "_error", "_found", "_source", "_taking", "_threads")
+
+    def __init__(self, threads: Threads, begin: Callable[[], Iterator[T]]) -> None:
+        self._threads = threads
+        self._begin = begin
+        self._source: Iterator[T] | None = None
+        self._found: list[T] = []  # in reverse
+        self._error: BaseException | None = None  # comes after what was found
+        self._ended = False
+        self._taking = threading.Lock()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        """Return the next piece.
+
+        Raises:
+            StopAsyncIteration: there are no more.
+            StoreError: what the method that made it says.
+        """
+        while not self._found:
+            if self._ended and not self._found:
+                error, self._error = self._error, None
+                raise error or StopAsyncIteration
+            await self._threads.run(self._take)
+        return self._found.pop()
+
+    def _take(self) -> None:
+        with self._taking:  # a step that was cancelled may still be at it
+            if self._found or self._ended:
+                return
+            found: list[T] = []
+            try:
+                self._source = self._source or self._begin()
+                found += islice(self._source, AT_ONCE)
+            except BaseException as e:  # noqa: BLE001, it is raised in the task, when its turn comes
+                self._error = e
+            # The task may look at any time: what was found comes first.
+            self._found = found[::-1]
+            self._ended = len(found) < AT_ONCE
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.aio.AsyncIterated: {'ended' if self._ended else 'open'}>"
