@@ -6,7 +6,9 @@ handler raises. Some of the exceptions are kept, with their frames. After each t
 aftermath.py says: the work was done as a whole or not at all, head() agrees, a note on the exception says the truth,
 and if the commit was made although the exception came out of the call, there is such a note.
 
-A signal that comes while no work is done raises nothing and is not counted.
+A signal that comes while no work is done raises nothing and is not counted. An exception in the midst of asyncio's own
+code can make the loop forget to go on with a task, whatever the task awaits (plain_asyncio.py): such a loop is ended by
+another signal, and counted as forgotten. A task that waits for something which did not come is a freeze of ours.
 
 A case is `KIND-HOW-WHERE-SEED-SIGNALS`, for example `batch-int-memory-7-200`.
 """
@@ -56,6 +58,8 @@ KINDS: Final = ("full", "group", "batch", "staged", "snapshot", "aio")
 HOWS: Final = ("alarm", "int")
 SECONDS: Final = 20
 """A round that takes longer is a freeze."""
+FORGOTTEN_SECONDS: Final = 3
+"""After so long, it is asked whether asyncio has forgotten the tasks of a loop."""
 CASE_SECONDS: Final = 1200
 SIGNALS_OF_A_CASE: Final = 1000
 OUTSIDE_EVERY: Final = 20
@@ -483,8 +487,19 @@ class Beside:
 # ---- An event loop that is interrupted ----
 
 
+class _ForgottenError(SoftLimit):
+    """Asyncio has forgotten a task."""
+
+
+def _forgotten(*_: object) -> None:
+    raise _ForgottenError
+
+
 class Loops(Life):
     """Event loops that are interrupted, one after the other, on one file."""
+
+    task: asyncio.Task[Any] | None = None
+    """That of the loop that runs now."""
 
     def run(self) -> None:
         """Run loops until there were so many signals."""
@@ -518,11 +533,30 @@ class Loops(Life):
         expect(entries(self.path, "c") == self.there, "LOST or MIXED: the closed file holds something else")
 
     def _loop(self, *, cancelling: bool) -> None:
-        asyncio.run(self._uses(cancelling=cancelling))
+        before = signal.signal(signal.SIGUSR1, _forgotten)
+        self.task = None
+        ask = threading.Timer(FORGOTTEN_SECONDS, self._end_forgotten, [threading.get_ident(), self.number])
+        ask.daemon = True
+        ask.start()
+        try:
+            asyncio.run(self._uses(cancelling=cancelling))
+        except _ForgottenError:
+            self.counts["forgotten"] += 1
+            raise
+        finally:
+            ask.cancel()
+            signal.signal(signal.SIGUSR1, before)
+
+    def _end_forgotten(self, main: int, number: int) -> None:
+        """End the loop of a round if it has forgotten its task, which did not begin, or is not gone on with."""
+        waits = getattr(self.task, "_fut_waiter", None)
+        if number == self.number and (waits is None or waits.done()):
+            signal.pthread_kill(main, signal.SIGUSR1)
 
     async def _uses(self, *, cancelling: bool) -> None:
+        self.task = task = asyncio.current_task()
         if cancelling:
-            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            loop = asyncio.get_running_loop()
             assert task is not None
             self.interrupter.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         async with aio.open(self.path, timeout=LOCK_SECONDS * 2) as store:
@@ -627,5 +661,5 @@ def cases(plan: Plan) -> list[str]:
 def signals(plan: Plan) -> Result:
     """Interrupt work on stores; the count is of signals that raised while there was work."""
     result = spread_watched(plan, one, cases(plan), CASE_SECONDS)
-    result.found = f"{result.counts['failures']} broken; {figures(result, 'refused', 'told of a commit')}"
+    result.found = f"{result.counts['failures']} broken; {figures(result, 'refused', 'told of a commit', 'forgotten')}"
     return result
