@@ -86,19 +86,19 @@ class Counting:
         self.commits += 1
         self.transactions += transactions
         self.sizes[(transactions - 1).bit_length()] += 1
-        if transactions > self.largest_group:
-            self.largest_group: int = transactions
+        if transactions > self.largest_group:  # noqa: PLR1730, max() costs more, and this is in every commit
+            self.largest_group = transactions
 
     def waited(self, seconds: float) -> None:
         """Count the time that a transaction waited for the writer lock, which the caller holds."""
         self.queue_wait_seconds += seconds
-        self.longest_queue_wait_seconds: float = max(self.longest_queue_wait_seconds, seconds)
+        self.longest_queue_wait_seconds = max(self.longest_queue_wait_seconds, seconds)
 
     def checkpointed(self, seconds: float) -> None:
         """Count a checkpoint."""
         self.checkpoints += 1
         self.checkpoint_seconds += seconds
-        self.longest_checkpoint_seconds: float = max(self.longest_checkpoint_seconds, seconds)
+        self.longest_checkpoint_seconds = max(self.longest_checkpoint_seconds, seconds)
 
     def read(self) -> Counters:
         """Return a copy of the counters."""

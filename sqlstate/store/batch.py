@@ -206,8 +206,6 @@ class Batch(Collections):
 class OpenBatch:
     """The private side of a Batch: its puts in memory, and the commit in the making."""
 
-    upto = None
-
     __slots__ = (
         "_bytes",
         "_commit",
@@ -253,6 +251,7 @@ class OpenBatch:
         self._carry()
         return state.collections(self._engine.write_connection)
 
+    upto = None
     find = find_by_name
 
     def reading(self) -> AbstractContextManager[Connection]:

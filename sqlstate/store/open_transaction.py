@@ -46,8 +46,6 @@ class State(Enum):
 class OpenTransaction:
     """The private side of a Transaction: its writes in memory, and the commit that they become part of."""
 
-    upto = None
-
     __slots__ = (
         "_buffer", "_bytes", "_carried", "_commit", "_connection", "_life", "_nested", "_outer", "_over", "_shared",
         "_state", "_thread", "changed",
@@ -70,6 +68,7 @@ class OpenTransaction:
         self._thread = threading.get_ident()
         self._state = State.BUFFERING
 
+    upto = None
     find = find_by_name
 
     def get_stored(self, name: Name) -> Stored | None:

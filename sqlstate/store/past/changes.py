@@ -9,7 +9,7 @@ from sqlstate.format.names import check_bound, check_collection, check_number
 from sqlstate.format.values import codec_for
 from sqlstate.store.access import refuse_inside
 from sqlstate.store.past import change, undo
-from sqlstate.store.past.at import OpenPast, PastView
+from sqlstate.store.past.at import PastView
 from sqlstate.store.watch import check_timeout
 from sqlstate.tables import wal, wal_changes
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Name
     from sqlstate.format.records import Head
     from sqlstate.sqlite.engine import Engine
+    from sqlstate.store.entries import StoreEntries
     from sqlstate.store.past.change import Change
-    from sqlstate.tables.meta import Meta
     from sqlstate.tables.wal_changes import Touched
 
 
@@ -65,9 +65,14 @@ class Past:
     """What a Store knows of its past."""
 
     _engine: Engine
+    _entries: StoreEntries
     _group: GroupCommit[Any]
-    _meta: Meta
     _writer: WriteContext
+
+    if TYPE_CHECKING:  # of Commits
+
+        def head(self) -> Head:
+            """Return the newest commit."""
 
     def changes(
         self,
@@ -110,7 +115,7 @@ class Past:
             2 settings lang fr de
         """
         check_number("after", after)
-        newest = self._newest()
+        newest = self.head().seq
         last = newest if upto is None else min(check_number("upto", upto), newest)
         return changed(self._engine, after, last, Wanted(collection, prefix, type))
 
@@ -137,7 +142,7 @@ class Past:
             ...     print(dict(past["settings"]), past.head.seq)
             {'lang': 'fr'} 1
         """
-        return PastView(OpenPast(self._engine, self._meta, when))
+        return PastView(self._entries.at(when))
 
     def undo(self, seq: int, note: str = "") -> Head:
         """Take back what commit *seq* changed, in one new commit, and return that. Undoing that one redoes it.
@@ -192,10 +197,6 @@ class Past:
         """
         refuse_inside(self._writer, "revert")
         return undo.revert(self._group, to, note)
-
-    def _newest(self) -> int:
-        with self._engine.reading() as connection:
-            return wal.last(connection, self._meta)[1].seq
 
 
 def changed(engine: Engine, after: int, upto: int, wanted: Wanted) -> Iterator[Change]:

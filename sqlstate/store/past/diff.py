@@ -80,20 +80,23 @@ def _source(state: Store | Snapshot | PastView) -> StoreEntries | OpenSnapshot:
 
 
 def _diff(a: StoreEntries | OpenSnapshot, b: StoreEntries | OpenSnapshot) -> Iterator[Difference]:
-    taken = [each.snapshot() if isinstance(each, StoreEntries) else each for each in (a, b)]
+    taken: list[OpenSnapshot] = []
     try:
+        taken.extend(each.snapshot() if isinstance(each, StoreEntries) else each for each in (a, b))
         for name in _names(*taken):
             before, after = (each.get_stored(name) for each in taken)
             if not same(before, after):
                 yield Difference(name[0], name[2], *(_shown(name, each) for each in (before, after)))
-    except (Exception, KeyboardInterrupt):  # not GeneratorExit: the garbage collector closes nothing
+    except GeneratorExit:  # it may be the garbage collector's, which closes nothing: the next reader takes all back
+        raise
+    except BaseException:
         _end(a, b, taken)
         raise
     _end(a, b, taken)
 
 
 def _end(a: StoreEntries | OpenSnapshot, b: StoreEntries | OpenSnapshot, taken: list[OpenSnapshot]) -> None:
-    for given, snapshot in zip((a, b), taken, strict=True):
+    for given, snapshot in zip((a, b), taken, strict=False):  # the second may not have been taken
         if snapshot is not given:
             snapshot.close()
 

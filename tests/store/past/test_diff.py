@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import ABSENT
+from sqlstate.store.snapshot import OpenSnapshot
 from sqlstate.tables import merkle_diff
 
 if TYPE_CHECKING:
@@ -110,6 +111,32 @@ def test_what_it_reads_ends_with_it(store: sqlstate.Store) -> None:
     store.close()
     with pytest.raises(sqlstate.StoreClosed):
         list(sqlstate.diff(store, store))
+
+
+class Unheard(BaseException):
+    """An exception that nobody knows."""
+
+
+@pytest.mark.parametrize(("place", "number"), [("get_stored", 1), ("reader", 2), ("__init__", 2)])
+def test_an_exception_that_is_kept_holds_nothing(
+    store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch, place: str, number: int
+) -> None:
+    store["c"]["k"] = 1
+    calls = 0
+    whole = getattr(OpenSnapshot, place)
+
+    def fails(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise Unheard
+        return whole(*arguments)
+
+    with store.at(0) as past, monkeypatch.context() as patched:
+        patched.setattr(OpenSnapshot, place, fails)
+        with pytest.raises(Unheard) as kept:
+            list(sqlstate.diff(store, store if place == "__init__" else past))
+        assert len(store._engine.readers.lent) == 1, kept.value
 
 
 @pytest.mark.parametrize("what", [None, {}, "a.db", 5, b""])
