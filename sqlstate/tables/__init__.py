@@ -1,1 +1,1 @@
-"""One table, one module, which alone knows its SQL. Start reading at `state`."""
+"""One table, one module, or several named after it, which alone know its SQL. Start reading at `state`."""
