@@ -26,7 +26,7 @@ from sqlstate.format.records import (
     short_bytes,
 )
 from sqlstate.format.values import same
-from sqlstate.tables import staged, state
+from sqlstate.tables import staged, state, wal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,13 +63,13 @@ class Commit:
         "_connection",
         "_context",
         "_count",
-        "_first",
         "_lsn",
         "_note",
         "_pending",
         "_records",
         "_root",
         "_session",
+        "_size",
         "_tail",
         "_torn",
         "_txn",
@@ -94,7 +94,6 @@ class Commit:
         self._context = context
         self._connection = context.engine.write_connection
         self._lsn, self.base = context.begin() if begun is None else begun
-        self._first = self._lsn
         self.failure = None
         self.head = None
         self._torn = False  # True while the fields change: if it stays True, an exception left them inconsistent
@@ -106,6 +105,7 @@ class Commit:
         self._tail = Tail(self.base.seq + 1)
         self._pending: dict[Name, Pending] = {}
         self._bytes = 0  # of the values that are pending
+        self._size = 0  # of its records in the file, about
         self._session: bytes | None = None
         self._txn = 0
         self.begin(note)
@@ -198,8 +198,9 @@ class Commit:
         self._torn = True
         self._bytes += keep(self._pending, changes)
         lsn, short, parts = self._lsn + 1, self._tail.short, []
-        for name, before, after, leaf_before, leaf_after, _ in changes:
+        for name, before, after, leaf_before, leaf_after, raw in changes:
             parts.append(short_bytes(lsn, leaf_before, leaf_after))
+            self._size += wal.TRANSACTION_BYTES + wal.size_of_change(raw, after, before)
             short(lsn, (Kind.DELETE if after is None else Kind.PUT, name[0], name[2], after, before))
             lsn += 3
         self._lsn = lsn - 1
@@ -222,6 +223,7 @@ class Commit:
         self._txn, self._session = records[0].txn, records[0].session
         for record in records:
             self._records.update(record_bytes(record))
+        self._size += wal.size_of_staged(self._connection, self._txn)
         self._torn = False
 
     def end(self) -> bool:
@@ -234,6 +236,7 @@ class Commit:
         self._torn = True
         short = len(changes) == 1 and txn + 1 == self._lsn and not self._note and not self._session
         self._lsn += 1
+        self._size += wal.TRANSACTION_BYTES
         self._records.update(commit_bytes(self._lsn, txn))
         if short:
             (collection, _, key), before, after, *_ = changes[0]
@@ -319,11 +322,11 @@ class Commit:
             facts = (base.seq + 1, self._root, self._count, now())  # I4
             records = self._records.digest()
             self.head = Head(*facts, chain_next(base.chain, facts, records))
-            self._tail.write(self._connection, self.head)
+            total = self._context.total + self._size
+            self._tail.write(self._connection, (*self.head, records, total))
             if self._session is not None:
                 staged.remove(self._connection, txn)
-            self._context.commit(self.head, self._lsn, self.transactions)
-            self._context.records_digests.keep(self.head.chain, records, self._lsn - self._first)
+            self._context.commit(self.head, self._lsn, total, self.transactions)
             if self._context.node_cache.version == self._version:
                 self._context.node_cache.valid_for(self.head.chain)
         except BaseException:
@@ -359,7 +362,7 @@ class Commit:
         self._write_log()
         self._connection.run("SAVEPOINT nested")
         records, closing = self._records.copy(), self._tail.closing
-        return Savepoint(self._lsn, self._txn, self._root, self._count, records, self.transactions, closing)
+        return Savepoint(self._lsn, self._txn, self._root, self._count, records, self.transactions, closing, self._size)
 
     def roll_back_to(self, mark: Savepoint) -> None:
         """Roll back to the newest savepoint, which *mark* describes, and remove it."""
@@ -377,7 +380,7 @@ class Commit:
         self._context.node_cache.valid_for(UNKNOWN)
         self.failure = None  # its cause is undone
         self._torn = False
-        self._lsn, self._txn, self._root, self._count, self._records, self.transactions, closing = mark
+        self._lsn, self._txn, self._root, self._count, self._records, self.transactions, closing, self._size = mark
         self._tail.reset(closing)
 
     def release_savepoint(self) -> None:
@@ -417,6 +420,7 @@ class Commit:
             change_bytes(lsn, txn, before, after) for lsn, (*_, before, after, _) in enumerate(changes, self._lsn + 1)
         ]
         self._records.update(b"".join(records))
+        self._size += sum(wal.size_of_change(raw, after, before) for _, before, after, _, _, raw in changes)
         self._lsn += len(changes)
         self._unwritten += changes
 

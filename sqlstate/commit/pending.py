@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlstate.format.names import Name, Stored
-    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
 
 # There is one of these for every entry of a load, so they are plain tuples: an instance takes longer to make, and
@@ -47,6 +46,7 @@ class Savepoint(NamedTuple):
     records: Any
     transactions: int
     closing: Any
+    size: int
 
 
 class Tail:
@@ -62,7 +62,7 @@ class Tail:
     __slots__ = ("_closing", "_no_head", "_rows")
 
     def __init__(self, seq: int) -> None:
-        self._no_head = (seq, None, None, None, None)
+        self._no_head = (seq, None, None, None, None, None, None)
         self._rows: list[tuple[str, list[Any]]] = []  # a statement, and what it is run with
         self._closing: tuple[str, tuple[Any, ...]] | None = None  # the record that is held back
 
@@ -95,12 +95,15 @@ class Tail:
         self._rows.clear()
         self._closing = closing
 
-    def write(self, connection: Connection, head: Head | None = None) -> None:
-        """Append the records to the table, inside the caller's transaction. *head* goes into the last record."""
-        if head is not None and self._closing is not None:
+    def write(self, connection: Connection, closing: tuple[Any, ...] | None = None) -> None:
+        """Append the records to the table, inside the caller's transaction.
+
+        *closing* goes into the last record: seq, root, count, at, chain, records, total.
+        """
+        if closing is not None and self._closing is not None:
             sql, row = self._closing
             self._closing = None
-            self._add(sql, row + head)
+            self._add(sql, row + closing)
         for sql, rows in self._rows:
             if sql is wal.INSERT_CHANGE and _has_large(rows, 5):
                 for row in rows:

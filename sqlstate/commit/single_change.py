@@ -50,10 +50,11 @@ def change_one(context: WriteContext, name: Name, after: Stored | None) -> tuple
         records = sha256(short_bytes(txn, leaf_before, leaf_after)).digest()
         head = Head(*facts, chain_next(base.chain, facts, records))
         kind = Kind.DELETE if after is None else Kind.PUT
-        wal.write_short(connection, txn, (kind, name[0], name[2], after, before), head)
+        total = context.total + wal.TRANSACTION_BYTES + wal.size_of_change(raw, after, before)
+        wal.write_short(connection, txn, (kind, name[0], name[2], after, before), (*head, records, total))
         there, before = before is not None, None  # a large value is not held any longer than it is needed
         state.write_one(connection, name, after, there=there)
-        context.commit(head, txn + 2)
+        context.commit(head, txn + 2, total)
         cache.valid_for(head.chain)
     except BaseException:
         if context.engine.usable:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlstate.commit.dirty_flag import FlagKeeper
 from sqlstate.commit.node_cache import UNKNOWN, NodeCache
@@ -27,7 +26,10 @@ class WriteContext:
         meta: the store's facts.
     """
 
-    __slots__ = ("_made", "_newest", "dirty_flag", "engine", "meta", "node_cache", "open_blocks", "records_digests")
+    __slots__ = ("_made", "_newest", "dirty_flag", "engine", "meta", "node_cache", "open_blocks", "total")
+
+    total: int
+    """Bytes of all records up to the newest commit, about, since begin(); and what counts to the next one."""
 
     def __init__(self, engine: Engine, meta: Meta) -> None:
         self.engine: Engine = engine
@@ -35,7 +37,7 @@ class WriteContext:
         self.dirty_flag: FlagKeeper = FlagKeeper(engine, meta)
         self.node_cache: NodeCache = NodeCache()
         self.open_blocks: OpenBlocks = OpenBlocks()
-        self.records_digests: RecordsDigests = RecordsDigests()
+        self.total = 0
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
         self._made: dict[int, Head] = {}  # by thread: the head of its last COMMIT, until the call returns
 
@@ -48,17 +50,19 @@ class WriteContext:
         if self.dirty_flag.begin() and self._newest is not None:
             return self._newest
         try:
-            return wal.last(self.engine.write_connection, self.meta)
+            lsn, head, self.total = wal.end(self.engine.write_connection, self.meta)
         except BaseException:
             self.engine.write_connection.rollback()
             raise
+        return lsn, head
 
-    def commit(self, head: Head, lsn: int, transactions: int = 1) -> None:
+    def commit(self, head: Head, lsn: int, total: int, transactions: int = 1) -> None:
         """Commit the open transaction durably as the commit *head*.
 
         Args:
             head: of the commit.
             lsn: number of its last record.
+            total: bytes of all records up to that one, about.
             transactions: how many it carries.
 
         Raises:
@@ -74,6 +78,7 @@ class WriteContext:
             if self.engine.journal == "wal" or wal.last(self.engine.write_connection, self.meta)[1] != head:
                 raise
         self._newest = lsn, head
+        self.total = total
         self.engine.counters.committed(transactions)
         self.dirty_flag.after_commit(head.seq, head.chain, lsn)
 
@@ -129,32 +134,6 @@ class WriteContext:
         if made is not None and made.chain == head.chain:
             self._newest = None
             error.add_note(f"sqlstate: commit {head.seq} was made before this exception, and is durable")
-
-
-class RecordsDigests:
-    """H(records) of commits with many records, which take long to hash again: of the newest made or proven."""
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[bytes, bytes] = OrderedDict()
-
-    def get(self, chain: bytes) -> bytes | None:
-        """Return that of the commit with this chain digest, which tests it; None if it is not known."""
-        return self._known.get(chain)
-
-    def keep(self, chain: bytes, digest: bytes, records: int) -> None:
-        """Keep that of a commit, if it has many records."""
-        if records < _MANY_RECORDS:
-            return
-        self._known[chain] = digest
-        if len(self._known) > _DIGESTS_KEPT:
-            with suppress(KeyError):  # another thread was here
-                self._known.popitem(last=False)
-
-
-_MANY_RECORDS: Final = 1024
-_DIGESTS_KEPT: Final = 1024
 
 
 class OpenBlocks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x53715374  # "SqSt"
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 
 DIGEST_BYTES: Final = 32
 COUNT_BYTES: Final = 8
@@ -42,6 +42,10 @@ MILESTONE: Final = 64
 
 # The number of commits in one block of the log over the commits.
 LOG_BLOCK: Final = 256
+
+# What a record's values are in the log, instead of themselves: bits of the column digests.
+VALUE_DIGEST: Final = 1
+BEFORE_DIGEST: Final = 2
 
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1

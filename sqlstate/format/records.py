@@ -98,6 +98,12 @@ class Record(NamedTuple):
     """Digest of the commit chain, in the COMMIT that closes a commit."""
     note: str | None = None
     """The caller's note, in BEGIN."""
+    records: bytes | None = None
+    """Digest of the commit's records, in the COMMIT that closes a commit."""
+    total: int | None = None
+    """Bytes of all records up to this one, about, in the COMMIT that closes a commit."""
+    digests: int | None = None
+    """Which values are digests, the leaves of what they stand for: 1 for `value`, 2 for `before`, 3 for both."""
 
 
 def chain_zero(store_id: bytes) -> bytes:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlstate.commit.group import GroupCommit
-    from sqlstate.commit.write_context import RecordsDigests
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
@@ -80,12 +79,11 @@ class History:
         """Return how many complete blocks of the first *size* commits are not in the table yet."""
         return max(0, size // fmt.LOG_BLOCK - self._stored)
 
-    def commit_body(self, seq: int, known: RecordsDigests | None = None) -> bytes:
+    def commit_body(self, seq: int) -> bytes:
         """Return what a proof about commit *seq* says of it: the body of the proof, without the path.
 
         Args:
             seq: of the commit.
-            known: where H(records) may stand already; if not, it is kept there.
 
         Raises:
             InvalidOption: there is no such commit.
@@ -94,13 +92,9 @@ class History:
         _check_number("seq", seq, (1, self.newest))
         before = chain_zero(self._meta.store_id) if seq == 1 else self._commit(seq - 1).chain
         said = self._commit(seq)
-        records, number = (known.get(said.chain) if known is not None else None), 0
-        if records is None:
-            records, number = wal.records_digest(self._connection, seq)
+        records = wal.records_digest(self._connection, seq)
         if not records or chain_next(before, said[:4], records) != said.chain:
             raise _damaged(self._connection, f"I6: commit {seq} does not follow from the one before")
-        if known is not None:
-            known.keep(said.chain, records, number)
         at = said.at.encode()
         count = said.count.to_bytes(fmt.COUNT_BYTES)
         return b"".join((before, said.root, count, len(at).to_bytes(4), at, records))
@@ -144,7 +138,7 @@ class History:
         return head
 
 
-def prove_commit(connection: Connection, meta: Meta, seq: int, size: int, known: RecordsDigests | None = None) -> Proof:
+def prove_commit(connection: Connection, meta: Meta, seq: int, size: int) -> Proof:
     """Return the proof of what commit *seq* is, against the root of the log of the first *size* commits.
 
     Args:
@@ -152,7 +146,6 @@ def prove_commit(connection: Connection, meta: Meta, seq: int, size: int, known:
         meta: the store's facts.
         seq: from 1 to *size*.
         size: at most the number of the newest commit.
-        known: as in History.commit_body().
 
     Raises:
         InvalidOption: *seq* or *size* is outside that.
@@ -161,7 +154,7 @@ def prove_commit(connection: Connection, meta: Meta, seq: int, size: int, known:
     history = History(connection, meta)
     _check_number("size", size, (1, history.newest))
     _check_number("seq", seq, (1, size))
-    body = history.commit_body(seq, known)
+    body = history.commit_body(seq)
     history.check_block(seq)
     return Proof("commit", body + b"".join(headlog.inclusion_path(history.subtree, seq - 1, size)))
 

@@ -222,7 +222,7 @@ class Commits(Provable):
             from sqlstate.proving import commits as history  # noqa: PLC0415, see above
 
             size = head.seq if size is None else size
-            return history.prove_commit(connection, self._meta, seq, size, self._writer.records_digests)
+            return history.prove_commit(connection, self._meta, seq, size)
 
     def prove_consistency(self, old: int, new: int | None = None) -> Proof:
         """Return a proof that history up to commit *new* begins with the unchanged history up to commit *old*.

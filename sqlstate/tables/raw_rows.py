@@ -146,6 +146,9 @@ class RawRecord(NamedTuple):
     at: Any = None
     chain: Any = None
     note: Any = None
+    records: Any = None
+    total: Any = None
+    digests: Any = None
 
     @property
     def name(self) -> tuple[Any, Any]:
@@ -240,7 +243,7 @@ def _record(**columns: _Must) -> Table:
     every = dict.fromkeys(
         (
             "lsn", "txn", "kind", "session", "collection", "key", "value", "before", "seq", "root", "count", "at",
-            "chain", "note",
+            "chain", "note", "records", "total", "digests",
         ),
         _ABSENT,
     )  # fmt: skip
@@ -253,6 +256,8 @@ _HEAD_OR_NOT: Final = {
     "count": _or_null(_NUMBER),
     "at": _or_null(_AT),
     "chain": _or_null(_DIGEST),
+    "records": _or_null(_DIGEST),
+    "total": _or_null(_NUMBER),
 }
 RECORDS: Final[Mapping[Any, Table]] = {
     "BEGIN": _record(at=_or_null(_AT), note=_TEXT, chain=_or_null(_DIGEST)),
@@ -350,7 +355,7 @@ def direct_change_bytes(row: Row) -> bytes | None:
 
 
 _STORED: Final = {str, bytes}
-_NO_OTHERS: Final = (None,) * 6
+_NO_OTHERS: Final = (None,) * 9
 
 
 def has_bytes(record: RawRecord) -> bool:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _KINDS = {str(kind): kind for kind in Kind}
 ROWS_AT_ONCE = 256
+TRANSACTION_BYTES: Final = 200  # of the file, about, that its BEGIN and COMMIT take
+CHANGE_BYTES: Final = 24  # that a PUT or DELETE takes besides name and values
 _LOOKED_AT = 10_000
 _NEAR = 512  # records that are read sooner than searched
 BYTES_AT_ONCE = 1 << 20
@@ -38,15 +40,17 @@ ChangeRow = tuple[Kind, str, "Key", "Stored | None", "Stored | None"]
 COLUMNS = ", ".join(Record._fields)
 _INSERT = f"INSERT INTO wal ({COLUMNS}) VALUES ({', '.join('?' * len(Record._fields))})"
 INSERT_CHANGE = "INSERT INTO wal (lsn, txn, kind, collection, key, value, before) VALUES (?, ?, ?, ?, ?, ?, ?)"
-INSERT_COMMIT = (
-    "INSERT INTO wal (lsn, txn, kind, session, seq, root, count, at, chain) VALUES (?, ?, 'COMMIT', ?, ?, ?, ?, ?, ?)"
-)
+INSERT_COMMIT = """
+INSERT INTO wal (lsn, txn, kind, session, seq, root, count, at, chain, records, total)
+VALUES (?, ?, 'COMMIT', ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 # BEGIN, one change and COMMIT in one statement: 5 µs instead of 8 for the most frequent commit.
 INSERT_SHORT = """
-INSERT INTO wal (lsn, txn, kind, collection, key, value, before, seq, root, count, at, chain, note) VALUES
-(?1, ?1, 'BEGIN', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ''),
-(?1 + 1, ?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL, NULL, NULL, NULL, NULL),
-(?1 + 2, ?1, 'COMMIT', NULL, NULL, NULL, NULL, ?7, ?8, ?9, ?10, ?11, NULL)
+INSERT INTO wal (lsn, txn, kind, collection, key, value, before, seq, root, count, at, chain, note, records, total)
+VALUES
+(?1, ?1, 'BEGIN', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, NULL),
+(?1 + 1, ?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+(?1 + 2, ?1, 'COMMIT', NULL, NULL, NULL, NULL, ?7, ?8, ?9, ?10, ?11, NULL, ?12, ?13)
 """
 # For large bytes that are written into the row then.
 _INSERT_EMPTY = """
@@ -56,8 +60,8 @@ VALUES (?1, ?2, ?3, ?4, ?5, iif(?6 IS NULL, NULL, zeroblob(?6)), iif(?7 IS NULL,
 INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)"
 _AFTER = f"SELECT {COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn"
 _HEAD = "seq, root, count, at, chain"
-_LAST = f"SELECT lsn, {_HEAD} FROM wal ORDER BY lsn DESC LIMIT 1"
-_NEWEST = f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
+_LAST = f"SELECT lsn, {_HEAD}, total FROM wal ORDER BY lsn DESC LIMIT 1"
+_NEWEST = f"SELECT {_HEAD}, total FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
 _COMMIT = f"SELECT lsn, {_HEAD} FROM wal WHERE seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
 _CLOSING = f"""
 SELECT lsn, {_HEAD} FROM wal WHERE lsn BETWEEN ? AND ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?
@@ -100,15 +104,18 @@ def write(connection: Connection, record: Record) -> None:
     connection.run(_INSERT, record)
 
 
-def write_short(connection: Connection, lsn: int, change: ChangeRow, head: Sequence[Any]) -> None:
-    """Append BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*."""
+def write_short(connection: Connection, lsn: int, change: ChangeRow, closing: Sequence[Any]) -> None:
+    """Append BEGIN without a note, one change, and COMMIT of a direct transaction whose first LSN is *lsn*.
+
+    *closing* is what a COMMIT record says of its commit: seq, root, count, at, chain, records, total.
+    """
     *_, value, before = change
     if len(value or "") + len(before or "") < KEPT_BYTES:
-        connection.run(INSERT_SHORT, (lsn, *change, *head))
+        connection.run(INSERT_SHORT, (lsn, *change, *closing))
         return
     connection.run(INSERT_BEGIN, (lsn, ""))
     write_change(connection, (lsn + 1, lsn, *change))
-    connection.run(INSERT_COMMIT, (lsn + 2, lsn, None, *head))
+    connection.run(INSERT_COMMIT, (lsn + 2, lsn, None, *closing))
 
 
 def write_change(connection: Connection, row: Sequence[Any]) -> None:
@@ -131,16 +138,39 @@ def last(connection: Connection, meta: Meta) -> tuple[int, Head]:
     Raises:
         Damaged: they are malformed.
     """
+    return end(connection, meta)[:2]
+
+
+def end(connection: Connection, meta: Meta) -> tuple[int, Head, int]:
+    """Return what last() does, and the bytes of all records up to the newest commit, cut ones included.
+
+    Raises:
+        Damaged: as last().
+    """
     row = connection.row(_LAST)
     if row is None:
-        return 0, head_zero(meta)
-    if not is_number(row[0]):
-        raise Damaged.found(connection.path, f"a record has the number {row[0]}, and 2^62 is the last", "I5")
-    if row[2] is not None:
-        return row[0], valid_head(connection, row[1:])
-    # Only staged records come after the newest commit.
-    newest = connection.row(_NEWEST)
-    return row[0], head_zero(meta) if newest is None else valid_head(connection, newest)
+        return 0, head_zero(meta), 0
+    lsn = row[0]
+    if not is_number(lsn):
+        raise Damaged.found(connection.path, f"a record has the number {lsn}, and 2^62 is the last", "I5")
+    if row[2] is None:  # Only staged records come after the newest commit.
+        newest = connection.row(_NEWEST)
+        if newest is None:
+            return lsn, head_zero(meta), 0
+        row = (lsn, *newest)
+    total = row[6]
+    if total is not None and not is_number(total):
+        raw_rows.RECORDS["COMMIT"].only("lsn", "total").check((lsn, total), connection.path)
+    return lsn, valid_head(connection, row[1:6]), total or 0
+
+
+def size_of_change(raw: bytes, value: Stored | None, before: Stored | None) -> int:
+    """Return about how many bytes of the file the record of a change takes; *raw* is name_bytes() of the entry."""
+    size = CHANGE_BYTES + len(raw)
+    for each in (value, before):
+        if each is not None:
+            size += len(each) if type(each) is bytes or each.isascii() else len(each.encode())  # type: ignore[union-attr]
+    return size
 
 
 def head_zero(meta: Meta) -> Head:
@@ -183,6 +213,12 @@ def read_begin(connection: Connection, txn: int) -> Record:
     if not rows:
         raise Damaged.found(connection.path, f"transaction {txn} has no BEGIN record", "I7")
     return valid_record(connection, rows[0])
+
+
+def size_of_staged(connection: Connection, txn: int) -> int:
+    """Return about how many bytes of the file the records of the staged transaction *txn* take."""
+    sql = f"SELECT count(*) * {CHANGE_BYTES} + total(octet_length(value)) + total(octet_length(before)) FROM wal "
+    return int(connection.value(f"{sql} WHERE txn = ? AND session IS NOT NULL", (txn,)))
 
 
 def staged_value(connection: Connection, txn: int, collection: str, key: Key) -> Row | None:
@@ -261,9 +297,15 @@ def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head
             parts, changes, head = [], [], said
 
 
-def records_digest(connection: Connection, seq: int) -> tuple[bytes, int]:
-    """Return H(records) of commit *seq*, which its chain digest covers, b"" if there is none; and how many they are."""
+def records_digest(connection: Connection, seq: int) -> bytes:
+    """Return H(records) of commit *seq*, which its chain digest covers; b"" if there is none.
+
+    Cost: a pass over the commit's records, if a program made it that did not know format 4.
+    """
     last = commit_lsn(connection, seq)
+    kept = connection.value("SELECT records FROM wal WHERE lsn = ?", (last,))
+    if is_digest(kept):
+        return bytes(kept)
     digest, parts = sha256(), []
     rows = _committed(connection, base_of(connection, last)) if last else ()
     for number, (row, body) in enumerate(rows, 1):
@@ -272,8 +314,8 @@ def records_digest(connection: Connection, seq: int) -> tuple[bytes, int]:
             digest.update(b"".join(parts))
             parts.clear()
         if row[0] == last:
-            return digest.digest(), number
-    return b"", 0
+            return digest.digest()
+    return b""
 
 
 def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate import headlog
-from sqlstate.commit import write_context
 from sqlstate.format import constants as fmt
 from sqlstate.proving import commits as history
 from sqlstate.sqlite.connection import memory
@@ -568,17 +567,10 @@ def test_trim_removes_the_blocks_that_have_lost_a_commit(long_path: Path) -> Non
             connection.rollback()
 
 
-def test_records_of_a_large_commit_are_hashed_once_for_all_proofs_of_a_handle(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed = []
-    read = wal.records_digest
-
-    def records_digest(connection: Connection, seq: int) -> tuple[bytes, int]:
-        hashed.append(seq)
-        return read(connection, seq)
-
-    monkeypatch.setattr(wal, "records_digest", records_digest)
+def test_no_proof_reads_the_records_of_a_commit_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    committed = wal._committed
+    monkeypatch.setattr(wal, "_committed", lambda *args: read.append(args) or committed(*args))
     with sqlstate.open(path) as store:
         store["c"].update(dict.fromkeys(range(2000), 1))
         store["c"]["few"] = 1
@@ -586,19 +578,12 @@ def test_records_of_a_large_commit_are_hashed_once_for_all_proofs_of_a_handle(
         for key in range(1500):
             staged.put("staged", key, 1)
         staged.commit()
-        bodies = [store.prove_commit(seq).body for seq in (1, 2, 3, 1, 2, 3)]
-        assert hashed == [2, 3, 2]  # the records of the staged one were written before
+        bodies = [store.prove_commit(seq).body for seq in (1, 2, 3)]
         with sqlstate.open(path) as other:
-            assert [other.prove_commit(seq, 3).body for seq in (1, 2, 3, 1, 2, 3)] == bodies
-        assert hashed == [2, 3, 2, 1, 2, 3, 2]
-    assert bodies[:3] == bodies[3:]
-
-
-def test_digests_of_records_are_kept_of_the_newest_commits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_context, "_DIGESTS_KEPT", 3)
-    known = write_context.RecordsDigests()
-    for number in range(1, 6):
-        known.keep(bytes([number]), bytes(32), 10_000)
-    known.keep(b"few", bytes(32), 3)
-    assert [known.get(bytes([number])) for number in range(1, 6)] == [None, None, *[bytes(32)] * 3]
-    assert known.get(b"few") is None
+            assert [other.prove_commit(seq, 3).body[:-64] for seq in (1, 2, 3)] == [body[:-64] for body in bodies]
+        assert not read
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE wal SET records = NULL")  # as an earlier version left them
+    with sqlstate.open(path) as store:
+        assert [store.prove_commit(seq).body for seq in (1, 2, 3)] == bodies
+        assert len(read) == 3

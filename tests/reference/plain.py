@@ -43,7 +43,7 @@ Entry: TypeAlias = tuple[str, Key, Value]
 MerkleRow: TypeAlias = tuple[int, str, Key, bytes]
 
 APPLICATION_ID = 1399935860
-FORMAT = 3
+FORMAT = 4
 MAX_RANK = 15
 KINDS = ("BEGIN", "PUT", "DELETE", "COMMIT", "ROLLBACK")
 
@@ -212,9 +212,12 @@ class Record:
     chain: bytes | None = None
     at: str | None = None
     note: str | None = None
+    records: bytes | None = None
+    total: int | None = None
+    digests: int | None = None
 
 
-RECORD_COLUMNS = "lsn, txn, kind, session, collection, key, value, before, seq, root, count, chain, at, note"
+RECORD_COLUMNS = "lsn, txn, kind, session, collection, key, value, before, seq, root, count, chain, at, note, records, total, digests"
 
 
 def chain_zero(store_id: bytes) -> bytes:
@@ -262,6 +265,8 @@ class Commit:
     at: str
     chain: bytes
     records: tuple[Record, ...] = field(repr=False)
+    digest: bytes | None = None
+    """H(records) as stored."""
 
 
 # ---- 9. Judging a file ----
@@ -547,6 +552,8 @@ def _record_faults(record: Record) -> list[str]:  # noqa: PLR0912, a branch for 
             filled["count"] = is_number(record.count)
             filled["chain"] = is_blob(record.chain, 32)
             filled["at"] = is_time(record.at)
+            filled["records"] = record.records is None or is_blob(record.records, 32)
+            filled["total"] = record.total is None or is_number(record.total)
     else:
         filled = {"at": is_time(record.at)}
     if record.session is not None and record.kind in ("BEGIN", "PUT", "DELETE"):
@@ -554,7 +561,7 @@ def _record_faults(record: Record) -> list[str]:  # noqa: PLR0912, a branch for 
     faults += [f"{column} is {short(getattr(record, column))}" for column, good in filled.items() if not good]
     if record.session is not None and not is_blob(record.session, 16):
         faults.append(f"session is {short(record.session)}")
-    for column in ("collection", "key", "value", "before", "seq", "root", "count", "chain", "at", "note"):
+    for column in RECORD_COLUMNS.split(", ")[4:]:
         if column not in filled and getattr(record, column) is not None:
             faults.append(f"{column} is {short(getattr(record, column))}, not NULL")
     return faults
@@ -657,7 +664,7 @@ def _closed_commit(record: Record, records: tuple[Record, ...]) -> Commit | None
         return None
     if record.at is None or record.chain is None:
         return None
-    return Commit(record.seq, record.root, record.count, record.at, record.chain, records)
+    return Commit(record.seq, record.root, record.count, record.at, record.chain, records, record.records)
 
 
 def _judge_chain(commits: list[Commit], zero: bytes, findings: Findings) -> bytes:
@@ -667,6 +674,8 @@ def _judge_chain(commits: list[Commit], zero: bytes, findings: Findings) -> byte
         records = records_bytes(commit.records)
         follows = chain_next(stored, commit.seq, commit.root, commit.count, commit.at, records)
         findings.expect("I6", f"the chain of commit {commit.seq} is another", holds=commit.chain == follows)
+        same = commit.digest in (None, sha256(records))
+        findings.expect("I6", f"commit {commit.seq} has another digest of its records", holds=same)
         stored = commit.chain
         chain = chain_next(chain, commit.seq, commit.root, commit.count, commit.at, records)
     return chain

@@ -292,8 +292,8 @@ class LogCheck:
             self._record(lsn, what)
         if record.root is not None:
             self._close(record)
-        elif (record.count, record.at, record.chain) != (None, None, None):
-            self._record(lsn, f"I7: record {lsn} has a count, a time or a chain, and closes no commit")
+        elif any(each is not None for each in (record.count, record.at, record.chain, record.records, record.total)):
+            self._record(lsn, f"I7: record {lsn} has a count, a time, a digest or a total, and closes no commit")
 
     def _commit_staged(self, record: RawRecord) -> None:
         lsn, txn, session = record.lsn, record.txn, record.session
@@ -320,6 +320,8 @@ class LogCheck:
         said = self._said(record)
         follows = [_link(each, said, records) for each in self._chains]
         if said.chain in follows:
+            if record.records not in (None, records):
+                self._record(record.lsn, f"I6: record {record.lsn} has another digest than its commit's records")
             for each in self._breaks:
                 what = f"I8: the `before` of record {each.lsn} of commit {said.seq} is not the value that its entry had"
                 self._record(each.lsn, what, each.name)
