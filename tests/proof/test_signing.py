@@ -111,7 +111,8 @@ def forge(path: Path, seq: int, value: str) -> None:
             records_bytes = plain.records_bytes(records)
             chain = plain.chain_next(chain, commit.seq, root, len(rows), commit.at, records_bytes)
             db.execute(
-                "UPDATE wal SET root = ?, chain = ? WHERE seq = ? AND root IS NOT NULL", (root, chain, commit.seq)
+                "UPDATE wal SET root = ?, chain = ?, records = ? WHERE seq = ? AND root IS NOT NULL",
+                (root, chain, plain.sha256(records_bytes), commit.seq),
             )
         for collection, key, stored in rows:
             db.execute("UPDATE state SET value = ? WHERE collection = ? AND key = ?", (stored, collection, key))
