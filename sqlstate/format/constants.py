@@ -24,6 +24,8 @@ TAG_RANK: Final = b"\x02"
 TAG_CHAIN: Final = b"\x03"
 TAG_AUDIT: Final = b"\x04"
 TAG_STAGED: Final = b"\x05"
+TAG_CUT: Final = b"\x06"
+TAG_START: Final = b"\x07"
 
 KIND_INT: Final = b"i"
 KIND_STR: Final = b"t"

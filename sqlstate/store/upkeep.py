@@ -12,7 +12,7 @@ from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_number
 from sqlstate.sqlite import settings
-from sqlstate.tables import audit, merkle, staged, state, wal
+from sqlstate.tables import audit, merkle, staged, state, wal, wal_figures
 
 if TYPE_CHECKING:
     import os
@@ -255,7 +255,7 @@ class Upkeep:
         with engine.reading() as connection:
             head = wal.last(connection, self._meta)[1]
             levels, nodes = merkle.size(connection)
-            records, drafts = wal.numbers(connection), staged.size(connection)
+            records, drafts = wal_figures.numbers(connection), staged.size(connection)
             collections = len(state.collections(connection))
             synchronous = settings.synchronous(connection)
         return Stats(

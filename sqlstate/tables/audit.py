@@ -37,7 +37,7 @@ class AuditEntry(NamedTuple):
     at: str
     """Time of the event: ISO 8601, UTC, microseconds."""
     kind: str
-    """`"migration"`, `"recovery"`, `"check"`, `"backup"`, `"restore"`, `"repair"` or `"prune"`."""
+    """`"migration"`, `"recovery"`, `"backup"`, `"restore"`, `"repair"`, `"cut"` or `"setting"`."""
     seq: int
     """Number of the newest commit at that time."""
     chain: bytes

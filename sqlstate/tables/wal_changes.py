@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlstate.errors import Damaged
+from sqlstate.errors import Damaged, LogCut
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import stored_name
 from sqlstate.format.records import Kind
 from sqlstate.sqlite.connection import size_of
+from sqlstate.tables import meta as metadata
 from sqlstate.tables import raw_rows, wal
 from sqlstate.tables.raw_rows import is_entry_name, is_text
 
@@ -38,7 +39,8 @@ _OF_ENTRY = (
 _COMMIT_OF_STAGED = "SELECT lsn FROM wal WHERE txn = ? AND session IS NOT NULL AND kind = 'COMMIT'"
 _CLOSED_BY = "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn >= ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
 _COMMITS_BACK = (
-    "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn < ? AND root IS NOT NULL ORDER BY lsn DESC LIMIT 256"
+    "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn > ? AND lsn < ? AND root IS NOT NULL "
+    "ORDER BY lsn DESC LIMIT 256"
 )
 _KINDS: Final = frozenset(Kind)
 _CHANGES: Final = {Kind.PUT, Kind.DELETE}
@@ -92,9 +94,13 @@ class Reader:
         """Read on, up to LSN *end* at most; return the commits that are complete now.
 
         Raises:
+            LogCut: records that are wanted were cut meanwhile.
             Damaged: a row is not a record, or records are missing.
         """
         found: list[tuple[Head, Touched]] = []
+        start = metadata.read_log_start(connection)
+        if start is not None and self.lsn < start.lsn:
+            raise LogCut(connection.path, start.head.seq, start.head.seq + 1)
         rows, _ = connection.chunk(_SPAN, (self.lsn, end), BYTES_AT_ONCE, _weight)
         if not rows:
             raise Damaged.found(connection.path, f"record {end} is missing from the log", "I5")
@@ -173,11 +179,13 @@ def of_entry(connection: Connection, collection: str, key: Key) -> list[tuple[He
     Cost: a pass over the log.
     """
     found: dict[int, tuple[Head, Touch]] = {}
-    end, head = 0, None
+    start = metadata.read_log_start(connection)
+    cut = 0 if start is None else start.lsn
+    end, head = cut, None
     for lsn, txn, is_there, is_staged, was_there in connection.rows(_OF_ENTRY, (collection, key)):
         at = connection.value(_COMMIT_OF_STAGED, (txn,)) if is_staged else lsn
-        if at is None:
-            continue  # it was rolled back, or has not ended
+        if at is None or at <= cut:
+            continue  # it was rolled back, has not ended, or was cut
         if is_staged or at > end:
             closing = connection.row(_CLOSED_BY, (at,))
             if closing is None:
@@ -192,14 +200,21 @@ def of_entry(connection: Connection, collection: str, key: Key) -> list[tuple[He
 
 
 def seq_at(connection: Connection, time: str) -> int:
-    """Return the number of the newest commit made at *time* or before, 0 without one. Cost: grows with those since."""
-    lsn = fmt.INT_MAX
+    """Return the number of the newest commit made at *time* or before, 0 without one. Cost: grows with those since.
+
+    Raises:
+        LogCut: it was cut from the log.
+    """
+    start = metadata.read_log_start(connection)
+    lsn, cut = fmt.INT_MAX, 0 if start is None else start.lsn
     while True:
-        rows = connection.rows(_COMMITS_BACK, (lsn,))
+        rows = connection.rows(_COMMITS_BACK, (cut, lsn))
         for row in rows:
             head = wal.valid_head(connection, row[1:])
             if head.at <= time:
                 return head.seq
             lsn = row[0]
+        if not rows and start is not None and start.head.at > time:
+            raise LogCut(connection.path, start.head.seq, start.head.seq + 1)
         if not rows:
-            return 0
+            return 0 if start is None else start.head.seq

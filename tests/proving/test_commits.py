@@ -22,7 +22,7 @@ from sqlstate import headlog
 from sqlstate.format import constants as fmt
 from sqlstate.proving import commits as history
 from sqlstate.sqlite.connection import memory
-from sqlstate.tables import log_blocks, meta, wal
+from sqlstate.tables import log_blocks, meta, wal_chain
 from sqlstate.tables import migrations as migrate
 from tests.reference import log as rfc6962
 from tests.reference import plain
@@ -561,8 +561,8 @@ def test_trim_removes_the_blocks_that_have_lost_a_commit(long_path: Path) -> Non
 
 def test_no_proof_reads_the_records_of_a_commit_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    committed = wal._committed
-    monkeypatch.setattr(wal, "_committed", lambda *args: read.append(args) or committed(*args))
+    committed = wal_chain._committed
+    monkeypatch.setattr(wal_chain, "_committed", lambda *args: read.append(args) or committed(*args))
     with sqlstate.open(path) as store:
         store["c"].update(dict.fromkeys(range(2000), 1))
         store["c"]["few"] = 1
