@@ -334,7 +334,13 @@ def wrong_index(connection: Connection) -> str:
     return ""
 
 
-_PARTS: Final = {"wal_milestones": "seq % 64 = 0 AND root IS NOT NULL", "wal_staged": "session IS NOT NULL"}
+IS_CHANGE: Final = "kind IN ('PUT', 'DELETE')"
+"""A condition as the index wal_history has it, word for word: otherwise SQLite would not use that."""
+_PARTS: Final = {
+    "wal_milestones": "seq % 64 = 0 AND root IS NOT NULL",
+    "wal_staged": "session IS NOT NULL",
+    "wal_history": IS_CHANGE,
+}
 
 
 def size(connection: Connection) -> int:
