@@ -81,6 +81,27 @@ class AsyncPast:
         """
         return AsyncSnapshot(self._entries.stored, self._threads, when)
 
+    async def index_history(self, *, drop: bool = False) -> bool:
+        """Make an index by which `history()` of an entry need not read the whole log, as `Store.index_history()` does.
+
+        Cost: 1 hop, which reads and sorts the log. Cancelled, it is waited for.
+
+        Args:
+            drop: remove the index.
+
+        Returns:
+            Whether anything was done.
+
+        Raises:
+            StoreError: what `Store.index_history()` raises.
+
+        Examples:
+            >>> await store.put("settings", "lang", "fr")
+            >>> await store.index_history(), await store.index_history(drop=True)
+            (True, True)
+        """
+        return await self._threads.run(lambda: self._store.index_history(drop=drop), whole=True)
+
     async def undo(self, seq: int, note: str = "") -> Head:
         """Take back what commit *seq* changed, in one new commit, and return that, as `Store.undo()` does.
 

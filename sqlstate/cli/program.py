@@ -32,6 +32,7 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "stats": ("history", "stats"),
     "changes": ("past", "changes"),
     "history": ("past", "history"),
+    "index": ("past", "index"),
     "undo": ("past", "undo"),
     "revert": ("past", "revert"),
     "diff": ("past", "diff"),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class AuditEntry(NamedTuple):
     """One event in the life of a store: a named tuple, given by `store.audit()`.
 
-    There is one for each migration, each recovery that did something, and each resumed transaction, backup, restore
-    and repair. Entries are chained by hash and never changed.
+    There is one for each migration, each recovery that did something, and each resumed transaction, backup, restore,
+    repair and setting that the file keeps. Entries are chained by hash and never changed.
 
     Examples:
         >>> entry = next(store.audit())

@@ -34,6 +34,9 @@ _NEAR = 512  # records that are read sooner than searched
 BYTES_AT_ONCE = 1 << 20
 _VALUE, _BEFORE = Record._fields.index("value"), Record._fields.index("before")
 
+IS_CHANGE: Final = "kind IN ('PUT', 'DELETE')"
+"""A condition as the index wal_history has it, word for word: otherwise SQLite would not use that."""
+
 # kind, collection, key, value, before
 ChangeRow = tuple[Kind, str, "Key", "Stored | None", "Stored | None"]
 

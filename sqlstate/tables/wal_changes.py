@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlstate.errors import Damaged, LogCut
+from sqlstate.errors import Damaged, InvalidOption, LogCut
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import stored_name
 from sqlstate.format.records import Kind
@@ -34,8 +34,10 @@ _STAGED = f"{_ROWS} lsn IN ({wal.OF_STAGED}) ORDER BY lsn"
 _RECORD = f"SELECT {wal.COLUMNS} FROM wal WHERE lsn = ?"
 _OF_ENTRY = (
     "SELECT lsn, txn, kind = 'PUT', session IS NOT NULL, before IS NOT NULL FROM wal "
-    "WHERE collection = ? AND key = ? AND kind IN ('PUT', 'DELETE') ORDER BY lsn"
+    f"WHERE collection = ? AND key = ? AND {wal.IS_CHANGE} ORDER BY lsn"
 )
+HISTORY_INDEX: Final = "wal_history"
+MAKE_HISTORY_INDEX: Final = f"CREATE INDEX wal_history ON wal (collection, key) WHERE {wal.IS_CHANGE}"
 _COMMIT_OF_STAGED = "SELECT lsn FROM wal WHERE txn = ? AND session IS NOT NULL AND kind = 'COMMIT'"
 _CLOSED_BY = "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn >= ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
 _COMMITS_BACK = (
@@ -176,7 +178,7 @@ def _row(connection: Connection, lsn: int) -> Row:
 def of_entry(connection: Connection, collection: str, key: Key) -> list[tuple[Head, Touch]]:
     """Return the commits that changed an entry, newest first.
 
-    Cost: a pass over the log.
+    Cost: some statements for each of them, by the index for histories; without it, a pass over the log.
     """
     found: dict[int, tuple[Head, Touch]] = {}
     start = metadata.read_log_start(connection)
@@ -197,6 +199,31 @@ def of_entry(connection: Connection, collection: str, key: Key) -> list[tuple[He
         earlier = found.get(head.seq)
         found[head.seq] = head, touch if earlier is None else earlier[1].then(touch)
     return [found[seq] for seq in sorted(found, reverse=True)]
+
+
+def has_history_index(connection: Connection) -> bool:
+    """Return True if the file has the index for histories."""
+    return any(name == HISTORY_INDEX for _, name, *_ in connection.rows("PRAGMA index_list(wal)"))
+
+
+def make_history_index(connection: Connection) -> None:
+    """Make the index for histories, inside the caller's transaction. Cost: a pass over the log, and a sort.
+
+    Raises:
+        InvalidOption: something of another program has its name.
+    """
+    taken = "SELECT type FROM sqlite_schema WHERE name = ? COLLATE NOCASE AND type <> 'trigger'"
+    there = connection.value(taken, (HISTORY_INDEX,))
+    if there is not None:
+        raise InvalidOption(
+            f"{connection.path}: there is a {there} {HISTORY_INDEX} of another program; rename it. Nothing was changed"
+        )
+    connection.run(MAKE_HISTORY_INDEX)
+
+
+def drop_history_index(connection: Connection) -> None:
+    """Remove the index for histories, inside the caller's transaction."""
+    connection.run(f"DROP INDEX {HISTORY_INDEX}")
 
 
 def seq_at(connection: Connection, time: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sqlstate.tables.wal import IS_CHANGE
+
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
 
@@ -26,7 +28,11 @@ def wrong_index(connection: Connection) -> str:
     return ""
 
 
-_PARTS: Final = {"wal_milestones": "seq % 64 = 0 AND root IS NOT NULL", "wal_staged": "session IS NOT NULL"}
+_PARTS: Final = {
+    "wal_milestones": "seq % 64 = 0 AND root IS NOT NULL",
+    "wal_staged": "session IS NOT NULL",
+    "wal_history": IS_CHANGE,
+}
 
 
 def size(connection: Connection) -> int:

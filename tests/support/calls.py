@@ -72,6 +72,7 @@ STORE: Final[dict[str, Call]] = {
     "committed": lambda store: store.committed(sqlstate.CommitOutcomeUnknown(1, "")),
     "durable": lambda store: store.durable,
     "head": lambda store: store.head(),
+    "index_history": lambda store: store.index_history(),
     "pending": lambda store: store.pending(),
     **PROVABLE,
     "prove_commit": lambda store: store.prove_commit(1),

@@ -1,4 +1,4 @@
-"""Verbs for what a store was, and how it changed: changes, history, undo, revert, diff, merge."""
+"""Verbs for what a store was, and how it changed: changes, history, index, undo, revert, diff, merge."""
 
 from __future__ import annotations
 
@@ -93,6 +93,28 @@ def history(settings: Settings, /, *, file: str, collection: str, key: str, limi
     """Print the changes of one entry, newest first, as changes prints them."""
     with settings.read(file) as store:
         return _write_changes(settings, store[collection].history(parse_key(key, key_type)), limit)
+
+
+@click.command(short_help="Keep an index for history, or drop it.")
+@file_argument
+@click.option("--drop", is_flag=True, help="Remove the index.")
+@common
+@click.pass_obj
+def index(settings: Settings, /, *, file: str, drop: bool) -> int:
+    """Make an index by which history finds the changes of an entry without reading the whole log.
+
+    The file keeps it, and each later put writes a page or two more. A crash leaves all of it or nothing. Writers
+    wait while it is made, and give up at their timeout.
+    """
+    with settings.write(file, create=False) as store:
+        changed = store.index_history(drop=drop)
+    if settings.asked:
+        write_object({"changed": changed, "history_index": not drop}, "json")
+    if changed:
+        settings.say("the index was removed" if drop else "the index was made; from now on it is kept")
+    else:
+        settings.say("there is no index; nothing was changed" if drop else "the index is there; nothing was changed")
+    return Exit.OK
 
 
 def _write_changes(settings: Settings, found: Iterator[Change], limit: int | None) -> int:

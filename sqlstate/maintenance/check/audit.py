@@ -104,6 +104,10 @@ class _Resumption(msgspec.Struct):
     by: _Digits
 
 
+class _Setting(msgspec.Struct):
+    history_index: bool
+
+
 class _Repaired(msgspec.Struct):
     entries: _Number
     removed: _Number
@@ -148,6 +152,8 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
             yield from _check_recovery(connection, meta, msgspec.convert(entry.detail, _Recovery))
         elif entry.kind == "repair":
             yield from _check_repair(msgspec.convert(entry.detail, _Repair))
+        elif entry.kind == "setting":
+            msgspec.convert(entry.detail, _Setting)
     except msgspec.ValidationError as e:
         yield f"lacks a figure, or has one that cannot be: {e}"
 
