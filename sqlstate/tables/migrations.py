@@ -79,7 +79,8 @@ def read_older(connection: Connection) -> None:
     What came later is empty.
     """
     if connection.value("PRAGMA user_version") < _CUT_SINCE:
-        connection.run(_AS_NEWEST)
+        query_only = connection.value("PRAGMA query_only")  # which forbids temporary views too
+        connection.run(f"PRAGMA query_only=0; {_AS_NEWEST}; PRAGMA query_only={query_only}")
 
 
 _CUT_SINCE: Final = 4  # format version
