@@ -37,6 +37,8 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "revert": ("past", "revert"),
     "diff": ("past", "diff"),
     "merge": ("past", "merge"),
+    "cut": ("space", "cut"),
+    "claims": ("space", "claims"),
     "recover": ("recovery_and_backup", "recover"),
     "audit": ("recovery_and_backup", "audit"),
     "check": ("checking", "check"),

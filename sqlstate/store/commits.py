@@ -61,6 +61,12 @@ class Commits(Provable):
         with self._engine.reading() as connection:
             return wal.last(connection, self._meta)[1]
 
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest commit in the log: 1 if nothing was cut, and before the first. Cost: 1 statement."""
+        with self._engine.reading() as connection:
+            return wal.start(connection, self._meta)[1].seq + 1
+
     def commits(self, first: int | None = None) -> Iterator[Head]:
         """Yield the commits from number *first* on, in order, as they are at the first step.
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlstate.commit.clock import now
+from sqlstate.commit.log_limit import LogLimit
 from sqlstate.errors import StoreError
 from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_number
 from sqlstate.sqlite import settings
 from sqlstate.store.access import refuse_inside
-from sqlstate.tables import audit, merkle, staged, state, wal, wal_changes, wal_figures
+from sqlstate.tables import audit, claims, merkle, staged, state, wal, wal_changes, wal_figures
 
 if TYPE_CHECKING:
     import os
@@ -66,6 +67,16 @@ class Stats:
     """Records in the write-ahead log, and those that a repair removed from it."""
     history_index: bool
     """Whether there is an index for `history()`."""
+    log_bytes: int
+    """What the records take in the file, about. Those of an earlier version count only once there was a limit."""
+    log_limit: int | None
+    """The size that the log is kept at; None keeps all of it."""
+    oldest: int
+    """Number of the oldest commit in the log."""
+    oldest_at: str
+    """When it was made; of an empty store, when that was."""
+    claims: dict[str, int]
+    """Who follows the commits, and the last one that each has: later ones are not cut."""
     staged: int
     """Staged transactions that have not ended."""
     file_bytes: int
@@ -302,6 +313,11 @@ class Upkeep:
         engine = self._engine
         with engine.reading() as connection:
             head = wal.last(connection, self._meta)[1]
+            log = LogLimit(self._meta)
+            log.load(connection)
+            total = wal.end(connection, self._meta)[2]
+            oldest = next(iter(wal.commits(connection, -1)[0]), head)
+            claimed = claims.read(connection)
             levels, nodes = merkle.size(connection)
             records, drafts = wal_figures.numbers(connection), staged.size(connection)
             indexed = wal_changes.has_history_index(connection)
@@ -318,6 +334,11 @@ class Upkeep:
             nodes=nodes,
             records=records,
             history_index=indexed,
+            log_bytes=max(0, total - log.start.total),
+            log_limit=log.bytes,
+            oldest=max(1, oldest.seq),
+            oldest_at=oldest.at,
+            claims=claimed,
             staged=drafts,
             file_bytes=engine.files.size(),
             sqlite_wal_bytes=engine.files.size("-wal"),

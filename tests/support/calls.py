@@ -66,6 +66,11 @@ STORE: Final[dict[str, Call]] = {
     "batch": lambda store: store.batch(),
     "changes": lambda store: store.changes(),
     "check": lambda store: store.check("quick"),
+    "claims": lambda store: dict(store.claims),
+    "cut": lambda store: store.cut(before=1),
+    "log_limit": lambda store: store.log_limit,
+    "oldest": lambda store: store.oldest,
+    "set_log_limit": lambda store: store.set_log_limit(None),
     "check_audit": lambda store: store.check_audit(),
     "collections": lambda store: store.collections(),
     "commits": lambda store: store.commits(),
@@ -196,7 +201,7 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
 }
 
 STORE_WRITES: Final = (
-    "barrier", "batch", "resume", "revert", "run", "stage", "submit", "transaction", "undo",
+    "barrier", "batch", "cut", "resume", "revert", "run", "set_log_limit", "stage", "submit", "transaction", "undo",
 )  # fmt: skip
 
 # Each changes something; on a store for reading each is refused with ReadOnly.

@@ -50,7 +50,7 @@ _CHANGE_COLUMNS = [
 @file_argument
 @click.argument("collection", required=False)
 @click.option("--prefix", metavar="KEY", help="Only keys that begin with this.")
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only commits after number N.")
+@click.option("--after", type=click.IntRange(min=0), metavar="N", help="Only commits after number N; without it, all.")
 @click.option("--upto", type=click.IntRange(min=0), metavar="N", help="Only commits up to number N.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N changes.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C, as JSON lines.")
@@ -71,13 +71,15 @@ def changes(settings: Settings, /, *, file: str, collection: str | None, **given
         if given["upto"] is not None or settings.as_json:
             raise click.UsageError("--follow has no end, so it goes neither with --upto nor with --json.")
         with settings.read(file) as store:
-            found = chain.from_iterable(each for _, each in store.watch(given["after"], changes=True, **wanted))
+            after = store.oldest - 1 if given["after"] is None else given["after"]
+            found = chain.from_iterable(each for _, each in store.watch(after, changes=True, **wanted))
             for change in islice(found, given["limit"]):
                 write_json(_change_line(change))
                 sys.stdout.flush()
         return Exit.OK
     with settings.read(file) as store:
-        every = store.changes(given["after"], upto=given["upto"], **wanted)
+        after = store.oldest - 1 if given["after"] is None else given["after"]
+        every = store.changes(after, upto=given["upto"], **wanted)
         return _write_changes(settings, every, given["limit"])
 
 
@@ -232,18 +234,21 @@ def _difference_cells(found: Difference) -> tuple[str, ...]:
     type=click.Choice(["ours", "theirs"]),
     help="Whose value an entry gets that both changed. Without it, ours stays and the exit code is 1.",
 )
+@click.option("--two-way", is_flag=True, help="Where a log was cut too far: merge without what both had in common.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would be.")
 @common
 @click.pass_obj
-def merge(settings: Settings, /, *, ours: str, theirs: str, prefer: Any, dry_run: bool) -> int:
+def merge(settings: Settings, /, *, ours: str, theirs: str, prefer: Any, two_way: bool, dry_run: bool) -> int:
     """Carry into the store OURS what its copy THEIRS changed since the two parted, in one commit.
 
     From the last commit that both have, each entry that only THEIRS changed is taken over. One that both
     changed, to different values, is a collision; all of them are printed. THEIRS is not changed.
+
+    With --two-way, what only one side has is taken to be new there, so deleted entries come back.
     """
     opened = settings.read(ours) if dry_run else sqlstate.open(ours, create=False, timeout=settings.timeout)
     with settings.closing(opened) as store, settings.read(theirs) as copy:
-        report = sqlstate.merge(store, copy, prefer=prefer, dry_run=dry_run)
+        report = sqlstate.merge(store, copy, prefer=prefer, two_way=two_way, dry_run=dry_run)
     facts = {"common": report.common, "seq": report.head.seq, "root": report.head.root.hex(), "applied": report.applied}
     if settings.object_form == "json":
         listed = ",".join(map(_collision_line, report.collisions))
