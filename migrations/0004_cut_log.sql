@@ -13,9 +13,10 @@ CREATE TABLE cut_commits (
 
 -- Who follows the commits, and the last one that it has: later ones are not cut.
 CREATE TABLE claims (
-  name TEXT PRIMARY KEY,
-  seq  INTEGER NOT NULL
-) WITHOUT ROWID;
+  number INTEGER PRIMARY KEY,
+  name   TEXT NOT NULL,
+  seq    INTEGER NOT NULL
+);
 
 -- Collections of whose values the log keeps the digests only.
 CREATE TABLE digest_logs (

@@ -197,8 +197,8 @@ class LogCut(StoreError):
 
     def __init__(self, path: str, seq: int, oldest: int, do: str = "") -> None:
         do = do or (
-            "a greater log_limit keeps more, and store.claims keeps what a follower has not read. One that comes too late "
-            "reads the whole state, and goes on from its commit"
+            "a greater log_limit keeps more, and store.claims keeps what a follower has not read. One that comes too "
+            "late reads the whole state, and goes on from its commit"
         )
         what = f"commit {seq} was cut from the log; the oldest one there is commit {oldest}"
         super().__init__(f"{path}: {what}; {do}")

@@ -75,6 +75,8 @@ class LogLimit:
                 start = self._cut_commits(connection, seq, total - self._for_records(limit))
         except Damaged:
             return self.start
+        if start.removed == start.lsn:
+            return start  # nothing may be cut
         removed = wal_cut.remove(connection, start.removed, start.lsn, rows=_ROWS, size=_BYTES)
         start = start._replace(removed=removed)
         metadata.write_log_start(connection, start)

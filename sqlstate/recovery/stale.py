@@ -23,7 +23,7 @@ _FRAME: Final = Struct(">2I")  # page; size of the database after a commit, or 0
 _INTERIOR: Final = (2, 5)
 _RIGHTMOST: Final = 8
 _DEPTH_MAX: Final = 20
-_GROWING: Final = ("wal", "audit", "log_blocks")  # each of our transactions appends to one of these tables
+_GROWING: Final = ("wal", "audit", "log_blocks", "claims")  # each of our transactions appends to one of these tables
 
 
 class Mismatch(Exception):
@@ -51,8 +51,8 @@ def last_pages(data: FileBytes, scan: WalScan) -> set[int]:
 def is_reached(engine: Engine, connection: Connection, pages: Pages, written: set[int]) -> bool:
     """Return True if the file's b-trees lead to the pages that a transaction wrote last.
 
-    Our transactions write to the end of the log, of the audit trail or of log_blocks, or to the dirty flag alone; those
-    of other programs to tables of their own. If the file leads to none of these pages, it is another file.
+    Our transactions write to the end of one of these tables, or to the dirty flag alone; those of other programs to
+    tables of their own. If the file leads to none of these pages, it is another file.
     """
     rows = connection.rows("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")
     grown = {root for name, root in rows if name in _GROWING or name not in schema.tables()}

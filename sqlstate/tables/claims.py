@@ -25,8 +25,12 @@ def read(connection: Connection) -> dict[str, int]:
 
 
 def write(connection: Connection, name: str, seq: int) -> None:
-    """Note that *name* has the commits up to *seq*, inside the caller's transaction."""
-    connection.run("INSERT OR REPLACE INTO claims (name, seq) VALUES (?, ?)", (name, seq))
+    """Note that *name* has the commits up to *seq*, inside the caller's transaction.
+
+    The row goes to the end of the table: recovery looks there for what a transaction wrote last.
+    """
+    remove(connection, name)
+    connection.run("INSERT INTO claims (name, seq) VALUES (?, ?)", (name, seq))
 
 
 def remove(connection: Connection, name: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlstate.format.names import Key, Stored
     from sqlstate.sqlite.connection import Connection, Row
-    from sqlstate.tables.meta import Meta
+    from sqlstate.tables.meta import LogStart, Meta
 
 
 _KINDS = {str(kind): kind for kind in Kind}
@@ -61,6 +61,14 @@ INSERT INTO wal (lsn, txn, kind, collection, key, value, before)
 VALUES (?1, ?2, ?3, ?4, ?5, iif(?6 IS NULL, NULL, zeroblob(?6)), iif(?7 IS NULL, NULL, zeroblob(?7)))
 """
 INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)"
+ENDED: Final = (
+    "SELECT txn FROM wal WHERE lsn > ? AND lsn <= ? AND session IS NOT NULL AND kind IN ('COMMIT', 'ROLLBACK')"
+)
+"""The staged transactions that were cut and are still there: those whose end is behind LogStart.removed, up to lsn."""
+_STAGED_BEFORE = f"""
+SELECT {COLUMNS} FROM wal WHERE lsn > ? AND lsn <= ? AND session IS NOT NULL AND txn NOT IN ({ENDED})
+ORDER BY lsn LIMIT {ROWS_AT_ONCE}
+"""
 AFTER = f"SELECT {COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn"
 _HEAD = "seq, root, count, at, chain"
 _LAST = f"SELECT lsn, {_HEAD}, total FROM wal ORDER BY lsn DESC LIMIT 1"
@@ -244,15 +252,21 @@ def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]
 
 
 def read(connection: Connection, after: int) -> tuple[list[Record], int | None]:
-    """Return the records after LSN *after*, in order, and the LSN to continue after; None at the end.
-
-    Those of a staged transaction that began before the log does are left out up to there.
-    """
+    """Return the records after LSN *after*, in order, and the LSN to continue after; None at the end."""
     start = metadata.read_log_start(connection)
-    after = after if start is None else max(after, start.lsn)
+    if start is not None and after < start.lsn:
+        return _read_staged_before(connection, after, start)
     rows, cut = connection.chunk(f"{AFTER} LIMIT {ROWS_AT_ONCE}", (after,), BYTES_AT_ONCE, _weight)
     found = [valid_record(connection, row) for row in rows]
     return found, found[-1].lsn if cut or len(found) == ROWS_AT_ONCE else None
+
+
+def _read_staged_before(connection: Connection, after: int, start: LogStart) -> tuple[list[Record], int]:
+    """Return records of staged transactions that end behind the beginning of the log, as read() does."""
+    values = after, start.lsn, start.removed, start.lsn
+    rows, cut = connection.chunk(_STAGED_BEFORE, values, BYTES_AT_ONCE, _weight)
+    found = [valid_record(connection, row) for row in rows]
+    return found, found[-1].lsn if cut or len(found) == ROWS_AT_ONCE else start.lsn
 
 
 def _weight(row: Row) -> int:

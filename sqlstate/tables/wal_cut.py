@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlstate.tables.wal import COLUMNS, OF_STAGED
+from sqlstate.tables.wal import COLUMNS, ENDED, OF_STAGED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,6 @@ _ENDS = "session IS NOT NULL AND kind IN ('COMMIT', 'ROLLBACK')"
 _OLDEST = f"SELECT lsn, {_SIZE}, iif({_ENDS}, txn, NULL) FROM wal WHERE lsn > ? AND lsn <= ? ORDER BY lsn LIMIT ?"
 _REMOVE_DIRECT = "DELETE FROM wal WHERE lsn > ? AND lsn <= ? AND session IS NULL"
 _REMOVE_STAGED = f"DELETE FROM wal WHERE lsn IN ({OF_STAGED})"
-_ENDED = f"SELECT txn FROM wal WHERE lsn > ? AND lsn <= ? AND {_ENDS}"
 _ALL: Final = f"SELECT {COLUMNS} FROM wal ORDER BY lsn"
 _RECORD_BYTES: Final = 60  # on an average, without values
 
@@ -66,7 +65,7 @@ def ended(connection: Connection, start: LogStart) -> frozenset[int]:
     """Return the staged transactions that were cut and are still there."""
     if start.removed == start.lsn:
         return frozenset()
-    return frozenset(txn for (txn,) in connection.rows(_ENDED, (start.removed, start.lsn)))
+    return frozenset(txn for (txn,) in connection.rows(ENDED, (start.removed, start.lsn)))
 
 
 def is_cut(row: Row, start: LogStart, ended: frozenset[int]) -> bool:

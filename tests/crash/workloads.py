@@ -93,6 +93,7 @@ class Profile(NamedTuple):
     large: int = 200
     """Most bytes of a value."""
     mode: Literal["full", "group"] = "full"
+    log_limit: int | None = None
 
 
 PROFILES: Final = {
@@ -107,6 +108,23 @@ PROFILES: Final = {
     "readers": Profile(24, {"put": 4, "many": 2, "hold": 2, "release": 1, "checkpoint": 2}, checkpoint_pages=16),
     "sessions": Profile(18, {"put": 2, "reopen": 3, "peek": 2, "second": 1, "draft": 1}),
     "backup": Profile(10, {"put": 3, "many": 1, "backup": 3, "reopen": 1}),
+    "cuts": Profile(
+        26,
+        {
+            "put": 8,
+            "many": 3,
+            "batch": 1,
+            "begin": 1,
+            "stage": 2,
+            "commit": 1,
+            "undo": 1,
+            "cut": 3,
+            "limit": 1,
+            "reopen": 2,
+        },
+        checkpoint_pages=30,
+        log_limit=3000,
+    ),
     "index": Profile(14, {"put": 4, "many": 2, "index": 3, "reopen": 1}),
 }
 
@@ -460,6 +478,17 @@ class Work:
             report = self.store.backup(self.path.with_name(BACKUP))
             self.unnoted += report.entry is None
 
+    def cut(self) -> None:
+        """Cut some commits from the log, unless it is the newest alone."""
+        seq = self.store.head().seq
+        with self.step("cut"):
+            self.store.cut(self._rng.randint(0, seq))
+
+    def limit(self) -> None:
+        """Set another limit of the log."""
+        with self.step("limit"):
+            self.store.set_log_limit(self._rng.choice((0, 2000, 6000, None)))
+
     def index(self) -> None:
         """Make the index for histories, or drop it."""
         with self.step("index"):
@@ -639,9 +668,8 @@ def record(folder: Path, profile: str, journal: str, seed: str) -> Recording:
     rng = random.Random(f"{seed}:steps")  # noqa: S311, no secret
     kinds: Iterable[str] = rng.choices(list(mix.weights), list(mix.weights.values()), k=mix.steps)
     with deterministic(seed), tuned(mix), watching_os(trace):
-        work = Work(
-            folder / STORE, seed, trace.where, vfs=vfs.name, journal=journal, mode=mix.mode, group_wait=SECONDS_MAX
-        )
+        options: dict[str, Any] = {"journal": journal, "mode": mix.mode, "log_limit": mix.log_limit}
+        work = Work(folder / STORE, seed, trace.where, vfs=vfs.name, group_wait=SECONDS_MAX, **options)
         work.large = mix.large
         try:
             for kind in kinds:

@@ -105,7 +105,15 @@ class _Resumption(msgspec.Struct):
 
 
 class _Setting(msgspec.Struct):
-    history_index: bool
+    history_index: bool | None = None
+    log_limit: _Number | None = None
+    claim: str | None = None
+    seq: _Number | None = None
+
+
+class _Cut(msgspec.Struct):
+    commits: _Number
+    oldest: _Number
 
 
 class _Repaired(msgspec.Struct):
@@ -152,10 +160,19 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
             yield from _check_recovery(connection, meta, msgspec.convert(entry.detail, _Recovery))
         elif entry.kind == "repair":
             yield from _check_repair(msgspec.convert(entry.detail, _Repair))
-        elif entry.kind == "setting":
-            msgspec.convert(entry.detail, _Setting)
+        else:
+            yield from _check_other(entry)
     except msgspec.ValidationError as e:
         yield f"lacks a figure, or has one that cannot be: {e}"
+
+
+def _check_other(entry: AuditEntry) -> Iterator[str]:
+    if entry.kind == "cut":
+        msgspec.convert(entry.detail, _Cut)
+    elif entry.kind == "setting":
+        msgspec.convert(entry.detail, _Setting)
+        if not entry.detail.keys() & {"history_index", "log_limit", "claim"}:
+            yield "sets nothing that can be set"
 
 
 def _check_migration(connection: Connection, entry: AuditEntry, said: _Migration) -> Iterator[str]:

@@ -48,7 +48,8 @@ class Claims(MutableMapping[str, int]):
     """Who follows the commits of a store, and the last one that each has: a mutable mapping, `store.claims`.
 
     Commits after the least of these numbers are not cut. A claim lasts until it is deleted: whoever stops following
-    deletes the claim, or the log grows without bound. Each write is durable when it returns.
+    deletes the claim, or the log grows without bound. Each write is durable when it returns; an audit entry tells of
+    the first one and of the end.
 
     Cost: 1 statement to read, 1 sync to write.
 
@@ -98,17 +99,21 @@ class Claims(MutableMapping[str, int]):
             if seq > head.seq:
                 raise InvalidOption(f"there is no commit {seq} to claim: the newest is {head.seq}")
             wal.check_kept(connection, seq)
-            if claims.read(connection).get(name) == seq:
+            before = claims.read(connection).get(name)
+            if before == seq:
                 return False
             claims.write(connection, name, seq)
+            if before is None:
+                _note(self._group.context, head, ("setting", {"claim": name, "seq": seq}))
             return True
 
         _in_one_write(self._group, "claims", claim)
 
     def __delitem__(self, name: str) -> None:
-        def release(connection: Connection, _: Head) -> bool:
+        def release(connection: Connection, head: Head) -> bool:
             del claims.read(connection)[name]
             claims.remove(connection, name)
+            _note(self._group.context, head, ("setting", {"claim": name, "seq": None}))
             return True
 
         _in_one_write(self._group, "claims", release)
