@@ -181,6 +181,44 @@ def test_a_copy_that_has_no_room_leaves_nothing_and_says_so(disk: Path, tmp_path
     assert os.listdir(disk) == ["filler"]
 
 
+SORTER = """
+import sys
+import sqlstate
+with sqlstate.open(sys.argv[1], cache_bytes=1 << 20) as store:
+    store["c"].update({f"{n}" * 10: n for n in range(60000)})
+    try:
+        store.index_history()
+    except sqlstate.StoreFull as e:
+        print(e)
+    store["c"]["later"] = 1
+    assert not store.stats().history_index and store.check("quick").ok
+"""
+
+
+def test_an_index_that_has_no_room_is_not_made_and_the_store_goes_on(disk: Path, tmp_path: Path) -> None:
+    path = disk / "app.db"
+    with sqlstate.open(path) as store:
+        store["c"].update({f"{n}" * 10: n for n in range(6000)})
+    with sqlstate.open(path) as store:
+        store["c"]["k"] = 1
+        fill(disk)
+        with pytest.raises(sqlstate.StoreFull, match=r"disk is full.*nothing was changed.*[Ff]ree space"):
+            store.index_history()
+        assert not store.stats().history_index
+        (disk / "filler").unlink()
+        assert store.index_history()
+        assert store.check().ok
+    with small(tmp_path / "temporary", 1) as folder:
+        fill(folder)
+        done = subprocess.run(
+            [sys.executable, "-c", SORTER, tmp_path / "large.db"],
+            env={**os.environ, "SQLITE_TMPDIR": str(folder)}, cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "where SQLite keeps temporary files" in done.stdout
+    assert plain.judge(path).findings == ()
+
+
 def test_where_the_file_has_room_inside_the_wal_is_begun_anew_and_deletes_work(disk: Path) -> None:
     path = disk / "app.db"
     with sqlstate.open(path) as store:

@@ -322,6 +322,12 @@ class StoreMachine(RuleBasedStateMachine):
         found = [(each.seq, each.before, each.value) for each in self.store[name].history(key)]
         assert [*map(fingerprint_all, found)] == [*map(fingerprint_all, expected)]
 
+    @rule(drop=st.booleans())
+    def index_history(self, drop: bool) -> None:
+        there = self.store.stats().history_index
+        assert self.store.index_history(drop=drop) is (there == drop)
+        assert self.store.stats().history_index is not drop
+
     @precondition(lambda self: self.seq)
     @rule(data=st.data())
     def undo(self, data: st.DataObject) -> None:

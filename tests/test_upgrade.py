@@ -8,6 +8,7 @@ file.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from sqlstate.format import constants as fmt
 from tests import ROOT
 from tests.fixtures.described import blocks, copied, described, entries
 from tests.fixtures.make_format_3 import User
+from tests.support.child import Child
 from tests.support.images import folder_image
 
 if TYPE_CHECKING:
@@ -178,6 +180,30 @@ def test_refusing_to_recover_leaves_an_older_store_as_it_is(tmp_path: Path, name
         with pytest.raises(sqlstate.StoreError):
             sqlstate.open(path, recover="refuse")
         assert folder_image(tmp_path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("name", [name for name in DRAFTS if "bytes" not in json.dumps(SAID[name]["entries"])])
+def test_a_death_at_any_step_of_the_first_opening_leaves_it_to_the_next(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    file = copied(MADE[name], folder).name
+    deaths = []
+    with Child("recovers_cut_short", folder, file, "resume") as child:
+        while isinstance(said := child.says(), dict):
+            deaths.append(said)
+        assert said == "done"
+        child.ends()
+    assert deaths
+    for number, death in enumerate(deaths, 1):
+        assert death["findings"] == []
+        with sqlstate.open(tmp_path / f"kept-{number}" / file, recover="resume") as store:
+            assert without(described(store), "audit") == of(name, "audit")
+            migrated = [entry.detail["number"] for entry in store.audit() if entry.kind == "migration"]
+            assert migrated == sorted(set(migrated))
+            assert store.check().ok
+            assert store.check_audit() == []
 
 
 @pytest.mark.parametrize("name", SIGNED)

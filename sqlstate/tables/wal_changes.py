@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlstate.errors import Damaged, InvalidOption, LogCut
+from sqlstate.errors import Damaged, InvalidOption, LogCut, StoreFull
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import stored_name
 from sqlstate.format.records import Kind
@@ -211,6 +211,7 @@ def make_history_index(connection: Connection) -> None:
 
     Raises:
         InvalidOption: something of another program has its name.
+        StoreFull: there is no room for it, or for the sort.
     """
     taken = "SELECT type FROM sqlite_schema WHERE name = ? COLLATE NOCASE AND type <> 'trigger'"
     there = connection.value(taken, (HISTORY_INDEX,))
@@ -218,7 +219,15 @@ def make_history_index(connection: Connection) -> None:
         raise InvalidOption(
             f"{connection.path}: there is a {there} {HISTORY_INDEX} of another program; rename it. Nothing was changed"
         )
-    connection.run(MAKE_HISTORY_INDEX)
+    try:
+        connection.run(MAKE_HISTORY_INDEX)
+    except StoreFull as e:
+        raise StoreFull.about(
+            connection.path,
+            "the disk is full, here or where SQLite keeps temporary files (SQLITE_TMPDIR, TMPDIR); no index was made, "
+            "and nothing was changed",
+            "free space there, and try again",
+        ) from e
 
 
 def drop_history_index(connection: Connection) -> None:

@@ -433,6 +433,9 @@ def write(store: Any, attempts: Attempts) -> None:
     do("draft", lambda: _stage(store))
     do("record", lambda: store._record("check", {"ok": True}))
     do("signing", lambda: store.prove_commit(1))
+    do("index", store.index_history)
+    do("history", lambda: list(store["numbers"].history(5)))
+    do("no index", lambda: store.index_history(drop=True))
 
 
 def _resume(store: Any, txn: int, attempts: Attempts) -> None:

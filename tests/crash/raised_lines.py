@@ -448,6 +448,18 @@ def backup(work: Work) -> Callable[[], None]:
     return copies
 
 
+def indexed(work: Work) -> Callable[[], None]:
+    """The index for histories is made and dropped."""
+    store = work.fill()
+
+    def makes() -> None:
+        with work.counted():
+            store.index_history()
+            store.index_history(drop=True)
+
+    return makes
+
+
 def check(work: Work) -> Callable[[], None]:
     store = work.fill()
 
@@ -530,6 +542,8 @@ WORK: Final[dict[str, tuple[Callable[[Work], Callable[[], None]], dict[str, Any]
     "merged": (merged, {}),
     "looks-back": (looks_back, {}),
     "backup": (backup, {}),
+    "indexed": (indexed, {}),
+    "indexed-delete": (indexed, DELETE),
     "check": (check, {}),
     "tasks": (tasks, {}),
     "close": (close, {}),
