@@ -1,7 +1,7 @@
 """Fixtures, and the tiers. Every store that a test opens through a fixture is judged when the test ends.
 
 The judge is tests/reference/plain.py, which shares no code with sqlstate: root, tree rows, chain and all
-invariants I1 to I14 of the file-format page, read through another SQLite library. tests/README.md tells of the tiers.
+invariants I1 to I15 of the file-format page, read through another SQLite library. tests/README.md tells of the tiers.
 """
 
 from __future__ import annotations

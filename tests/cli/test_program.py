@@ -327,7 +327,9 @@ def test_log_prints_records_and_commits(db: str) -> None:
         del store["c"][b"\xff"]
         session = store.wal.append("BEGIN").session
         heads = list(store.commits())
+        closing = list(store.wal.read())[2]
     assert session is not None
+    assert closing.records is not None
     lines = [json.loads(line) for line in good("log", db).splitlines()]
     key = {"$base64": True, "encoded": "/w=="}
     assert lines[:2] == [
@@ -336,7 +338,7 @@ def test_log_prints_records_and_commits(db: str) -> None:
     ]
     assert lines[2] == {
         "lsn": 3, "txn": 1, "kind": "COMMIT", "seq": 1, "root": heads[0].root.hex(), "count": 1, "at": heads[0].at,
-        "chain": heads[0].chain.hex(),
+        "chain": heads[0].chain.hex(), "records": closing.records.hex(), "total": closing.total,
     }  # fmt: skip
     assert lines[4]["before"] == {"$json": {"$json": 1}}
     assert lines[4]["value"] == {"$base64": True, "encoded": ""}
@@ -456,6 +458,7 @@ def test_each_error_has_its_exit_code(kind: type[errors.StoreError]) -> None:
     families: list[tuple[type[BaseException], Exit]] = [
         (errors.EntryNotFound, Exit.NO),
         (errors.Conflict, Exit.NO),
+        (errors.LogCut, Exit.NO),
         (errors.ProofInvalid, Exit.NO),
         (errors.InvalidInput, Exit.USAGE),
         (errors.ImportRejected, Exit.USAGE),

@@ -22,7 +22,7 @@ import sqlstate
 from sqlstate import errors
 from sqlstate.cli.commands import recovery_and_backup as safety
 from sqlstate.cli.exits import MEANINGS, Exit, exit_code
-from tests import ROOT
+from tests import MIGRATIONS, ROOT
 from tests.cli.test_program import PROGRAM, bad, good, made, on_terminal, run
 from tests.reference import plain
 
@@ -205,12 +205,12 @@ def test_audit_prints_the_entries(tmp_path: Path) -> None:
         entries = list(store.audit())
     lines = [json.loads(line) for line in good("audit", file).splitlines()]
     assert lines == [{**entry._asdict(), "chain": entry.chain.hex(), "digest": entry.digest.hex()} for entry in entries]
-    assert [line["kind"] for line in lines] == ["migration", "migration", "migration", "recovery"]
+    assert [line["kind"] for line in lines] == [*["migration"] * len(MIGRATIONS), "recovery"]
     assert json.loads(good("audit", file, "--json")) == lines
     one = good("audit", file, "--after", "1", "--limit", "1", "--jsonl")
     assert [json.loads(line) for line in one.splitlines()] == lines[1:2]
-    assert run("audit", file, "--after", "4").stderr == "no entries\n"
-    assert json.loads(good("audit", file, "--after", "4", "--json", "--quiet")) == []
+    assert run("audit", file, "--after", str(len(lines))).stderr == "no entries\n"
+    assert json.loads(good("audit", file, "--after", str(len(lines)), "--json", "--quiet")) == []
 
 
 def test_audit_prints_a_table_on_a_terminal(tmp_path: Path) -> None:
@@ -220,9 +220,9 @@ def test_audit_prints_a_table_on_a_terminal(tmp_path: Path) -> None:
     rows = on_terminal("audit", file, columns=200).shown.splitlines()
     assert rows[0].split() == ["NUMBER", "AT", "KIND", "SEQ", "WHAT"]
     assert rows[1].endswith("  0001_initial.sql")
-    assert "  recovery " in rows[4]
-    assert " rolled back; commit 3 in doubt; -wal, " in rows[4]
-    assert "copy.db, commit 3, " in rows[5]
+    assert "  recovery " in rows[len(MIGRATIONS) + 1]
+    assert " rolled back; commit 3 in doubt; -wal, " in rows[len(MIGRATIONS) + 1]
+    assert "copy.db, commit 3, " in rows[len(MIGRATIONS) + 2]
     assert max(map(len, on_terminal("audit", file, columns=80).shown.splitlines())) <= 80
 
 
@@ -306,7 +306,7 @@ def test_a_backup_is_one_sound_store_and_can_be_restored(db: str, tmp_path: Path
     assert result.stderr == f"3 entries of commit 3 written, {copy.stat().st_size:,} bytes\n"
     facts = {"path": str(copy), "entries": 3, "bytes": copy.stat().st_size, "seq": 3, "root": head["root"]}
     assert json.loads(result.stdout) == {**facts, "rotated": [], "removed": []}
-    assert json.loads(good("audit", db, "--after", "3"))["kind"] == "backup"
+    assert json.loads(good("audit", db, "--after", str(len(MIGRATIONS))))["kind"] == "backup"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["app.db", "copy.db"]
     result = run("restore", str(copy), str(back), "--json")
     assert json.loads(result.stdout) == {

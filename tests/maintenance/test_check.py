@@ -467,16 +467,16 @@ def rewritten(path: Path, value: str, before: str) -> None:
         meta = store._meta
     with closing(sqlite3.connect(path)) as db:
         heads = db.execute("SELECT seq, root, count, at FROM wal WHERE root IS NOT NULL ORDER BY lsn").fetchall()
-    records = short_bytes(1, None, leaf("a", "x", value))
-    chain = chain_next(chain_zero(meta.store_id), heads[0], sha256(records).digest())
-    records = short_bytes(4, leaf("a", "x", before), leaf("a", "x", "2"))
-    after = chain_next(chain, heads[1], sha256(records).digest())
+    first = sha256(short_bytes(1, None, leaf("a", "x", value))).digest()
+    chain = chain_next(chain_zero(meta.store_id), heads[0], first)
+    second = sha256(short_bytes(4, leaf("a", "x", before), leaf("a", "x", "2"))).digest()
+    after = chain_next(chain, heads[1], second)
     change(
         path,
         ("UPDATE wal SET value = ? WHERE lsn = ?", (value, 2)),
-        ("UPDATE wal SET chain = ? WHERE lsn = ?", (chain, 3)),
+        ("UPDATE wal SET chain = ?, records = ? WHERE lsn = ?", (chain, first, 3)),
         ("UPDATE wal SET before = ? WHERE lsn = ?", (before, 5)),
-        ("UPDATE wal SET chain = ? WHERE lsn = ?", (after, 6)),
+        ("UPDATE wal SET chain = ?, records = ? WHERE lsn = ?", (after, second, 6)),
     )
 
 

@@ -32,6 +32,7 @@ from tests.files.test_replace import names, needs_fork, without_privileges
 from tests.maintenance.test_backup import cleared, each_kill
 from tests.reference import plain
 from tests.support.images import folder_image, image
+from tests.support.older import make_older
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,6 +199,16 @@ def test_from_an_older_backup_comes_what_the_log_has_not(made: Made, damage: lis
     report = repair(made.path, source=made.backup)
     made.is_mended(report)
     evidence_of(made, damaged, report)
+
+
+@pytest.mark.parametrize("damage", FROM_BACKUP.values(), ids=FROM_BACKUP.keys())
+@pytest.mark.parametrize("version", range(1, plain.FORMAT))
+def test_a_backup_of_an_older_format_helps_as_well(made: Made, damage: list[str], version: int) -> None:
+    make_older(made.backup, version)
+    before = folder_image(made.path.parent)["backup.db"]
+    made.damage(*damage)
+    made.is_mended(repair(made.path, source=made.backup))
+    assert folder_image(made.path.parent)["backup.db"] == before
 
 
 def test_a_backup_that_is_damaged_itself_still_helps_with_what_proves_itself(made: Made) -> None:

@@ -24,10 +24,12 @@ from sqlstate.proving import commits as history
 from sqlstate.sqlite.connection import memory
 from sqlstate.tables import log_blocks, meta, wal_chain
 from sqlstate.tables import migrations as migrate
+from tests import MIGRATIONS
 from tests.reference import log as rfc6962
 from tests.reference import plain
 from tests.reference.notation import f, sha256, u64
 from tests.support.images import folder_image
+from tests.support.older import make_older
 from tests.vectors import make
 
 if TYPE_CHECKING:
@@ -357,6 +359,20 @@ def test_filling_in_waits_for_a_writer_and_then_says_busy(long_path: Path, open_
             history.extend(other._group)
         assert stored_blocks_of(other) == []
     assert history.extend(other._group) == 2
+
+
+@pytest.mark.parametrize("version", range(2, plain.FORMAT))
+def test_a_store_of_an_older_format_is_brought_up_and_filled_in(long_path: Path, version: int) -> None:
+    with sqlstate.open(long_path) as store:
+        expected = proofs(store)
+    make_older(long_path, version)
+    with sqlstate.open(long_path) as store:
+        assert store.recovery.clean
+        assert [entry.detail["number"] for entry in store.audit()] == list(range(1, len(MIGRATIONS) + 1))
+        assert proofs(store) == expected
+        assert history.extend(store._group) == 2
+        assert proofs(store) == expected
+    assert plain.judge(long_path, history=1).findings == ()
 
 
 def test_backup_and_restore_keep_the_blocks(long_path: Path, tmp_path: Path) -> None:

@@ -31,11 +31,13 @@ from sqlstate.sqlite import settings
 from sqlstate.sqlite.writer_lock import WriterLock
 from sqlstate.store import opening
 from sqlstate.tables import migrations as migrate
+from tests import MIGRATIONS
 from tests.reference import plain
 from tests.support import calls
 from tests.support.child import Child
 from tests.support.images import folder_image, image
 from tests.support.lines import be_patient, line_of_turns
+from tests.support.older import make_older
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,7 +107,7 @@ def test_the_file_says_what_it_is(path: Path, journal: str, versions: bytes) -> 
     assert header[:16] == b"SQLite format 3\x00"
     assert header[18:20] == versions  # SQLite's journal mode
     assert header[56:60] == (1).to_bytes(4)  # UTF-8
-    assert header[60:64] == (3).to_bytes(4)  # user_version: the format version
+    assert header[60:64] == plain.FORMAT.to_bytes(4)  # user_version: the format version
     assert header[68:72] == b"SqSt"  # application_id
     assert names(path.parent) == ["test.db"]
 
@@ -220,18 +222,10 @@ def test_opening_reading_and_closing_a_closed_store_writes_nothing(path: Path, j
     assert names(path.parent) == ["test.db"]
 
 
-# What the migrations 0003 and 0002 made, undone: a store of format 1, byte for byte in its tables.
-FORMAT_1 = (
-    "DROP TABLE log_blocks", "DROP TABLE audit", "DROP VIEW events", "DELETE FROM meta WHERE name = 'marker'",
-    "UPDATE meta SET value = 1 WHERE name = 'format'", "DELETE FROM schema_migrations WHERE number >= 2",
-    "PRAGMA user_version=1",
-)  # fmt: skip
-
-
 @pytest.mark.parametrize("journal", JOURNALS)
 def test_a_store_of_format_1_gets_its_audit_trail_when_it_is_opened_for_writing(path: Path, journal: str) -> None:
     make_store(path, journal=journal)
-    by_another_program(path, *FORMAT_1)
+    make_older(path, 1)
     before = folder_image(path.parent)
     with pytest.raises(sqlstate.ReadOnly, match="open it for writing once"):
         sqlstate.open(path, read_only=True)
@@ -241,8 +235,8 @@ def test_a_store_of_format_1_gets_its_audit_trail_when_it_is_opened_for_writing(
             assert store.recovery.clean
             assert dict(store["c"]) == EVERY_KIND | {"k": 1}
             assert [(entry.kind, entry.seq, entry.detail["number"]) for entry in store.audit()] == [
-                ("migration", 2, 2), ("migration", 2, 3),
-            ]  # fmt: skip
+                ("migration", 2, number) for number in range(2, len(MIGRATIONS) + 1)
+            ]
             assert store.check_audit() == []
     assert plain.judge(path).findings == ()
     with sqlstate.open(path) as store:
@@ -255,13 +249,13 @@ def test_refuse_changes_nothing_of_a_store_of_format_1_with_a_draft(path: Path, 
     with sqlstate.open(path, journal=journal) as store:  # type: ignore[arg-type]
         store["c"]["k"] = 1
         store.stage().put("c", "k", 2)
-    by_another_program(path, *FORMAT_1)
+    make_older(path, 1)
     before = folder_image(path.parent)
     with pytest.raises(sqlstate.RecoveryDue, match="nothing was changed"):
         sqlstate.open(path, recover="refuse")
     assert folder_image(path.parent) == before
     with sqlstate.open(path) as store:
-        assert store.stats().format == 3
+        assert store.stats().format == plain.FORMAT
 
 
 def test_a_closed_store_that_lost_bytes_of_its_end_is_not_opened(path: Path) -> None:
@@ -282,11 +276,15 @@ def test_a_closed_store_that_lost_bytes_of_its_end_is_not_opened(path: Path) -> 
     assert refused > 3
 
 
+def extra_migration(sql: str) -> migrate.Migration:
+    number = len(MIGRATIONS) + 1
+    return migrate.Migration(number, f"{number:04d}_extra.sql", sql, sha256(sql.encode()).digest())
+
+
 def test_a_store_of_an_older_version_is_migrated_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(path)
     sql = "CREATE TABLE extra (a);"
-    extra = migrate.Migration(4, "0004_extra.sql", sql, sha256(sql.encode()).digest())
-    more = (*migrate.shipped(), extra)
+    more = (*migrate.shipped(), extra_migration(sql))
     monkeypatch.setattr(migrate, "shipped", lambda: more)
     before = folder_image(path.parent)
     with pytest.raises(sqlstate.ReadOnly, match="open it for writing once") as caught:
@@ -301,15 +299,16 @@ def test_a_store_of_an_older_version_is_migrated_once(path: Path, monkeypatch: p
             (migration.number, migration.name, migration.sha256) for migration in more
         ]
         assert connection.execute("SELECT * FROM extra").fetchall() == []
-        assert connection.execute("SELECT detail ->> 'number' FROM audit").fetchall() == [(1,), (2,), (3,), (4,)]
+        assert connection.execute("SELECT detail ->> 'number' FROM audit").fetchall() == [
+            (migration.number,) for migration in more
+        ]
     assert plain.judge(path).findings == ()
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(path)
     sql = "CREATE TABLE extra (a); INSERT INTO nowhere VALUES (1);"
-    extra = migrate.Migration(4, "0004_extra.sql", sql, sha256(sql.encode()).digest())
-    more = (*migrate.shipped(), extra)
+    more = (*migrate.shipped(), extra_migration(sql))
     before = folder_image(path.parent)
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "shipped", lambda: more)
@@ -391,7 +390,7 @@ def test_a_rollback_journal_that_waits_is_played_back_for_writing_and_left_for_r
     assert dict(store["c"]) == EVERY_KIND | {"k": 1}
     report = store.recovery
     assert (report.clean, report.journal.kind, report.journal.committed > 0) == (False, "rollback", True)
-    assert [entry.kind for entry in store.audit()] == ["migration", "migration", "migration", "recovery"]
+    assert [entry.kind for entry in store.audit()] == [*["migration"] * len(MIGRATIONS), "recovery"]
     store.close()
     assert names(path.parent) == ["test.db"]
 
@@ -481,6 +480,7 @@ def _damaged_page(path: Path) -> None:
     path.write_bytes(content)
 
 
+NEWER = plain.FORMAT + 1
 REFUSALS = {
     "a folder": Refusal(Path.mkdir, sqlstate.NotAStore, "is a folder"),
     "a socket": Refusal(_socket, sqlstate.NotAStore, "is not a regular file"),
@@ -503,7 +503,7 @@ REFUSALS = {
     "another program's file with a version only": Refusal(
         _foreign("PRAGMA user_version=1", "VACUUM"), sqlstate.NotAStore, "of another program"
     ),
-    "a newer format": Refusal(_changed("PRAGMA user_version=4"), sqlstate.FormatTooNew, "has format 4"),
+    "a newer format": Refusal(_changed(f"PRAGMA user_version={NEWER}"), sqlstate.FormatTooNew, f"has format {NEWER}"),
     "a format that never was": Refusal(_changed("PRAGMA user_version=0"), sqlstate.Damaged, ""),
     "a changed migration": Refusal(
         _changed("UPDATE schema_migrations SET sha256 = zeroblob(32)"), sqlstate.MigrationMismatch, "0001_initial.sql"
@@ -513,10 +513,11 @@ REFUSALS = {
     ),
     "an unknown newer migration": Refusal(
         _changed(
-            "INSERT INTO schema_migrations VALUES (4, '0004_more.sql', zeroblob(32), '2026-11-23T17:09:46.000000Z')"
+            "INSERT INTO schema_migrations "
+            "SELECT max(number) + 1, 'more.sql', zeroblob(32), '2026-11-23T17:09:46.000000Z' FROM schema_migrations"
         ),
         sqlstate.MigrationMismatch,
-        "0004_more.sql",
+        "more.sql",
     ),
     "no migrations": Refusal(_changed("DELETE FROM schema_migrations"), sqlstate.Damaged, ""),
     "no table of migrations": Refusal(_changed("DROP TABLE schema_migrations"), sqlstate.Damaged, ""),
@@ -697,9 +698,9 @@ UNCLOSED: dict[str, tuple[tuple[str, ...], type[sqlstate.StoreError]]] = {
         # As its migration leaves it, with an entry in the audit trail.
         (
             "BEGIN",
-            "PRAGMA user_version=4",
-            "UPDATE meta SET value = 4 WHERE name = 'format'",
-            "INSERT INTO audit SELECT 4, at, kind, seq, chain, detail, digest FROM audit WHERE number = 2",
+            f"PRAGMA user_version={NEWER}",
+            f"UPDATE meta SET value = {NEWER} WHERE name = 'format'",
+            "INSERT INTO audit SELECT max(number) + 1, at, kind, seq, chain, detail, digest FROM audit",
             "COMMIT",
         ),
         sqlstate.FormatTooNew,
@@ -1023,7 +1024,7 @@ def test_every_class_that_can_be_used_is_in_the_calls() -> None:
     usable = {getattr(sqlstate, name) for name in sqlstate.__all__ if isinstance(getattr(sqlstate, name), type)}
     facts = (
         sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.Change, sqlstate.CheckReport, sqlstate.Collision,
-        sqlstate.Counters, sqlstate.Difference, sqlstate.Finding, sqlstate.MergeReport,
+        sqlstate.Counters, sqlstate.CutReport, sqlstate.Difference, sqlstate.Finding, sqlstate.MergeReport,
         sqlstate.Future, sqlstate.Head, sqlstate.JournalReport, sqlstate.Kind, sqlstate.Proof, sqlstate.Record,
         sqlstate.RecoveryReport, sqlstate.RepairReport, sqlstate.SignedHead, sqlstate.Signer, sqlstate.Stats,
         sqlstate.Uncommitted,

@@ -20,6 +20,7 @@ import pytest
 import sqlstate
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite import checkpoints
+from tests import MIGRATIONS
 from tests.reference import plain
 from tests.support.child import Child
 from tests.support.lines import be_patient
@@ -83,7 +84,7 @@ def test_eight_processes_that_make_one_file_at_one_moment_agree_on_it(tmp_path: 
                 rows = connection.execute("SELECT number, name FROM schema_migrations").fetchall()
                 journals = connection.execute("SELECT value FROM meta WHERE name = 'journal'").fetchall()
             connection.close()
-            assert rows == [(1, "0001_initial.sql"), (2, "0002_crash_safety.sql"), (3, "0003_log_blocks.sql")]
+            assert rows == [(number, file.name) for number, file in enumerate(MIGRATIONS, 1)]
             assert journals == [(journal,)]
         for child in children:
             child.ends()

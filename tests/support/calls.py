@@ -162,6 +162,28 @@ _HANDLE = "makes a handle without asking the file; every method of the handle re
 _FACT = "a fact that was read when the store was opened"
 _ENDS = "ends the use; it has nothing to refuse"
 
+CLAIM_WRITES: Final[dict[str, Call]] = {
+    "__delitem__": lambda claims: claims.__delitem__("index"),
+    "__setitem__": lambda claims: claims.__setitem__("index", 1),
+    "clear": lambda claims: claims.clear(),
+    "pop": lambda claims: claims.pop("index"),
+    "popitem": lambda claims: claims.popitem(),
+    "setdefault": lambda claims: claims.setdefault("index", 1),
+    "update": lambda claims: claims.update(index=1),
+}
+
+CLAIMS: Final[dict[str, Call]] = CLAIM_WRITES | {
+    "__contains__": lambda claims: "index" in claims,
+    "__eq__": lambda claims: claims == {},
+    "__getitem__": lambda claims: claims["index"],
+    "__iter__": lambda claims: iter(claims),
+    "__len__": lambda claims: len(claims),
+    "get": lambda claims: claims.get("index"),
+    "items": lambda claims: claims.items(),
+    "keys": lambda claims: claims.keys(),
+    "values": lambda claims: claims.values(),
+}
+
 EXEMPT: Final[dict[type, dict[str, str]]] = {
     sqlstate.Store: {
         "__getitem__": _HANDLE,
@@ -186,6 +208,7 @@ EXEMPT: Final[dict[type, dict[str, str]]] = {
         "__getitem__": _HANDLE,
         "collection": _HANDLE,
     },
+    sqlstate.Claims: {},
 }
 
 CALLS: Final[dict[type, dict[str, Call]]] = {
@@ -198,6 +221,7 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
     sqlstate.Transaction: TRANSACTION,
     sqlstate.StagedTransaction: STAGED,
     sqlstate.Batch: BATCH,
+    sqlstate.Claims: CLAIMS,
 }
 
 STORE_WRITES: Final = (
@@ -250,6 +274,7 @@ def handle_of(cls: type, handles: Handles) -> Any:
         sqlstate.Transaction: handles.txn,
         sqlstate.StagedTransaction: handles.staged,
         sqlstate.Batch: handles.batch,
+        sqlstate.Claims: handles.store.claims,
     }[cls]
 
 

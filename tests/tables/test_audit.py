@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
+from tests import MIGRATIONS
 from tests.support.child import Child
 from tests.support.images import image
 from tests.support.remote import Remote
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from tests.conftest import OpenStore
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-MIGRATIONS = 3  # a new store begins with so many entries
+# The numbers of the entries behind those of the migrations, in a store with events.
+RECOVERY, RESUMED, CHECK = range(len(MIGRATIONS) + 1, len(MIGRATIONS) + 4)
 Row = tuple[int, str, str, int, bytes, str, bytes]
 
 
@@ -89,7 +91,7 @@ def crash(path: Path, value: object = 1, *, stage: bool = False) -> None:
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A closed store with three migrations, a recovery that rolled back, a resumption and a check in its trail."""
+    """A closed store with its migrations, a recovery that rolled back, a resumption and a check in its trail."""
     path = tmp_path_factory.mktemp("events") / "test.db"
     crash(path, stage=True)
     with sqlstate.open(path) as store:
@@ -117,11 +119,9 @@ def test_a_new_store_begins_its_trail_with_its_migrations(open_store: OpenStore,
     store = open_store(journal=journal)
     entries = list(store.audit())
     assert [(entry.number, entry.kind, entry.seq, entry.detail["number"]) for entry in entries] == [
-        (1, "migration", 0, 1), (2, "migration", 0, 2), (3, "migration", 0, 3),
-    ]  # fmt: skip
-    assert [entry.detail["name"] for entry in entries] == [
-        "0001_initial.sql", "0002_crash_safety.sql", "0003_log_blocks.sql",
-    ]  # fmt: skip
+        (number, "migration", 0, number) for number in range(1, len(MIGRATIONS) + 1)
+    ]
+    assert [entry.detail["name"] for entry in entries] == [file.name for file in MIGRATIONS]
     for entry in entries:
         assert TIME.fullmatch(entry.at)
         assert set(entry.detail) == {"number", "name", "sha256"}
@@ -136,7 +136,7 @@ def test_ordinary_work_makes_no_entry(store: sqlstate.Store) -> None:
         txn.put("c", "k", 2)
     store.stage().rollback()
     store.wal.append("BEGIN")
-    assert [entry.kind for entry in store.audit()] == ["migration"] * MIGRATIONS
+    assert [entry.kind for entry in store.audit()] == ["migration"] * len(MIGRATIONS)
 
 
 def test_an_entry_stands_at_the_newest_commit(eventful: Path) -> None:
@@ -144,18 +144,18 @@ def test_an_entry_stands_at_the_newest_commit(eventful: Path) -> None:
         heads = {head.seq: head for head in store.commits()}
         entries = list(store.audit())
         assert [(entry.kind, entry.seq) for entry in entries] == [
-            *[("migration", 0)] * MIGRATIONS, ("recovery", 3), ("recovery", 4), ("check", 5),
+            *[("migration", 0)] * len(MIGRATIONS), ("recovery", 3), ("recovery", 4), ("check", 5),
         ]  # fmt: skip
         assert all(entry.chain == heads[entry.seq].chain for entry in entries if entry.seq)
-        assert entries[4].detail.keys() == {"resumed", "session", "by"}
-        assert entries[5].detail == {"findings": []}
+        assert entries[RESUMED - 1].detail.keys() == {"resumed", "session", "by"}
+        assert entries[CHECK - 1].detail == {"findings": []}
         assert store.check_audit() == []
 
 
 def test_after_gives_the_entries_behind_a_number(eventful: Path) -> None:
     with sqlstate.open(eventful) as store:
         entries = list(store.audit())
-        for after in range(8):
+        for after in range(CHECK + 2):
             assert list(store.audit(after)) == list(store.audit(after=after)) == entries[after:]
         for wrong in (-1, "1", 1.0, 2**63, None, True):
             with pytest.raises(sqlstate.InvalidOption, match="after"):
@@ -167,12 +167,12 @@ def test_record_appends_an_entry_and_returns_its_number(path: Path) -> None:
     with sqlstate.open(path) as store:
         store["c"]["k"] = 1
         number = store._record("check", detail)
-        assert number == MIGRATIONS + 1
-        [entry] = store.audit(MIGRATIONS)
+        assert number == len(MIGRATIONS) + 1
+        [entry] = store.audit(len(MIGRATIONS))
         assert (entry.number, entry.kind, entry.seq, entry.detail) == (number, "check", 1, detail)
         assert store.head().seq == 1, "an entry is no commit"
     _, rows = read_rows(path)
-    assert rows[MIGRATIONS][5] == '{"b":{"a":2,"z":1},"findings":["é",1,null]}'
+    assert rows[len(MIGRATIONS)][5] == '{"b":{"a":2,"z":1},"findings":["é",1,null]}'
 
 
 def test_an_entry_is_durable_when_it_is_there(path: Path, open_store: OpenStore) -> None:
@@ -200,7 +200,7 @@ def test_the_digests_are_those_of_the_formula(eventful: Path) -> None:
     assert rows == chained(store_id, rows)
     assert [(*entry[:5], json.dumps(entry.detail, ensure_ascii=False, sort_keys=True, separators=(",", ":")), entry[6])
             for entry in entries] == rows  # fmt: skip
-    assert [row[0] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row[0] for row in rows] == list(range(1, CHECK + 1))
 
 
 def test_the_view_shows_it_to_people(eventful: Path) -> None:
@@ -296,60 +296,68 @@ def _swapped(rows: list[Row]) -> list[Row]:
 
 # What is changed, and part of the finding, if the digests stay as they are.
 CLUMSY: dict[str, tuple[Tamper, str]] = {
-    "the time": (_field(4, 1, "2020-01-01T00:00:00.000000Z"), "entry 4 was changed"),
-    "the kind": (_field(4, 2, "check"), "entry 4 was changed"),
-    "the commit": (_field(4, 3, 2), "entry 4 was changed"),
-    "the commit's chain": (_field(4, 4, bytes(32)), "entry 4 was changed"),
-    "the detail": (_detail(4, lambda detail: detail.update(in_doubt=None)), "entry 4 was changed"),
-    "a space in the detail": (_field(6, 5, '{"findings": []}'), "entry 6 was changed"),
-    "the digest": (_field(6, 6, bytes(32)), "entry 6 was changed"),
-    "a digest that is none": (_field(6, 6, b""), "entry 6 was changed"),
-    "the detail is a number": (_field(6, 5, 7), "entry 6 was changed"),
+    "the time": (_field(RECOVERY, 1, "2020-01-01T00:00:00.000000Z"), f"entry {RECOVERY} was changed"),
+    "the kind": (_field(RECOVERY, 2, "check"), f"entry {RECOVERY} was changed"),
+    "the commit": (_field(RECOVERY, 3, 2), f"entry {RECOVERY} was changed"),
+    "the commit's chain": (_field(RECOVERY, 4, bytes(32)), f"entry {RECOVERY} was changed"),
+    "the detail": (_detail(RECOVERY, lambda detail: detail.update(in_doubt=None)), f"entry {RECOVERY} was changed"),
+    "a space in the detail": (_field(CHECK, 5, '{"findings": []}'), f"entry {CHECK} was changed"),
+    "the digest": (_field(CHECK, 6, bytes(32)), f"entry {CHECK} was changed"),
+    "a digest that is none": (_field(CHECK, 6, b""), f"entry {CHECK} was changed"),
+    "the detail is a number": (_field(CHECK, 5, 7), f"entry {CHECK} was changed"),
     "the first entry is gone": (_without(1), "entry 2 stands where entry 1 must be"),
-    "one in the middle is gone": (_without(4), "entry 5 stands where entry 4 must be"),
+    "one in the middle is gone": (_without(RECOVERY), f"entry {RESUMED} stands where entry {RECOVERY} must be"),
     "two are exchanged": (_swapped, "entry 1 was changed"),
-    "a commit before time": (_field(6, 3, -1), "entry 6 was changed"),
+    "a commit before time": (_field(CHECK, 3, -1), f"entry {CHECK} was changed"),
 }
 
 # The same by one who computes all digests anew: then the figures must give it away.
 SKILFUL: dict[str, tuple[Tamper, str]] = {
-    "a commit that is not there": (_field(6, 3, 99), "entry 6 (check) stands at a commit 99"),
-    "another commit": (_field(6, 3, 4), "entry 6 (check) stands at a commit 4"),
-    "another commit's chain": (_field(6, 4, bytes(32)), "entry 6 (check) stands at a commit 5"),
-    "a kind that never was": (_field(6, 2, "holiday"), "entry 6 (holiday) is of an unknown kind"),
-    "a detail that is no object": (_field(6, 5, "[]"), "entry 6 has a detail that is not a JSON object"),
-    "a detail that is no JSON": (_field(6, 5, "{"), "entry 6 has a detail that is not a JSON object"),
+    "a commit that is not there": (_field(CHECK, 3, 99), f"entry {CHECK} (check) stands at a commit 99"),
+    "another commit": (_field(CHECK, 3, 4), f"entry {CHECK} (check) stands at a commit 4"),
+    "another commit's chain": (_field(CHECK, 4, bytes(32)), f"entry {CHECK} (check) stands at a commit 5"),
+    "a kind that never was": (_field(CHECK, 2, "holiday"), f"entry {CHECK} (holiday) is of an unknown kind"),
+    "a detail that is no object": (_field(CHECK, 5, "[]"), f"entry {CHECK} has a detail that is not a JSON object"),
+    "a detail that is no JSON": (_field(CHECK, 5, "{"), f"entry {CHECK} has a detail that is not a JSON object"),
     "a migration's number": (_detail(1, lambda detail: detail.update(number=9)), "names a migration 9"),
     "a migration's name": (_detail(2, lambda detail: detail.update(name="x.sql")), "names a migration 2"),
     "a migration's digest": (_detail(2, lambda detail: detail.update(sha256="00" * 32)), "names a migration 2"),
     "a digest that is no digits": (_detail(2, lambda detail: detail.update(sha256="xyz")), "entry 2 (migration) lacks"),
     "a rollback that never was": (
-        _detail(4, lambda detail: detail.update(rolled_back=[1])), "rolled back a staged transaction 1",
+        _detail(RECOVERY, lambda detail: detail.update(rolled_back=[1])), "rolled back a staged transaction 1",
     ),
     "the root after": (
-        _detail(4, lambda detail: detail["after"].update(root="00" * 32)), "names a commit 3 after recovery",
+        _detail(RECOVERY, lambda detail: detail["after"].update(root="00" * 32)), "names a commit 3 after recovery",
     ),
-    "the count after": (_detail(4, lambda detail: detail["after"].update(count=7)), "names a commit 3 after recovery"),
-    "the time after": (_detail(4, lambda detail: detail["after"].update(at="x")), "names a commit 3 after recovery"),
+    "the count after": (
+        _detail(RECOVERY, lambda detail: detail["after"].update(count=7)), "names a commit 3 after recovery",
+    ),
+    "the time after": (
+        _detail(RECOVERY, lambda detail: detail["after"].update(at="x")), "names a commit 3 after recovery",
+    ),
     "the chain before": (
-        _detail(4, lambda detail: detail["before"].update(chain="00" * 32)), "names a commit 1 before recovery",
+        _detail(RECOVERY, lambda detail: detail["before"].update(chain="00" * 32)), "names a commit 1 before recovery",
     ),
-    "the commit before": (_detail(4, lambda detail: detail["before"].update(seq=2)), "names a commit 2 before"),
+    "the commit before": (_detail(RECOVERY, lambda detail: detail["before"].update(seq=2)), "names a commit 2 before"),
     "more frames committed than valid": (
-        _detail(4, lambda detail: detail["journal"].update(committed=10_000)), "counts more frames",
+        _detail(RECOVERY, lambda detail: detail["journal"].update(committed=10_000)), "counts more frames",
     ),
     "fewer frames committed": (
-        _detail(4, lambda detail: detail["journal"].update(committed=1)), "counts more frames",
+        _detail(RECOVERY, lambda detail: detail["journal"].update(committed=1)), "counts more frames",
     ),
-    "fewer frames in the file": (_detail(4, lambda detail: detail["journal"].update(frames=1)), "counts more frames"),
-    "a smaller file": (_detail(4, lambda detail: detail["journal"].update(bytes=100)), "frames in 100 bytes"),
-    "SQLite's frames": (_detail(4, lambda detail: detail["journal"].update(sqlite_frames=1)), "agree"),
-    "that they agree": (_detail(4, lambda detail: detail["journal"].update(agrees=False)), "agree"),
-    "a figure that is gone": (_detail(4, lambda detail: detail.pop("journal")), "entry 4 (recovery) lacks a figure"),
+    "fewer frames in the file": (
+        _detail(RECOVERY, lambda detail: detail["journal"].update(frames=1)), "counts more frames",
+    ),
+    "a smaller file": (_detail(RECOVERY, lambda detail: detail["journal"].update(bytes=100)), "frames in 100 bytes"),
+    "SQLite's frames": (_detail(RECOVERY, lambda detail: detail["journal"].update(sqlite_frames=1)), "agree"),
+    "that they agree": (_detail(RECOVERY, lambda detail: detail["journal"].update(agrees=False)), "agree"),
+    "a figure that is gone": (
+        _detail(RECOVERY, lambda detail: detail.pop("journal")), f"entry {RECOVERY} (recovery) lacks a figure",
+    ),
     "a figure of another kind": (
-        _detail(4, lambda detail: detail.update(after="none")), "entry 4 (recovery) lacks a figure",
+        _detail(RECOVERY, lambda detail: detail.update(after="none")), f"entry {RECOVERY} (recovery) lacks a figure",
     ),
-    "a resumption of what never was": (_detail(5, lambda detail: detail.update(resumed=[1])), "resumed a staged"),
+    "a resumption of what never was": (_detail(RESUMED, lambda detail: detail.update(resumed=[1])), "resumed a staged"),
 }  # fmt: skip
 
 
@@ -384,9 +392,10 @@ def test_an_entry_that_was_changed_with_all_digests_is_found_by_its_figures(even
 def test_entries_out_of_order_are_found(eventful: Path) -> None:
     """The trail is chained anew, and each entry is right by itself."""
     store_id, rows = read_rows(eventful)
-    rows[4], rows[5] = (5, *rows[5][1:]), (6, *rows[4][1:])
+    one, two = rows[RESUMED - 1], rows[CHECK - 1]
+    rows[RESUMED - 1], rows[CHECK - 1] = (RESUMED, *two[1:]), (CHECK, *one[1:])
     write_rows(eventful, chained(store_id, rows))
-    assert findings(eventful) == ["entry 6 (recovery) stands at commit 4, out of order"]
+    assert findings(eventful) == [f"entry {CHECK} (recovery) stands at commit 4, out of order"]
 
 
 def test_a_sound_trail_has_no_findings(eventful: Path) -> None:
@@ -415,10 +424,10 @@ def test_the_figures_of_a_copy_are_compared_with_the_log(path: Path, open_store:
     assert store.check_audit() == []
     for wrong in (right | {"root": "00" * 32}, right | {"seq": 2}, {"file": "copy.db"}):
         number = store._record(kind, wrong)
-        assert len(store.check_audit()) == number - MIGRATIONS - 1
+        assert len(store.check_audit()) == number - len(MIGRATIONS) - 1
     store.close()
     store_id, rows = read_rows(path)
-    write_rows(path, chained(store_id, rows[: MIGRATIONS + 1]))  # for the judge
+    write_rows(path, chained(store_id, rows[: len(MIGRATIONS) + 1]))  # for the judge
 
 
 REPAIR = {
@@ -457,23 +466,23 @@ def test_the_figures_of_a_repair_that_can_be_are_accepted(store: sqlstate.Store,
 def test_the_figures_of_a_repair_that_cannot_be_are_found(store: sqlstate.Store, detail: dict[str, Any]) -> None:
     store._record("repair", detail)
     assert store.check_audit()
-    assert all(finding.startswith(f"entry {MIGRATIONS + 1} (repair) ") for finding in store.check_audit())
+    assert all(finding.startswith(f"entry {len(MIGRATIONS) + 1} (repair) ") for finding in store.check_audit())
 
 
 def test_reading_an_entry_that_cannot_be_one_says_damaged(eventful: Path) -> None:
     _, rows = read_rows(eventful)
-    write_rows(eventful, _field(6, 5, "[]")(rows))
+    write_rows(eventful, _field(CHECK, 5, "[]")(rows))
     with sqlstate.open(eventful) as store:
-        assert len(list(zip(range(5), store.audit(), strict=False))) == 5
-        with pytest.raises(sqlstate.Damaged, match=r"audit entry 6.*check_audit"):
+        assert len(list(zip(range(RESUMED), store.audit(), strict=False))) == RESUMED
+        with pytest.raises(sqlstate.Damaged, match=rf"audit entry {CHECK}.*check_audit"):
             list(store.audit())
 
 
 def test_a_long_trail_is_read_as_it_goes(store: sqlstate.Store) -> None:
     for i in range(200):
         store._record("check", {"i": i})
-    entries = store.audit(after=MIGRATIONS)
+    entries = store.audit(after=len(MIGRATIONS))
     assert next(entries).detail == {"i": 0}
     store._record("check", {"i": "more"})
     assert [entry.detail["i"] for entry in entries] == list(range(1, 200))  # of the state in which it began
-    assert len(list(store.audit())) == MIGRATIONS + 201
+    assert len(list(store.audit())) == len(MIGRATIONS) + 201

@@ -226,8 +226,9 @@ def test_the_log_takes_no_record_inside_a_transaction_of_the_same_thread(store: 
 def test_a_place_in_the_log_is_a_number(store: Store, number: Any) -> None:
     with pytest.raises(InvalidOption, match="after"):
         list(store.wal.read(after=number))
-    with pytest.raises(InvalidOption, match="first"):
-        list(store.commits(number))
+    if number is not None:  # the oldest commit in the log
+        with pytest.raises(InvalidOption, match="first"):
+            list(store.commits(number))
 
 
 def test_a_direct_transaction_cannot_be_joined_by_its_number(store: Store) -> None:

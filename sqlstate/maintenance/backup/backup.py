@@ -37,8 +37,8 @@ class BackupReport:
     Examples:
         >>> store["users"][1] = "ada"
         >>> report = store.backup("app.backup", keep=2)
-        >>> report.path.name, report.head.seq, report.rotated, report.entry
-        ('app.backup', 1, (), 4)
+        >>> report.path.name, report.head.seq, report.rotated
+        ('app.backup', 1, ())
     """
 
     path: Path

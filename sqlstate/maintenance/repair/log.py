@@ -237,7 +237,7 @@ _STAGED: Final = (*_DIGESTED, Kind.ROLLBACK)
 def _from_backup(log: Log, backup: Backup, base: Base, found: _Judgement, end: int) -> Changes:
     """Return the rows of the backup with which commits hold that did not, and no other stops to hold."""
     end = max(found.end, end)
-    own, their = ((record for record in each() if record.lsn > backup.since) for each in (log, backup.log))
+    own, their = ((row for row in each() if not 0 < row.lsn <= backup.since) for each in (log, backup.log))
     differing = {lsn: record for lsn, record in _differences(own, their) if lsn <= end}
     places = sorted(differing)
     txns = {record.txn for record in differing.values() if record is not None} | differing.keys()
