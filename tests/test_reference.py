@@ -610,6 +610,22 @@ EDITS = {
         {"format 3.4", "I11"},
     ),
     "format 3.4 session": ("UPDATE wal SET session = zeroblob(16) WHERE lsn = 14", {"format 3.4"}),
+    "I6 the digest of the records": ("UPDATE wal SET records = zeroblob(32) WHERE lsn = 34", {"I6"}),
+    "format 3.4 the digest of the records is short": (
+        "UPDATE wal SET records = zeroblob(31) WHERE lsn = 34",
+        {"format 3.4", "I3", "I8", "I12"},
+    ),
+    "format 3.4 a total below zero": (
+        "UPDATE wal SET total = -1 WHERE lsn = 34",
+        {"format 3.4", "I3", "I8", "I12"},
+    ),
+    "format 3.4 a total in a PUT": ("UPDATE wal SET total = 1 WHERE lsn = 36", {"format 3.4", "I11"}),
+    "I15 a commit that was cut, and no beginning": (
+        "INSERT INTO cut_commits VALUES (0, zeroblob(32), zeroblob(32))",
+        {"I15"},
+    ),
+    "I15 a beginning that is none": ("INSERT INTO meta VALUES ('log_start', zeroblob(195))", {"I15"}),
+    "I15 a claim of no commit": ("INSERT INTO claims VALUES ('feed', -1)", {"I15"}),
     "format 1 application_id": ("PRAGMA application_id = 1", {"format 1"}),
     "format 1 user_version": ("PRAGMA user_version = 1", {"format 1"}),
     "format 3.1 format": ("UPDATE meta SET value = 1 WHERE name = 'format'", {"format 3.1"}),

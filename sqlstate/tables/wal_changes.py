@@ -171,6 +171,9 @@ def before(connection: Connection, touch: Touch) -> Stored | None:
 def _row(connection: Connection, lsn: int) -> Row:
     row = connection.row(_RECORD, (lsn,))
     if row is None:
+        start = metadata.read_log_start(connection)
+        if start is not None and lsn <= start.lsn:
+            raise LogCut(connection.path, start.head.seq, start.head.seq + 1)
         raise Damaged.found(connection.path, f"record {lsn} is missing from the log", "I5")
     return row
 

@@ -577,6 +577,7 @@ def test_readers_of_changes_beside_writers_that_cut_see_each_commit_or_are_told(
     assert store.check("replay").ok
 
 
+@pytest.mark.anyio
 async def test_tasks_cut_claim_and_set_the_limit(opens: OpenAsyncStore) -> None:
     store = await opens(log_limit=None)
     for number in range(9):
