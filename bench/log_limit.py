@@ -43,9 +43,7 @@ def main(folder: Path, puts: int = PUTS) -> None:
         print(f"log      commits {limited.oldest:,} to {limited.head().seq:,}, {limited.stats().log_bytes:,} bytes")
     for percent in (50, 90, 99, 99.9):
         ours, theirs = (percentile(took, percent) / 1e3 for took in times)
-        print(
-            f"put      p{percent:<4} {ours:7.0f} µs; {theirs:7.0f} µs without a limit; {ours / theirs:.3f} times as much"
-        )
+        print(f"put      p{percent:<4} {ours:7.0f} µs; {theirs:7.0f} µs without a limit; {ours / theirs:.3f} times")
     print(f"put      at most {max(times[0]) / 1e6:.1f} ms; {max(times[1]) / 1e6:.1f} ms without a limit")
 
 

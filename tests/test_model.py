@@ -240,7 +240,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.seq)
     @rule(data=st.data())
     def cut(self, data: st.DataObject) -> None:
-        before = data.draw(st.integers(0, self.seq))
+        before = data.draw(st.integers(0, self.seq + 1))
         held = [seq for seq in self.claims.values() if seq < before - 1]
         if held and before > self.oldest:
             with pytest.raises(sqlstate.InvalidOption, match="claims"):
@@ -331,6 +331,8 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.seq)
     @rule(data=st.data())
     def undo(self, data: st.DataObject) -> None:
+        if self.oldest > self.seq:
+            return
         seq = data.draw(st.integers(self.oldest, self.seq))
         before, changes = copy.deepcopy(self.model), self.changed(seq)
         conflicts = [which for which, (_, value) in changes.items() if not same(self.value(which), value)]
@@ -405,7 +407,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert view.collections() == [name for name in COLLECTIONS if self.model[name]]
         assert same(held, self.model)
         assert head.seq == self.seq
-        assert self.oldest <= self.store.oldest <= min([max(1, self.seq), *(seq + 1 for seq in self.claims.values())])
+        assert self.oldest <= self.store.oldest <= min([self.seq + 1, *(seq + 1 for seq in self.claims.values())])
         self.oldest = self.store.oldest  # commits cut others
         assert head.count == sum(map(len, self.model.values()))
         stored = [(name, key, encode(value)) for name, part in self.model.items() for key, value in part.items()]

@@ -181,7 +181,8 @@ class AsyncPast:
         Cost: 1 hop, and what `Store.cut()` costs. Cancelled, it is waited for.
 
         Args:
-            before: number of the oldest commit to keep; or a datetime with a time zone, to keep those made since.
+            before: number of the oldest commit to keep, 1 more than the newest's for none; or a datetime with a time
+                zone, to keep those made since.
 
         Raises:
             StoreError: what `Store.cut()` raises.

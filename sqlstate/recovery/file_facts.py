@@ -70,6 +70,8 @@ def is_coherent(connection: Connection, facts: Facts) -> bool:
         return False
     if not facts.head.seq:
         return True
+    if facts.head == wal.start(connection, meta)[1]:  # all commits were cut
+        return True
     end = wal.commit_lsn(connection, facts.head.seq)
     base = wal.base_of(connection, end)
     if end - base > RECORDS_RELINKED:

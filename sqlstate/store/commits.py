@@ -63,7 +63,7 @@ class Commits(Provable):
 
     @property
     def oldest(self) -> int:
-        """The number of the oldest commit in the log: 1 if nothing was cut, and before the first. Cost: 1 statement."""
+        """The number of the oldest commit in the log, or of the next one if there is none. Cost: 1 statement."""
         with self._engine.reading() as connection:
             return wal.start(connection, self._meta)[1].seq + 1
 

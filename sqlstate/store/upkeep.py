@@ -72,9 +72,9 @@ class Stats:
     log_limit: int | None
     """The size that the log is kept at; None keeps all of it."""
     oldest: int
-    """Number of the oldest commit in the log."""
+    """Number of the oldest commit in the log, or of the next one if there is none."""
     oldest_at: str
-    """When it was made; of an empty store, when that was."""
+    """Since when the log tells of all changes."""
     claims: dict[str, int]
     """Who follows the commits, and the last one that each has: later ones are not cut."""
     staged: int
@@ -316,7 +316,8 @@ class Upkeep:
             log = LogLimit(self._meta)
             log.load(connection)
             total = wal.end(connection, self._meta)[2]
-            oldest = next(iter(wal.commits(connection, -1)[0]), head)
+            start = wal.start(connection, self._meta)[1]
+            oldest = next(iter(wal.commits(connection, -1)[0]), start)
             claimed = claims.read(connection)
             levels, nodes = merkle.size(connection)
             records, drafts = wal_figures.numbers(connection), staged.size(connection)
@@ -336,7 +337,7 @@ class Upkeep:
             history_index=indexed,
             log_bytes=max(0, total - log.start.total),
             log_limit=log.bytes,
-            oldest=max(1, oldest.seq),
+            oldest=start.seq + 1,
             oldest_at=oldest.at,
             claims=claimed,
             staged=drafts,

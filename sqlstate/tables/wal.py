@@ -164,15 +164,16 @@ def end(connection: Connection, meta: Meta) -> tuple[int, Head, int]:
         Damaged: as last().
     """
     row = connection.row(_LAST)
-    if row is None:
-        return 0, head_zero(meta), 0
-    lsn = row[0]
+    lsn = 0 if row is None else row[0]
     if not is_number(lsn):
         raise Damaged.found(connection.path, f"a record has the number {lsn}, and 2^62 is the last", "I5")
-    if row[2] is None:  # Only staged records come after the newest commit.
-        newest = connection.row(_NEWEST)
+    if row is None or row[2] is None:  # Only staged records come after the newest commit.
+        newest = None if row is None else connection.row(_NEWEST)
         if newest is None:
-            return lsn, head_zero(meta), 0
+            start = metadata.read_log_start(connection)
+            return (
+                (lsn, head_zero(meta), 0) if start is None else (max(lsn, start.lsn), start.head, max(0, start.total))
+            )
         row = (lsn, *newest)
     total = row[6]
     if total is not None and not is_number(total):

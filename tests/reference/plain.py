@@ -402,13 +402,13 @@ def judge(path: str | Path, *, history: int | None = 50) -> Judgement:
     _judge_merkle(file.merkle, tree, findings)
     start, earlier = _judge_cut(file, store_id, findings)
     records = _judge_records(file.wal, findings)
-    _judge_marker(path, file, records, findings)
+    _judge_marker(path, file, max([0 if start is None else start.lsn, *(each.lsn for each in records)]), findings)
     records = _without_cut(records, start, findings)
     _judge_transactions(records, file.staged, findings)
     _judge_staged(records, file, findings)
     commits = _judge_numbers(records, len(earlier) + 1, findings)
     chain = _judge_chain(commits, earlier[-1] if earlier else chain_zero(store_id), findings)
-    _judge_newest(commits, root_of(tree), len(entries), findings)
+    _judge_newest(commits, start, (root_of(tree), len(entries)), findings)
     _judge_history(commits, entries, history, start, findings)
     chains = dict(enumerate(earlier, start=1)) | {commit.seq: commit.chain for commit in commits}
     _judge_trail(file, store_id, chains, findings)
@@ -453,11 +453,10 @@ def _facts(file: _File) -> dict[str, Any]:
     return {name: value for name, value in file.meta if isinstance(name, str)}
 
 
-def _judge_marker(path: str | Path, file: _File, records: list[Record], findings: Findings) -> None:
+def _judge_marker(path: str | Path, file: _File, lsn: int, findings: Findings) -> None:
     """The marker (3.1), and I11."""
     meta = _facts(file)
     marker = meta.get("marker")
-    lsn = max((record.lsn for record in records), default=0)
     for against, fault in audit.marker_faults(marker, meta.get("journal"), lsn):
         findings.add(against, fault)
     has_wal = _is_beside(path, "-wal")
@@ -726,9 +725,11 @@ def _judge_chain(commits: list[Commit], zero: bytes, findings: Findings) -> byte
     return chain
 
 
-def _judge_newest(commits: list[Commit], root: bytes, count: int, findings: Findings) -> None:
+def _judge_newest(commits: list[Commit], start: cut.Start | None, made: tuple[bytes, int], findings: Findings) -> None:
     """I3."""
-    said_root, said_count = (commits[-1].root, commits[-1].count) if commits else (empty_root(), 0)
+    root, count = made
+    newest = commits[-1] if commits else start
+    said_root, said_count = (newest.root, newest.count) if newest else (empty_root(), 0)
     findings.expect("I3", f"the root is {root.hex()}, not {said_root.hex()}", holds=root == said_root)
     findings.expect("I3", f"there are {count} entries, not {said_count}", holds=count == said_count)
 

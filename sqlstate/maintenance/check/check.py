@@ -399,7 +399,7 @@ class _Examination:
 
     def _link(self) -> None:
         head = self._head
-        if head is None or not head.seq:
+        if head is None or head == wal.start(self._connection, self._meta)[1]:
             return
         try:
             History(self._connection, self._meta, stored=False).commit_body(head.seq)

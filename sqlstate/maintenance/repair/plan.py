@@ -122,7 +122,7 @@ def plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Dir
     start = wal.start(connection, meta)[1]
     backup = None if theirs is None else log.Backup(theirs.records, max(_since(ours), _since(theirs)))
     done = log.plan(ours.records, backup, (start.seq, start.chain), end, log.Entries(current, head))
-    if end > done.end:
+    if end > max(done.end, _since(ours)):
         raise Damaged(
             f"{path}: its log ended at {end} when it was closed, and ends at {done.end} now: commits are missing, and "
             f"with them the root that would prove the entries. {NOTHING}; restore a backup"

@@ -39,7 +39,7 @@ class CutReport(NamedTuple):
     commits: int
     """How many commits were cut."""
     oldest: int
-    """Number of the oldest commit that is in the log now; 0 in a store without commits."""
+    """Number of the oldest commit that is in the log now, or of the next one if there is none."""
     entry: int
     """Number of the audit entry; 0 if there was nothing to cut."""
 
@@ -178,12 +178,13 @@ class Log:
 
         What they changed cannot be read, undone or looked back at any more. Of each, 32 bytes stay: heads that were
         signed before a cut verify as they did, and prove_consistency() goes back to any of them. Their room in the file
-        is used again; compact() gives it back. The newest commit stays. Open staged transactions stay whole.
+        is used again; compact() gives it back. Open staged transactions stay whole.
 
         Cost: writes 32 bytes for each commit, and removes its records; writers wait meanwhile.
 
         Args:
-            before: number of the oldest commit to keep; or a datetime with a time zone, to keep those made since.
+            before: number of the oldest commit to keep, 1 more than the newest's for none; or a datetime with a time
+                zone, to keep those made since.
 
         Raises:
             InvalidOption: there is no such commit; the time has no time zone; or somebody claims a commit that would
@@ -204,8 +205,8 @@ class Log:
 
         def cut(connection: Connection, head: Head) -> bool:
             start = context.log.start
-            last = min(_last_before(connection, before, head.seq), head.seq - 1)
-            report[0] = CutReport(0, min(start.head.seq + 1, head.seq), 0)
+            last = _last_before(connection, before, head.seq)
+            report[0] = CutReport(0, start.head.seq + 1, 0)
             if last <= start.head.seq:
                 return False
             for name, seq in claims.read(connection).items():
@@ -241,7 +242,7 @@ _ROWS = 16_384  # that are removed at a time, so that their sizes take no memory
 def _last_before(connection: Connection, before: int | datetime, newest: int) -> int:
     """Return the number of the last commit before a commit or a time."""
     if not isinstance(before, datetime):
-        if check_number("before", before) > newest:
+        if check_number("before", before) > newest + 1:
             raise InvalidOption(f"there is no commit {before} to keep: the newest is {newest}")
         return before - 1
     try:

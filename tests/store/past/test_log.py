@@ -232,7 +232,7 @@ def test_there_may_be_nothing_to_cut(store: sqlstate.Store, before: int) -> None
     assert [entry.kind for entry in store.audit()].count("cut") == 1
 
 
-@pytest.mark.parametrize("before", [4, -1, 2**63, 1.5, "3", True, None, datetime(2026, 1, 1)])  # noqa: DTZ001, that is it
+@pytest.mark.parametrize("before", [5, -1, 2**63, 1.5, "3", True, None, datetime(2026, 1, 1)])  # noqa: DTZ001, that is it
 def test_what_names_no_commit_cuts_nothing(store: sqlstate.Store, before: Any) -> None:
     put(store, 3)
     with pytest.raises(sqlstate.InvalidOption):
@@ -244,8 +244,32 @@ def test_a_cut_by_time_keeps_what_was_made_since(store: sqlstate.Store) -> None:
     put(store, 6)
     at = datetime.fromisoformat([head.at for head in store.commits()][3])
     assert store.cut(before=at).oldest == 4
-    assert store.cut(before=at + timedelta(days=1)).oldest == 6
-    assert [head.seq for head in store.commits()] == [6]
+    assert store.cut(before=at + timedelta(days=1)).oldest == 7
+    assert [head.seq for head in store.commits()] == []
+
+
+def test_all_commits_can_be_cut_and_the_store_goes_on(open_store: OpenStore) -> None:
+    store = open_store()
+    draft = store.stage()
+    draft.put("d", 1, 1)
+    put(store, 5)
+    head = store.head()
+    assert store.cut(before=6)[:2] == (5, 6)
+    assert (store.head(), store.oldest, [*store.commits()], [*store.changes(5)]) == (head, 6, [], [])
+    assert store.check("replay").ok
+    with store.at(5) as past:
+        assert dict(past["c"]) == dict(store["c"])
+    with pytest.raises(sqlstate.LogCut):
+        store.undo(5)
+    store.close()
+    with sqlstate.open(store.path, recover="resume") as store:
+        assert (store.head(), store.recovery.clean) == (head, True)
+        assert store.resume(store.pending()[0].txn).commit().seq == 6
+        assert store.undo(6).seq == 7
+        assert store.cut(before=8).oldest == 8
+        assert store.check().ok
+    shutil.copy(store.path, store.path.with_name("copy.db"))
+    assert sqlstate.repair(store.path.with_name("copy.db")).ok
 
 
 # ---- What holds a cut up ----
