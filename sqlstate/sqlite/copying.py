@@ -1,17 +1,20 @@
-"""Copies a whole database from one connection to another, as one committed state."""
+"""Copies a whole database from one connection to another, as one committed state, or writes it again in its place."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 import apsw
 
+from sqlstate.errors import StoreError
+from sqlstate.files import paths
 from sqlstate.sqlite.connection import keep_for_ever
 from sqlstate.sqlite.forks import forking, stand_by
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from sqlstate.sqlite.connection import Connection
 
@@ -42,3 +45,52 @@ def copy_database(source: Connection, target: Connection, pages: int) -> Generat
             keep_for_ever(backup)
         else:
             backup.close(True)  # noqa: FBT003, apsw takes it by position: what went wrong is known
+
+
+def vacuum(connection: Connection, told: Callable[[int], None], into: str | None = None) -> None:
+    """Let SQLite write the database again without free pages, in one transaction of its own.
+
+    It writes the rows to a temporary file first, as far as its cache cannot hold them; where none can be made, to
+    memory.
+
+    Args:
+        connection: not inside a transaction.
+        told: called with the pages read so far; what it raises ends the work, and nothing was changed.
+        into: an empty file to write it to instead; then there is no temporary file.
+    """
+    sqlite = connection._sqlite  # noqa: SLF001, one folder
+    before = _pages_read(sqlite)
+
+    def look() -> bool:
+        told(_pages_read(sqlite) - before)
+        return False
+
+    connection.busy.patient_until = None
+    if forking:
+        stand_by()
+    try:
+        sqlite.set_progress_handler(look, _STEPS)
+        if into is not None:
+            sqlite.execute("VACUUM INTO ?", (paths.in_utf8(into),), can_cache=False)
+            return
+        try:
+            sqlite.execute("VACUUM", can_cache=False)
+        except apsw.Error as e:
+            if getattr(e, "extendedresult", 0) not in _NO_TEMPORARY_FILE:
+                raise
+            sqlite.execute("PRAGMA temp_store = MEMORY")
+            sqlite.execute("VACUUM", can_cache=False)
+    except apsw.Error as e:
+        raise connection.translated(e) from e
+    finally:
+        with suppress(apsw.Error, StoreError):  # it was closed, or is a parent's
+            sqlite.set_progress_handler(None)
+            sqlite.execute("PRAGMA temp_store = DEFAULT")
+
+
+def _pages_read(sqlite: apsw.Connection) -> int:
+    return sqlite.status(apsw.SQLITE_DBSTATUS_CACHE_MISS)[0]
+
+
+_NO_TEMPORARY_FILE: Final = (apsw.SQLITE_CANTOPEN, apsw.SQLITE_CANTOPEN_ISDIR, apsw.SQLITE_IOERR_GETTEMPPATH)
+_STEPS: Final = 10_000  # of SQLite's virtual machine, some ten for each row

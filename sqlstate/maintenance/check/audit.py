@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
 
-KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "prune")
+KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "compact", "prune")
 _LOST_MAX: Final = 100
 
 
@@ -66,6 +66,11 @@ class _Migration(msgspec.Struct):
 class _Copy(msgspec.Struct):
     seq: _Number
     root: _Digits
+
+
+class _Compaction(msgspec.Struct):
+    before: _Number
+    after: _Number
 
 
 class _Commit(msgspec.Struct):
@@ -150,6 +155,8 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
             yield from _check_recovery(connection, meta, msgspec.convert(entry.detail, _Recovery))
         elif entry.kind == "repair":
             yield from _check_repair(msgspec.convert(entry.detail, _Repair))
+        elif entry.kind == "compact":
+            msgspec.convert(entry.detail, _Compaction)
     except msgspec.ValidationError as e:
         yield f"lacks a figure, or has one that cannot be: {e}"
 
