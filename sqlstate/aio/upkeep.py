@@ -57,7 +57,7 @@ class AsyncUpkeep:
         Cost: 1 hop; as `Store.compact()`.
 
         Args:
-            progress: a plain function, called in another thread with the pages read, and how many there are.
+            progress: a plain function, called in another thread with the steps that are done, and how many there are.
 
         Raises:
             StoreError: what `Store.compact()` raises.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.errors import Busy, CannotOpen, Damaged, StoreError, StoreForked, StoreFull, StoreIOError
 from sqlstate.maintenance.check import check
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.maintenance.closed_file import Progress
-    from sqlstate.sqlite.blocks import Over
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,13 @@ class CompactReport:
     bytes_after: int
     """Its size after."""
     shrunk: bool
-    """Whether the file has that size already. While somebody reads an older commit it cannot; a later commit or the
-    close makes it so."""
+    """Whether the file has that size already. While somebody reads an older commit it cannot; a later checkpoint, or
+    the close, makes it so."""
     entry: int | None = None
     """Number of the audit entry; None if it could not be written."""
+
+
+STEPS: Final = 4
 
 
 def compact(group: GroupCommit[Any], progress: Progress | None = None) -> CompactReport:
@@ -52,7 +54,7 @@ def compact(group: GroupCommit[Any], progress: Progress | None = None) -> Compac
 
     Args:
         group: of the store.
-        progress: called with the pages read, and how many there are.
+        progress: called with the steps that are done, and how many there are.
 
     Raises:
         Damaged: the store is not sound; it was not written again. Or it was, and is not sound since.
@@ -60,19 +62,30 @@ def compact(group: GroupCommit[Any], progress: Progress | None = None) -> Compac
         StoreFull: there is no room to write it again; nothing was changed.
         StoreIOError: the system refused to read or write; the handle refuses further work.
     """
-    context = group.context
+    context, process = group.context, os.getpid()
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, STEPS)
+            if os.getpid() != process:
+                raise StoreForked("this compaction was begun by a parent process, which goes on with it")
+
     context.engine.life.check_writable()
     _check(context, "nothing was changed")
-    with (block := group.writing()):
+    tell(1)
+    with group.writing():
         try:
-            before, after = _rewrite(context, progress, block.over)
+            before, after = _rewrite(context)
         except StoreError:
             with suppress(StoreError):  # what was written of it lies at the end of the -wal, which can be cut off
-                if context.engine.usable and context.engine.journal == "wal":
-                    context.engine.checkpointer.run(truncate=True)
+                if context.engine.usable:
+                    _fold(context)
             raise
+        tell(2)
         shrunk = _fold(context)
+    tell(3)
     _check(context, "the file was written again, and its free space was given back")
+    tell(4)
     return CompactReport(before, after, shrunk)
 
 
@@ -87,29 +100,21 @@ def _check(context: WriteContext, meaning: str) -> None:
         )
 
 
-def _rewrite(context: WriteContext, progress: Progress | None, over: Over) -> tuple[int, int]:
-    """Write the file again, as long as *over* lives, and return its sizes before and after."""
+def _rewrite(context: WriteContext) -> tuple[int, int]:
+    """Write the file again, and return its sizes before and after."""
     engine, connection = context.engine, context.engine.write_connection
     context.dirty_flag.begin()  # as for every commit: opening must know that there is a -wal
+    size = connection.value("PRAGMA page_size")
     pages, free = schema.pages(connection)
     context.commit_unnumbered("the beginning of a compaction")
-    size, process = connection.value("PRAGMA page_size"), os.getpid()
-
-    def told(read: int) -> None:
-        if over() is None:  # an exception came before SQLite was told to stop calling this
-            return
-        if progress is not None:
-            progress(min(read, pages - free), pages - free)
-        if os.getpid() != process:
-            raise StoreForked(f"{engine.path}: this compaction was begun by a parent process, which goes on with it")
-
     try:
-        vacuum(connection, told)
+        vacuum(connection)
     except StoreFull as e:
         raise StoreFull(
             f"{engine.path}: there is no room to compact it; nothing was changed. What it holds, "
-            f"{(pages - free) * size:,} bytes, is written twice meanwhile: to SQLite's folder for temporary files, which "
-            "SQLITE_TMPDIR names, and to the -wal or -journal next to the store. Free space on both, and try again"
+            f"{(pages - free) * size:,} bytes, is written twice meanwhile: to SQLite's folder for temporary files, "
+            "which SQLITE_TMPDIR names, and to the -wal or -journal next to the store. Free space on both, and try "
+            "again"
         ) from e
     except CannotOpen as e:
         raise StoreIOError(f"{engine.path}: it was not compacted; nothing was changed ({e.what})") from e
@@ -120,10 +125,7 @@ def _rewrite(context: WriteContext, progress: Progress | None, over: Over) -> tu
             "file is as it was, or compacted; this handle refuses further work. Open the store again"
         ) from e
     engine.checkpointer.count_commit()
-    after = schema.pages(connection)[0]
-    if progress is not None:
-        progress(pages - free, pages - free)
-    return pages * size, after * size
+    return pages * size, schema.pages(connection)[0] * size
 
 
 def _fold(context: WriteContext) -> bool:

@@ -16,6 +16,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from sqlstate.recovery.sqlite_journal import WAL_VERSION, HeaderState, checksum, is_page_size
+from sqlstate.sqlite.main_file import LOCK_BYTE
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES, Frames, Order, Pair
 
 if TYPE_CHECKING:
@@ -89,6 +90,12 @@ class WalScan:
     def uncommitted(self) -> int:
         """Return the number of valid frames behind the last commit frame."""
         return self.valid - self.committed
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the images are the whole database: one of the commits wrote it again, and could make it smaller."""
+        has_lock_page = self.database_pages > LOCK_BYTE // self.page_size
+        return len(self.pages) == self.database_pages - has_lock_page
 
 
 def scan_wal(data: Bytes, page_size: int = 0) -> WalScan:

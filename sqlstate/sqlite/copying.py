@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import apsw
 
-from sqlstate.errors import StoreError
 from sqlstate.files import paths
 from sqlstate.sqlite.connection import keep_for_ever
 from sqlstate.sqlite.forks import forking, stand_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from sqlstate.sqlite.connection import Connection
 
@@ -47,22 +46,24 @@ def copy_database(source: Connection, target: Connection, pages: int) -> Generat
             backup.close(True)  # noqa: FBT003, apsw takes it by position: what went wrong is known
 
 
-def vacuum(connection: Connection, told: Callable[[int], None], into: str | None = None) -> None:
+def vacuum(connection: Connection, into: str | None = None) -> None:
     """Let SQLite write the database again without free pages, in one transaction of its own.
 
     It writes the rows to a temporary file first, as far as its cache cannot hold them; where none can be made, to
-    memory.
+    memory. An exception raised by a signal ends the work, and nothing was changed.
 
     Args:
         connection: not inside a transaction.
-        told: called with the pages read so far; what it raises ends the work, and nothing was changed.
         into: an empty file to write it to instead; then there is no temporary file.
     """
     sqlite = connection._sqlite  # noqa: SLF001, one folder
-    before = _pages_read(sqlite)
 
     def look() -> bool:
-        told(_pages_read(sqlite) - before)
+        """Let Python handle signals, and threads fork. Never call a user's function here: its fork would be stuck."""
+        if forking:
+            connection.busy.waiting = True
+            stand_by()
+            connection.busy.waiting = False
         return False
 
     connection.busy.patient_until = None
@@ -83,13 +84,9 @@ def vacuum(connection: Connection, told: Callable[[int], None], into: str | None
     except apsw.Error as e:
         raise connection.translated(e) from e
     finally:
-        with suppress(apsw.Error, StoreError):  # it was closed, or is a parent's
+        with suppress(apsw.Error):  # it was closed
             sqlite.set_progress_handler(None)
             sqlite.execute("PRAGMA temp_store = DEFAULT")
-
-
-def _pages_read(sqlite: apsw.Connection) -> int:
-    return sqlite.status(apsw.SQLITE_DBSTATUS_CACHE_MISS)[0]
 
 
 _NO_TEMPORARY_FILE: Final = (apsw.SQLITE_CANTOPEN, apsw.SQLITE_CANTOPEN_ISDIR, apsw.SQLITE_IOERR_GETTEMPPATH)

@@ -239,7 +239,7 @@ class Upkeep:
         Tables of other programs in the file are written again too; SQLite may number their rows anew.
 
         Args:
-            progress: called with the pages read, and how many there are.
+            progress: called with the steps that are done, and how many there are: 4.
 
         Raises:
             Damaged: the store is not sound, as far as check("quick") looks; it was not written again.

@@ -78,17 +78,16 @@ def _raise_findings(found: CheckReport, connection: Connection) -> None:
         raise Damaged(f"{connection.path}: {found.findings[0].what.rstrip('.')}{others}")
 
 
-def pack(whole: Temporary, made: Temporary, shown: str, vfs: str | None, of: tuple[Meta, Meter]) -> None:
+def pack(whole: Temporary, made: Temporary, shown: str, vfs: str | None, meta: Meta) -> None:
     """Write a finished copy, *whole*, to the empty file *made* without its free pages, and remove it.
 
     Raises:
         Damaged: it has damage that would not be in *made*, so that no check of that could find it.
     """
-    meta, meter = of
     _check_free_pages(whole, shown, vfs)
     with unshared(whole.path, shown, vfs) as connection:
         _raise_findings(check.examine(connection, meta, "quick"), connection)
-        vacuum(connection, lambda _: meter.checked(0, 1), made.path)
+        vacuum(connection, made.path)
     whole.discard()
 
 
