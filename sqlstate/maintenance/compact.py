@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.errors import Busy, CannotOpen, Damaged, StoreError, StoreForked, StoreFull, StoreIOError
+from sqlstate.errors import Busy, CannotOpen, Damaged, StoreForked, StoreFull, StoreIOError
 from sqlstate.maintenance.check import check
+from sqlstate.sqlite.checkpoints import PATIENCE_SECONDS
 from sqlstate.sqlite.copying import vacuum
 from sqlstate.tables import schema
 
@@ -74,13 +75,7 @@ def compact(group: GroupCommit[Any], progress: Progress | None = None) -> Compac
     _check(context, "nothing was changed")
     tell(1)
     with group.writing():
-        try:
-            before, after = _rewrite(context)
-        except StoreError:
-            with suppress(StoreError):  # what was written of it lies at the end of the -wal, which can be cut off
-                if context.engine.usable:
-                    _fold(context)
-            raise
+        before, after = _rewrite(context)
         tell(2)
         shrunk = _fold(context)
     tell(3)
@@ -110,6 +105,7 @@ def _rewrite(context: WriteContext) -> tuple[int, int]:
     try:
         vacuum(connection)
     except StoreFull as e:
+        engine.checkpointer.make_room()
         raise StoreFull(
             f"{engine.path}: there is no room to compact it; nothing was changed. What it holds, "
             f"{(pages - free) * size:,} bytes, is written twice meanwhile: to SQLite's folder for temporary files, "
@@ -133,6 +129,6 @@ def _fold(context: WriteContext) -> bool:
     if context.engine.journal != "wal":
         return True
     with suppress(Busy, StoreFull):
-        frames, carried = context.engine.checkpointer.run(truncate=True)
+        frames, carried = context.engine.checkpointer.run(patience=PATIENCE_SECONDS)
         return frames == carried
     return False

@@ -192,7 +192,8 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
             full = file_facts.read(connection)
             if main is not None:
                 stale.check_continues(main, full, connection)
-                stale.check_base(engine, scan, main, data)
+                if not scan.is_whole:
+                    stale.check_base(engine, scan, main, data)
                 base = main.head
             else:  # a checkpoint was under way: part of what the -wal holds is in the main file
                 meta = file_facts.read_meta(connection)

@@ -17,7 +17,7 @@ from sqlstate.sqlite.settings import WAL_BYTES_MAX
 from sqlstate.sqlite.writer_lock import thread_name
 
 if TYPE_CHECKING:
-    from sqlstate.sqlite.connection import Checkpoint, Connection, Journal
+    from sqlstate.sqlite.connection import Connection, Journal
     from sqlstate.sqlite.counters import Counting
     from sqlstate.sqlite.life import Life
     from sqlstate.sqlite.readers import Readers
@@ -63,13 +63,12 @@ class Checkpointer:
         self._late = False  # the log says that a checkpoint is late
         self._warned = False  # the user was warned that SQLite's WAL is pinned
 
-    def run(self, seq: int = 0, *, patience: float = 0, truncate: bool = False) -> tuple[int, int]:
+    def run(self, seq: int = 0, *, patience: float = 0) -> tuple[int, int]:
         """Move SQLite's WAL into the main file as far as readers allow.
 
         Args:
             seq: number of the commit that was made just before, if it was a numbered one.
             patience: seconds to wait for readers to end, so that SQLite can restart its WAL.
-            truncate: wait for them for PATIENCE_SECONDS, and let SQLite cut the file of its WAL to nothing.
 
         Returns the frames in SQLite's WAL, and how many of them are in the main file now.
 
@@ -83,10 +82,9 @@ class Checkpointer:
             with suppress(StoreError):
                 self._readers.reclaim()
         try:
-            if patience or truncate:
+            if patience:
                 with suppress(Busy):
-                    how: Checkpoint = "truncate" if truncate else "restart"
-                    self._connection.checkpoint(how, patience=patience or PATIENCE_SECONDS)
+                    self._connection.checkpoint("restart", patience=patience)
             frames, carried = self._connection.checkpoint()
         except (Busy, StoreFull):
             raise

@@ -104,9 +104,14 @@ PROFILES: Final = {
         20, {"put": 2, "begin": 3, "stage": 7, "commit": 3, "undo": 1, "reopen": 1, "abandon": 1}, checkpoint_pages=30
     ),
     "spill": Profile(7, {"put": 1, "big": 3, "reopen": 1}, cache_kib=48, large=3000),
-    "readers": Profile(24, {"put": 4, "many": 2, "hold": 2, "release": 1, "checkpoint": 2}, checkpoint_pages=16),
+    "readers": Profile(
+        24, {"put": 4, "many": 2, "hold": 2, "release": 1, "checkpoint": 2, "compact": 1}, checkpoint_pages=16
+    ),
     "sessions": Profile(18, {"put": 2, "reopen": 3, "peek": 2, "second": 1, "draft": 1}),
     "backup": Profile(10, {"put": 3, "many": 1, "backup": 3, "reopen": 1}),
+    "compact": Profile(
+        12, {"put": 3, "many": 2, "clear": 2, "compact": 4, "stage": 2, "reopen": 1}, checkpoint_pages=40, large=3000
+    ),
 }
 
 
@@ -458,6 +463,10 @@ class Work:
             self._backup = Backup(head.seq, head.root)
             report = self.store.backup(self.path.with_name(BACKUP))
             self.unnoted += report.entry is None
+
+    def compact(self) -> None:
+        with self.step("nothing"):
+            self.store.compact()
 
     def abandon(self) -> None:
         """Close with staged work, and open: it is rolled back, if this version does that."""
