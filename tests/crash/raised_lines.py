@@ -448,6 +448,16 @@ def backup(work: Work) -> Callable[[], None]:
     return copies
 
 
+def compact(work: Work) -> Callable[[], None]:
+    store = work.fill()
+
+    def compacts() -> None:
+        with work.counted():
+            store.compact()
+
+    return compacts
+
+
 def check(work: Work) -> Callable[[], None]:
     store = work.fill()
 
@@ -530,6 +540,8 @@ WORK: Final[dict[str, tuple[Callable[[Work], Callable[[], None]], dict[str, Any]
     "merged": (merged, {}),
     "looks-back": (looks_back, {}),
     "backup": (backup, {}),
+    "compact": (compact, {}),
+    "compact-group": (compact, GROUP),
     "check": (check, {}),
     "tasks": (tasks, {}),
     "close": (close, {}),

@@ -197,7 +197,7 @@ class Work:
         self.told: list[BaseException] = []
         """Errors of single transactions in a group that others survived."""
         self.unnoted = 0
-        """Backups whose report says that the store's audit trail has no entry of them."""
+        """Backups and compactions whose report says that the store's audit trail has no entry of them."""
         self.intended: Entries = {}
         self._options = options
         self._rng = random.Random(seed)  # noqa: S311, no secret
@@ -466,7 +466,7 @@ class Work:
 
     def compact(self) -> None:
         with self.step("nothing"):
-            self.store.compact()
+            self.unnoted += self.store.compact().entry is None
 
     def abandon(self) -> None:
         """Close with staged work, and open: it is rolled back, if this version does that."""
