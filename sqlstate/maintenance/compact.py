@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.errors import Busy, CannotOpen, Damaged, StoreForked, StoreFull, StoreIOError
+from sqlstate.errors import Busy, CannotOpen, Damaged, StoreError, StoreForked, StoreFull, StoreIOError
 from sqlstate.maintenance.check import check
 from sqlstate.sqlite.checkpoints import PATIENCE_SECONDS
 from sqlstate.sqlite.copying import vacuum
@@ -62,6 +62,7 @@ def compact(group: GroupCommit[Any], progress: Progress | None = None) -> Compac
         Busy: another thread or process wrote for the whole timeout; without SQLite's WAL, or read.
         StoreFull: there is no room to write it again; nothing was changed.
         StoreIOError: the system refused to read or write; the handle refuses further work.
+        StoreError: a table of another program needs a function that only that program has; nothing was changed.
     """
     context, process = group.context, os.getpid()
 
@@ -103,7 +104,7 @@ def _rewrite(context: WriteContext) -> tuple[int, int]:
     pages, free = schema.pages(connection)
     context.commit_unnumbered("the beginning of a compaction")
     try:
-        vacuum(connection)
+        cannot = vacuum(connection)
     except StoreFull as e:
         engine.checkpointer.make_room()
         raise StoreFull(
@@ -120,6 +121,11 @@ def _rewrite(context: WriteContext) -> tuple[int, int]:
             f"{engine.path}: compacting it failed ({e.__cause__ or e}). Nothing that was committed is lost, and the "
             "file is as it was, or compacted; this handle refuses further work. Open the store again"
         ) from e
+    if cannot:
+        raise StoreError(
+            f"{engine.path}: a table of another program needs what only that program has ({cannot}), so SQLite cannot "
+            "write the file again; nothing was changed. Let that program VACUUM the file, or drop its table"
+        )
     engine.checkpointer.count_commit()
     return pages * size, schema.pages(connection)[0] * size
 

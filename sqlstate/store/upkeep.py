@@ -248,6 +248,7 @@ class Upkeep:
                 Nothing was changed.
             StoreFull: there is no room to write it again. Nothing was changed.
             StoreIOError: the system refused to read or write. The file is as it was, or compacted.
+            StoreError: a table of another program needs a function that only that program has. Nothing was changed.
             ReadOnly: the store was opened with read_only=True.
 
         Examples:

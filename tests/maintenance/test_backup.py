@@ -229,6 +229,20 @@ def test_a_backup_carries_no_free_pages(open_store: OpenStore, tmp_path: Path, j
     assert [name for name in names(tmp_path) if not name.startswith("test.db")] == ["b", "before"]
 
 
+def test_free_pages_stay_in_a_backup_that_there_is_no_room_to_write_twice(store: Store, tmp_path: Path) -> None:
+    fill(store, 3000)
+    leave_free_pages(store)
+    content = sum(store.sizes()) - store.sizes().free
+    room = sum(store.sizes()) + content // 2
+    with small_disk(tmp_path / "disk", f"{room >> 10}k") as disk:
+        report = store.backup(disk / "b")
+        agrees(disk / "b", report)
+        assert names(disk) == ["b"]
+    assert report.bytes > content + FREE_PAGES * 4096 - 100_000
+    packed = store.backup(tmp_path / "b")
+    assert packed.bytes <= content
+
+
 @pytest.mark.parametrize("journal", JOURNALS)
 def test_an_empty_store_has_a_backup_too(open_store: OpenStore, tmp_path: Path, journal: str) -> None:
     store = open_store(journal=journal)
@@ -1042,10 +1056,10 @@ def cleared(folder: Path, store_id: bytes) -> None:
 
 
 @needs_fork
-@pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.parametrize(("journal", "free"), [("wal", False), ("delete", False), ("wal", True)])
 @pytest.mark.slow
 def test_a_backup_that_is_killed_at_any_step_leaves_no_fewer_backups_and_the_newest_in_its_place(
-    tmp_path: Path, journal: Journal
+    tmp_path: Path, journal: Journal, free: bool
 ) -> None:
     path = tmp_path / "test.db"
     folder = tmp_path / "b"
@@ -1054,6 +1068,8 @@ def test_a_backup_that_is_killed_at_any_step_leaves_no_fewer_backups_and_the_new
         fill(store, 800)
         rounds(store, folder / "b", 3, 3)
         store_id = store.store_id
+        if free:
+            leave_free_pages(store)
         store["c"]["n"] = "newest"
         newest = store.head().seq
     before = seqs(folder)

@@ -174,6 +174,24 @@ def test_tables_of_other_programs_stay(store: Store) -> None:
     assert set(store.check().foreign) == {"theirs", "seen", "they"}
 
 
+def test_a_table_that_only_its_own_program_can_write_is_named(path: Path) -> None:
+    sqlstate.open(path).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.create_function("theirs", 1, lambda value: value, deterministic=True)
+        db.executescript("CREATE TABLE t (a, b AS (theirs(a)) STORED); INSERT INTO t (a) VALUES (1)")
+    with sqlstate.open(path) as store:
+        fill(store)
+        free(store)
+        before = content(store)
+        with pytest.raises(StoreError, match=r"no such function: theirs.*nothing was changed") as caught:
+            store.compact()
+        assert type(caught.value) is StoreError  # and no damage
+        assert content(store) == before
+        store["c"]["k"] = 1
+        store._engine.write_connection.run("DROP TABLE t")
+        assert store.compact().shrunk
+
+
 # ---- Beside others ----
 
 

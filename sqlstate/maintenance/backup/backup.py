@@ -108,8 +108,8 @@ def _copy(engine: Engine, meta: Meta, rotation: Rotation, meter: Meter) -> Backu
             fill(made.path, rotation.path, source, meter, engine.vfs)
             has_free = schema.pages(source)[1] > 0
         if has_free:
-            whole, made = made, stack.enter_context(files.temporary(rotation.path, meta.store_id))
-            pack(whole, made, f"the copy of {engine.path}", engine.vfs, meta)
+            packed = stack.enter_context(files.temporary(rotation.path, meta.store_id))
+            made = pack(made, packed, f"the copy of {engine.path}", engine.vfs, meta)
         with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written:
             clear_dirty_flag(written, lsn)
             check_copy(written, (meta, lsn, head), meter)

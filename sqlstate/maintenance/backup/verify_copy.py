@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlstate.errors import Damaged, MigrationMismatch
+from sqlstate.errors import Damaged, MigrationMismatch, StoreFull
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.closed_file import unshared
 from sqlstate.sqlite.copying import vacuum
@@ -78,8 +78,10 @@ def _raise_findings(found: CheckReport, connection: Connection) -> None:
         raise Damaged(f"{connection.path}: {found.findings[0].what.rstrip('.')}{others}")
 
 
-def pack(whole: Temporary, made: Temporary, shown: str, vfs: str | None, meta: Meta) -> None:
-    """Write a finished copy, *whole*, to the empty file *made* without its free pages, and remove it.
+def pack(whole: Temporary, made: Temporary, shown: str, vfs: str | None, meta: Meta) -> Temporary:
+    """Write a finished copy, *whole*, without its free pages to the empty file *made*; return that, the other is gone.
+
+    Where there is no room for both, or a table of another program keeps SQLite from it, *whole* is returned.
 
     Raises:
         Damaged: it has damage that would not be in *made*, so that no check of that could find it.
@@ -87,8 +89,12 @@ def pack(whole: Temporary, made: Temporary, shown: str, vfs: str | None, meta: M
     _check_free_pages(whole, shown, vfs)
     with unshared(whole.path, shown, vfs) as connection:
         _raise_findings(check.examine(connection, meta, "quick"), connection)
-        vacuum(connection, made.path)
-    whole.discard()
+        try:
+            packed = not vacuum(connection, made.path)
+        except StoreFull:
+            packed = False
+    (whole if packed else made).discard()
+    return made if packed else whole
 
 
 def finish(made: Temporary, shown: str, vfs: str | None, meta: Meta) -> None:
