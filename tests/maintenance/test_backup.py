@@ -45,6 +45,7 @@ from sqlstate.format.names import name_bytes
 from sqlstate.maintenance import closed_file
 from sqlstate.maintenance.backup import backup, verify_copy
 from sqlstate.maintenance.backup.restore import restore
+from sqlstate.sqlite import copying
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from sqlstate.sqlite.raw_file import set_journaling
 from sqlstate.tables import migrations
@@ -1094,6 +1095,38 @@ def test_a_backup_that_is_killed_at_any_step_leaves_no_fewer_backups_and_the_new
         assert sorted(set(after.values()), reverse=True) == list(after.values())
         assert (folder / "b").stat().st_nlink == 1
     assert cut > 20
+
+
+@needs_fork
+def test_a_backup_that_is_killed_while_sqlite_leaves_out_free_pages_leaves_nothing_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder = tmp_path / "test.db", tmp_path / "b"
+    folder.mkdir()
+    with sqlstate.open(path) as store:
+        fill(store, 3000)
+        leave_free_pages(store)
+        store_id = store.store_id
+    pid = os.fork()
+    if pid == 0:
+
+        def kill() -> None:
+            if any(name.endswith("-journal") for name in os.listdir(folder)):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(copying, "_STEPS", 20)
+        monkeypatch.setattr(copying, "forking", [0])
+        monkeypatch.setattr(copying, "stand_by", kill)
+        with suppress(BaseException):
+            copy(sqlstate.open(path), folder / "b")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert sorted(name.rpartition(".")[2] for name in names(folder)) == ["tmp", "tmp", "tmp-journal"]
+    cleared(folder, store_id)
+    assert names(folder) == []
+    with sqlstate.open(path) as store:
+        agrees(folder / "b", copy(store, folder / "b"))
+    assert names(folder) == ["b"]
 
 
 @needs_fork
