@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from sqlstate.recovery.sqlite_journal import WAL_VERSION, HeaderState, checksum, is_page_size
-from sqlstate.sqlite.main_file import LOCK_BYTE
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES, Frames, Order, Pair
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ class WalScan:
     """Size of the database after the last commit."""
     pages: dict[int, int] = field(default_factory=dict)
     """The newest committed image of each page that the database then has."""
+    rewritten: bool = False
+    """Whether one of the commits wrote every page of the database, as VACUUM does: it can have made the database
+    smaller, and what the main file holds no longer matters."""
     first_size: int = 0
     """Size of the database after the first commit."""
     first_pages: dict[int, int] = field(default_factory=dict)
@@ -90,12 +93,6 @@ class WalScan:
     def uncommitted(self) -> int:
         """Return the number of valid frames behind the last commit frame."""
         return self.valid - self.committed
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the images are the whole database: one of the commits wrote it again, and could make it smaller."""
-        has_lock_page = self.database_pages > LOCK_BYTE // self.page_size
-        return len(self.pages) == self.database_pages - has_lock_page
 
 
 def scan_wal(data: Bytes, page_size: int = 0) -> WalScan:
@@ -150,6 +147,7 @@ def _scan_frames(judged: _Judged, total: int) -> WalScan:
         checksum=frames.sum(committed - 1) if commits else (0, 0),
         database_pages=frames.size(committed - 1) if commits else 0,
         pages=frames.images(0, committed),
+        rewritten=any(frames.is_all(start, end) for start, end in pairwise([0, *commits])),
         first_size=frames.size(first - 1) if commits else 0,
         first_pages=frames.images(0, first),
         orphans=orphans[1] - orphans[0],

@@ -24,6 +24,7 @@ import sqlstate
 from sqlstate.errors import (
     Busy,
     Damaged,
+    JournalDamaged,
     ReadOnly,
     StoreClosed,
     StoreError,
@@ -663,3 +664,49 @@ def test_a_crash_behind_it_is_recovered(open_store: OpenStore, path: Path, tmp_p
         assert found.check().findings == ()
     assert copy.stat().st_size <= report.bytes_after + 8 * PAGE
     assert plain.judge(copy).findings == ()
+
+
+@pytest.mark.parametrize("later", [1, 30])
+def test_the_wal_of_a_compaction_beside_a_newer_file_is_refused(path: Path, tmp_path: Path, later: int) -> None:
+    """That the file is larger than its -wal says may be so after a compaction, and not before one."""
+    with sqlstate.open(path) as store:
+        fill(store)
+        free(store)
+        with store.snapshot():
+            store.compact()
+            older = path.with_name("test.db-wal").read_bytes()
+        for number in range(later):
+            store["later"][number] = "x" * 2000
+        free(store)
+    path.with_name("test.db-wal").write_bytes(older)
+    before = path.read_bytes()
+    with pytest.raises(JournalDamaged, match="nothing was merged"):
+        sqlstate.open(path)
+    assert path.read_bytes() == before
+    path.with_name("test.db-wal").unlink()
+    with sqlstate.open(path) as store:
+        assert len(store["later"]) == later
+
+
+def test_a_store_that_is_compacted_and_then_grows_again_is_recovered(path: Path, tmp_path: Path) -> None:
+    """Pages that a later transaction took and gave back may be nowhere: neither in the -wal nor of use."""
+    store = sqlstate.open(path)
+    fill(store)
+    free(store)
+    with store.snapshot():
+        store.compact()
+        store["big"].update(dict.fromkeys(range(40), "y" * 9000))
+        store["big"].clear()
+        with store.transaction() as txn:
+            for number in range(40):
+                txn.put("big", number, "z" * 20_000)
+                txn.collections()  # carries the write into the tables
+                txn.delete("big", number)
+            txn.put("c", "last", 1)
+        for name in names(path.parent):
+            shutil.copy(path.parent / name, tmp_path / name.replace("test.db", "copy.db"))
+    store.close()
+    with sqlstate.open(tmp_path / "copy.db") as found:
+        assert found["c"]["last"] == 1
+        assert found.check().findings == ()
+    assert plain.judge(tmp_path / "copy.db").findings == ()
