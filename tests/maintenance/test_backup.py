@@ -498,6 +498,23 @@ def test_damage_is_not_left_behind_with_the_free_pages(tmp_path: Path, sql: str)
     assert names(tmp_path) == ["b", "test.db"]
 
 
+def test_damage_that_is_in_no_copy_without_free_pages_is_said(tmp_path: Path) -> None:
+    """Whatever SQLite writes again is well formed, and a check of that alone would call it sound."""
+    path = made(tmp_path / "test.db")
+    with sqlstate.open(path) as store:
+        leave_free_pages(store)
+        good = copy(store, tmp_path / "b")
+    with closing(sqlite3.connect(path)) as db:
+        [page] = db.execute("SELECT pageno FROM dbstat WHERE name = 'state' AND pagetype = 'leaf'").fetchone()
+    raw = bytearray(path.read_bytes())
+    raw[(page - 1) * 4096 + 7] ^= 5  # how many bytes between its cells are too few to be used
+    path.write_bytes(raw)
+    with sqlstate.open(path, read_only=True) as store, pytest.raises(Damaged, match="Fragmentation"):
+        copy(store, tmp_path / "b", keep=3)
+    agrees(tmp_path / "b", good)
+    assert names(tmp_path) == ["b", "test.db"]
+
+
 @pytest.mark.slow
 def test_a_damaged_page_beside_free_ones_is_in_no_backup(tmp_path: Path) -> None:
     path = made(tmp_path / "test.db", entries=200)

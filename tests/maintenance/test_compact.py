@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import threading
@@ -94,6 +93,12 @@ def unchanged(store: Store) -> Iterator[None]:
     assert content(store) == before
     assert store.check().findings == ()
     assert store.check_audit() == []
+
+
+def copied(path: Path, to: Path) -> None:
+    """Copy the files of an open store as a kill would leave them; in another process, for the sake of our locks."""
+    with Child("copies", path, to, "-wal", "-acknowledged") as child:
+        child.expects("copied")
 
 
 def never(done: int, total: int) -> None:
@@ -645,6 +650,23 @@ def test_on_a_full_disk_nothing_is_changed_and_the_room_is_named(tmp_path: Path,
         assert plain.judge(path).findings == ()
 
 
+def test_the_file_says_before_that_there_is_more_in_its_wal(path: Path, tmp_path: Path) -> None:
+    """Also if nothing else was written since it was opened: a missing -wal is then noticed."""
+    with sqlstate.open(path) as store:
+        fill(store)
+        free(store)
+
+    def progress(done: int, total: int) -> None:
+        if done == 2:
+            copied(path, tmp_path / "copy.db")
+
+    with sqlstate.open(path) as store:
+        store.compact(progress)
+    (tmp_path / "copy.db-wal").unlink()
+    with pytest.raises(JournalDamaged):
+        sqlstate.open(tmp_path / "copy.db")
+
+
 def test_a_crash_behind_it_is_recovered(open_store: OpenStore, path: Path, tmp_path: Path) -> None:
     """What a kill leaves while SQLite's WAL has the compacted file, and the main file is as large as before."""
     store = open_store()
@@ -653,8 +675,7 @@ def test_a_crash_behind_it_is_recovered(open_store: OpenStore, path: Path, tmp_p
     with store.snapshot():
         report = store.compact()
         store["c"]["acknowledged"] = 1
-        for name in names(path.parent):
-            shutil.copy(path.parent / name, tmp_path / name.replace("test.db", "copy.db"))
+        copied(path, tmp_path / "copy.db")
     assert not report.shrunk
     copy = tmp_path / "copy.db"
     assert copy.stat().st_size > 400 * PAGE
@@ -703,8 +724,7 @@ def test_a_store_that_is_compacted_and_then_grows_again_is_recovered(path: Path,
                 txn.collections()  # carries the write into the tables
                 txn.delete("big", number)
             txn.put("c", "last", 1)
-        for name in names(path.parent):
-            shutil.copy(path.parent / name, tmp_path / name.replace("test.db", "copy.db"))
+        copied(path, tmp_path / "copy.db")
     store.close()
     with sqlstate.open(tmp_path / "copy.db") as found:
         assert found["c"]["last"] == 1
