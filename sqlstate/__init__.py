@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.backup.restore import restore as restore
     from sqlstate.maintenance.check.check import CheckReport as CheckReport
     from sqlstate.maintenance.check.check import Finding as Finding
+    from sqlstate.maintenance.compact import CompactReport as CompactReport
     from sqlstate.maintenance.repair.repair import repair as repair
     from sqlstate.maintenance.repair.report import RepairReport as RepairReport
     from sqlstate.proof import Proof as Proof
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from sqlstate.store.upkeep import Stats as Stats
     from sqlstate.store.view import CollectionView as CollectionView
     from sqlstate.tables.audit import AuditEntry as AuditEntry
+    from sqlstate.tables.schema import Sizes as Sizes
 
 __version__ = "0.1.0"
 
@@ -99,6 +101,7 @@ _MODULES = {
         "CheckReport",
         "Finding",
     ),
+    "maintenance.compact": ("CompactReport",),
     "store.collection": ("Collection",),
     "store.view": ("CollectionView",),
     "sqlite.counters": ("Counters",),
@@ -161,6 +164,7 @@ _MODULES = {
     "store.past.merge": ("Collision", "MergeReport", "merge"),
     "format.values": ("ABSENT",),
     "store.upkeep": ("Stats",),
+    "tables.schema": ("Sizes",),
     "format.records": (
         "Head",
         "Kind",

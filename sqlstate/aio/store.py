@@ -11,6 +11,7 @@ from sqlstate.aio.entries import AsyncStoreEntries
 from sqlstate.aio.past import AsyncPast
 from sqlstate.aio.snapshot import AsyncSnapshot
 from sqlstate.aio.transaction import AsyncTransaction
+from sqlstate.aio.upkeep import AsyncUpkeep
 from sqlstate.aio.view import Entries
 from sqlstate.aio.watch import AsyncWatch, AsyncWatchedChanges
 from sqlstate.aio.writes import Submitted, Ticket
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from sqlstate.store.past.change import Change
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
-    from sqlstate.store.upkeep import Stats
     from sqlstate.store.view import V
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class AsyncStore(Entries, AsyncPast):
+class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
     """One open store, for the tasks of one event loop. Made by `sqlstate.aio.open()`; close it, or use `async with`.
 
     Reading is one hop to one of at most 8 threads for each call. The store's own thread writes, and writes of all
@@ -147,21 +147,6 @@ class AsyncStore(Entries, AsyncPast):
             0
         """
         return await self._threads.run(self._store.head)
-
-    async def stats(self) -> Stats:
-        """Return sizes and settings, as `Store.stats()` does.
-
-        Cost: 1 hop; counts the records of the log and the nodes of the tree one by one.
-
-        Raises:
-            StoreClosed: the store was closed.
-
-        Examples:
-            >>> await store.put("users", 1, "ada")
-            >>> (await store.stats()).entries
-            1
-        """
-        return await self._threads.run(self._store.stats)
 
     def snapshot(self) -> AsyncSnapshot:
         """Return the store as the newest commit leaves it, for `async with`.

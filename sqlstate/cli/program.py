@@ -44,6 +44,7 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "check": ("checking", "check"),
     "backup": ("recovery_and_backup", "backup"),
     "restore": ("recovery_and_backup", "restore"),
+    "compact": ("recovery_and_backup", "compact"),
     "repair": ("repair", "repair"),
     "prove": ("proving", "prove"),
     "verify": ("proving", "verify"),

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NAME_BYTES_MAX: Final = 255
+_JOURNAL: Final = "-journal"  # beside a file that SQLite writes with VACUUM INTO
 # The parts of a temporary name that are not the target's, and the suffixes that SQLite may add.
-_EXTRA_BYTES: Final = len(f"..sqlstate-{'0' * 32}-{'0' * 16}.tmp") + len("-journal")
+_EXTRA_BYTES: Final = len(f"..sqlstate-{'0' * 32}-{'0' * 16}.tmp") + len(_JOURNAL)
 _TEMPORARY: Final = re.compile(r"\.([^/]*)\.sqlstate-([0-9a-f]{32})-[0-9a-f]{16}\.tmp")
 _SESSION_FILE: Final = re.compile(r".*-session-[0-9a-f]{32}")
 _AS_FOUND: Final = "what was there before is as it was"
@@ -137,6 +138,8 @@ class Temporary:
         with suppress(OSError):
             if is_named(self.path, self.descriptor):  # not so in the child of a fork
                 os.unlink(self.path)
+                if self.path != self.target:
+                    os.unlink(self.path + _JOURNAL)
         self.release()
 
     def release(self) -> None:
@@ -231,7 +234,12 @@ def orphans(path: str, store_id: bytes) -> list[str]:
 def remove_orphan(path: str, orphan: str, store_id: bytes) -> bool:
     """Remove a file that orphans() named, if it still is an orphan; return True if it was removed."""
     folder, name = os.path.split(path)
-    return _belongs(orphan, store_id, name) and is_left(os.path.join(folder, orphan), remove=True)
+    left = os.path.join(folder, orphan)
+    if not _belongs(orphan, store_id, name) or not is_left(left):
+        return False
+    with suppress(OSError):  # it comes first: without its file, nobody would know whose it is
+        os.unlink(left + _JOURNAL)
+    return is_left(left, remove=True)
 
 
 def sweep(path: str | os.PathLike[str], store_id: bytes) -> None:

@@ -68,9 +68,7 @@ def is_coherent(connection: Connection, facts: Facts) -> bool:
         return False
     if facts.audited and not audit.ends_well(connection, facts.store_id):
         return False
-    if not facts.head.seq:
-        return True
-    if facts.head == wal.start(connection, meta)[1]:  # all commits were cut
+    if facts.head.seq == wal.start(connection, meta)[1].seq:  # there is no commit, or all were cut
         return True
     end = wal.commit_lsn(connection, facts.head.seq)
     base = wal.base_of(connection, end)

@@ -192,14 +192,15 @@ def _judge_content(engine: Engine, scan: WalScan, main: Facts | None, data: File
             full = file_facts.read(connection)
             if main is not None:
                 stale.check_continues(main, full, connection)
-                stale.check_base(engine, scan, main, data)
+                if not scan.rewritten:
+                    stale.check_base(engine, scan, main, data)
                 base = main.head
             else:  # a checkpoint was under way: part of what the -wal holds is in the main file
                 meta = file_facts.read_meta(connection)
                 if _identity_of_main(engine)[0] not in (b"", meta.store_id):
                     raise Mismatch("foreign", "its -wal belongs to another store", certain=True)
                 base = wal.head_at(connection, meta, max(0, full.lsn - RECORDS_RELINKED))
-            if engine.files.pages(scan.page_size) > scan.database_pages:
+            if engine.files.pages(scan.page_size) > scan.database_pages and not scan.rewritten:
                 raise Mismatch("stale", "the file is larger than its -wal says: the -wal is older")
             if full.flag.dirty and full.lsn <= full.flag.lsn and stale.writes_log_alone(engine, connection, pages):
                 raise Mismatch("stale", "everything in its -wal was in the file before it was opened last")

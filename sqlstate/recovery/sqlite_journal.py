@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from struct import Struct, unpack
 from typing import TYPE_CHECKING, Final, Literal
 
-from sqlstate.sqlite.main_file import JOURNAL_MAGIC
+from sqlstate.sqlite.main_file import JOURNAL_MAGIC, LOCK_BYTE
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.wal_frames import Order, Pair
@@ -36,7 +36,6 @@ _BACKFILLED: Final = Struct("=I")
 _JOURNAL_HEADER: Final = Struct(">8s5I")
 _NUMBER: Final = Struct(">I")
 _UNCOUNTED: Final = 0xFFFFFFFF
-_LOCK_BYTE: Final = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +186,7 @@ def _played_back(record: memoryview, page_size: int, nonce: int, initial_pages: 
     if len(record) < page_size + 2 * _NUMBER.size:
         return 0
     page: int = _NUMBER.unpack_from(record)[0]
-    if page in (0, _LOCK_BYTE // page_size + 1):
+    if page in (0, LOCK_BYTE // page_size + 1):
         return 0
     (checksum,) = _NUMBER.unpack_from(record, _NUMBER.size + page_size)
     # Of the page, every 200th byte is summed, counted from its end.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -70,6 +71,9 @@ class WalScan:
     """Size of the database after the last commit."""
     pages: dict[int, int] = field(default_factory=dict)
     """The newest committed image of each page that the database then has."""
+    rewritten: bool = False
+    """Whether one of the commits wrote every page of the database, as VACUUM does: it can have made the database
+    smaller, and what the main file holds no longer matters."""
     first_size: int = 0
     """Size of the database after the first commit."""
     first_pages: dict[int, int] = field(default_factory=dict)
@@ -143,6 +147,7 @@ def _scan_frames(judged: _Judged, total: int) -> WalScan:
         checksum=frames.sum(committed - 1) if commits else (0, 0),
         database_pages=frames.size(committed - 1) if commits else 0,
         pages=frames.images(0, committed),
+        rewritten=any(frames.is_all(start, end) for start, end in pairwise([0, *commits])),
         first_size=frames.size(first - 1) if commits else 0,
         first_pages=frames.images(0, first),
         orphans=orphans[1] - orphans[0],

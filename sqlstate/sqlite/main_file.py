@@ -11,6 +11,7 @@ from sqlstate.files import paths
 
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
 HEADER_BYTES: Final = 100
+LOCK_BYTE: Final = 0x40000000  # the page that it is in is never written
 MODES: Final = 18  # offset of the two bytes in the header that say how the file is journaled
 
 

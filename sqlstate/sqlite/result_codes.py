@@ -85,7 +85,7 @@ def translated(e: Exception, path: str, timeout: float, code: int = 0) -> StoreE
 
 
 _ENDED: Final = (apsw.ThreadingViolationError, apsw.ConnectionClosedError, apsw.CursorClosedError, apsw.InterruptError)
-_OURS: Final = ("cannot start a transaction", "cannot commit", "cannot rollback", "no such savepoint")
+_OURS: Final = ("cannot start a transaction", "cannot commit", "cannot rollback", "cannot VACUUM", "no such savepoint")
 _CANNOT_READ: Final = (
     apsw.SQLITE_READONLY_CANTINIT,
     apsw.SQLITE_READONLY_CANTLOCK,

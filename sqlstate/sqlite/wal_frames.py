@@ -19,6 +19,7 @@ import apsw
 
 from sqlstate.errors import StoreError
 from sqlstate.sqlite.forks import call
+from sqlstate.sqlite.main_file import LOCK_BYTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,6 +111,14 @@ class Frames:
         pages = (each >> 32 for each in self.numbers[start:end])
         first = self.at(start) + FRAME_HEADER_BYTES
         return {page: at for page, at in zip(pages, count(first, self.stride), strict=False) if 0 < page <= size}
+
+    def is_all(self, start: int, end: int) -> bool:
+        """Return True if the frames from *start* to *end*, a transaction, have every page of the database."""
+        size = self.size(end - 1)
+        if end - start < size - 1:
+            return False
+        pages = {each >> 32 for each in self.numbers[start:end]}
+        return size - len(pages) == (size > LOCK_BYTE // self.page_size)
 
     def recovered(self) -> int:
         """Return how many frames from the first on are valid, with the salts of the header, without a gap."""

@@ -14,7 +14,7 @@ from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_number
 from sqlstate.sqlite import settings
 from sqlstate.store.access import refuse_inside
-from sqlstate.tables import audit, claims, merkle, staged, state, wal, wal_changes, wal_figures
+from sqlstate.tables import audit, claims, merkle, schema, staged, state, wal, wal_changes, wal_figures
 
 if TYPE_CHECKING:
     import os
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.backup.backup import BackupReport
     from sqlstate.maintenance.check.check import CheckReport, Level
     from sqlstate.maintenance.closed_file import Progress
+    from sqlstate.maintenance.compact import CompactReport
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.counters import Counters
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
+    from sqlstate.tables.schema import Sizes
 
 # Checks and copies are imported when one is asked for: an open store needs neither.
 
@@ -206,17 +208,13 @@ class Upkeep:
         from sqlstate.maintenance.backup import backup  # noqa: PLC0415, see above
 
         done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
-        if self._engine.read_only:
-            return done
         detail = {
             "file": paths.as_text(done.path.name),
             "bytes": done.bytes,
             "seq": done.head.seq,
             "root": done.head.root.hex(),
         }
-        with suppress(StoreError):  # the backup is there all the same, and the next call says what became of the store
-            return replace(done, entry=self._record("backup", detail))
-        return done
+        return replace(done, entry=self._note("backup", detail))
 
     def salvage(self, dest: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
         """Copy a damaged store as it is into one file, without a check, and return the path.
@@ -279,6 +277,55 @@ class Upkeep:
             return True
 
         return bool(self._record("setting", {"history_index": not drop}, change))
+
+    def compact(self, progress: Progress | None = None) -> CompactReport:
+        """Give free space back: SQLite writes the file again without free pages, and the file shrinks.
+
+        Entries, log, root and commits stay as they are. Readers go on, and writers wait. A crash, a full disk or an
+        exception leaves the file as it was or compacted, never half. While a snapshot or another process reads an
+        older commit, the file keeps its size until a checkpoint after that; `shrunk` says so. On a store with
+        journal="delete", readers wait too. An audit entry records it.
+
+        Cost: reads the store three times, and writes what it holds three times: to a temporary file of SQLite's as far
+        as *cache_bytes* does not hold it, to the -wal or -journal, and to the file. So much room is needed meanwhile.
+        Tables of other programs in the file are written again too; SQLite may number their rows anew.
+
+        Args:
+            progress: called with the steps that are done, and how many there are: 4.
+
+        Raises:
+            Damaged: the store is not sound, as far as check("quick") looks; it was not written again.
+            StoreUnusable: this thread has a transaction or batch open, or the store was closed.
+            Busy: another writer, or a reader of a store with journal="delete", held the lock for the whole timeout.
+                Nothing was changed.
+            StoreFull: there is no room to write it again. Nothing was changed.
+            StoreIOError: the system refused to read or write. The file is as it was, or compacted.
+            StoreError: a table of another program needs a function that only that program has. Nothing was changed.
+            ReadOnly: the store was opened with read_only=True.
+
+        Examples:
+            >>> store["users"][1] = "ada"
+            >>> report = store.compact()
+            >>> report.bytes_after <= report.bytes_before, report.shrunk
+            (True, True)
+        """
+        from sqlstate.maintenance import compact  # noqa: PLC0415, see above
+
+        refuse_inside(self._writer, "compact")
+        done = compact.compact(self._group, progress)
+        detail = {"before": done.bytes_before, "after": done.bytes_after}
+        return replace(done, entry=self._note("compact", detail))
+
+    def _note(self, kind: str, detail: Mapping[str, Any]) -> int | None:
+        """Do as _record(), and return None if that cannot be done.
+
+        What it tells of is done all the same, and the next call says what became of the store.
+        """
+        if self._engine.read_only:
+            return None
+        with suppress(StoreError):
+            return self._record(kind, detail)
+        return None
 
     def _record(self, kind: str, detail: Mapping[str, Any], change: Callable[[Connection], bool] | None = None) -> int:
         """Append an entry to the audit trail, durably, and return its number.
@@ -348,3 +395,21 @@ class Upkeep:
             sqlite=engine.sqlite_version,
             counters=engine.counters.read(),
         )
+
+    def sizes(self) -> Sizes:
+        """Return how many bytes of the file are entries, log, tree and free space.
+
+        Cost: reads every page of the file.
+
+        Raises:
+            StoreClosed: the store was closed.
+            Damaged: a page of the file is not as it was written.
+            StoreError: the SQLite library in use cannot count pages.
+
+        Examples:
+            >>> store["users"].update({1: "ada", 2: "bob"})
+            >>> store.sizes()
+            Sizes(entries=4096, log=20480, tree=8192, other=16384, free=0)
+        """
+        with self._engine.reading() as connection:
+            return schema.sizes(connection)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlstate.errors import Damaged
+from sqlstate.errors import Damaged, StoreError
 from sqlstate.sqlite.connection import memory
 from sqlstate.tables import migrations, wal_changes
 
@@ -158,6 +158,73 @@ def make(connection: Connection, found: Differences) -> None:
     for part in (*found.lost, *found.changed):
         if part.name.lower() not in found.taken:
             connection.run(str(part.sql))
+
+
+def pages(connection: Connection) -> tuple[int, int]:
+    """Return how many pages the file has, and how many of them are free."""
+    return connection.value("PRAGMA page_count"), connection.value("PRAGMA freelist_count")
+
+
+class Sizes(NamedTuple):
+    """How many bytes of a store's file are what: a named tuple, given by `store.sizes()`.
+
+    Together they are the file, with what SQLite's WAL has for it.
+
+    Examples:
+        >>> store["users"][1] = "ada"
+        >>> sizes = store.sizes()
+        >>> sizes.entries, sizes.free, sum(sizes) >= sizes.log
+        (4096, 0, True)
+    """
+
+    entries: int
+    """The newest state of all collections."""
+    log: int
+    """The write-ahead log, with its indexes and digests, and what is staged."""
+    tree: int
+    """The Merkle tree, with its index."""
+    other: int
+    """Schema, settings and audit trail, and the tables of other programs."""
+    free: int
+    """What later writes use again, and `compact()` gives back."""
+
+
+def sizes(connection: Connection) -> Sizes:
+    """Return the sizes of the tables. Every page is read.
+
+    Raises:
+        StoreError: this SQLite library cannot count pages.
+    """
+    if connection.value("SELECT 1 FROM pragma_module_list WHERE name = 'dbstat'") is None:
+        raise StoreError(
+            f"{connection.path}: the SQLite library in use was built without dbstat, which counts pages; install apsw "
+            "with its own SQLite"
+        )
+    with connection.one_state():
+        size = connection.value("PRAGMA page_size")
+        count, free = pages(connection)
+        found = dict.fromkeys(("entries", "log", "tree"), 0)
+        for table, used in connection.rows(_SIZES):
+            if table in _PARTS:
+                found[_PARTS[table]] += used
+        other = (count - free) * size - sum(found.values())
+        return Sizes(**found, other=other, free=free * size)
+
+
+_SIZES: Final = """
+SELECT s.tbl_name, sum(d.pgsize) FROM dbstat AS d JOIN sqlite_schema AS s ON s.name = d.name WHERE d.aggregate = 1
+GROUP BY s.tbl_name
+"""
+_PARTS: Final = {
+    "state": "entries",
+    "wal": "log",
+    "log_blocks": "log",
+    "cut_commits": "log",
+    "claims": "log",
+    "digest_logs": "log",
+    "staged": "log",
+    "merkle": "tree",
+}
 
 
 def tables() -> frozenset[str]:

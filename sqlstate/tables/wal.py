@@ -171,9 +171,9 @@ def end(connection: Connection, meta: Meta) -> tuple[int, Head, int]:
         newest = None if row is None else connection.row(_NEWEST)
         if newest is None:
             start = metadata.read_log_start(connection)
-            return (
-                (lsn, head_zero(meta), 0) if start is None else (max(lsn, start.lsn), start.head, max(0, start.total))
-            )
+            if start is None:
+                return lsn, head_zero(meta), 0
+            return max(lsn, start.lsn), start.head, max(0, start.total)  # all commits were cut
         row = (lsn, *newest)
     total = row[6]
     if total is not None and not is_number(total):

@@ -160,6 +160,8 @@ async def test_after_close_everything_raises_store_closed(path: Path) -> None:
         opened.collections,
         opened.head,
         opened.stats,
+        opened.sizes,
+        opened.compact,
         opened.barrier,
         lambda: opened.call(lambda _: None),
     ]
@@ -642,3 +644,40 @@ async def test_an_error_at_commit_is_an_unknown_outcome(path: Path) -> None:
     await opened.close()
     assert plain.judge(path).findings == ()
     del vfs
+
+
+# ---- Upkeep ----
+
+
+async def test_tasks_go_on_reading_while_the_store_is_compacted(aiostore: aio.AsyncStore) -> None:
+    await aiostore["c"].update(dict.fromkeys(range(500), "x" * 200))
+    head = await aiostore.head()
+    told: list[tuple[int, int]] = []
+    report = None
+
+    async def compact() -> None:
+        nonlocal report
+        report = await aiostore.compact(lambda done, total: told.append((done, total)))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(compact)
+        for number in range(50):
+            assert await aiostore.get("c", number) == "x" * 200
+        group.start_soon(aiostore.put, "c", "later", 1)
+    assert report is not None
+    assert report.bytes_after <= report.bytes_before
+    assert [done for done, _ in told] == [1, 2, 3, 4]
+    assert (await aiostore.sizes()).free == 0
+    assert (await aiostore.head()).seq == head.seq + 1
+
+
+async def test_a_cancelled_compaction_is_waited_for(aiostore: aio.AsyncStore) -> None:
+    await aiostore["c"].update(dict.fromkeys(range(500), "x" * 200))
+    begun = threading.Event()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(aiostore.compact, lambda done, total: begun.set())
+        await anyio.to_thread.run_sync(begun.wait)
+        group.cancel_scope.cancel()
+    await aiostore.put("c", "after", 1)
+    assert (await aiostore.call(lambda store: store.check("quick"))).ok

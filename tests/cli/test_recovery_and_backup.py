@@ -405,3 +405,49 @@ def test_a_program_that_is_asked_for_a_report_ends_with_its_code(tmp_path: Path)
     assert json.loads(result.stdout)["damage"] == "missing"
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
+
+
+# ---- compact ----
+
+
+def test_compact_gives_space_back_and_says_how_much(tmp_path: Path) -> None:
+    file = tmp_path / "app.db"
+    with sqlstate.open(file) as store:
+        store["c"].update(dict.fromkeys(range(100), "x" * 100))
+        connection = store._engine.write_connection
+        connection.run("CREATE TABLE theirs (content)")
+        connection.run("INSERT INTO theirs VALUES (zeroblob(400000))")
+        connection.run("DROP TABLE theirs")
+        store["c"]["last"] = 1
+        head = store.head()
+    size = file.stat().st_size
+    sizes = json.loads(good("stats", str(file)))
+    assert sizes["free_bytes"] > 400_000
+    assert sum(sizes[f"{name}_bytes"] for name in ("entries", "log", "tree", "other", "free")) == size
+    result = run("compact", str(file), "--json")
+    report = json.loads(result.stdout)
+    assert report["bytes_before"] == size
+    assert report["bytes_after"] <= size - sizes["free_bytes"]
+    assert report["shrunk"] is True
+    assert f"{size:,} bytes before, {report['bytes_after']:,} bytes after" in result.stderr
+    assert file.stat().st_size <= report["bytes_after"] + 4096
+    [line] = [line for line in good("audit", str(file)).splitlines() if '"compact"' in line]
+    assert json.loads(line)["number"] == report["entry"]
+    assert json.loads(good("head", str(file)))["root"] == head.root.hex()
+    again = run("compact", str(file))
+    assert (again.exit_code, again.stdout) == (0, "")
+    bad(Exit.CANNOT_OPEN, "compact", str(tmp_path / "none.db"))
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_compact_beside_a_reader_says_when_the_file_shrinks(tmp_path: Path) -> None:
+    file = tmp_path / "app.db"
+    with sqlstate.open(file) as store:
+        store["c"]["k"] = 1
+        with store.snapshot() as view:
+            store["c"]["k"] = 2
+            done = subprocess.run(
+                [sys.executable, "-m", "sqlstate", "compact", str(file)], capture_output=True, text=True, check=True
+            )
+            assert "somebody reads an older commit: the file shrinks" in done.stderr
+            assert view["c"]["k"] == 1

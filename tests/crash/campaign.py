@@ -63,6 +63,7 @@ MODULES: Final = {
     23: "lost_sectors",
     24: "shared",
     25: "upkeep",
+    26: "compacting",
 }
 
 

@@ -5,8 +5,8 @@ it was told is durable. After each kill the files are copied as they lie; a fres
 copy and says what SQLite counted. Then sqlstate opens the files: its report is compared with SQLite's account,
 the log with what the writers were told, and tests/reference/plain.py judges the file.
 
-A case is `JOURNAL-WRITERS-SEED`. The seed fixes what is written and when the kill is meant to fall; the very
-moment is the system's, so a failure may need a few replays.
+A case is `JOURNAL-WRITERS-SEED`, or `JOURNAL+compact-WRITERS-SEED` of campaign 26. The seed fixes what is written and
+when the kill is meant to fall; the very moment is the system's, so a failure may need a few replays.
 """
 
 from __future__ import annotations
@@ -156,6 +156,8 @@ class Workload:
     """KiB of SQLite's cache; a transaction that outgrows it is written before its COMMIT."""
     most: int = 0
     """Commits until the writer says so and waits; 0 for no end."""
+    compacts: bool = False
+    """Whether writers also compact the store, again and again."""
 
     def apply(self) -> None:
         """Set what is set for a whole process."""
@@ -170,6 +172,7 @@ def writes(line: Line, load: Workload, number: int, seed: int) -> None:
     line.say("open")
     writer = Writer(line, store, number, seed)
     writer.large = 120 if load.journal == "delete" else 0  # hot journals come from these
+    writer.compacts = load.compacts
     while not line.waiting():
         writer.step()
     store.close()
@@ -188,8 +191,13 @@ class Writer:
         self._drafts: list[Any] = []
         self.large = 0
         """If not 0, most transactions have so many entries."""
+        self.compacts = False
+        """Whether one step in four compacts the store."""
 
     def step(self) -> None:
+        if self.compacts and self._rng.random() < 0.25:
+            self._line.say("compacted", self._store.compact().bytes_after)
+            return
         choice = self._rng.random()
         if choice < 0.25:
             self._store["counter"][self._number] = self._count + 1
@@ -413,7 +421,8 @@ class Life:
     """A store that is killed again and again."""
 
     def __init__(self, case: str, folder: Path, result: Result) -> None:
-        journal, writers, seed = case.split("-")
+        how, writers, seed = case.split("-")
+        journal, _, compacts = how.partition("+")
         self.rng = random.Random(f"{case}")  # noqa: S311, no secret
         self.folder = folder
         self.path = folder / "store.db"
@@ -423,7 +432,7 @@ class Life:
         # Small numbers make checkpoints, restarts of SQLite's WAL, and journals that are hot.
         pages = self.rng.choice((8, 64, 4096)) if journal == "wal" else 4096
         cache = self.rng.choice((32, 32 * 1024)) if journal == "delete" else 32 * 1024
-        self.load = Workload(str(self.path), journal, pages, cache)
+        self.load = Workload(str(self.path), journal, pages, cache, compacts=bool(compacts))
         self.seed = int(seed)
 
     def kill_all(self) -> None:

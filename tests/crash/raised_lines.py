@@ -460,6 +460,16 @@ def indexed(work: Work) -> Callable[[], None]:
     return makes
 
 
+def compact(work: Work) -> Callable[[], None]:
+    store = work.fill()
+
+    def compacts() -> None:
+        with work.counted():
+            store.compact()
+
+    return compacts
+
+
 def check(work: Work) -> Callable[[], None]:
     store = work.fill()
 
@@ -544,6 +554,8 @@ WORK: Final[dict[str, tuple[Callable[[Work], Callable[[], None]], dict[str, Any]
     "backup": (backup, {}),
     "indexed": (indexed, {}),
     "indexed-delete": (indexed, DELETE),
+    "compact": (compact, {}),
+    "compact-group": (compact, GROUP),
     "check": (check, {}),
     "tasks": (tasks, {}),
     "close": (close, {}),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.crash.workloads import State, Step
 
 OPERATIONS: Final = ("put", "delete", "many", "staged", "draft", "checkpoint", "backup")
-RARE: Final = ("clear", "replace", "restored", "prove")
+RARE: Final = ("clear", "replace", "restored", "prove", "compact")
 """At the short count, each of these comes by itself, before and after a put."""
 SMALL: Final = Profile(0, {}, checkpoint_pages=1000)
 

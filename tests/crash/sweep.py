@@ -52,6 +52,7 @@ SCRIPTS: Final = {
     "spill": ("put", "big", "close"),
     "staged": ("begin", "stage", "put", "commit", "stage", "undo", "stage", "reopen", "put"),
     "backup": ("put", "backup", "put", "backup", "close"),
+    "compact": ("many", "clear", "compact", "put", "compact", "close"),
 }
 
 

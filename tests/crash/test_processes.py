@@ -1,4 +1,4 @@
-"""Real processes killed, failed and damaged, by campaigns 6 to 11, 24 and 25, at the counts for every change.
+"""Real processes killed, failed and damaged, by campaigns 6 to 11 and 24 to 26, at the counts for every change.
 
 Method: as each campaign says of itself. `python -m tests.crash` runs them with a clock, and longer.
 """
@@ -57,3 +57,7 @@ def test_a_power_cut_under_processes_threads_and_tasks_loses_nothing() -> None:
 
 def test_a_power_cut_during_upkeep_leaves_the_state_before_or_after() -> None:
     check(25)
+
+
+def test_a_crash_during_a_compaction_leaves_the_file_as_it_was_or_compacted() -> None:
+    check(26)

@@ -105,7 +105,9 @@ PROFILES: Final = {
         20, {"put": 2, "begin": 3, "stage": 7, "commit": 3, "undo": 1, "reopen": 1, "abandon": 1}, checkpoint_pages=30
     ),
     "spill": Profile(7, {"put": 1, "big": 3, "reopen": 1}, cache_kib=48, large=3000),
-    "readers": Profile(24, {"put": 4, "many": 2, "hold": 2, "release": 1, "checkpoint": 2}, checkpoint_pages=16),
+    "readers": Profile(
+        24, {"put": 4, "many": 2, "hold": 2, "release": 1, "checkpoint": 2, "compact": 1}, checkpoint_pages=16
+    ),
     "sessions": Profile(18, {"put": 2, "reopen": 3, "peek": 2, "second": 1, "draft": 1}),
     "backup": Profile(10, {"put": 3, "many": 1, "backup": 3, "reopen": 1}),
     "cuts": Profile(
@@ -126,6 +128,9 @@ PROFILES: Final = {
         log_limit=3000,
     ),
     "index": Profile(14, {"put": 4, "many": 2, "index": 3, "reopen": 1}),
+    "compact": Profile(
+        12, {"put": 3, "many": 2, "clear": 2, "compact": 4, "stage": 2, "reopen": 1}, checkpoint_pages=40, large=3000
+    ),
 }
 
 
@@ -211,7 +216,7 @@ class Work:
         self.told: list[BaseException] = []
         """Errors of single transactions in a group that others survived."""
         self.unnoted = 0
-        """Backups whose report says that the store's audit trail has no entry of them."""
+        """Backups and compactions whose report says that the store's audit trail has no entry of them."""
         self.intended: Entries = {}
         self._options = options
         self._rng = random.Random(seed)  # noqa: S311, no secret
@@ -493,6 +498,10 @@ class Work:
         """Make the index for histories, or drop it."""
         with self.step("index"):
             self.store.index_history(drop=self.store.stats().history_index)
+
+    def compact(self) -> None:
+        with self.step("nothing"):
+            self.unnoted += self.store.compact().entry is None
 
     def abandon(self) -> None:
         """Close with staged work, and open: it is rolled back, if this version does that."""

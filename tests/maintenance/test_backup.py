@@ -46,6 +46,7 @@ from sqlstate.format.names import name_bytes
 from sqlstate.maintenance import closed_file
 from sqlstate.maintenance.backup import backup, verify_copy
 from sqlstate.maintenance.backup.restore import restore
+from sqlstate.sqlite import copying
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from sqlstate.sqlite.raw_file import set_journaling
 from sqlstate.tables import migrations
@@ -100,6 +101,20 @@ def agrees(path: Path, report: BackupReport) -> None:
         report.head.chain,
     )
     assert (report.path, report.bytes) == (path.resolve(), path.stat().st_size)
+
+
+FREE_PAGES = 300
+
+
+def leave_free_pages(store: Store) -> None:
+    """Let another program's table come and go."""
+    connection = store._engine.write_connection
+    connection.run("CREATE TABLE theirs (content)")
+    connection.run_many("INSERT INTO theirs VALUES (?)", [(bytes(4000),)] * FREE_PAGES)
+    connection.run("DROP TABLE theirs")
+    store["c"]["freed"] = FREE_PAGES
+    if store._engine.journal == "wal":
+        store._engine.checkpointer.run()
 
 
 def never(done: int, total: int) -> None:
@@ -188,6 +203,46 @@ def test_a_backup_is_the_newest_commit_as_one_file(open_store: OpenStore, tmp_pa
     with sqlstate.open(dest) as again:
         again["c"]["more"] = 1
     assert judged(dest).seq == report.head.seq + 1
+
+
+@pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.parametrize("keep", [0, 2])
+def test_a_backup_carries_no_free_pages(open_store: OpenStore, tmp_path: Path, journal: str, keep: int) -> None:
+    store = open_store(journal=journal)
+    fill(store)
+    store["gone"].update(dict.fromkeys(range(500), "y" * 1000))
+    plain_copy = copy(store, tmp_path / "before")
+    leave_free_pages(store)
+    used, size = store.sizes(), store.path.stat().st_size
+    told: list[tuple[int, int]] = []
+    report = store.backup(tmp_path / "b", keep=keep, progress=lambda *step: told.append(step))
+    agrees(tmp_path / "b", report)
+    assert report.bytes <= sum(used) - used.free
+    assert plain_copy.bytes <= size - FREE_PAGES * 4096
+    assert told[-1][0] == told[-1][1]
+    assert sorted(told) == told
+    assert store.sizes().free == used.free
+    with sqlstate.open(tmp_path / "b", read_only=True) as found:
+        assert found.sizes().free == 0
+        assert found.stats().journal == journal
+        assert found.head() == store.head()
+        assert dict(found["c"]) == dict(store["c"])
+        assert found.check().findings == ()
+    assert [name for name in names(tmp_path) if not name.startswith("test.db")] == ["b", "before"]
+
+
+def test_free_pages_stay_in_a_backup_that_there_is_no_room_to_write_twice(store: Store, tmp_path: Path) -> None:
+    fill(store, 3000)
+    leave_free_pages(store)
+    content = sum(store.sizes()) - store.sizes().free
+    room = sum(store.sizes()) + content // 2
+    with small_disk(tmp_path / "disk", f"{room >> 10}k") as disk:
+        report = store.backup(disk / "b")
+        agrees(disk / "b", report)
+        assert names(disk) == ["b"]
+    assert report.bytes > content + FREE_PAGES * 4096 - 100_000
+    packed = store.backup(tmp_path / "b")
+    assert packed.bytes <= content
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
@@ -426,6 +481,64 @@ def test_a_store_that_is_damaged_is_neither_backed_up_nor_restored(tmp_path: Pat
     assert names(tmp_path) == ["b", "test.db"]
 
 
+@pytest.mark.parametrize("sql", WRONG.values(), ids=WRONG)
+@pytest.mark.slow
+def test_damage_is_not_left_behind_with_the_free_pages(tmp_path: Path, sql: str) -> None:
+    """A copy without them is written row by row; it must not look sound because of that."""
+    path = made(tmp_path / "test.db")
+    with sqlstate.open(path) as store:
+        if "staged" in sql:
+            begun = store.wal.append("BEGIN")
+            store.wal.append("PUT", txn=begun.txn, collection="s", key=1, value=2)
+        leave_free_pages(store)
+        good = copy(store, tmp_path / "b")
+    edit(path, sql)
+    with suppress(StoreError), sqlstate.open(path, recover="resume") as store, pytest.raises(Damaged):
+        copy(store, tmp_path / "b", keep=2)
+    agrees(tmp_path / "b", good)
+    assert names(tmp_path) == ["b", "test.db"]
+
+
+def test_damage_that_is_in_no_copy_without_free_pages_is_said(tmp_path: Path) -> None:
+    """Whatever SQLite writes again is well formed, and a check of that alone would call it sound."""
+    path = made(tmp_path / "test.db")
+    with sqlstate.open(path) as store:
+        leave_free_pages(store)
+        good = copy(store, tmp_path / "b")
+    with closing(sqlite3.connect(path)) as db:
+        [page] = db.execute("SELECT pageno FROM dbstat WHERE name = 'state' AND pagetype = 'leaf'").fetchone()
+    raw = bytearray(path.read_bytes())
+    raw[(page - 1) * 4096 + 7] ^= 5  # how many bytes between its cells are too few to be used
+    path.write_bytes(raw)
+    with sqlstate.open(path, read_only=True) as store, pytest.raises(Damaged, match="Fragmentation"):
+        copy(store, tmp_path / "b", keep=3)
+    agrees(tmp_path / "b", good)
+    assert names(tmp_path) == ["b", "test.db"]
+
+
+@pytest.mark.slow
+def test_a_damaged_page_beside_free_ones_is_in_no_backup(tmp_path: Path) -> None:
+    path = made(tmp_path / "test.db", entries=200)
+    with sqlstate.open(path) as store:
+        leave_free_pages(store)
+        good = copy(store, tmp_path / "b")
+    raw = path.read_bytes()
+    page, refused = 4096, 0
+    used = good.bytes // page
+    for number in range(1, used):
+        found = bytearray(raw)
+        found[number * page + 8 : number * page + 40] = bytes(32)
+        path.write_bytes(found)
+        try:
+            with sqlstate.open(path, read_only=True) as store:
+                copy(store, tmp_path / "b")
+        except StoreError:
+            refused += 1
+        judged(tmp_path / "b")
+    assert refused > used * 0.8
+    assert names(tmp_path) == ["b", "test.db"]
+
+
 @pytest.mark.slow
 def test_a_damaged_page_takes_no_place(tmp_path: Path) -> None:
     path = made(tmp_path / "test.db")
@@ -494,16 +607,21 @@ def test_a_header_that_sqlites_own_check_can_pass_over_takes_no_place(
 
 
 @pytest.mark.parametrize("index", ["wal_milestones", "wal_staged", "wal_history"])
-def test_an_index_with_records_that_are_not_its_own_takes_no_place(tmp_path: Path, index: str) -> None:
+@pytest.mark.parametrize("free", [False, True])
+def test_an_index_with_records_that_are_not_its_own_takes_no_place(tmp_path: Path, index: str, free: bool) -> None:
     path = made(tmp_path / "test.db")
     with sqlstate.open(path) as store:
         store.index_history()
+        if free:
+            leave_free_pages(store)
     with closing(sqlite3.connect(path)) as db, db:
         (sql,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (index,)).fetchone()
         db.executescript(f"DROP INDEX {index}; {sql.split(' WHERE ')[0]}; PRAGMA writable_schema = 1")
         db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, index))
     with sqlstate.open(path) as store:
         assert not store.check().ok
+        with pytest.raises(Damaged, match=f"the index {index} does not fit its table"):
+            copy(store, tmp_path / "b")
     (tmp_path / "r").write_bytes(b"precious")
     with pytest.raises(RestoreRejected, match=f"the index {index} does not fit its table"):
         restore(path, tmp_path / "r", replace=True)
@@ -983,10 +1101,10 @@ def cleared(folder: Path, store_id: bytes) -> None:
 
 
 @needs_fork
-@pytest.mark.parametrize("journal", JOURNALS)
+@pytest.mark.parametrize(("journal", "free"), [("wal", False), ("delete", False), ("wal", True)])
 @pytest.mark.slow
 def test_a_backup_that_is_killed_at_any_step_leaves_no_fewer_backups_and_the_newest_in_its_place(
-    tmp_path: Path, journal: Journal
+    tmp_path: Path, journal: Journal, free: bool
 ) -> None:
     path = tmp_path / "test.db"
     folder = tmp_path / "b"
@@ -995,6 +1113,8 @@ def test_a_backup_that_is_killed_at_any_step_leaves_no_fewer_backups_and_the_new
         fill(store, 800)
         rounds(store, folder / "b", 3, 3)
         store_id = store.store_id
+        if free:
+            leave_free_pages(store)
         store["c"]["n"] = "newest"
         newest = store.head().seq
     before = seqs(folder)
@@ -1019,6 +1139,38 @@ def test_a_backup_that_is_killed_at_any_step_leaves_no_fewer_backups_and_the_new
         assert sorted(set(after.values()), reverse=True) == list(after.values())
         assert (folder / "b").stat().st_nlink == 1
     assert cut > 20
+
+
+@needs_fork
+def test_a_backup_that_is_killed_while_sqlite_leaves_out_free_pages_leaves_nothing_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder = tmp_path / "test.db", tmp_path / "b"
+    folder.mkdir()
+    with sqlstate.open(path) as store:
+        fill(store, 3000)
+        leave_free_pages(store)
+        store_id = store.store_id
+    pid = os.fork()
+    if pid == 0:
+
+        def kill() -> None:
+            if any(name.endswith("-journal") for name in os.listdir(folder)):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(copying, "_STEPS", 20)
+        monkeypatch.setattr(copying, "forking", [0])
+        monkeypatch.setattr(copying, "stand_by", kill)
+        with suppress(BaseException):
+            copy(sqlstate.open(path), folder / "b")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert sorted(name.rpartition(".")[2] for name in names(folder)) == ["tmp", "tmp", "tmp-journal"]
+    cleared(folder, store_id)
+    assert names(folder) == []
+    with sqlstate.open(path) as store:
+        agrees(folder / "b", copy(store, folder / "b"))
+    assert names(folder) == ["b"]
 
 
 @needs_fork

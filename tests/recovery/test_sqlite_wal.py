@@ -10,6 +10,8 @@ import errno
 import itertools
 import os
 import random
+from contextlib import closing
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -18,7 +20,7 @@ import pytest
 import sqlstate
 from sqlstate.errors import CannotOpen, JournalDamaged, StoreIOError
 from sqlstate.files.file_bytes import FileBytes
-from sqlstate.recovery.sqlite_wal import scan_wal
+from sqlstate.recovery.sqlite_wal import WalScan, scan_wal
 from sqlstate.sqlite import wal_frames
 from tests.crash.campaign import check
 from tests.recovery.test_recover import killed
@@ -182,3 +184,41 @@ def test_an_error_of_reading_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mo
 def test_sectors_of_a_hot_wal_are_not_lost_in_silence() -> None:
     result = check(23)
     assert result.counts["refused"] > result.runs // 2
+
+
+def test_a_transaction_that_wrote_every_page_is_known(path: Path) -> None:
+    with closing(apsw.Connection(str(path))) as db:
+
+        def scanned() -> WalScan:
+            return scan_wal(path.with_name(path.name + "-wal").read_bytes())
+
+        for sql in (
+            "CREATE TABLE t (a)",
+            "CREATE TABLE other (a)",
+            "PRAGMA journal_mode = wal",
+            "PRAGMA wal_autocheckpoint = 0",
+        ):
+            db.execute(sql).fetchall()
+        db.execute("INSERT INTO t VALUES (zeroblob(100000)), (1)")
+        db.execute("DELETE FROM t WHERE a != 1")
+        before = scanned()
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        db.execute("INSERT INTO t VALUES (2)")
+        db.execute("VACUUM")
+        db.execute("INSERT INTO t VALUES (3)")
+        after = scanned()
+        assert not before.rewritten
+        assert after.rewritten
+        assert after.database_pages == 3 < before.database_pages
+        assert len(after.first_pages) < after.first_size
+
+
+@pytest.mark.parametrize("pages", [262_144, 262_145, 262_146])
+def test_the_page_of_the_lock_byte_is_in_no_transaction(pages: int) -> None:
+    """It is page 262,145 of pages of 4,096 bytes."""
+    every = [page << 32 for page in range(1, pages + 1) if page != 262_145]
+    every[-1] |= pages
+    frames = SimpleNamespace(numbers=every, page_size=4096, size=lambda i: every[i] & 0xFFFFFFFF)
+    assert wal_frames.Frames.is_all(frames, 0, len(every))  # type: ignore[arg-type]
+    del every[7]
+    assert not wal_frames.Frames.is_all(frames, 0, len(every))  # type: ignore[arg-type]

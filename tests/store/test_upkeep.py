@@ -1,4 +1,4 @@
-"""Goal: stats() counts what is there, and does not read the log, however long it is.
+"""Goal: stats() counts what is there, and does not read the log, however long it is; sizes() says where the bytes are.
 
 Method: a store with every kind of record is counted row by row. The pages that SQLite looks at are its own
 figures.
@@ -6,12 +6,13 @@ figures.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import apsw
 import pytest
 
-from sqlstate.tables import wal_figures
+from sqlstate.errors import StoreError
+from sqlstate.tables import schema, wal_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,3 +71,47 @@ def test_the_log_is_not_read_to_count_it(open_store: OpenStore) -> None:
 
         assert pages(wal_figures.size) > 100
         assert pages(wal_figures.numbers) < 10
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_the_sizes_are_those_of_the_tables_and_together_the_file(open_store: OpenStore, journal: str) -> None:
+    store = open_store(journal=journal)
+    empty = store.sizes()
+    assert empty.free == 0
+    assert empty.entries == 4096
+    store["c"].update(dict.fromkeys(range(1000), "x" * 500))
+    full = store.sizes()
+    assert full.entries > 500_000
+    assert full.log > 500_000
+    assert 4096 < full.tree < 300_000
+    assert full.other == empty.other
+    connection = store._engine.write_connection
+    connection.run("CREATE TABLE theirs (content)")
+    connection.run("INSERT INTO theirs VALUES (zeroblob(400000))")
+    assert store.sizes().other > full.other + 400_000
+    store["c"].clear()
+    connection.run("DROP TABLE theirs")
+    store["c"]["last"] = 1
+    freed = store.sizes()
+    assert freed.entries < 10_000
+    assert freed.log > full.log
+    assert freed.free > 300_000
+    assert freed.other == full.other
+    store.close()
+    with open_store(read_only=True) as closed:
+        assert sum(closed.sizes()) == closed.path.stat().st_size
+
+
+class WithoutDbstat(NamedTuple):
+    """A connection to an SQLite that was built without dbstat."""
+
+    path: str = "test.db"
+
+    def value(self, sql: str) -> None:
+        assert "dbstat" in sql
+
+
+def test_an_sqlite_that_cannot_count_pages_is_said() -> None:
+    with pytest.raises(StoreError, match="built without dbstat") as caught:
+        schema.sizes(WithoutDbstat())  # type: ignore[arg-type]
+    assert type(caught.value) is StoreError  # and no damage

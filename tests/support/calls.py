@@ -74,6 +74,7 @@ STORE: Final[dict[str, Call]] = {
     "check_audit": lambda store: store.check_audit(),
     "collections": lambda store: store.collections(),
     "commits": lambda store: store.commits(),
+    "compact": lambda store: store.compact(),
     "committed": lambda store: store.committed(sqlstate.CommitOutcomeUnknown(1, "")),
     "durable": lambda store: store.durable,
     "head": lambda store: store.head(),
@@ -86,6 +87,7 @@ STORE: Final[dict[str, Call]] = {
     "revert": lambda store: store.revert(0),
     "run": lambda store: store.run(lambda txn: txn.put("c", "k", 2)),
     "signed_head": lambda store: store.signed_head(SIGNER),
+    "sizes": lambda store: store.sizes(),
     "snapshot": lambda store: store.snapshot(),
     "stage": lambda store: store.stage(),
     "stats": lambda store: store.stats(),
@@ -225,7 +227,8 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
 }
 
 STORE_WRITES: Final = (
-    "barrier", "batch", "cut", "resume", "revert", "run", "set_log_limit", "stage", "submit", "transaction", "undo",
+    "barrier", "batch", "compact", "cut", "resume", "revert", "run", "set_log_limit", "stage", "submit", "transaction",
+    "undo",
 )  # fmt: skip
 
 # Each changes something; on a store for reading each is refused with ReadOnly.

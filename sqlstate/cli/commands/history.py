@@ -131,9 +131,10 @@ def _record_cells(record: Record) -> tuple[str, ...]:
 @common
 @click.pass_obj
 def stats(settings: Settings, /, *, file: str) -> int:
-    """Print sizes and settings. Counts the records of the log and the nodes of the tree one by one."""
+    """Print sizes and settings, and how many bytes of the file are what. Reads every page of it."""
     with settings.read(file) as store:
         found = asdict(store.stats())
+        found |= {f"{name}_bytes": size for name, size in store.sizes()._asdict().items()}
     del found["counters"]  # of a handle that has just been opened
     write_object(found, settings.object_form)
     return Exit.OK

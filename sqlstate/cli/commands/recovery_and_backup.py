@@ -1,4 +1,4 @@
-"""Verbs that keep a store sound: recover, audit, backup, restore."""
+"""Verbs that keep a store sound and small: recover, audit, backup, restore, compact."""
 
 from __future__ import annotations
 
@@ -183,6 +183,8 @@ def _what(entry: AuditEntry) -> str:
         if entry.kind in ("backup", "restore"):
             opened = ", copied while it was open" if detail.get("copied_open") else ""
             return f"{detail['file']}, commit {detail['seq']}, {detail['bytes']:,} bytes{opened}"
+        if entry.kind == "compact":
+            return f"{detail['before']:,} bytes before, {detail['after']:,} bytes after"
     except (KeyError, TypeError, ValueError):
         pass  # of another version
     return ", ".join(f"{name} {value}" for name, value in detail.items())
@@ -275,3 +277,24 @@ def _print_copy(settings: Settings, done: BackupReport, more: Mapping[str, Any])
         facts = {"path": str(done.path), "entries": head.count, "bytes": done.bytes}
         write_object({**facts, "seq": head.seq, "root": head.root.hex(), **more}, "json")
     settings.say(f"{counted(done.head.count)} of commit {done.head.seq} written, {done.bytes:,} bytes")
+
+
+@click.command(short_help="Give free space back, while others read.")
+@file_argument
+@common
+@click.pass_obj
+def compact(settings: Settings, /, *, file: str) -> int:
+    """Write the file again without free space, so that it shrinks. Entries, log and root stay as they are.
+
+    Others go on reading, and writers wait. A crash, or a full disk, leaves the file as it was or compacted. Meanwhile
+    room is needed twice for what the file holds: in a temporary file of SQLite's, in the folder that SQLITE_TMPDIR
+    names or /var/tmp, and next to FILE.
+    """
+    with settings.write(file, create=False) as store, progress(settings, "compact") as shown:
+        done = store.compact(shown)
+    if settings.asked:
+        write_object(asdict(done), "json")
+    settings.say(f"{done.bytes_before:,} bytes before, {done.bytes_after:,} bytes after")
+    if not done.shrunk:
+        settings.say("somebody reads an older commit: the file shrinks at a checkpoint after that, or when closed")
+    return Exit.OK

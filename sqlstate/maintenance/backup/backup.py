@@ -19,10 +19,10 @@ from sqlstate.errors import (
 )
 from sqlstate.files import replace as files
 from sqlstate.maintenance.backup.rotation import Rotation
-from sqlstate.maintenance.backup.verify_copy import check_copy, clear_dirty_flag, finish
+from sqlstate.maintenance.backup.verify_copy import check_copy, clear_dirty_flag, finish, pack
 from sqlstate.maintenance.closed_file import Meter, Progress, absolute, fill, on_disk, unshared
 from sqlstate.sqlite.raw_file import digest, set_journaling, unlocked_vfs
-from sqlstate.tables import wal
+from sqlstate.tables import schema, wal
 
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
@@ -67,8 +67,8 @@ def copy(
 ) -> BackupReport:
     """Write the newest commit's state, as others go on writing, to *dest*: the whole of it durably, or nothing.
 
-    In a store without SQLite's WAL, writers wait while its pages are copied. The copy is checked by itself, as by
-    check(): every row of it.
+    In a store without SQLite's WAL, writers wait while its pages are copied. The copy has no free pages. It is checked
+    by itself, as by check(): every row of it.
 
     Args:
         engine: the store's connections.
@@ -101,10 +101,15 @@ def copy(
 
 def _copy(engine: Engine, meta: Meta, rotation: Rotation, meter: Meter) -> BackupReport:
     """Make and check a backup, and put it on the rotation."""
-    with on_disk(rotation.path), files.temporary(rotation.path, meta.store_id) as made:
+    with on_disk(rotation.path), ExitStack() as stack:
+        made = stack.enter_context(files.temporary(rotation.path, meta.store_id))
         with engine.reading() as source:
             lsn, head = wal.last(source, meta)  # the first read: what follows is of the same state
             fill(made.path, rotation.path, source, meter, engine.vfs)
+            has_free = schema.pages(source)[1] > 0
+        if has_free:
+            packed = stack.enter_context(files.temporary(rotation.path, meta.store_id))
+            made = pack(made, packed, f"the copy of {engine.path}", engine.vfs, meta)
         with unshared(made.path, f"the copy of {engine.path}", engine.vfs) as written:
             clear_dirty_flag(written, lsn)
             check_copy(written, (meta, lsn, head), meter)

@@ -1,11 +1,13 @@
-"""Checks a finished copy before it gets its name: it must be sound, and hold the commit that was copied."""
+"""Packs a finished copy, and checks it before it gets its name: it must be sound, and hold the commit copied."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlstate.errors import Damaged, MigrationMismatch
+from sqlstate.errors import Damaged, MigrationMismatch, StoreFull
 from sqlstate.maintenance.check import check
+from sqlstate.maintenance.closed_file import unshared
+from sqlstate.sqlite.copying import vacuum
 from sqlstate.sqlite.raw_file import free_pages, set_journaling, unlocked_vfs
 from sqlstate.tables import meta as metadata
 from sqlstate.tables import migrations, schema, wal
@@ -13,6 +15,7 @@ from sqlstate.tables import migrations, schema, wal
 if TYPE_CHECKING:
     from sqlstate.files.replace import Temporary
     from sqlstate.format.records import Head
+    from sqlstate.maintenance.check.check import CheckReport
     from sqlstate.maintenance.closed_file import Meter
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
@@ -64,12 +67,34 @@ def check_copy(connection: Connection, facts: tuple[Meta, int, Head], meter: Met
     """
     if facts_of(connection) != facts:
         raise Damaged(f"{connection.path} does not hold the commit that was copied; nothing was kept of it")
-    found = check.examine(connection, facts[0], "full", None, check.Meter(meter.checked))
+    _raise_findings(check.examine(connection, facts[0], "full", None, check.Meter(meter.checked)), connection)
+    meter.checked(1, 1)
+
+
+def _raise_findings(found: CheckReport, connection: Connection) -> None:
     if not found.ok:
         more = len(found.findings) + found.more - 1
         others = f", and {more:,} more findings" if more else ""
         raise Damaged(f"{connection.path}: {found.findings[0].what.rstrip('.')}{others}")
-    meter.checked(1, 1)
+
+
+def pack(whole: Temporary, made: Temporary, shown: str, vfs: str | None, meta: Meta) -> Temporary:
+    """Write a finished copy, *whole*, without its free pages to the empty file *made*; return that, the other is gone.
+
+    Where there is no room for both, or a table of another program keeps SQLite from it, *whole* is returned.
+
+    Raises:
+        Damaged: it has damage that would not be in *made*, so that no check of that could find it.
+    """
+    _check_free_pages(whole, shown, vfs)
+    with unshared(whole.path, shown, vfs) as connection:
+        _raise_findings(check.examine(connection, meta, "quick"), connection)
+        try:
+            packed = not vacuum(connection, made.path)
+        except StoreFull:
+            packed = False
+    (whole if packed else made).discard()
+    return made if packed else whole
 
 
 def finish(made: Temporary, shown: str, vfs: str | None, meta: Meta) -> None:
@@ -78,7 +103,11 @@ def finish(made: Temporary, shown: str, vfs: str | None, meta: Meta) -> None:
     Raises:
         Damaged: the list of free pages is wrong.
     """
+    _check_free_pages(made, shown, vfs)
+    set_journaling(made.path, unlocked_vfs(vfs), meta.journal)
+
+
+def _check_free_pages(made: Temporary, shown: str, vfs: str | None) -> None:
     wrong = free_pages(made.path, unlocked_vfs(vfs))
     if wrong:
         raise Damaged(f"{shown}: {wrong}")
-    set_journaling(made.path, unlocked_vfs(vfs), meta.journal)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
 
-KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "cut", "setting")
+KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "cut", "compact", "setting")
 _LOST_MAX: Final = 100
 
 
@@ -65,6 +65,11 @@ class _Migration(msgspec.Struct):
 class _Copy(msgspec.Struct):
     seq: _Number
     root: _Digits
+
+
+class _Compaction(msgspec.Struct):
+    before: _Number
+    after: _Number
 
 
 class _Commit(msgspec.Struct):
@@ -169,6 +174,8 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
 def _check_other(entry: AuditEntry) -> Iterator[str]:
     if entry.kind == "cut":
         msgspec.convert(entry.detail, _Cut)
+    elif entry.kind == "compact":
+        msgspec.convert(entry.detail, _Compaction)
     elif entry.kind == "setting":
         msgspec.convert(entry.detail, _Setting)
         if not entry.detail.keys() & {"history_index", "log_limit", "claim"}:

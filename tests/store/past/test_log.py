@@ -223,7 +223,7 @@ def test_a_view_of_the_past_stays_as_it_is_while_others_cut(store: sqlstate.Stor
 
 @pytest.mark.parametrize("before", [0, 1])
 def test_there_may_be_nothing_to_cut(store: sqlstate.Store, before: int) -> None:
-    assert store.cut(0) == (0, 0, 0)
+    assert store.cut(0) == (0, 1, 0)
     put(store, 3)
     assert store.cut(before) == (0, 1, 0)
     assert store.cut(3).commits == 2
