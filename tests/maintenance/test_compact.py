@@ -78,20 +78,9 @@ def free(store: Store, pages: int = 400) -> None:
 
 def content(store: Store) -> dict[str, Any]:
     """All that compacting must not change, down to the rows and their ids."""
-    rows = {
-        table: store._engine.write_connection.rows(f"SELECT * FROM {table} ORDER BY 1, 2")
-        for table in (
-            "state",
-            "merkle",
-            "wal",
-            "staged",
-            "log_blocks",
-            "cut_commits",
-            "claims",
-            "digest_logs",
-            "schema_migrations",
-        )
-    }
+    tables = "state merkle wal staged log_blocks cut_commits claims digest_logs schema_migrations"
+    read = store._engine.write_connection.rows
+    rows = {table: sorted(read(f"SELECT * FROM {table}"), key=repr) for table in tables.split()}
     return {"head": store.head(), "commits": list(store.commits()), "recovery": store.recovery, **rows}
 
 
