@@ -24,6 +24,7 @@ TAG_RANK: Final = b"\x02"
 TAG_CHAIN: Final = b"\x03"
 TAG_AUDIT: Final = b"\x04"
 TAG_STAGED: Final = b"\x05"
+TAG_REDACTED: Final = b"\x06"
 
 KIND_INT: Final = b"i"
 KIND_STR: Final = b"t"

@@ -217,7 +217,10 @@ class Record:
     digests: int | None = None
 
 
-RECORD_COLUMNS = "lsn, txn, kind, session, collection, key, value, before, seq, root, count, chain, at, note, records, total, digests"
+RECORD_COLUMNS = (
+    "lsn, txn, kind, session, collection, key, value, before, seq, root, count, chain, at, note, records, total, "
+    "digests"
+)
 
 
 def chain_zero(store_id: bytes) -> bytes:

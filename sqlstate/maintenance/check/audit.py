@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
 
-KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "prune")
+KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "prune", "redact", "setting")
 _LOST_MAX: Final = 100
 
 
@@ -61,6 +61,11 @@ class _Migration(msgspec.Struct):
     number: _Number
     name: str
     sha256: _Digits
+
+
+class _Redacted(msgspec.Struct):
+    entry: _Digits
+    records: _Number
 
 
 class _Copy(msgspec.Struct):
@@ -148,6 +153,8 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
                     yield f"resumed a staged transaction {txn} that is not in the log"
         elif entry.kind == "recovery":
             yield from _check_recovery(connection, meta, msgspec.convert(entry.detail, _Recovery))
+        elif entry.kind == "redact":
+            msgspec.convert(entry.detail, _Redacted)
         elif entry.kind == "repair":
             yield from _check_repair(msgspec.convert(entry.detail, _Repair))
     except msgspec.ValidationError as e:

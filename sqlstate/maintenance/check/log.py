@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.format.records import Head, Kind, change_bytes, staged_digest
+from sqlstate.format.records import Head, Kind, change_bytes, leaves, staged_digest
 from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, named
 from sqlstate.maintenance.check.replay import LogRoots
 from sqlstate.tables import staged, wal, wal_raw
 from sqlstate.tables.raw_rows import (
     HEAD,
-    RECORDS,
     STAGED,
     RawRecord,
     canonical,
@@ -34,6 +32,7 @@ from sqlstate.tables.raw_rows import (
     is_number,
     is_text,
     quoted,
+    record_table,
     shown_name,
 )
 from sqlstate.tables.wal import head_zero
@@ -86,6 +85,8 @@ class _Staged(_Direct):
     """Of its newest record; None if it was begun without digests."""
     newest: int
     """LSN of its newest record."""
+    digests: bool = False
+    """Whether a record has a digest for a value."""
     unlike: list[tuple[int, tuple[Any, Any]]] = field(default_factory=list)
     """Records that are not what was written: nothing depends on them if the transaction is rolled back."""
 
@@ -175,7 +176,9 @@ class LogCheck:
         """Blame a record with a field that is not what it must be; return True if every field is sound."""
         is_closing = record.kind == "COMMIT" and record.root is not None  # its head is judged as such
         each = record._replace(root=None, count=None, at=None, chain=None) if is_closing else record
-        table = RECORDS[record.kind]
+        table = record_table(record.kind, record.digests)
+        if table is None:
+            return False
         if record.session is None and record.kind != "COMMIT" and record.chain is not None:
             self._record(record.lsn, f"I7: record {record.lsn} has a digest, and is of no staged transaction")
         if table.fits(each):
@@ -196,9 +199,8 @@ class LogCheck:
 
     def _change(self, row: Row, raw: bytes) -> None:
         """Take what a record does to its entry, whose `name_bytes()` is *raw*, into the commit in the making."""
-        lsn, txn, _, _, collection, key, value, before, *_ = row
-        old = None if before is None else leaf(raw, before)
-        new = None if value is None else leaf(raw, value)
+        lsn, txn, _, _, collection, key, value, before, *_, digests = row
+        old, new = leaves(raw, before, value, digests)
         if not isinstance(self._befores, set):
             self._befores.add(hash(raw), old, new)
         elif hash(raw) in self._befores:
@@ -215,8 +217,7 @@ class LogCheck:
     def _other(self, record: RawRecord) -> None:
         """Take any other record."""
         lsn, txn, kind = record.lsn, record.txn, record.kind
-        if kind in RECORDS:
-            self._judge(record)
+        self._judge(record)
         if kind == "BEGIN":
             self._begin(record)
         elif kind == "COMMIT":
@@ -256,6 +257,7 @@ class LogCheck:
             return
         opened.changes += 1
         opened.newest = lsn
+        opened.digests |= record.digests is not None
         if session != opened.session:
             self._record(lsn, f"I7: record {lsn} has not the session of its BEGIN", name)
         self._digest(record, name)
@@ -412,6 +414,8 @@ class LogCheck:
             missing = 0 if opened.digest is None else wal.missing_behind(self._connection, opened.newest)
             if missing:
                 self._staged_fault(txn, f"I14: record {missing} is missing, and may be one of staged transaction {txn}")
+            if opened.digests:
+                self._staged_fault(txn, f"I7: a record of staged transaction {txn} has a digest for a value")
             if txn not in there:
                 self._staged_fault(txn, f"I9: staged transaction {txn} has not ended, and is not listed")
             elif there[txn] != by.get(txn, opened.session):

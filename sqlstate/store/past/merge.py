@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sqlstate.errors import InvalidOption
-from sqlstate.format.values import ABSENT, JSON, same
+from sqlstate.format.values import ABSENT, same
 from sqlstate.store.access import entries_of, refuse_inside
 from sqlstate.store.entries import StoreEntries
 from sqlstate.store.past import change
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlstate.store.past.undo import Put
     from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
-    from sqlstate.tables.wal_changes import Touched
+    from sqlstate.tables.wal_changes import Logged, Touched
 
     Prefer = Literal["ours", "theirs"] | Callable[["Collision"], Any] | None
     Case = tuple[Name, Stored | None, Stored | None]
@@ -48,7 +48,7 @@ class Collision(NamedTuple):
     key: Key
     """Key of the entry."""
     base: Any
-    """Value in the last common commit, or ABSENT."""
+    """Value in the last common commit, ABSENT for none; or REDACTED, where the logs have its digest alone."""
     ours: Any
     """Value in our store, or ABSENT."""
     theirs: Any
@@ -191,22 +191,25 @@ class _Merge:
         self._common = _last_common(ours, head, theirs, self._theirs.head)
         changed = _touched(ours, self._common, head)
         for name, touch in sorted(_touched(theirs, self._common, self._theirs.head).items()):
-            base, their = wal_changes.values(theirs, touch)
-            our = state.get(ours, name[0], name[2]) if name in changed else base
-            value = their if same(our, base) else self._collided((name, our, their), base)
-            if same(base, their) or same(our, value):
+            base, their = wal_changes.before(theirs, name, touch), state.get(theirs, name[0], name[2])
+            our = state.get(ours, name[0], name[2])
+            value = our
+            if not wal_changes.same(name, base, their):
+                is_ours = name in changed and not wal_changes.same(name, our, base)
+                value = self._collided((name, our, their), base) if is_ours else their
+            if same(our, value):
                 continue
             self._applied += 1
             yield name, value
         if sure and self._undecided:
             raise _Undecided(head)
 
-    def _collided(self, case: Case, base: Stored | None) -> Stored | None:
+    def _collided(self, case: Case, base: Logged) -> Stored | None:
         """Return the value of an entry that ours and theirs changed."""
         name, ours, theirs = case
-        if same(base, theirs) or same(ours, theirs):
+        if same(ours, theirs):
             return ours
-        shown = (ABSENT if each is None else change.decoded(JSON, name[0], name[2], each) for each in (base, *case[1:]))
+        shown = (change.shown_as(name, each) for each in (base, *case[1:]))
         collision = Collision(name[0], name[2], *shown)
         self._collisions.append(collision)
         if not callable(self._prefer):
