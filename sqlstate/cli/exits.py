@@ -25,6 +25,7 @@ from sqlstate.errors import (
     ReadOnly,
     RestoreRejected,
     StoreError,
+    ValueRedacted,
 )
 from sqlstate.files.paths import why
 
@@ -63,6 +64,7 @@ _CODES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (EntryNotFound, Exit.NO),
     (Conflict, Exit.NO),
     (ProofInvalid, Exit.NO),
+    (ValueRedacted, Exit.NO),
     (InvalidInput, Exit.USAGE),
     (ImportRejected, Exit.USAGE),
     (RestoreRejected, Exit.USAGE),

@@ -36,6 +36,8 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "revert": ("past", "revert"),
     "diff": ("past", "diff"),
     "merge": ("past", "merge"),
+    "redact": ("redaction", "redact"),
+    "logging": ("redaction", "logging"),
     "recover": ("recovery_and_backup", "recover"),
     "audit": ("recovery_and_backup", "audit"),
     "check": ("checking", "check"),
