@@ -342,7 +342,7 @@ def _told(record: RawRecord, history: list[RawRecord], doubted: set[Any], entrie
         new = _logged(after[0])[0]
     elif not after and not doubted:
         new = entries.value(*record.name)
-    return _with(record, old, new)
+    return _with(record, old, new)._replace(kind=str(Kind.DELETE if new is None else Kind.PUT))
 
 
 def _logged(record: RawRecord) -> tuple[Any, Any]:
