@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlstate.errors import InvalidRecord as InvalidRecord
     from sqlstate.errors import InvalidValue as InvalidValue
     from sqlstate.errors import JournalDamaged as JournalDamaged
+    from sqlstate.errors import LogCut as LogCut
     from sqlstate.errors import MigrationMismatch as MigrationMismatch
     from sqlstate.errors import NotAStore as NotAStore
     from sqlstate.errors import ProofInvalid as ProofInvalid
@@ -73,6 +74,8 @@ if TYPE_CHECKING:
     from sqlstate.store.past.change import Change as Change
     from sqlstate.store.past.diff import Difference as Difference
     from sqlstate.store.past.diff import diff as diff
+    from sqlstate.store.past.log import Claims as Claims
+    from sqlstate.store.past.log import CutReport as CutReport
     from sqlstate.store.past.merge import Collision as Collision
     from sqlstate.store.past.merge import MergeReport as MergeReport
     from sqlstate.store.past.merge import merge as merge
@@ -118,6 +121,7 @@ _MODULES = {
         "InvalidRecord",
         "InvalidValue",
         "JournalDamaged",
+        "LogCut",
         "MigrationMismatch",
         "NotAStore",
         "ProofInvalid",
@@ -158,6 +162,7 @@ _MODULES = {
     "store.past.redaction": ("RedactReport",),
     "store.past.at": ("PastView",),
     "store.past.diff": ("Difference", "diff"),
+    "store.past.log": ("Claims", "CutReport"),
     "store.past.merge": ("Collision", "MergeReport", "merge"),
     "format.values": ("ABSENT", "REDACTED"),
     "store.upkeep": ("Stats",),

@@ -23,6 +23,7 @@
     │   ├── InvalidValue        names the place inside the value
     │   └── InvalidRecord       a WAL record that the protocol does not allow here
     ├── EntryNotFound (KeyError)
+    ├── LogCut                  a commit is asked for whose records were cut from the log
     ├── ImportRejected          a source file could not be imported; nothing of the batch was
     ├── RestoreRejected         a backup could not be restored; nothing was changed
     ├── ProofInvalid            a proof or a signed head does not prove what it was asked to
@@ -210,6 +211,30 @@ class ValueRedacted(StoreError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.collection, self.key, self.entries)
+
+
+class LogCut(StoreError):
+    """A commit is asked for that was cut from the log. Nothing was skipped, and nothing was changed.
+
+    Attributes:
+        seq: number of the oldest commit that was asked for.
+        oldest: number of the oldest commit that is in the log.
+    """
+
+    def __init__(self, path: str, seq: int, oldest: int, do: str = "") -> None:
+        do = do or (
+            "a greater log_limit keeps more, and store.claims keeps what a follower has not read. One that comes too "
+            "late reads the whole state, and goes on from its commit"
+        )
+        what = f"commit {seq} was cut from the log; the oldest one there is commit {oldest}"
+        super().__init__(f"{path}: {what}; {do}")
+        self._what, self.do = what, do
+        self.path = path
+        self.seq = seq
+        self.oldest = oldest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.seq, self.oldest, self.do)
 
 
 class InvalidInput(StoreError, ValueError):

@@ -335,15 +335,18 @@ def test_the_page_states_the_constants() -> None:
 # Laxer than a real one, so that every rule can be broken.
 SCHEMA = """
 PRAGMA application_id = 1399935860;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value);
 CREATE TABLE state (collection TEXT, key, value, PRIMARY KEY (collection, key));
 CREATE TABLE merkle (id INTEGER PRIMARY KEY, level INTEGER, collection TEXT, key, children BLOB);
 CREATE TABLE wal (lsn INTEGER, txn INTEGER, kind TEXT, session BLOB, collection TEXT, key, value,
-                  before, seq INTEGER, root BLOB, count INTEGER, chain BLOB, at TEXT, note TEXT);
+                  before, seq INTEGER, root BLOB, count INTEGER, chain BLOB, at TEXT, note TEXT,
+                  records BLOB, total INTEGER, digests INTEGER);
 CREATE TABLE staged (txn, session);
 CREATE TABLE audit (number, at, kind, seq, chain, detail, digest);
 CREATE TABLE log_blocks (block, digest);
+CREATE TABLE cut_commits (block, chains, digest);
+CREATE TABLE claims (name, seq);
 CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'never changed'); END;
 CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'never deleted'); END;
 CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE number >= NEW.number)
@@ -362,7 +365,7 @@ def write(
     entries = list(entries)
     rows = sorted(plain.merkle_rows(entries), key=lambda row: (row[0], plain.sort_key(row[1], row[2])))
     marker = audit.marker(0, NONCE, max((record.lsn for record in records), default=0), 1)
-    facts = [("store_id", STORE_ID), ("format", 3), ("journal", "wal"), ("created", make.at(0)), ("marker", marker)]
+    facts = [("store_id", STORE_ID), ("format", 4), ("journal", "wal"), ("created", make.at(0)), ("marker", marker)]
     columns = plain.RECORD_COLUMNS.split(", ")
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(schema)

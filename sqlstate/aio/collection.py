@@ -76,7 +76,8 @@ class AsyncCollection(AsyncCollectionView[T]):
     def history(self, key: Key) -> AsyncIterated[Change]:
         """Return the changes of one entry that commits made, newest first, for `async for`.
 
-        Cost: 1 hop for each 256 changes; the first reads the log, without its values.
+        Cost: 1 hop for each 256 changes; the first reads the log, without its values, unless there is an index:
+        see `Store.index_history()`.
 
         Args:
             key: int, str or bytes.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlstate.recovery.report import Recover
     from sqlstate.sqlite.connection import Journal
-    from sqlstate.store.opening import Mode
+    from sqlstate.store.opening import LogLimitOption, Mode
     from sqlstate.store.store import Store
 
 
@@ -37,6 +37,8 @@ class Options(TypedDict, total=False):
     """Seconds that a write waits for others before Busy."""
     recover: Recover
     """What to do after a crash: "rollback", "resume", "refuse" or "accept"."""
+    log_limit: LogLimitOption
+    """The size in bytes that the log is kept at, None for all of it, "kept" for what the file says."""
     cache_bytes: int
     """Memory for SQLite's page caches."""
     vfs: str | None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sqlstate.format.names import Key
     from sqlstate.format.records import Head
     from sqlstate.store.past.change import Change
+    from sqlstate.store.past.log import CutReport
     from sqlstate.store.past.redaction import Logging, RedactReport
     from sqlstate.store.store import Store
 
@@ -82,6 +83,27 @@ class AsyncPast:
         """
         return AsyncSnapshot(self._entries.stored, self._threads, when)
 
+    async def index_history(self, *, drop: bool = False) -> bool:
+        """Make an index by which `history()` of an entry need not read the whole log, as `Store.index_history()` does.
+
+        Cost: 1 hop, which reads and sorts the log. Cancelled, it is waited for.
+
+        Args:
+            drop: remove the index.
+
+        Returns:
+            Whether anything was done.
+
+        Raises:
+            StoreError: what `Store.index_history()` raises.
+
+        Examples:
+            >>> await store.put("settings", "lang", "fr")
+            >>> await store.index_history(), await store.index_history(drop=True)
+            (True, True)
+        """
+        return await self._threads.run(lambda: self._store.index_history(drop=drop), whole=True)
+
     async def undo(self, seq: int, note: str = "") -> Head:
         """Take back what commit *seq* changed, in one new commit, and return that, as `Store.undo()` does.
 
@@ -122,6 +144,100 @@ class AsyncPast:
             0
         """
         return await self._threads.run(lambda: self._store.revert(to, note), whole=True)
+
+    async def log_limit(self) -> int | None:
+        """Return the size in bytes that the log is kept at; None keeps all of it.
+
+        Cost: 1 hop.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> await store.log_limit()
+            67108864
+        """
+        return await self._threads.run(lambda: self._store.log_limit)
+
+    async def set_log_limit(self, limit: int | None) -> None:
+        """Set the size that the log is kept at, durably, as `Store.set_log_limit()` does.
+
+        Cost: 1 hop and 1 sync. Cancelled, it is waited for.
+
+        Args:
+            limit: a number of bytes, 0 or more; None keeps all.
+
+        Raises:
+            StoreError: what `Store.set_log_limit()` raises.
+
+        Examples:
+            >>> await store.set_log_limit(16 << 20)
+            >>> await store.log_limit()
+            16777216
+        """
+        await self._threads.run(lambda: self._store.set_log_limit(limit), whole=True)
+
+    async def cut(self, before: int | datetime) -> CutReport:
+        """Cut the oldest commits from the log, as `Store.cut()` does.
+
+        Cost: 1 hop, and what `Store.cut()` costs. Cancelled, it is waited for.
+
+        Args:
+            before: number of the oldest commit to keep; or a datetime with a time zone, to keep those made since.
+
+        Raises:
+            StoreError: what `Store.cut()` raises.
+
+        Examples:
+            >>> for lang in "fr", "de", "it":
+            ...     await store.put("settings", "lang", lang)
+            >>> (await store.cut(before=3)).commits
+            2
+        """
+        return await self._threads.run(lambda: self._store.cut(before), whole=True)
+
+    async def claims(self) -> dict[str, int]:
+        """Return who follows the commits, and the last one that each has. Later ones are not cut.
+
+        Cost: 1 hop.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> await store.claims()
+            {}
+        """
+        return await self._threads.run(lambda: dict(self._store.claims))
+
+    async def claim(self, name: str, seq: int | None) -> None:
+        """Keep the commits after number *seq* from being cut, durably, as `Store.claims[name] = seq` does.
+
+        Cost: 1 hop and 1 sync. Cancelled, it is waited for.
+
+        Args:
+            name: of who follows the commits.
+            seq: number of the last commit that it has; None ends the claim, if there is one.
+
+        Raises:
+            LogCut: later commits were cut already.
+            StoreError: what `Store.claims` raises.
+
+        Examples:
+            >>> await store.put("settings", "lang", "fr")
+            >>> await store.claim("search index", 1)
+            >>> await store.claims()
+            {'search index': 1}
+            >>> await store.claim("search index", None)
+        """
+
+        def write() -> None:
+            if seq is None:
+                self._store.claims.pop(name, None)
+            else:
+                self._store.claims[name] = seq
+
+        await self._threads.run(write, whole=True)
 
     async def redact(self, collection: str, key: Key) -> RedactReport:
         """Take all values that an entry had out of the log, for good, as `Store.redact()` does.

@@ -21,6 +21,7 @@ from sqlstate.errors import (
     EntryNotFound,
     ImportRejected,
     InvalidInput,
+    LogCut,
     ProofInvalid,
     ReadOnly,
     RestoreRejected,
@@ -47,7 +48,7 @@ class Exit(IntEnum):
 
 MEANINGS: Final[dict[Exit, str]] = {
     Exit.OK: "done",
-    Exit.NO: "no: not there, stores differ, no proof, or a drill lost something",
+    Exit.NO: "no: not there, cut from the log, stores differ, no proof, or a drill lost something",
     Exit.USAGE: "wrong usage, or input that cannot be stored, imported or restored",
     Exit.DAMAGED: "the store, its journal or its audit trail is damaged",
     Exit.BUSY: "another writer held the lock for the whole timeout",
@@ -63,6 +64,7 @@ _CODES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (click.ClickException, Exit.USAGE),
     (EntryNotFound, Exit.NO),
     (Conflict, Exit.NO),
+    (LogCut, Exit.NO),
     (ProofInvalid, Exit.NO),
     (ValueRedacted, Exit.NO),
     (InvalidInput, Exit.USAGE),

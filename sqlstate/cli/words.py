@@ -39,6 +39,12 @@ _SENTENCES: Final = (
     ),
     ("store.salvage(DEST)", "'sqlstate backup --salvage'"),
     ("; bytes.fromhex() makes them of digits", ", 64 hexadecimal digits"),
+    (
+        "a greater log_limit keeps more, and store.claims keeps",
+        "a greater --limit of cut keeps more, and a claim keeps",
+    ),
+    ("in store.claims", "with 'sqlstate claims --end'"),
+    ("ask for a two-way merge (two_way)", "give --two-way"),
     ("open with a longer timeout", "give a longer --timeout"),
 )
 _NAMES: Final = {"origin": "ORIGIN", "seq": "--commit", "recover": "--how"}

@@ -7,6 +7,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from sqlstate.commit.dirty_flag import FlagKeeper
+from sqlstate.commit.log_limit import LogLimit
 from sqlstate.commit.node_cache import UNKNOWN, NodeCache
 from sqlstate.errors import StoreError, StoreFull
 from sqlstate.tables import wal, wal_digests
@@ -27,7 +28,7 @@ class WriteContext:
     """
 
     __slots__ = (
-        "_made", "_newest", "digest_logs", "dirty_flag", "engine", "meta", "node_cache", "open_blocks", "total",
+        "_made", "_newest", "digest_logs", "dirty_flag", "engine", "log", "meta", "node_cache", "open_blocks", "total",
     )  # fmt: skip
 
     digest_logs: frozenset[str]
@@ -42,6 +43,7 @@ class WriteContext:
         self.dirty_flag: FlagKeeper = FlagKeeper(engine, meta)
         self.node_cache: NodeCache = NodeCache()
         self.open_blocks: OpenBlocks = OpenBlocks()
+        self.log: LogLimit = LogLimit(meta)
         self.total = 0
         self.digest_logs = frozenset()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
@@ -58,6 +60,7 @@ class WriteContext:
         try:
             lsn, head, self.total = wal.end(self.engine.write_connection, self.meta)
             self.digest_logs = wal_digests.collections(self.engine.write_connection)
+            self.log.load(self.engine.write_connection)
         except BaseException:
             self.engine.write_connection.rollback()
             raise
@@ -77,6 +80,9 @@ class WriteContext:
             CommitOutcomeUnknown, StoreIOError: as Engine.commit() and FlagKeeper.after_commit().
         """
         self._newest = None
+        start = self.log.start
+        if self.log.is_due(head.seq, total):
+            start = self.log.cut(self.engine.write_connection, head.seq, total)
         self._made[get_ident()] = head
         try:
             self.engine.commit(head.seq, head.chain)
@@ -85,7 +91,7 @@ class WriteContext:
             if self.engine.journal == "wal" or wal.last(self.engine.write_connection, self.meta)[1] != head:
                 raise
         self._newest = lsn, head
-        self.total = total
+        self.total, self.log.start = total, start
         self.engine.counters.committed(transactions)
         self.dirty_flag.after_commit(head.seq, head.chain, lsn)
 

@@ -15,6 +15,7 @@ from sqlstate.format.merkle import EMPTY_ROOT, FIRST, Leaf, count_of, leaf, leaf
 from sqlstate.format.names import Name, name_bytes, stored_name
 from sqlstate.format.records import Kind, logged
 from sqlstate.tables import merkle, state, wal_raw
+from sqlstate.tables import meta as metadata
 from sqlstate.tables.raw_rows import (
     RawRecord,
     are_children,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection, Row
+    from sqlstate.tables.meta import LogStart
 
 _LEAF_COUNT: Final = (1).to_bytes(fmt.COUNT_BYTES)
 _NO_LEAF: Final = bytes(fmt.DIGEST_BYTES)
@@ -43,14 +45,18 @@ class Content(NamedTuple):
     nodes: Callable[[], Iterable[Row]]
     """(id, level, collection, key, children)."""
     records: Callable[[], Iterable[RawRecord]]
+    start: LogStart | None
+    """Where the log begins."""
 
     @classmethod
     def of(cls, connection: Connection) -> Content:
         """Return the tables that a connection reads."""
+        start = metadata.read_log_start(connection)
         return cls(
             lambda: state.scan_raw(connection),
             lambda: merkle.scan_raw(connection),
-            lambda: wal_raw.scan_raw(connection),
+            lambda: wal_raw.scan_raw(connection, start),
+            start,
         )
 
 

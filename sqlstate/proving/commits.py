@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sqlstate import headlog
 from sqlstate.errors import Damaged, InvalidOption
 from sqlstate.format import constants as fmt
-from sqlstate.format.records import chain_next, chain_zero
+from sqlstate.format.records import chain_next
 from sqlstate.proof import Proof
-from sqlstate.tables import log_blocks, wal
+from sqlstate.tables import cut_commits, log_blocks, wal, wal_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,12 +87,16 @@ class History:
 
         Raises:
             InvalidOption: there is no such commit.
+            LogCut: it was cut from the log.
             Damaged: the commit is not what it must be, or does not follow from the one before.
         """
         _check_number("seq", seq, (1, self.newest))
-        before = chain_zero(self._meta.store_id) if seq == 1 else self._commit(seq - 1).chain
+        wal.check_kept(self._connection, seq - 1)
+        before = cut_commits.chain(self._connection, self._meta, seq - 1)
+        if before is None:
+            raise _damaged(self._connection, f"I4: commit {seq - 1} is missing from the log or malformed")
         said = self._commit(seq)
-        records = wal.records_digest(self._connection, seq)
+        records = wal_chain.records_digest(self._connection, seq)
         if not records or chain_next(before, said[:4], records) != said.chain:
             raise _damaged(self._connection, f"I6: commit {seq} does not follow from the one before")
         at = said.at.encode()
@@ -129,7 +133,7 @@ class History:
         return headlog.tree_hash(list(self._leaves(start, start + fmt.LOG_BLOCK)))
 
     def _leaves(self, start: int, stop: int) -> Iterator[bytes]:
-        return map(headlog.leaf_hash, wal.chains(self._connection, start + 1, stop + 1))
+        return map(headlog.leaf_hash, cut_commits.chains(self._connection, self._meta, start + 1, stop + 1))
 
     def _commit(self, seq: int) -> Head:
         head = wal.commit(self._connection, seq)

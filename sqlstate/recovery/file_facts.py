@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlstate.sqlite.overlay import overlaid
-from sqlstate.tables import audit, wal
+from sqlstate.tables import audit, migrations, wal, wal_chain
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Facts(NamedTuple):
 def connected(engine: Engine, pages: Pages) -> Iterator[Connection]:
     """Give a connection that reads the file with *pages*, in one transaction, so that SQLite keeps its cache."""
     with overlaid(engine.real_path, pages, engine.vfs) as connection, connection.one_state():
+        migrations.read_older(connection)
         yield connection
 
 
@@ -73,7 +74,7 @@ def is_coherent(connection: Connection, facts: Facts) -> bool:
     base = wal.base_of(connection, end)
     if end - base > RECORDS_RELINKED:
         return True
-    for said, follows, _ in wal.relink(connection, base, wal.head_at(connection, meta, base)):
+    for said, follows, _ in wal_chain.relink(connection, base, wal.head_at(connection, meta, base)):
         if said.seq == facts.head.seq:
             return said == follows
     return False

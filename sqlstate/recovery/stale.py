@@ -9,7 +9,7 @@ from sqlstate.errors import StoreError, StoreIOError
 from sqlstate.recovery import file_facts
 from sqlstate.sqlite.overlay import Pages
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
-from sqlstate.tables import audit, schema, wal
+from sqlstate.tables import audit, cut_commits, schema, wal
 
 if TYPE_CHECKING:
     from sqlstate.files.file_bytes import FileBytes
@@ -85,12 +85,13 @@ def check_continues(main: Facts, full: Facts, connection: Connection) -> None:
     """Raise Mismatch unless the file with its -wal continues where the *main* file ends."""
     if main.store_id != full.store_id:
         raise Mismatch("foreign", "its -wal belongs to another store", certain=True)
-    there = wal.commit(connection, main.head.seq) if main.head.seq else None
-    if main.lsn > full.lsn or (main.head.seq and (there is None or there.chain != main.head.chain)):
+    meta = file_facts.read_meta(connection)
+    there = cut_commits.chain(connection, meta, main.head.seq) if main.head.seq else None
+    if main.lsn > full.lsn or (main.head.seq and there != main.head.chain):
         raise Mismatch(
             "stale",
             f"its -wal does not continue from commit {main.head.seq} of the file: one of them is older",
-            certain=there is not None and there.chain != main.head.chain,
+            certain=there is not None and there != main.head.chain,
         )
     # No session goes back behind one that the file has seen.
     if full.flag.dirty and full.flag.nonce != main.flag.nonce and full.flag.lsn < main.flag.lsn:

@@ -15,7 +15,7 @@ from sqlstate.recovery.sqlite_journal import scan_journal
 from sqlstate.recovery.sqlite_wal import scan_wal
 from sqlstate.sqlite.main_file import page_size
 from sqlstate.sqlite.overlay import Pages
-from sqlstate.tables import merkle, state, wal
+from sqlstate.tables import cut_commits, merkle, state, wal, wal_chain
 
 if TYPE_CHECKING:
     from sqlstate.commit import acknowledged
@@ -39,7 +39,8 @@ def check_acknowledged(connection: Connection, facts: Facts, noted: acknowledged
     """
     head = wal.head_at(connection, file_facts.read_meta(connection), noted.lsn)
     there = not noted.lsn or wal.has(connection, noted.lsn)
-    if not there or head.chain != noted.chain or facts.audited < noted.audited:
+    known = head.chain == noted.chain or cut_commits.holds(connection, noted.chain)
+    if not there or not known or facts.audited < noted.audited:
         raise Damaged("the newest acknowledged commit is not in the file")
     return head
 
@@ -65,9 +66,12 @@ def check_newest(connection: Connection, base: Head, full: Facts) -> str:
 
     The checksums of their frames are valid already. A single commit with more records is not relinked.
     """
+    meta = file_facts.read_meta(connection)
+    cut = wal.start(connection, meta)[1]
+    base = base if base.seq > cut.seq else cut
     end = wal.commit_lsn(connection, full.head.seq) if full.head.seq else 0
     if end - (wal.commit_lsn(connection, base.seq) if base.seq else 0) > _RECORDS_FOLLOWED:
-        base = wal.head_at(connection, file_facts.read_meta(connection), end - _RECORDS_FOLLOWED)
+        base = wal.head_at(connection, meta, end - _RECORDS_FOLLOWED)
     start = wal.commit_lsn(connection, base.seq) if base.seq else 0
     if end - start > 2 * _RECORDS_FOLLOWED:
         start, base = end, full.head
@@ -85,7 +89,7 @@ def check_commits(connection: Connection, base: tuple[int, Head], head: Head) ->
     lsn, last = base
     names: dict[Name, None] = {}
     commits = 0
-    for said, follows, changes in wal.relink(connection, lsn, last):
+    for said, follows, changes in wal_chain.relink(connection, lsn, last):
         if said != follows:
             raise Damaged(f"I6: commit {said.seq} does not follow from the one before")
         commits += 1
@@ -151,6 +155,7 @@ def verify_entries(connection: Connection) -> Facts:
     facts = file_facts.read(connection)
     if not file_facts.is_coherent(connection, facts):
         raise Damaged("the newest commit does not follow from the one before.")
+    cut_commits.check_end(connection)
     builder = RootBuilder()
     leaves = sha256()
     for collection, key, stored in state.scan_all(connection):

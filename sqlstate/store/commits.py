@@ -61,16 +61,23 @@ class Commits(Provable):
         with self._engine.reading() as connection:
             return wal.last(connection, self._meta)[1]
 
-    def commits(self, first: int = 1) -> Iterator[Head]:
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest commit in the log: 1 if nothing was cut, and before the first. Cost: 1 statement."""
+        with self._engine.reading() as connection:
+            return wal.start(connection, self._meta)[1].seq + 1
+
+    def commits(self, first: int | None = None) -> Iterator[Head]:
         """Yield the commits from number *first* on, in order, as they are at the first step.
 
         Cost: 2 statements for each 256 commits.
 
         Args:
-            first: a number from 0 to 2^63-1.
+            first: a number from 0 to 2^63-1; None for the oldest in the log.
 
         Raises:
             InvalidOption: *first* is not such a number.
+            LogCut: while iterating: the next commit was cut from the log.
             TransactionEnded: the store was closed meanwhile.
 
         Examples:
@@ -79,8 +86,7 @@ class Commits(Provable):
             >>> [head.seq for head in store.commits()]
             [1, 2]
         """
-        check_number("first", first)
-        return self._engine.readers.scan(wal.commits, first)
+        return self._engine.readers.scan(wal.commits, -1 if first is None else check_number("first", first))
 
     @overload
     def watch(self, after: int | None = None, timeout: float | None = None) -> Iterator[Head]: ...

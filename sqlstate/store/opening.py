@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from sqlstate.commit.clock import now
 from sqlstate.commit.group import GROUP_SIZE, GROUP_WAIT
+from sqlstate.commit.log_limit import DEFAULT
 from sqlstate.commit.write_context import WriteContext
 from sqlstate.errors import Busy, CannotOpen, Damaged, InvalidOption, NotAStore, ReadOnly, StoreFull
 from sqlstate.files import paths
@@ -21,6 +22,7 @@ from sqlstate.sqlite import settings
 from sqlstate.sqlite.engine import Engine
 from sqlstate.sqlite.main_file import SQLITE_MAGIC, page_size
 from sqlstate.sqlite.overlay import Pages
+from sqlstate.store.past.log import check_log_limit
 from sqlstate.store.store import Store
 from sqlstate.store.watch import check_timeout
 from sqlstate.tables import audit, migrations, schema, wal
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from sqlstate.tables.meta import Meta
 
 Mode = Literal["full", "group"]
+LogLimitOption = int | Literal["kept"] | None
 
 
 def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
@@ -46,6 +49,7 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
     create: bool = True,
     timeout: float = 5.0,
     recover: Recover = "rollback",
+    log_limit: LogLimitOption = "kept",
     cache_bytes: int = settings.CACHE_BYTES,
     vfs: str | None = None,
 ) -> Store:
@@ -76,6 +80,8 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         recover: what to do after a crash. "rollback": recover, and roll back staged transactions of dead processes.
             "resume": recover, and leave these for `Store.pending()` and `Store.resume()`. "refuse": raise, and change
             nothing. "accept": as "rollback", and go on with what can be proven where SQLite's journal is damaged.
+        log_limit: the size in bytes that the log is kept at, in the file from then on: commits cut the oldest ones.
+            None keeps all. "kept" is what the file says, 64 MiB in a new store. See `Store.set_log_limit()`.
         cache_bytes: memory for SQLite's page caches, 1 MiB to 1 TiB; 72 MiB by default. Three tenths are for writing,
             as much for each of the two readers that are used first, and a tenth is for the others, which take 128 KiB
             each at least. It is taken as pages are read, and given back by close().
@@ -104,6 +110,8 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
     """
     _check_options(mode, journal, timeout, recover)
     _check_limits(group_size, group_wait, cache_bytes)
+    if log_limit != "kept":
+        check_log_limit(log_limit)
     migrations.shipped()  # before a file is made that could not be filled
     engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs, cache_bytes=cache_bytes)
     try:
@@ -111,12 +119,12 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
             raise migrations.empty_file(engine.path)
         found = inspect(engine, thoroughly=migrations.is_older(engine.header))
         evidence = damage.admit(engine, found, recover)
-        meta = _connect(engine, journal, found, recover)
+        meta = _connect(engine, (journal, log_limit), found, recover)
         if _is_suspect(engine, meta, found):
             engine.disconnect()
             found = inspect(engine, thoroughly=True)
             evidence = damage.admit(engine, found, recover)
-            meta = _connect(engine, journal, found, recover)
+            meta = _connect(engine, (journal, log_limit), found, recover)
         _check_end(engine, meta)
         if engine.journal != meta.journal and not read_only:
             settings.set_journal(engine.write_connection, meta.journal)
@@ -128,7 +136,14 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         engine.stop()
         engine.close()
         raise
-    return Store(writer, report, (group_size if mode == "group" else 1, group_wait))
+    store = Store(writer, report, (group_size if mode == "group" else 1, group_wait))
+    try:
+        if log_limit not in ("kept", store.log_limit):
+            store.set_log_limit(None if log_limit == "kept" else log_limit)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def _is_new(engine: Engine) -> bool:
@@ -158,7 +173,7 @@ def _is_new(engine: Engine) -> bool:
         return migrations.is_new(engine.path, engine.header, undone=undone)
 
 
-def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recover) -> Meta:
+def _connect(engine: Engine, options: tuple[Journal, LogLimitOption], found: Inspection, recover: Recover) -> Meta:
     """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
     there = engine.files.has("-wal") or engine.files.has("-journal")
     # A -wal that this user makes, the file's owner might not be able to write; one that is there can be read.
@@ -179,7 +194,7 @@ def _connect(engine: Engine, journal: Journal, found: Inspection, recover: Recov
     if not is_store or migrations.pending(engine.write_connection, migrations.shipped()):
         if is_store:
             recovery.admit_connected(engine, found, read_meta(engine.write_connection).store_id, recover)
-        _migrate(engine, journal)
+        _migrate(engine, *options)
     schema.check_tables(engine.write_connection)
     meta = metadata.read(engine.write_connection)
     if (
@@ -295,7 +310,7 @@ def _check_limits(group_size: int, group_wait: float, cache_bytes: int) -> None:
         raise InvalidOption(f"cache_bytes={cache_bytes!r} is not a number of bytes from {least:,} to {most:,}")
 
 
-def _migrate(engine: Engine, journal: Journal) -> None:
+def _migrate(engine: Engine, journal: Journal, log_limit: LogLimitOption) -> None:
     """Bring the file to this version's format; of several processes that try at once, one does.
 
     A new file gets its tables through a rollback journal, so that its first page says from the beginning what
@@ -313,6 +328,7 @@ def _migrate(engine: Engine, journal: Journal) -> None:
             migrations.apply(writer, pending, at)
         if not is_store:
             metadata.write(writer, metadata.Meta(os.urandom(fmt.STORE_ID_BYTES), journal, at))
+            metadata.write_log_limit(writer, DEFAULT if log_limit == "kept" else log_limit)
         meta = metadata.read(writer)
         for migration in pending:
             detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}

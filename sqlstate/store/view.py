@@ -266,7 +266,8 @@ class CollectionView(Mapping[Key, T], Generic[T]):
 
         Of an entry that a transaction or batch has changed, only what was committed before.
 
-        Cost: a pass over the log, without its values, and 1 statement for each change.
+        Cost: a pass over the log, without its values, and 1 statement for each change. With the index that
+        `Store.index_history()` makes, there is no pass: some statements for each change.
 
         Args:
             key: int, str or bytes.

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class AuditEntry(NamedTuple):
     """One event in the life of a store: a named tuple, given by `store.audit()`.
 
-    There is one for each migration, each recovery that did something, and each resumed transaction, backup, restore
-    and repair. Entries are chained by hash and never changed.
+    There is one for each migration, each recovery that did something, and each resumed transaction, backup, restore,
+    repair and setting that the file keeps. Entries are chained by hash and never changed.
 
     Examples:
         >>> entry = next(store.audit())
@@ -37,7 +37,7 @@ class AuditEntry(NamedTuple):
     at: str
     """Time of the event: ISO 8601, UTC, microseconds."""
     kind: str
-    """`"migration"`, `"recovery"`, `"check"`, `"backup"`, `"restore"`, `"repair"` or `"prune"`."""
+    """`"migration"`, `"recovery"`, `"backup"`, `"restore"`, `"repair"`, `"cut"` or `"setting"`."""
     seq: int
     """Number of the newest commit at that time."""
     chain: bytes

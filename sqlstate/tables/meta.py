@@ -1,13 +1,15 @@
-"""The table meta: facts about the file, written when it is made, and the dirty flag (the row `marker`)."""
+"""The table meta: facts about the file, the dirty flag (the row `marker`), and where the log begins and may end."""
 
 from __future__ import annotations
 
+from hashlib import sha256
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.tables.raw_rows import is_number, is_time, quoted
+from sqlstate.format.records import Head
+from sqlstate.tables.raw_rows import HEAD, is_number, is_time, quoted
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Journal
@@ -31,6 +33,21 @@ class DirtyFlag(NamedTuple):
     """The greatest LSN in the log when the flag was written; as long as the flag is clean, the log ends there."""
     inode: int = 0
     """Inode of the file in which the flag was set; 0 if not known. A copy of that file has another inode."""
+
+
+class LogStart(NamedTuple):
+    """Behind which record the log begins (docs/reference/file-format.md, section 3.1)."""
+
+    lsn: int
+    """The last record of the newest commit that was cut; records up to it are none of the log any more."""
+    removed: int
+    """Up to this one, those records are gone; they go some at a time."""
+    total: int
+    """What the commit's record says of its size, or would say; can be less than 0."""
+    head: Head
+    """The commit."""
+    records: bytes
+    """Digest of its records."""
 
 
 def write(connection: Connection, meta: Meta) -> None:
@@ -91,6 +108,72 @@ def write_dirty_flag(connection: Connection, flag: DirtyFlag) -> None:
     connection.run("UPDATE meta SET value = ? WHERE name = 'marker'", (_MARKER.pack(*flag),))
 
 
+def read_log_start(connection: Connection) -> LogStart | None:
+    """Return where the log begins, None if nothing was cut.
+
+    Raises:
+        Damaged: the row is malformed.
+    """
+    stored = connection.value("SELECT value FROM meta WHERE name = 'log_start'")
+    if stored is None:
+        return None
+    if type(stored) is bytes and len(stored) == _START.size + fmt.DIGEST_BYTES:
+        body = stored[: _START.size]
+        lsn, removed, total, seq, root, count, chain, records, at = _START.unpack(body)
+        head = (seq, root, count, at.decode(errors="replace"), chain)
+        if stored[_START.size :] == start_digest(body) and HEAD.fits(head) and removed <= lsn <= fmt.NUMBER_MAX:
+            return LogStart(lsn, removed, total, Head(*head), records)
+    raise Damaged.found(connection.path, "the row log_start of the table meta is malformed", "I15")
+
+
+def write_log_start(connection: Connection, start: LogStart) -> None:
+    """Write where the log begins, inside the caller's transaction."""
+    head = start.head
+    facts = (head.seq, head.root, head.count, head.chain, start.records, head.at.encode())
+    body = _START.pack(start.lsn, start.removed, start.total, *facts)
+    _put(connection, "log_start", body + start_digest(body))
+
+
+def start_digest(body: bytes) -> bytes:
+    """Return the digest at the end of the row log_start."""
+    return sha256(fmt.TAG_START + body).digest()
+
+
+def read_log_limit(connection: Connection) -> int | None:
+    """Return the size in bytes that the log is kept at, None for no limit.
+
+    Raises:
+        Damaged: the row is malformed.
+    """
+    limit = connection.value("SELECT value FROM meta WHERE name = 'log_limit'")
+    if limit is not None and not is_number(limit):
+        raise Damaged.found(connection.path, f"the row log_limit of the table meta is {quoted(limit)}, no number")
+    return limit  # type: ignore[no-any-return]
+
+
+def write_log_limit(connection: Connection, limit: int | None) -> None:
+    """Write the size in bytes that the log is kept at, None for no limit, inside the caller's transaction."""
+    if limit is None:
+        connection.run("DELETE FROM meta WHERE name = 'log_limit'")
+    else:
+        _put(connection, "log_limit", limit)
+
+
+def read_log_unsized(connection: Connection) -> int:
+    """Return the bytes of the records of commits that do not say how large they are; 0 if there are none."""
+    size = connection.value("SELECT value FROM meta WHERE name = 'log_unsized'")
+    return size if is_number(size) else 0
+
+
+def write_log_unsized(connection: Connection, size: int) -> None:
+    """Write the bytes of the records of commits that an earlier version made, inside the caller's transaction."""
+    _put(connection, "log_unsized", size)
+
+
+def _put(connection: Connection, name: str, value: Any) -> None:
+    connection.run("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
+
+
 def _facts(connection: Connection) -> dict[Any, Any]:
     """Return name and value of each row.
 
@@ -104,7 +187,8 @@ def _facts(connection: Connection) -> dict[Any, Any]:
     return facts
 
 
-_NAMES: Final = ("store_id", "format", "journal", "created", "marker")
+_NAMES: Final = ("store_id", "format", "journal", "created", "marker", "log_limit", "log_start", "log_unsized")
+_START: Final = Struct(">QQqQ32sQ32s32s27s")
 _MARKER: Final = Struct(f">B{fmt.NONCE_BYTES}sQQ")
 _MARKER_SIZES: Final = (fmt.MARKER_BYTES_WITHOUT_INODE, fmt.MARKER_BYTES)
 _MARKED_SINCE: Final = 2  # format version

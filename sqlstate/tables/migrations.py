@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
 from sqlstate.format import constants as fmt
@@ -71,6 +71,23 @@ def is_new(path: str, header: bytes, *, undone: bool) -> bool:
         raise NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
     _check_numbers(path, int.from_bytes(header[68:72]), int.from_bytes(header[60:64]))
     return False
+
+
+def read_older(connection: Connection) -> None:
+    """Let a connection read a store of an older format by the tables and columns of the newest, as far as we read them.
+
+    What came later is empty.
+    """
+    if connection.value("PRAGMA user_version") < _CUT_SINCE:
+        query_only = connection.value("PRAGMA query_only")  # which forbids temporary views too
+        connection.run(f"PRAGMA query_only=0; {_AS_NEWEST}; PRAGMA query_only={query_only}")
+
+
+_CUT_SINCE: Final = 4  # format version
+_AS_NEWEST: Final = """
+CREATE TEMP VIEW IF NOT EXISTS wal AS SELECT *, NULL AS records, NULL AS total, NULL AS digests FROM main.wal;
+CREATE TEMP VIEW IF NOT EXISTS cut_commits AS SELECT NULL AS block, NULL AS chains, NULL AS digest WHERE 0;
+"""
 
 
 def is_older(header: bytes) -> bool:

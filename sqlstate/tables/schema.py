@@ -1,5 +1,7 @@
 """The tables, indexes, triggers and views of a store, compared with what the migrations make.
 
+One index may be there or not: that for histories, which `Store.index_history()` makes and drops.
+
 Tables and views of other programs in the same file are ignored, with the indexes and triggers on them. On our tables
 only our own indexes and triggers are allowed: every write maintains a foreign index, and can fail because of it.
 """
@@ -7,11 +9,11 @@ only our own indexes and triggers are allowed: every write maintains a foreign i
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlstate.errors import Damaged
 from sqlstate.sqlite.connection import memory
-from sqlstate.tables import migrations
+from sqlstate.tables import migrations, wal_changes
 
 if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
@@ -81,8 +83,10 @@ def differences(connection: Connection) -> Differences:
     """Return how the file's schema differs from what the migrations make."""
     found = _parts(connection)
     expected = _expected(migrations.shipped())
-    if found == expected:
+    if found - {_OPTIONAL} == expected:
         return _NONE
+    if _place(_OPTIONAL) in map(_place, found):
+        expected |= {_OPTIONAL}
     missing = {_place(part): part for part in sorted(expected - found)}
     names = {part.name for part in expected}
     own = {part.name for part in expected if part.kind in ("table", "view")}
@@ -161,7 +165,8 @@ def tables() -> frozenset[str]:
     return frozenset(part.name for part in _expected(migrations.shipped()) if part.kind == "table")
 
 
-_NONE = Differences()
+_NONE: Final = Differences()
+_OPTIONAL: Final = SchemaItem("index", wal_changes.HISTORY_INDEX, "wal", wal_changes.MAKE_HISTORY_INDEX)
 
 
 def _parts(connection: Connection) -> frozenset[SchemaItem]:

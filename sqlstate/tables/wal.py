@@ -5,17 +5,17 @@ Records, and the bytes by which they are hashed, are defined in `format.records`
 
 from __future__ import annotations
 
-from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.errors import Damaged
+from sqlstate.errors import Damaged, LogCut
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import EMPTY_ROOT
-from sqlstate.format.records import Head, Kind, Record, chain_next, chain_zero, record_bytes
+from sqlstate.format.records import Head, Kind, Record, chain_zero
 from sqlstate.sqlite.connection import KEPT_BYTES, size_of
+from sqlstate.tables import meta as metadata
 from sqlstate.tables import raw_rows
-from sqlstate.tables.raw_rows import is_digest, is_number
+from sqlstate.tables.raw_rows import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +34,9 @@ _NEAR = 512  # records that are read sooner than searched
 BYTES_AT_ONCE = 1 << 20
 _VALUE, _BEFORE, _DIGESTS = map(Record._fields.index, ("value", "before", "digests"))
 _LARGE: Final = {bytes, type(None)}  # of what SQLite's rows can be written piece by piece
+
+IS_CHANGE: Final = "kind IN ('PUT', 'DELETE')"
+"""A condition as the index wal_history has it, word for word: otherwise SQLite would not use that."""
 
 # kind, collection, key, value, before, digests
 ChangeRow = tuple[Kind, str, "Key", "Stored | None", "Stored | None", int | None]
@@ -62,13 +65,16 @@ INSERT INTO wal (lsn, txn, kind, collection, key, value, before)
 VALUES (?1, ?2, ?3, ?4, ?5, iif(?6 IS NULL, NULL, zeroblob(?6)), iif(?7 IS NULL, NULL, zeroblob(?7)))
 """
 INSERT_BEGIN = "INSERT INTO wal (lsn, txn, kind, note) VALUES (?1, ?1, 'BEGIN', ?2)"
-_AFTER = f"SELECT {COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn"
+AFTER = f"SELECT {COLUMNS} FROM wal WHERE lsn > ? ORDER BY lsn"
 _HEAD = "seq, root, count, at, chain"
 _LAST = f"SELECT lsn, {_HEAD}, total FROM wal ORDER BY lsn DESC LIMIT 1"
 _NEWEST = f"SELECT {_HEAD}, total FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1"
-_COMMIT = f"SELECT lsn, {_HEAD} FROM wal WHERE seq = ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
+_COMMIT = f"""
+SELECT lsn, {_HEAD}, records, total FROM wal WHERE seq = ? AND lsn > ? AND root IS NOT NULL ORDER BY lsn LIMIT 1
+"""
 _CLOSING = f"""
-SELECT lsn, {_HEAD} FROM wal WHERE lsn BETWEEN ? AND ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?
+SELECT lsn, {_HEAD}, records, total FROM wal
+WHERE lsn BETWEEN ? AND ? AND seq >= ? AND root IS NOT NULL ORDER BY lsn LIMIT ?
 """
 # Records of a direct transaction are adjacent, and each names its BEGIN: one step skips them, however many they are.
 _COMMIT_UP_TO = """
@@ -96,9 +102,11 @@ def staged_digest_before(connection: Connection, txn: int) -> bytes | None:
 def missing_behind(connection: Connection, lsn: int) -> int:
     """Return the LSN of the first missing record after the one with this LSN, 0 if none is missing.
 
-    Records are numbered without holes (I5). Nothing else shows that the last records of a staged transaction were
-    removed. Of very many records, the first ones are examined.
+    Records are numbered without holes (I5), behind those that were cut. Nothing else shows that the last records of a
+    staged transaction were removed. Of very many records, the first ones are examined.
     """
+    start = metadata.read_log_start(connection)
+    lsn = lsn if start is None else max(lsn, start.lsn)
     rows = connection.rows("SELECT lsn FROM wal WHERE lsn > ? ORDER BY lsn LIMIT ?", (lsn, _LOOKED_AT))
     return next((expected for expected, (each,) in enumerate(rows, lsn + 1) if each != expected), 0)
 
@@ -182,21 +190,71 @@ def head_zero(meta: Meta) -> Head:
     return Head(0, EMPTY_ROOT, 0, meta.created, chain_zero(meta.store_id))
 
 
+def start(connection: Connection, meta: Meta) -> tuple[int, Head]:
+    """Return the last record that was cut, 0 if none was, and its commit: behind them the log begins.
+
+    Raises:
+        Damaged: they are malformed.
+    """
+    found = metadata.read_log_start(connection)
+    return (0, head_zero(meta)) if found is None else (found.lsn, found.head)
+
+
+def check_kept(connection: Connection, after: int) -> None:
+    """Raise unless all commits after number *after* are in the log.
+
+    Raises:
+        LogCut: the first of them was cut.
+    """
+    found = metadata.read_log_start(connection)
+    if found is not None and after < found.head.seq:
+        raise LogCut(connection.path, after + 1, found.head.seq + 1)
+
+
+def head_of(connection: Connection, meta: Meta, seq: int) -> Head | None:
+    """Return the newest commit that was cut, or a later one, by number: 0 if none was cut; None without that commit.
+
+    Raises:
+        LogCut: it was cut, and is not the newest of these.
+    """
+    head = start(connection, meta)[1]
+    if seq < head.seq:
+        raise LogCut(connection.path, seq, head.seq + 1)
+    return head if seq == head.seq else commit(connection, seq)
+
+
 def commit(connection: Connection, seq: int) -> Head | None:
-    """Return commit *seq*, or None if there is no such commit. Cost: as a search in a sorted list."""
+    """Return commit *seq*, or None if it is not in the log. Cost: as a search in a sorted list."""
     row = _closing_record(connection, seq)
-    return None if row is None else valid_head(connection, row[1:])
+    return None if row is None else valid_head(connection, row[1:6])
 
 
 def commits(connection: Connection, first: int) -> tuple[list[Head], int | None]:
-    """Return the commits from number *first* on, in order, and the number to continue with; None at the end."""
-    found = [valid_head(connection, row[1:]) for row in _closing(connection, first, ROWS_AT_ONCE)]
-    return found, found[-1].seq + 1 if len(found) == ROWS_AT_ONCE and found[-1].seq >= first else None
+    """Return the commits from number *first* on, in order, and the number to continue with; None at the end.
+
+    Args:
+        connection: inside a transaction, or not.
+        first: -1 for the oldest that there is.
+
+    Raises:
+        LogCut: the first one was cut.
+    """
+    if first < 0:
+        found = metadata.read_log_start(connection)
+        first = 1 if found is None else found.head.seq + 1
+    check_kept(connection, max(first, 1) - 1)
+    heads = [valid_head(connection, row[1:6]) for row in closing(connection, first, ROWS_AT_ONCE)]
+    return heads, heads[-1].seq + 1 if len(heads) == ROWS_AT_ONCE and heads[-1].seq >= first else None
 
 
 def read(connection: Connection, after: int) -> tuple[list[Record], int | None]:
-    """Return the records after LSN *after*, in order, and the LSN to continue after; None at the end."""
-    rows, cut = connection.chunk(f"{_AFTER} LIMIT {ROWS_AT_ONCE}", (after,), BYTES_AT_ONCE, _weight)
+    """Return the records after LSN *after*, in order, and the LSN to continue after; None at the end.
+
+    Those of a staged transaction that began before the log does are left out up to there.
+    """
+    start = metadata.read_log_start(connection)
+    after = after if start is None else max(after, start.lsn)
+    rows, cut = connection.chunk(f"{AFTER} LIMIT {ROWS_AT_ONCE}", (after,), BYTES_AT_ONCE, _weight)
     found = [valid_record(connection, row) for row in rows]
     return found, found[-1].lsn if cut or len(found) == ROWS_AT_ONCE else None
 
@@ -244,12 +302,17 @@ def _whole(connection: Connection, record: Record) -> Record:
 
 
 def has(connection: Connection, lsn: int) -> bool:
-    """Return True if there is a record with this LSN."""
-    return connection.value("SELECT 1 FROM wal WHERE lsn = ?", (lsn,)) is not None
+    """Return True if there is a record with this LSN, or was one in a part of the log that was cut."""
+    start = metadata.read_log_start(connection)
+    there = start is not None and lsn <= start.lsn
+    return there or connection.value("SELECT 1 FROM wal WHERE lsn = ?", (lsn,)) is not None
 
 
 def commit_lsn(connection: Connection, seq: int) -> int:
-    """Return the LSN of the record that closes commit *seq*, 0 if there is no such commit."""
+    """Return the LSN of the record that closes commit *seq*, the newest that was cut included; 0 without one."""
+    found = metadata.read_log_start(connection)
+    if found is not None and found.head.seq == seq:
+        return found.lsn
     row = _closing_record(connection, seq)
     return 0 if row is None else row[0]
 
@@ -283,146 +346,41 @@ def ends_well(connection: Connection, records: int) -> bool:
 
 
 def head_at(connection: Connection, meta: Meta, lsn: int) -> Head:
-    """Return the newest commit whose records end at *lsn* or before."""
+    """Return the newest commit whose records end at *lsn* or before, and at least the newest that was cut."""
+    base, head = start(connection, meta)
     row = connection.row(
-        f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL AND lsn <= ? ORDER BY lsn DESC LIMIT 1", (lsn,)
+        f"SELECT {_HEAD} FROM wal WHERE root IS NOT NULL AND lsn <= ? AND lsn > ? ORDER BY lsn DESC LIMIT 1",
+        (lsn, base),
     )
-    return head_zero(meta) if row is None else valid_head(connection, row)
-
-
-def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head, Head, list[Record]]]:
-    """Follow the chain over the commits whose records come after *base*, from *head*, the newest before.
-
-    Yields each commit as it is recorded, as it follows from its records and the one before (I4, I6), and its
-    PUT and DELETE records.
-    """
-    parts, changes = [], []
-    for row, body in _committed(connection, base):
-        parts.append(body)
-        if row[2] in (Kind.PUT, Kind.DELETE):
-            changes.append(Record._make((*row[:2], Kind(row[2]), *row[3:])))
-        elif row[9] is not None:
-            said = valid_head(connection, row[8:13])
-            facts = (head.seq + 1, said.root, said.count, said.at)
-            digest = sha256(b"".join(parts)).digest()
-            yield said, Head(*facts, chain_next(head.chain, facts, digest)), changes
-            parts, changes, head = [], [], said
-
-
-def records_digest(connection: Connection, seq: int) -> bytes:
-    """Return H(records) of commit *seq*, which its chain digest covers; b"" if there is none.
-
-    Cost: a pass over the commit's records, if a program made it that did not know format 4.
-    """
-    last = commit_lsn(connection, seq)
-    kept = connection.value("SELECT records FROM wal WHERE lsn = ?", (last,))
-    if is_digest(kept):
-        return bytes(kept)
-    digest, parts = sha256(), []
-    rows = _committed(connection, base_of(connection, last)) if last else ()
-    for number, (row, body) in enumerate(rows, 1):
-        parts.append(body)
-        if row[0] == last or not number % ROWS_AT_ONCE:
-            digest.update(b"".join(parts))
-            parts.clear()
-        if row[0] == last:
-            return digest.digest()
-    return b""
-
-
-def chains(connection: Connection, first: int, stop: int) -> Iterator[bytes]:
-    """Yield the chain digests of the commits [first, stop), all of which must exist.
-
-    Raises:
-        Damaged: a commit is missing, or has no valid chain digest.
-    """
-    expected = first
-    for row in _closing(connection, first, stop - first):
-        if row[1] != expected or not is_digest(row[-1]):
-            break
-        yield row[-1]
-        expected += 1
-    if expected < stop:
-        raise Damaged.found(connection.path, f"commit {expected} is missing from the log or malformed", "I4")
-
-
-def _committed(connection: Connection, base: int) -> Iterator[tuple[Row, bytes]]:
-    """Yield the records after *base*, and their canonical bytes, in the order in which commits hash them.
-
-    Staged ones come where they are committed.
-    """
-    rolled_back: list[Record] = []
-    for row in connection.iterate(_AFTER, (base,)):
-        body = raw_rows.direct_change_bytes(row)
-        if body is not None:
-            yield row, body
-            continue
-        record = valid_record(connection, row)
-        if record.kind is Kind.COMMIT:
-            staged = [] if record.session is None else read_staged(connection, record.txn)
-            for each in (*rolled_back, *(each for each in staged if each.kind is Kind.ROLLBACK)):
-                what = f"record {each.lsn} rolls transaction {each.txn} back, and record {record.lsn} commits it"
-                raise Damaged.found(connection.path, what, "I7")
-            yield from ((each, record_bytes(each)) for each in staged or [record])
-        elif record.session is None and record.kind is Kind.ROLLBACK:
-            rolled_back = [record]
-        elif record.session is None:
-            yield record, record_bytes(record)
-
-
-def wrong_index(connection: Connection) -> str:
-    """Return the name of an index with a wrong number of records, "" if all are right.
-
-    SQLite's own check (3.54) does not count the entries of a partial index.
-    """
-    there = {name for _, name, *_ in connection.rows("PRAGMA index_list(wal)")}
-    for index, part in _PARTS.items():
-        if index not in there:  # the schema's comparison tells
-            continue
-        through, without = (
-            connection.value(f"SELECT count(*) FROM wal {how} WHERE {part}")
-            for how in (f"INDEXED BY {index}", "NOT INDEXED")
-        )
-        if through != without:
-            return index
-    return ""
-
-
-_PARTS: Final = {"wal_milestones": "seq % 64 = 0 AND root IS NOT NULL", "wal_staged": "session IS NOT NULL"}
-
-
-def size(connection: Connection) -> int:
-    """Return the number of records, counted."""
-    found: int = connection.value("SELECT count(*) FROM wal")
-    return found
-
-
-def numbers(connection: Connection) -> int:
-    """Return how many records there are, of their numbers alone: those that a repair removed count as well."""
-    found: int = connection.value("SELECT ifnull((SELECT max(lsn) FROM wal) - (SELECT min(lsn) FROM wal) + 1, 0)")
-    return found
-
-
-def rows(connection: Connection) -> Iterator[Row]:
-    """Yield every row in order, whatever is in it; Damaged for text that is not UTF-8."""
-    return connection.iterate(f"SELECT {COLUMNS} FROM wal ORDER BY lsn")
+    return head if row is None else valid_head(connection, row)
 
 
 def _closing_record(connection: Connection, seq: int) -> Row | None:
     """Return the LSN and the head of the record that closes commit *seq*, None if there is none."""
-    row = next(_closing(connection, seq, 1), None)
+    found = metadata.read_log_start(connection)
+    cut, lsn = (0, 0) if found is None else (found.head.seq, found.lsn)
+    row = next(closing(connection, seq, 1, lsn), None) if seq > cut else None
     if row is None or row[1] == seq:
         return row
-    return connection.row(_COMMIT, (seq,))  # in a damaged log it may stand where nobody searches
+    return connection.row(_COMMIT, (seq, lsn))  # in a damaged log it may stand where nobody searches
 
 
-def _closing(connection: Connection, first: int, most: int) -> Iterator[Row]:
-    """Yield the LSN and the head of the records that close commit *first* and those after it, *most* at most.
+def closing(connection: Connection, first: int, most: int, start: int | None = None) -> Iterator[Row]:
+    """Yield the records that close commit *first* and those after it, *most* at most: LSN, head, records, total.
+
+    Args:
+        connection: inside a transaction, or not.
+        first: number of a commit that was not cut.
+        most: how many.
+        start: the last record that was cut, if the caller knows it.
 
     Cost: one statement for many commits that have few records; some for each that has many, however many these are.
     """
     end = connection.value(_END) or 0
-    lsn, near, expected = _find(connection, first, end), _NEAR, first
+    if start is None:
+        found = metadata.read_log_start(connection)
+        start = 0 if found is None else found.lsn
+    lsn, near, expected = max(_find(connection, first, end, start), start + 1), _NEAR, first
     while lsn <= end and most > 0:
         up_to = min(lsn + near, end)
         at_once = min(most, ROWS_AT_ONCE)
@@ -432,18 +390,18 @@ def _closing(connection: Connection, first: int, most: int) -> Iterator[Row]:
         expected += len(rows)
         lsn = rows[-1][0] + 1 if len(rows) == at_once else up_to + 1
         if not rows:
-            found = _find(connection, expected, end)
+            next_one = _find(connection, expected, end, start)
             # Behind the newest commit there are staged records alone.
-            lsn, near = (found, _NEAR) if found >= lsn else (lsn, end)
+            lsn, near = (next_one, _NEAR) if next_one >= lsn else (lsn, end)
 
 
-def _find(connection: Connection, seq: int, end: int) -> int:
-    """Return the LSN of the last COMMIT record up to *end* that is of commit *seq* or one before, 0 without one.
+def _find(connection: Connection, seq: int, end: int, start: int) -> int:
+    """Return the LSN of the last COMMIT record up to *end* that is of commit *seq* or one before.
 
-    If the log is as it must be, that record closes commit *seq*, if that is there.
+    If the log is as it must be, that record closes commit *seq*, if that is there. *start* is returned without one.
     """
     milestone = seq - seq % fmt.MILESTONE
-    found = low = connection.value(_MILESTONE, (milestone,)) or 0
+    found = low = max(connection.value(_MILESTONE, (milestone,)) or 0, start)
     high = connection.value(_MILESTONE, (min(milestone + fmt.MILESTONE, fmt.INT_MAX),)) or end
     while low < high:
         middle = (low + high + 1) // 2
@@ -473,10 +431,3 @@ def valid_record(connection: Connection, row: Row) -> Record:
     if record.root is not None:
         valid_head(connection, (record.seq, record.root, record.count, record.at, record.chain))
     return record
-
-
-def seq_of(connection: Connection, root: bytes) -> int | None:
-    """Return the number of the newest commit with this root, None if there is no such commit."""
-    sql = "SELECT seq FROM wal WHERE root = ? ORDER BY lsn DESC LIMIT 1"
-    seq: int | None = connection.value(sql, (root,))
-    return seq

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlstate.errors import Damaged
+from sqlstate.errors import Damaged, InvalidOption, LogCut
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import Leaf, leaf_of
 from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.format.records import Kind, logged
 from sqlstate.format.values import same as values_same
 from sqlstate.sqlite.connection import size_of
+from sqlstate.tables import meta as metadata
 from sqlstate.tables import raw_rows, state, wal
 from sqlstate.tables.raw_rows import is_entry_name, is_text
 
@@ -35,12 +36,15 @@ _STAGED = f"{_ROWS} lsn IN ({wal.OF_STAGED}) ORDER BY lsn"
 _RECORD = f"SELECT {wal.COLUMNS} FROM wal WHERE lsn = ?"
 _OF_ENTRY = (
     "SELECT lsn, txn, kind = 'PUT', session IS NOT NULL, before IS NOT NULL FROM wal "
-    "WHERE collection = ? AND key = ? AND kind IN ('PUT', 'DELETE') ORDER BY lsn"
+    f"WHERE collection = ? AND key = ? AND {wal.IS_CHANGE} ORDER BY lsn"
 )
+HISTORY_INDEX: Final = "wal_history"
+MAKE_HISTORY_INDEX: Final = f"CREATE INDEX wal_history ON wal (collection, key) WHERE {wal.IS_CHANGE}"
 _COMMIT_OF_STAGED = "SELECT lsn FROM wal WHERE txn = ? AND session IS NOT NULL AND kind = 'COMMIT'"
 _CLOSED_BY = "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn >= ? AND root IS NOT NULL ORDER BY lsn LIMIT 1"
 _COMMITS_BACK = (
-    "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn < ? AND root IS NOT NULL ORDER BY lsn DESC LIMIT 256"
+    "SELECT lsn, seq, root, count, at, chain FROM wal WHERE lsn > ? AND lsn < ? AND root IS NOT NULL "
+    "ORDER BY lsn DESC LIMIT 256"
 )
 _KINDS: Final = frozenset(Kind)
 _CHANGES: Final = {Kind.PUT, Kind.DELETE}
@@ -96,9 +100,13 @@ class Reader:
         """Read on, up to LSN *end* at most; return the commits that are complete now.
 
         Raises:
+            LogCut: records that are wanted were cut meanwhile.
             Damaged: a row is not a record, or records are missing.
         """
         found: list[tuple[Head, Touched]] = []
+        start = metadata.read_log_start(connection)
+        if start is not None and self.lsn < start.lsn:
+            raise LogCut(connection.path, start.head.seq, start.head.seq + 1)
         rows, _ = connection.chunk(_SPAN, (self.lsn, end), BYTES_AT_ONCE, _weight)
         if not rows:
             raise Damaged.found(connection.path, f"record {end} is missing from the log", "I5")
@@ -200,14 +208,16 @@ def _logged(connection: Connection, lsn: int) -> Values:
 def of_entry(connection: Connection, collection: str, key: Key) -> list[tuple[Head, Touch]]:
     """Return the commits that changed an entry, newest first.
 
-    Cost: a pass over the log.
+    Cost: some statements for each of them, by the index for histories; without it, a pass over the log.
     """
     found: dict[int, tuple[Head, Touch]] = {}
-    end, head = 0, None
+    start = metadata.read_log_start(connection)
+    cut = 0 if start is None else start.lsn
+    end, head = cut, None
     for lsn, txn, is_there, is_staged, was_there in connection.rows(_OF_ENTRY, (collection, key)):
         at = connection.value(_COMMIT_OF_STAGED, (txn,)) if is_staged else lsn
-        if at is None:
-            continue  # it was rolled back, or has not ended
+        if at is None or at <= cut:
+            continue  # it was rolled back, has not ended, or was cut
         if is_staged or at > end:
             closing = connection.row(_CLOSED_BY, (at,))
             if closing is None:
@@ -221,15 +231,47 @@ def of_entry(connection: Connection, collection: str, key: Key) -> list[tuple[He
     return [found[seq] for seq in sorted(found, reverse=True)]
 
 
+def has_history_index(connection: Connection) -> bool:
+    """Return True if the file has the index for histories."""
+    return any(name == HISTORY_INDEX for _, name, *_ in connection.rows("PRAGMA index_list(wal)"))
+
+
+def make_history_index(connection: Connection) -> None:
+    """Make the index for histories, inside the caller's transaction. Cost: a pass over the log, and a sort.
+
+    Raises:
+        InvalidOption: something of another program has its name.
+    """
+    taken = "SELECT type FROM sqlite_schema WHERE name = ? COLLATE NOCASE AND type <> 'trigger'"
+    there = connection.value(taken, (HISTORY_INDEX,))
+    if there is not None:
+        raise InvalidOption(
+            f"{connection.path}: there is a {there} {HISTORY_INDEX} of another program; rename it. Nothing was changed"
+        )
+    connection.run(MAKE_HISTORY_INDEX)
+
+
+def drop_history_index(connection: Connection) -> None:
+    """Remove the index for histories, inside the caller's transaction."""
+    connection.run(f"DROP INDEX {HISTORY_INDEX}")
+
+
 def seq_at(connection: Connection, time: str) -> int:
-    """Return the number of the newest commit made at *time* or before, 0 without one. Cost: grows with those since."""
-    lsn = fmt.INT_MAX
+    """Return the number of the newest commit made at *time* or before, 0 without one. Cost: grows with those since.
+
+    Raises:
+        LogCut: it was cut from the log.
+    """
+    start = metadata.read_log_start(connection)
+    lsn, cut = fmt.INT_MAX, 0 if start is None else start.lsn
     while True:
-        rows = connection.rows(_COMMITS_BACK, (lsn,))
+        rows = connection.rows(_COMMITS_BACK, (cut, lsn))
         for row in rows:
             head = wal.valid_head(connection, row[1:])
             if head.at <= time:
                 return head.seq
             lsn = row[0]
+        if not rows and start is not None and start.head.at > time:
+            raise LogCut(connection.path, start.head.seq, start.head.seq + 1)
         if not rows:
-            return 0
+            return 0 if start is None else start.head.seq

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlstate.format.records import Record
-from sqlstate.tables import raw_rows
+from sqlstate.tables import raw_rows, wal_cut
 from sqlstate.tables.raw_rows import RawRecord
 from sqlstate.tables.wal import COLUMNS, OF_STAGED
 
@@ -13,13 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sqlstate.sqlite.connection import Connection
+    from sqlstate.tables.meta import LogStart
 
 _RAW = f"SELECT {raw_rows.columns(*Record._fields)} FROM wal ORDER BY lsn"
 
 
-def scan_raw(connection: Connection) -> Iterator[RawRecord]:
-    """Yield the rows in order, whatever is in them: the fields as raw_rows.decoded() gives them."""
-    return (RawRecord._make(raw_rows.decoded(row)) for row in connection.iterate(_RAW))
+def scan_raw(connection: Connection, start: LogStart | None) -> Iterator[RawRecord]:
+    """Yield the rows of the log in order, whatever is in them: the fields as raw_rows.decoded() gives them.
+
+    Without records that were cut and are still there; *start* is where the log begins.
+    """
+    rows = (RawRecord._make(raw_rows.decoded(row)) for row in connection.iterate(_RAW))
+    if start is None or start.removed == start.lsn:
+        return rows
+    gone = wal_cut.ended(connection, start)
+    return (row for row in rows if not wal_cut.is_cut(row, start, gone))
 
 
 def write_raw(connection: Connection, rows: Iterable[tuple[int, RawRecord | None]]) -> None:

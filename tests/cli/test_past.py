@@ -1,4 +1,4 @@
-"""The verbs for what a store was: changes, history, undo, revert, diff, merge, and --at."""
+"""The verbs for what a store was: changes, history, index, undo, revert, diff, merge, and --at."""
 
 from __future__ import annotations
 
@@ -51,6 +51,21 @@ def test_changes_and_history_print_json_lines(db: str) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no changes\n")
     assert "an int has none" in bad(2, "changes", db, "--prefix", "5", "--key-type", "int")
     assert "--follow" in bad(2, "changes", db, "--follow", "--json")
+
+
+def test_an_index_for_histories_is_made_and_dropped_once(db: str) -> None:
+    before = good("history", db, "c", "k")
+    for changed in (True, False):
+        assert json.loads(good("index", db, "--json")) == {"changed": changed, "history_index": True}
+    assert json.loads(good("stats", db))["history_index"] is True
+    assert good("history", db, "c", "k") == before
+    result = run("index", db)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "the index is there; nothing was changed\n")
+    assert "index for histories made" in on_terminal("audit", db).shown
+    assert run("index", db, "--drop").stderr == "the index was removed\n"
+    assert json.loads(good("index", db, "--drop", "--json")) == {"changed": False, "history_index": False}
+    assert run("index", db, "-q").stderr == ""
+    assert "there is no file" in bad(5, "index", f"{db}.none")
 
 
 def test_followed_changes_come_as_they_are_made(db: str) -> None:

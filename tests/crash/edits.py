@@ -303,6 +303,7 @@ SCHEMA: Final = (
     "DROP VIEW entries; CREATE VIEW entries AS SELECT 1", "DROP VIEW log; CREATE TABLE log (x)",
     "DROP VIEW log; CREATE TABLE theirs (x); CREATE INDEX log ON theirs (x)",
     "DROP VIEW events; CREATE VIEW Events AS SELECT 2", "DROP INDEX wal_staged; CREATE INDEX wal_staged ON wal (at)",
+    "CREATE INDEX wal_history ON wal (kind)", "CREATE UNIQUE INDEX Wal_History ON wal (txn, lsn)",
     "DROP INDEX merkle_name; CREATE INDEX merkle_name ON merkle (level, collection, key)",
     "PRAGMA user_version = 0", "PRAGMA user_version = 1", "PRAGMA user_version = 2", "PRAGMA user_version = 99",
     "PRAGMA application_id = 0", "PRAGMA application_id = 7",
@@ -312,6 +313,7 @@ WELCOME: Final = (
     "CREATE TABLE theirs (x); CREATE TRIGGER other AFTER INSERT ON theirs BEGIN DELETE FROM state; END",
     "CREATE TABLE theirs (c REFERENCES state (collection), x REFERENCES wal)",
     "CREATE VIEW theirs AS SELECT * FROM state",
+    "CREATE INDEX wal_history ON wal (collection, key) WHERE kind IN ('PUT', 'DELETE')",
     "ANALYZE",
 )
 """What others may have in the file."""

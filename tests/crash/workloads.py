@@ -107,6 +107,7 @@ PROFILES: Final = {
     "readers": Profile(24, {"put": 4, "many": 2, "hold": 2, "release": 1, "checkpoint": 2}, checkpoint_pages=16),
     "sessions": Profile(18, {"put": 2, "reopen": 3, "peek": 2, "second": 1, "draft": 1}),
     "backup": Profile(10, {"put": 3, "many": 1, "backup": 3, "reopen": 1}),
+    "index": Profile(14, {"put": 4, "many": 2, "index": 3, "reopen": 1}),
 }
 
 
@@ -458,6 +459,11 @@ class Work:
             self._backup = Backup(head.seq, head.root)
             report = self.store.backup(self.path.with_name(BACKUP))
             self.unnoted += report.entry is None
+
+    def index(self) -> None:
+        """Make the index for histories, or drop it."""
+        with self.step("index"):
+            self.store.index_history(drop=self.store.stats().history_index)
 
     def abandon(self) -> None:
         """Close with staged work, and open: it is rolled back, if this version does that."""

@@ -468,9 +468,11 @@ def test_a_header_that_sqlites_own_check_passes_over_takes_no_place(tmp_path: Pa
     assert names(tmp_path) == ["b", "test.db"]
 
 
-@pytest.mark.parametrize("index", ["wal_milestones", "wal_staged"])
+@pytest.mark.parametrize("index", ["wal_milestones", "wal_staged", "wal_history"])
 def test_an_index_with_records_that_are_not_its_own_takes_no_place(tmp_path: Path, index: str) -> None:
     path = made(tmp_path / "test.db")
+    with sqlstate.open(path) as store:
+        store.index_history()
     with closing(sqlite3.connect(path)) as db, db:
         (sql,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (index,)).fetchone()
         db.executescript(f"DROP INDEX {index}; {sql.split(' WHERE ')[0]}; PRAGMA writable_schema = 1")

@@ -62,7 +62,7 @@ def test_names_with_a_wrong_before_are_found_wherever_the_records_are_kept(
         disk.room = room or 0
         return disk
 
-    with pytest.MonkeyPatch.context() as patched, closing(Links()) as taken:
+    with pytest.MonkeyPatch.context() as patched, closing(Links(whole=True)) as taken:
         patched.setattr(links, "_IN_MEMORY", 3)
         if room is not None:
             patched.setattr(links, "TemporaryFile", make)
@@ -91,7 +91,7 @@ def test_a_temporary_file_that_cannot_be_read_is_no_damage_of_the_store(
     assert [(each.kind, each.what) for each in report.findings] == [
         ("unreadable", "the temporary file of the check cannot be read: Input/output error")
     ]
-    with closing(Links()) as taken:
+    with closing(Links(whole=True)) as taken:
         for _ in range(4):
             taken.add(1, None, None)
         with pytest.raises(StoreIOError):

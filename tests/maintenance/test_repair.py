@@ -654,7 +654,7 @@ def test_of_a_log_of_another_history_nothing_is_taken(made: Made, tmp_path: Path
 def test_the_commits_of_a_sound_log_hold(made: Made) -> None:
     with closing(sqlite3.connect(made.path)) as db:
         rows = db.execute(f"SELECT {', '.join(sqlstate.Record._fields)} FROM wal ORDER BY lsn").fetchall()
-        links = list(log.follow(map(RawRecord._make, rows), made.store_id))
+        links = list(log.follow(map(RawRecord._make, rows), (0, plain.chain_zero(made.store_id))))
     assert [link.seq for link in links] == list(range(1, made.head.seq + 1))
     assert all(link.holds for link in links)
 

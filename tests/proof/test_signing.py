@@ -27,6 +27,7 @@ from sqlstate.errors import InvalidOption, ProofInvalid
 from sqlstate.headlog import Signer, verify_head
 from tests import ROOT
 from tests.reference import plain
+from tests.reference.notation import sha256
 
 if TYPE_CHECKING:
     from sqlstate.headlog import SignedHead
@@ -111,7 +112,8 @@ def forge(path: Path, seq: int, value: str) -> None:
             records_bytes = plain.records_bytes(records)
             chain = plain.chain_next(chain, commit.seq, root, len(rows), commit.at, records_bytes)
             db.execute(
-                "UPDATE wal SET root = ?, chain = ? WHERE seq = ? AND root IS NOT NULL", (root, chain, commit.seq)
+                "UPDATE wal SET root = ?, chain = ?, records = ? WHERE seq = ? AND root IS NOT NULL",
+                (root, chain, sha256(records_bytes), commit.seq),
             )
         for collection, key, stored in rows:
             db.execute("UPDATE state SET value = ? WHERE collection = ? AND key = ?", (stored, collection, key))

@@ -22,7 +22,7 @@ from sqlstate import headlog
 from sqlstate.format import constants as fmt
 from sqlstate.proving import commits as history
 from sqlstate.sqlite.connection import memory
-from sqlstate.tables import log_blocks, meta, wal
+from sqlstate.tables import log_blocks, meta, wal_chain
 from sqlstate.tables import migrations as migrate
 from tests.reference import log as rfc6962
 from tests.reference import plain
@@ -359,30 +359,6 @@ def test_filling_in_waits_for_a_writer_and_then_says_busy(long_path: Path, open_
     assert history.extend(other._group) == 2
 
 
-def test_a_store_of_format_2_is_brought_up_and_filled_in(long_path: Path) -> None:
-    with sqlstate.open(long_path) as store:
-        expected = proofs(store)
-    with closing(sqlite3.connect(long_path, isolation_level=None)) as db:
-        [(trigger,)] = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'audit_no_delete'").fetchall()
-        for statement in (
-            "DROP TABLE log_blocks",
-            "UPDATE meta SET value = 2 WHERE name = 'format'",
-            "DELETE FROM schema_migrations WHERE number = 3",
-            "DROP TRIGGER audit_no_delete",
-            "DELETE FROM audit WHERE number = 3",
-            trigger,
-            "PRAGMA user_version = 2",
-        ):
-            db.execute(statement)
-    with sqlstate.open(long_path) as store:
-        assert store.recovery.clean
-        assert [entry.detail["number"] for entry in store.audit()] == [1, 2, 3]
-        assert proofs(store) == expected
-        assert history.extend(store._group) == 2
-        assert proofs(store) == expected
-    assert plain.judge(long_path, history=1).findings == ()
-
-
 def test_backup_and_restore_keep_the_blocks(long_path: Path, tmp_path: Path) -> None:
     with sqlstate.open(long_path) as store:
         history.extend(store._group)
@@ -506,6 +482,8 @@ LOG_DAMAGE = {
     "its time is no text": "UPDATE wal SET at = CAST(x'ff' AS TEXT) WHERE lsn = 900",
     "its number is another": "UPDATE wal SET seq = 1000 WHERE lsn = 900",
     "its number is gone": "UPDATE wal SET seq = NULL WHERE lsn = 900",
+}
+RECORD_DAMAGE = {
     "its records are gone": "DELETE FROM wal WHERE lsn IN (898, 899)",
     "a record is of no kind": "UPDATE wal SET kind = 'SET' WHERE lsn = 899",
     "a record's kind is no text": "UPDATE wal SET kind = CAST(x'ff' AS TEXT) WHERE lsn = 899",
@@ -530,6 +508,20 @@ def test_a_commit_that_is_not_what_it_must_be_is_never_proven(long_path: Path, w
             history.prove_commit(connection, store._meta, 300, COMMITS)
         if "chain" not in what and "number" not in what and "its root is gone" not in what:
             assert history.prove_commit(connection, store._meta, 100, 200).kind == "commit"
+
+
+@pytest.mark.parametrize("what", RECORD_DAMAGE)
+def test_the_proof_of_a_commit_needs_none_of_its_records(long_path: Path, what: str) -> None:
+    with sqlstate.open(long_path) as store:
+        expected = store.prove_commit(300)
+    with damaged(long_path, RECORD_DAMAGE[what], full=False) as store, store._engine.reading() as connection:
+        assert history.prove_commit(connection, store._meta, 300, COMMITS) == expected
+    # A commit that an earlier version made does not carry the digest of its records.
+    older = (RECORD_DAMAGE[what], "UPDATE wal SET records = NULL")
+    with damaged(long_path, *older, full=False) as store, store._engine.reading() as connection:
+        with pytest.raises(sqlstate.Damaged, match=r"test\.db|I7"):
+            history.prove_commit(connection, store._meta, 300, COMMITS)
+        assert history.prove_commit(connection, store._meta, 100, 200).kind == "commit"
 
 
 @pytest.mark.parametrize("what", ["its chain is gone", "its chain is short", "its number is another"])
@@ -569,8 +561,8 @@ def test_trim_removes_the_blocks_that_have_lost_a_commit(long_path: Path) -> Non
 
 def test_no_proof_reads_the_records_of_a_commit_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    committed = wal._committed
-    monkeypatch.setattr(wal, "_committed", lambda *args: read.append(args) or committed(*args))
+    committed = wal_chain._committed
+    monkeypatch.setattr(wal_chain, "_committed", lambda *args: read.append(args) or committed(*args))
     with sqlstate.open(path) as store:
         store["c"].update(dict.fromkeys(range(2000), 1))
         store["c"]["few"] = 1

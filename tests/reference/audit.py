@@ -13,7 +13,7 @@ Fault: TypeAlias = tuple[str, str]
 """What it is against, and what it is."""
 
 COLUMNS = "number, at, kind, seq, chain, detail, digest"
-KINDS = ("migration", "recovery", "check", "backup", "restore", "repair", "prune", "redact", "setting")
+KINDS = ("migration", "recovery", "check", "backup", "restore", "repair", "cut", "redact", "setting")
 TRIGGERS = ("audit_no_delete", "audit_no_replace", "audit_no_update")
 MARKER_BYTES = (33, 25)
 """With the inode, and without it, as files of version 0.1.0 have it."""

@@ -2,8 +2,8 @@
 
 It is slow and obvious on purpose: everything is recomputed from the entries and the records, nothing is
 kept up to date. It imports nothing of sqlstate and only the standard library. Section numbers are those
-of the page. Marker and audit trail stand in audit.py, the log over the commits in log.py, notation and columns in
-notation.py.
+of the page. Marker and audit trail stand in audit.py, the log over the commits in log.py, what was cut in cut.py,
+notation and columns in notation.py.
 
 `judge` uses the standard library's sqlite3. Never call it on a file that this process has open through
 sqlstate: closing the second library's descriptor drops SQLite's locks.
@@ -18,7 +18,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tests.reference import audit, log
+from tests.reference import audit, cut, log
 from tests.reference.findings import Findings
 from tests.reference.notation import (
     entry_faults,
@@ -296,7 +296,7 @@ class Commit:
 class Judgement:
     """What a file is worth.
 
-    Each finding starts with what it is against: `I1` to `I14` (section 9), `format 3.4` and the like for
+    Each finding starts with what it is against: `I1` to `I15` (section 9), `format 3.4` and the like for
     a rule of the page outside the invariants, or `SQLite`. `seq` is that of the newest commit as the
     file has it; `root`, `count` and `chain` are recomputed, from the state and from all the records.
     """
@@ -348,6 +348,8 @@ class _File:
     staged: list[_Row]
     audit: list[_Row]
     log_blocks: list[_Row]
+    cut_commits: list[_Row]
+    claims: list[_Row]
     digest_logs: list[_Row]
     triggers: list[_Row]
 
@@ -392,6 +394,8 @@ def _read(path: str | Path) -> _File:
             staged=rows("SELECT txn, session FROM staged"),
             audit=rows(f"SELECT {audit.COLUMNS} FROM audit ORDER BY number"),
             log_blocks=rows("SELECT block, digest FROM log_blocks ORDER BY block"),
+            cut_commits=rows("SELECT block, chains, digest FROM cut_commits ORDER BY block"),
+            claims=rows("SELECT name, seq FROM claims ORDER BY name"),
             digest_logs=rows("SELECT collection FROM digest_logs"),
             triggers=rows("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'audit' ORDER BY name"),
         )
@@ -415,23 +419,26 @@ def judge(path: str | Path, *, history: int | None = 50) -> Judgement:
     entries = _judge_state(file.state, findings)
     tree = levels(entries)
     _judge_merkle(file.merkle, tree, findings)
+    start, earlier = _judge_cut(file, store_id, findings)
     records = _judge_records(file.wal, findings)
     _judge_marker(path, file, records, findings)
+    records = _without_cut(records, start, findings)
     _judge_transactions(records, file.staged, findings)
     _judge_staged(records, file, findings)
-    commits = _judge_numbers(records, findings)
-    chain = _judge_chain(commits, chain_zero(store_id), findings)
+    commits = _judge_numbers(records, len(earlier) + 1, findings)
+    chain = _judge_chain(commits, earlier[-1] if earlier else chain_zero(store_id), findings)
     _judge_newest(commits, root_of(tree), len(entries), findings)
-    _judge_history(commits, entries, history, findings)
-    _judge_trail(file, store_id, commits, findings)
+    _judge_history(commits, entries, history, start, findings)
+    chains = dict(enumerate(earlier, start=1)) | {commit.seq: commit.chain for commit in commits}
+    _judge_trail(file, store_id, chains, findings)
     for fault in audit.digest_log_faults(file.digest_logs, file.audit):
         findings.add("format 3.10", fault)
-    for fault in log.block_faults(file.log_blocks, [commit.chain for commit in commits]):
+    for fault in log.block_faults(file.log_blocks, [*earlier, *(commit.chain for commit in commits)]):
         findings.add("I13", fault)
     return Judgement(
         findings=findings.listed(),
         store_id=store_id,
-        seq=commits[-1].seq if commits else 0,
+        seq=commits[-1].seq if commits else len(earlier),
         root=root_of(tree),
         count=len(entries),
         chain=chain,
@@ -494,12 +501,48 @@ def _contents(path: str | Path, how: str) -> list[_Row]:
         return state + connection.execute("SELECT * FROM wal ORDER BY lsn").fetchall()
 
 
-def _judge_trail(file: _File, store_id: bytes, commits: list[Commit], findings: Findings) -> None:
+def _judge_cut(file: _File, store_id: bytes, findings: Findings) -> tuple[cut.Start | None, list[bytes]]:
+    """I15. The result is where the log begins, and the chains of what was cut."""
+    start, fault = cut.start_of(_facts(file).get("log_start"))
+    if fault:
+        findings.add("I15", fault)
+    chains, faults = cut.chains_of(file.cut_commits)
+    for fault in faults:
+        findings.add("I15", fault)
+    seq = 0 if start is None else start.seq
+    findings.expect("I15", f"{len(chains)} commits were cut, and the log begins after {seq}", holds=len(chains) == seq)
+    if start is not None and len(chains) == seq:
+        findings.expect("I15", f"the chain of commit {seq}, which was cut, is another", holds=chains[-1] == start.chain)
+        before = chains[-2] if seq > 1 else chain_zero(store_id)
+        follows = cut.chain(before, start)
+        findings.expect("I15", f"commit {seq}, which was cut, does not follow", holds=follows == start.chain)
+    for name, claimed in file.claims:
+        right = isinstance(name, str) and is_number(claimed) and claimed >= seq
+        findings.expect("I15", f"{name!r} claims commit {claimed!r}, and those up to {seq} were cut", holds=right)
+    return start, chains
+
+
+def _without_cut(records: list[Record], start: cut.Start | None, findings: Findings) -> list[Record]:
+    """The records that belong to the log (3.9)."""
+    if start is None:
+        return records
+    ended = {record.txn for record in records if record.kind in ("COMMIT", "ROLLBACK") and record.lsn <= start.lsn}
+    kept = []
+    for record in records:
+        is_cut = record.lsn <= start.lsn and (record.session is None or record.txn in ended)
+        if is_cut:
+            gone = record.lsn > start.removed
+            findings.expect("I15", f"record {record.lsn} was cut, and is there", holds=gone)
+        else:
+            kept.append(record)
+    return kept
+
+
+def _judge_trail(file: _File, store_id: bytes, chains: dict[int, bytes], findings: Findings) -> None:
     """I12, and the columns and triggers of 3.7."""
     triggers = tuple(name for (name,) in file.triggers)
     findings.expect("format 3.7", f"the triggers of audit are {triggers}", holds=triggers == audit.TRIGGERS)
-    chains = {0: chain_zero(store_id)} | {commit.seq: commit.chain for commit in commits}
-    for against, fault in audit.trail_faults(file.audit, store_id, chains):
+    for against, fault in audit.trail_faults(file.audit, store_id, chains | {0: chain_zero(store_id)}):
         findings.add(against, fault)
 
 
@@ -667,12 +710,11 @@ def _judge_lsn(records: list[Record], findings: Findings) -> None:
             findings.expect("I5", f"record {record.lsn}: no BEGIN {record.txn} before it", holds=is_begun)
 
 
-def _judge_numbers(records: list[Record], findings: Findings) -> list[Commit]:
+def _judge_numbers(records: list[Record], expected: int, findings: Findings) -> list[Commit]:
     """I4. The result is the commits in the order of `lsn`."""
     commits: list[Commit] = []
     members: dict[int, list[Record]] = {}
     joined: list[Record] = []
-    expected = 1
     for record in records:
         members.setdefault(record.txn, []).append(record)
         if record.kind == "COMMIT":
@@ -718,8 +760,11 @@ def _judge_newest(commits: list[Commit], root: bytes, count: int, findings: Find
     findings.expect("I3", f"there are {count} entries, not {said_count}", holds=count == said_count)
 
 
-def _judge_history(commits: list[Commit], entries: list[Entry], history: int | None, findings: Findings) -> None:
-    """I8: undo record by record, backwards, and compare the root of each earlier commit; at last of seq 0."""
+def _judge_history(
+    commits: list[Commit], entries: list[Entry], history: int | None, start: cut.Start | None, findings: Findings
+) -> None:
+    """I8: undo record by record, backwards, and compare the root of each earlier commit; at last where it begins."""
+    at_start = (empty_root(), 0) if start is None else (start.root, start.count)
     leaves = {(collection, key): leaf_node(collection, key, value) for collection, key, value in entries}
     place = {name: sort_key(*name) for name in leaves}
     for back, commit in enumerate(reversed(commits), start=1):
@@ -738,9 +783,10 @@ def _judge_history(commits: list[Commit], entries: list[Entry], history: int | N
                 place[name] = sort_key(*name)
         if history is None or back <= history:
             earlier = commits[-1 - back] if back < len(commits) else None
-            said = (earlier.root, earlier.count) if earlier else (empty_root(), 0)
+            said = (earlier.root, earlier.count) if earlier else at_start
             undone = root_of(levels_over([leaves[name] for name in sorted(leaves, key=place.__getitem__)]))
             where = f"commit {earlier.seq if earlier else 0}"
             findings.expect("I8", f"undoing to {where} gives another root", holds=undone == said[0])
             findings.expect("I8", f"undoing to {where} gives {len(leaves)} entries", holds=len(leaves) == said[1])
-    findings.expect("I8", f"{len(leaves)} entries were there before commit 1", holds=not leaves)
+    if start is None:
+        findings.expect("I8", f"{len(leaves)} entries were there before commit 1", holds=not leaves)

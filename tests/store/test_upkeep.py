@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
-from sqlstate.tables import wal
+from sqlstate.tables import wal_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,5 +68,5 @@ def test_the_log_is_not_read_to_count_it(open_store: OpenStore) -> None:
             assert count(connection) == 3002
             return int(sum(connection._sqlite.status(each)[0] for each in PAGES) - before)
 
-        assert pages(wal.size) > 100
-        assert pages(wal.numbers) < 10
+        assert pages(wal_figures.size) > 100
+        assert pages(wal_figures.numbers) < 10

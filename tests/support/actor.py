@@ -157,6 +157,19 @@ def closes_cut_short(folder: str, name: str) -> None:
     _each_death(folder, name, "rollback", live)
 
 
+def indexes_cut_short(folder: str, name: str, drop: str) -> None:
+    """Make the index for histories in copies of a store, or drop it, and die at the n-th step of that, for each n."""
+
+    def live(path: str, vfs: _Dying) -> None:
+        vfs.armed = False
+        store = sqlstate.open(path, vfs="dying")
+        vfs.armed = True
+        store.index_history(drop=drop == "drop")
+        os._exit(0)
+
+    _each_death(folder, name, "rollback", live)
+
+
 def _each_death(folder: str, name: str, recover: str, live: Callable[[str, _Dying], None]) -> None:
     for number in itertools.count(1):
         place = shutil.copytree(folder, f"{folder}-{number}")
@@ -171,6 +184,8 @@ def _each_death(folder: str, name: str, recover: str, live: Callable[[str, _Dyin
                     "head": _head(store),
                     "content": {name: dict(store[name]) for name in store},
                     "entries": [entry.detail for entry in store.audit() if entry.kind == "recovery"],
+                    "settings": [entry.detail for entry in store.audit() if entry.kind == "setting"],
+                    "history_index": store.stats().history_index,
                     "findings": store.check_audit(),
                     "pending": [each.txn for each in store.pending()],
                     "after": sorted(set(os.listdir(place)) - {f"{name}-wal", f"{name}-shm", f"{name}-acknowledged"}),
@@ -616,6 +631,7 @@ ROLES = {
         cut_short,
         recovers_cut_short,
         closes_cut_short,
+        indexes_cut_short,
         serves,
         runs,
         copies,

@@ -66,12 +66,18 @@ STORE: Final[dict[str, Call]] = {
     "batch": lambda store: store.batch(),
     "changes": lambda store: store.changes(),
     "check": lambda store: store.check("quick"),
+    "claims": lambda store: dict(store.claims),
+    "cut": lambda store: store.cut(before=1),
+    "log_limit": lambda store: store.log_limit,
+    "oldest": lambda store: store.oldest,
+    "set_log_limit": lambda store: store.set_log_limit(None),
     "check_audit": lambda store: store.check_audit(),
     "collections": lambda store: store.collections(),
     "commits": lambda store: store.commits(),
     "committed": lambda store: store.committed(sqlstate.CommitOutcomeUnknown(1, "")),
     "durable": lambda store: store.durable,
     "head": lambda store: store.head(),
+    "index_history": lambda store: store.index_history(),
     "pending": lambda store: store.pending(),
     **PROVABLE,
     "prove_commit": lambda store: store.prove_commit(1),
@@ -198,7 +204,8 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
 }
 
 STORE_WRITES: Final = (
-    "barrier", "batch", "redact", "resume", "revert", "run", "set_logging", "stage", "submit", "transaction", "undo",
+    "barrier", "batch", "cut", "redact", "resume", "revert", "run", "set_log_limit", "set_logging", "stage", "submit",
+    "transaction", "undo",
 )  # fmt: skip
 
 # Each changes something; on a store for reading each is refused with ReadOnly.

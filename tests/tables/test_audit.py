@@ -396,6 +396,15 @@ def test_a_sound_trail_has_no_findings(eventful: Path) -> None:
     assert findings(eventful) == []
 
 
+def test_a_setting_that_cannot_be_is_found(eventful: Path) -> None:
+    with sqlstate.open(eventful) as store:
+        store._record("setting", {"history_index": True})
+        assert store.check_audit() == []
+        for wrong in ({}, {"history_index": 1}, {"history_index": "on"}):
+            number = store._record("setting", wrong)
+            assert f"entry {number} (setting) lacks a figure" in store.check_audit()[-1]
+
+
 @pytest.mark.parametrize("kind", ["backup", "restore"])
 def test_the_figures_of_a_copy_are_compared_with_the_log(path: Path, open_store: OpenStore, kind: str) -> None:
     store = open_store()

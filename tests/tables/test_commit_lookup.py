@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlstate.errors import Damaged
 from sqlstate.sqlite.connection import memory
 from sqlstate.tables import migrations as migrate
-from sqlstate.tables import wal
+from sqlstate.tables import wal, wal_chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,13 +92,13 @@ def test_a_commit_is_found_in_a_log_of_any_shape(
     for seq in (1, newest // 2, newest - 1, newest):
         if seq > 0:
             assert [head.seq for head in wal.commits(connection, seq)[0]] == list(range(seq, newest + 1))[:256]
-            assert len(list(wal.chains(connection, seq, newest + 1))) == newest + 1 - seq
+            assert len(list(wal_chain.chains(connection, seq, newest + 1))) == newest + 1 - seq
     for seq in (0, newest + 1, newest + 100, 2**63 - 1):
         assert wal.commit(connection, seq) is None
         assert wal.commit_lsn(connection, seq) == 0
     assert wal.commits(connection, newest + 1) == ([], None)
     with pytest.raises(Damaged, match=f"commit {newest + 1} is missing"):
-        list(wal.chains(connection, 1, newest + 2))
+        list(wal_chain.chains(connection, 1, newest + 2))
 
 
 def instructions(connection: Connection, look: Callable[[], object]) -> int:
@@ -131,7 +131,7 @@ def test_the_cost_of_a_look_does_not_grow_with_the_records(transactions: list[tu
         assert cost(lambda seq=seq: wal.commit(connection, seq)) < 60  # type: ignore[misc]
         assert cost(lambda seq=seq: wal.commit_lsn(connection, seq)) < 60  # type: ignore[misc]
     assert cost(lambda: wal.commits(connection, 1)) < 600
-    assert cost(lambda: list(wal.chains(connection, 1, 7))) < 600
+    assert cost(lambda: list(wal_chain.chains(connection, 1, 7))) < 600
 
 
 def test_a_log_of_small_commits_is_read_many_at_once() -> None:
@@ -140,7 +140,7 @@ def test_a_log_of_small_commits_is_read_many_at_once() -> None:
         log.commit([(1, 0)])
     connection = log.written()
     per_record = instructions(connection, lambda: connection.rows("SELECT seq FROM wal WHERE seq >= 0"))
-    assert instructions(connection, lambda: list(wal.chains(connection, 1, 601))) < 4 * per_record
+    assert instructions(connection, lambda: list(wal_chain.chains(connection, 1, 601))) < 4 * per_record
 
 
 @pytest.mark.parametrize("wrong", ["'5'", "x'05'", "NULL", "-1", "2.5"])

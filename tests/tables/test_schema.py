@@ -91,6 +91,19 @@ MENDABLE: dict[str, tuple[str, str, str]] = {
         "trigger more on entries was removed",
     ),
 }
+MENDABLE |= {
+    f"an index for histories that is {what}": (
+        f"CREATE {unique} INDEX {name} ON wal {columns}",
+        "index wal_history on wal was changed from outside",
+        "index wal_history on wal was made again",
+    )
+    for what, unique, name, columns in (
+        ("of other columns", "", "wal_history", "(collection)"),
+        ("unique", "UNIQUE", "wal_history", "(collection, key, lsn) WHERE kind IN ('PUT', 'DELETE')"),
+        ("in capitals", "", "WAL_HISTORY", "(collection, key) WHERE kind IN ('PUT', 'DELETE')"),
+        ("of all records", "", "wal_history", "(collection, key)"),
+    )
+}
 LOST: dict[str, tuple[str, str]] = {
     "a table is gone": ("DROP TABLE log_blocks", "table log_blocks is missing or was changed"),
     "a table was renamed": ("ALTER TABLE staged RENAME TO other", "table staged is missing or was changed"),
@@ -107,6 +120,8 @@ WELCOME = {
     ),
     "a foreign key": "CREATE TABLE theirs (x REFERENCES wal (lsn) ON DELETE CASCADE, y REFERENCES meta (name))",
     "a view over ours": "CREATE VIEW theirs AS SELECT * FROM state JOIN entries USING (key)",
+    "an index for histories": "CREATE INDEX wal_history ON wal (collection, key) WHERE kind IN ('PUT', 'DELETE')",
+    "a table with the name of that": "CREATE TABLE theirs (x); CREATE TABLE wal_history (x)",
     "statistics": "ANALYZE",
     "nothing that lasts": "CREATE TEMP TRIGGER more AFTER INSERT ON state BEGIN DELETE FROM state; END",
 }

@@ -64,7 +64,7 @@ def log(settings: Settings, /, *, file: str, commits: bool, after: int, limit: i
     """
     with settings.read(file) as store:
         if commits:
-            with closing(cast("Generator[Head]", store.commits(after + 1))) as heads:
+            with closing(cast("Generator[Head]", store.commits(after + 1 if after else None))) as heads:
                 count = write_list(
                     islice(heads, limit), settings.list_form, _commit_line, _COMMIT_COLUMNS, _commit_cells
                 )

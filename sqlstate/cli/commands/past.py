@@ -1,4 +1,4 @@
-"""Verbs for what a store was, and how it changed: changes, history, undo, revert, diff, merge."""
+"""Verbs for what a store was, and how it changed: changes, history, index, undo, revert, diff, merge."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _CHANGE_COLUMNS = [
 @file_argument
 @click.argument("collection", required=False)
 @click.option("--prefix", metavar="KEY", help="Only keys that begin with this.")
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only commits after number N.")
+@click.option("--after", type=click.IntRange(min=0), metavar="N", help="Only commits after number N; without it, all.")
 @click.option("--upto", type=click.IntRange(min=0), metavar="N", help="Only commits up to number N.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N changes.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C, as JSON lines.")
@@ -72,13 +72,15 @@ def changes(settings: Settings, /, *, file: str, collection: str | None, **given
         if given["upto"] is not None or settings.as_json:
             raise click.UsageError("--follow has no end, so it goes neither with --upto nor with --json.")
         with settings.read(file) as store:
-            found = chain.from_iterable(each for _, each in store.watch(given["after"], changes=True, **wanted))
+            after = store.oldest - 1 if given["after"] is None else given["after"]
+            found = chain.from_iterable(each for _, each in store.watch(after, changes=True, **wanted))
             for change in islice(found, given["limit"]):
                 write_json(_change_line(change))
                 sys.stdout.flush()
         return Exit.OK
     with settings.read(file) as store:
-        every = store.changes(given["after"], upto=given["upto"], **wanted)
+        after = store.oldest - 1 if given["after"] is None else given["after"]
+        every = store.changes(after, upto=given["upto"], **wanted)
         return _write_changes(settings, every, given["limit"])
 
 
@@ -94,6 +96,28 @@ def history(settings: Settings, /, *, file: str, collection: str, key: str, limi
     """Print the changes of one entry, newest first, as changes prints them."""
     with settings.read(file) as store:
         return _write_changes(settings, store[collection].history(parse_key(key, key_type)), limit)
+
+
+@click.command(short_help="Keep an index for history, or drop it.")
+@file_argument
+@click.option("--drop", is_flag=True, help="Remove the index.")
+@common
+@click.pass_obj
+def index(settings: Settings, /, *, file: str, drop: bool) -> int:
+    """Make an index by which history finds the changes of an entry without reading the whole log.
+
+    The file keeps it, and each later put writes a page or two more. A crash leaves all of it or nothing. Writers
+    wait while it is made, and give up at their timeout.
+    """
+    with settings.write(file, create=False) as store:
+        changed = store.index_history(drop=drop)
+    if settings.asked:
+        write_object({"changed": changed, "history_index": not drop}, "json")
+    if changed:
+        settings.say("the index was removed" if drop else "the index was made; from now on it is kept")
+    else:
+        settings.say("there is no index; nothing was changed" if drop else "the index is there; nothing was changed")
+    return Exit.OK
 
 
 def _write_changes(settings: Settings, found: Iterator[Change], limit: int | None) -> int:
@@ -215,18 +239,21 @@ def _difference_cells(found: Difference) -> tuple[str, ...]:
     type=click.Choice(["ours", "theirs"]),
     help="Whose value an entry gets that both changed. Without it, ours stays and the exit code is 1.",
 )
+@click.option("--two-way", is_flag=True, help="Where a log was cut too far: merge without what both had in common.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would be.")
 @common
 @click.pass_obj
-def merge(settings: Settings, /, *, ours: str, theirs: str, prefer: Any, dry_run: bool) -> int:
+def merge(settings: Settings, /, *, ours: str, theirs: str, prefer: Any, two_way: bool, dry_run: bool) -> int:
     """Carry into the store OURS what its copy THEIRS changed since the two parted, in one commit.
 
     From the last commit that both have, each entry that only THEIRS changed is taken over. One that both
     changed, to different values, is a collision; all of them are printed. THEIRS is not changed.
+
+    With --two-way, what only one side has is taken to be new there, so deleted entries come back.
     """
     opened = settings.read(ours) if dry_run else sqlstate.open(ours, create=False, timeout=settings.timeout)
     with settings.closing(opened) as store, settings.read(theirs) as copy:
-        report = sqlstate.merge(store, copy, prefer=prefer, dry_run=dry_run)
+        report = sqlstate.merge(store, copy, prefer=prefer, two_way=two_way, dry_run=dry_run)
     facts = {"common": report.common, "seq": report.head.seq, "root": report.head.root.hex(), "applied": report.applied}
     if settings.object_form == "json":
         listed = ",".join(map(_collision_line, report.collisions))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import nullcontext
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -15,12 +16,15 @@ from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument, key_type_option, parse_key
 from sqlstate.cli.output import Column, key_cell, value_cell, write, write_list, write_object
 from sqlstate.cli.transfer.exported import entry_text
+from sqlstate.cli.transfer.forms import ReadEntry, SourceError, read_asked, read_texts
 from sqlstate.cli.transfer.import_export import encode_entry
-from sqlstate.errors import InvalidOption, ProofInvalid
+from sqlstate.errors import InvalidInput, InvalidKey, InvalidOption, ProofInvalid
+from sqlstate.format.names import check_collection, make_name
+from sqlstate.format.values import ABSENT
 from sqlstate.proof import MAGIC, Document, Proof
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlstate.format.names import Key
     from sqlstate.headlog import SignedHead
@@ -32,7 +36,7 @@ class _Question(NamedTuple):
     """What is asked about a store."""
 
     kind: str
-    """`"entry"`, `"range"`, `"count"`, `"commit"` or `"consistency"`."""
+    """`"entry"`, `"many"`, `"range"`, `"count"`, `"commit"` or `"consistency"`."""
     collection: str = ""
     key: Key | None = None
     start: Key | None = None
@@ -47,6 +51,12 @@ _QUESTION = (
     click.option("--start", metavar="KEY", help="First key wanted, if it is there."),
     click.option("--stop", metavar="KEY", help="First key no longer wanted."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N entries of a range."),
+    click.option(
+        "--entries",
+        type=click.Path(readable=False, allow_dash=True),
+        metavar="PATH",
+        help="About the entries of a file: JSON lines, as export writes them, or without a value.",
+    ),
     click.option("--commit", type=click.IntRange(min=1), metavar="N", help="About commit N."),
     key_type_option,
 )
@@ -58,40 +68,55 @@ def _question_options(function: Callable[..., int]) -> Callable[..., int]:
     return function
 
 
-def _question(collection: str | None, key: str | None, given: dict[str, Any]) -> _Question:
+_KINDS: Final = {
+    "as_range": "range",
+    "as_count": "count",
+    "keys_from": "many",
+    "entries": "many",
+    "commit": "commit",
+    "consistency": "consistency",
+    "against": "consistency",
+}
+_WITHOUT_COLLECTION: Final = ("entries", "commit", "consistency", "against")
+
+
+def _question(collection: str | None, keys: Sequence[str], given: dict[str, Any]) -> _Question:
     """Return the one question that the arguments ask."""
-    flags = [
-        each for each in ("as_range", "as_count", "commit", "consistency", "against") if given.get(each) is not None
-    ]
-    kinds = [each for each in flags if given[each] is not False]
-    if len(kinds) + (key is not None) != 1:
+    asked = [each for each in _KINDS if given.get(each) is not None and given[each] is not False]
+    if len(asked) + bool(keys) != 1:
         raise click.UsageError(
-            "Ask one question: COLLECTION KEY, --range or --count with COLLECTION, or about commits."
+            "Ask one question: COLLECTION KEY, --range or --count with COLLECTION, --entries, or about commits."
         )
-    about_commits = kinds and kinds[0] in ("commit", "consistency", "against")
-    if (collection is None) != bool(about_commits):
-        raise click.UsageError("A question about entries names a COLLECTION, one about commits does not.")
+    if (collection is None) != (asked[:1] != [] and asked[0] in _WITHOUT_COLLECTION):
+        raise click.UsageError(
+            "A question about entries names a COLLECTION; one about commits, or with --entries, does not."
+        )
     bounds = {
         name: None if given[name] is None else parse_key(given[name], given["key_type"]) for name in ("start", "stop")
     }
-    if given["limit"] is not None and kinds != ["as_range"]:
+    if given["limit"] is not None and asked != ["as_range"]:
         raise click.UsageError("--limit is for --range.")
-    if any(bound is not None for bound in bounds.values()) and kinds not in (["as_range"], ["as_count"]):
+    if any(bound is not None for bound in bounds.values()) and asked not in (["as_range"], ["as_count"]):
         raise click.UsageError("--start and --stop are for --range and --count.")
-    if key is not None:
-        return _Question("entry", collection or "", parse_key(key, given["key_type"]))
-    if about_commits:
-        seq = given.get("commit") if given.get("commit") is not None else given.get("consistency")
-        return _Question("commit" if kinds == ["commit"] else "consistency", seq=seq or 0)
-    kind = "range" if kinds == ["as_range"] else "count"
+    if len(keys) == 1:
+        return _Question("entry", collection or "", parse_key(keys[0], given["key_type"]))
+    if given.get("commit") is not None or given.get("consistency") is not None:
+        return _Question(_KINDS[asked[0]], seq=given[asked[0]])
+    kind = _KINDS[asked[0]] if asked else "many"
     return _Question(kind, collection or "", None, bounds["start"], bounds["stop"], given["limit"])
 
 
 @click.command(short_help="Make a proof about entries or commits.")
 @file_argument
 @click.argument("collection", required=False)
-@click.argument("key", required=False)
+@click.argument("key", nargs=-1)
 @_question_options
+@click.option(
+    "--keys-from",
+    type=click.Path(readable=False, allow_dash=True),
+    metavar="PATH",
+    help="About the keys in a file, one a line.",
+)
 @click.option(
     "--consistency", type=click.IntRange(min=0), metavar="N", help="That history up to commit N is unchanged."
 )
@@ -100,13 +125,15 @@ def _question(collection: str | None, key: str | None, given: dict[str, Any]) ->
 @click.option("--binary", is_flag=True, help="Write it as bytes instead of JSON.")
 @common
 @click.pass_obj
-def prove(settings: Settings, /, *, file: str, collection: str | None, key: str | None, **given: Any) -> int:
+def prove(settings: Settings, /, *, file: str, collection: str | None, key: tuple[str, ...], **given: Any) -> int:
     """Make a proof that an entry is there, or is not, for a verifier that has the root: COLLECTION KEY.
 
-    Or of all entries in a range, of their number, of a commit, or that history was only appended to: see the
-    options. The proof is printed as JSON; `sqlstate verify` checks it without the store.
+    Of several KEYs, or those of a file, it is one proof, smaller than one for each. Or of all entries in a range, of
+    their number, of a commit, or that history was only appended to: see the options. A PATH of - is standard
+    input. The proof is printed as JSON; `sqlstate verify` checks it without the store.
     """
     question = _question(collection, key, given)
+    names = _names(collection or "", key, given) if question.kind == "many" else set()
     if given["size"] is not None and question.kind not in ("commit", "consistency"):
         raise click.UsageError("--size is for --commit and --consistency.")
     with settings.read(file) as store:
@@ -116,8 +143,11 @@ def prove(settings: Settings, /, *, file: str, collection: str | None, key: str 
             made, about = make(question.seq, size), f"for a signed head of commit {size}"
         else:
             with store.snapshot() as view:
-                made = _entries_proof(view, question)
+                made = _entries_proof(view, question, names)
                 about = f"of commit {view.head.seq}, root {view.head.root.hex()}"
+                if names:
+                    there = sum(each in view[name] for name, each in names)
+                    about += f"; {there:,} there, {len(names) - there:,} absent"
     data = made.to_bytes() if given["binary"] else made.to_json().encode() + b"\n"
     if given["out"] is None:
         write(data)
@@ -128,9 +158,52 @@ def prove(settings: Settings, /, *, file: str, collection: str | None, key: str 
     return Exit.OK
 
 
-def _entries_proof(view: Any, question: _Question) -> Proof:
-    if question.kind == "range":
-        made: Proof = view.prove_range(question.collection, question.start, question.stop, question.limit)
+def _names(collection: str, keys: Sequence[str], given: dict[str, Any]) -> set[tuple[str, Key]]:
+    """Return the entries that several KEYs are, or those that a file names."""
+    key_type = given["key_type"]
+    if keys:
+        return {(collection, parse_key(key, key_type)) for key in keys}
+    if given["entries"] is not None:
+        found = _from_file(given["entries"], read_asked)
+    else:
+        found = _from_file(given["keys_from"], lambda stream: _read_keys(stream, collection, key_type))
+    return {(each.collection, each.key) for each in found}
+
+
+def _read_keys(stream: IO[bytes], collection: str, key_type: str) -> Iterator[ReadEntry]:
+    for place, text in read_texts(stream):
+        try:
+            key = parse_key(text, key_type)
+        except InvalidKey as e:
+            raise SourceError(place, e) from None
+        yield ReadEntry(place, collection, key, ABSENT, 0)
+
+
+def _from_file(path: str, read: Callable[[IO[bytes]], Iterator[ReadEntry]]) -> Iterator[ReadEntry]:
+    """Yield what *read* finds in a file, or in standard input, if entries can have such names."""
+    if path == "-" and sys.stdin is None:
+        raise click.UsageError("Standard input is closed.")
+    with nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as stream:
+        try:
+            for each in read(stream):
+                try:
+                    make_name(check_collection(each.collection), each.key)
+                except InvalidInput as e:
+                    raise SourceError(each.place, e) from None
+                yield each
+        except SourceError as e:
+            raise InvalidOption(f"{_shown(path)}, {e.place}: {e.reason}") from None
+
+
+def _shown(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
+def _entries_proof(view: Any, question: _Question, names: set[tuple[str, Key]]) -> Proof:
+    if question.kind == "many":
+        made: Proof = view.prove_many(names)
+    elif question.kind == "range":
+        made = view.prove_range(question.collection, question.start, question.stop, question.limit)
     elif question.kind == "count":
         made = view.prove_count(question.collection, question.start, question.stop)
     else:
@@ -170,11 +243,14 @@ def _entries_proof(view: Any, question: _Question) -> Proof:
 def verify(settings: Settings, /, *, proof_file: str, collection: str | None, key: str | None, **given: Any) -> int:
     """Check that a proof shows what is asked, under a root or signed head that you trust; exit code 1 if it does not.
 
-    Ask what the proof was made for: COLLECTION KEY VALUE, or COLLECTION KEY with --absent; --range or --count with the
-    same bounds; --commit N; or --against an earlier signed head. VALUE is a JSON document, read from standard input
-    if it is -. PROOF is a file, or - for standard input. No store is needed.
+    Ask what the proof was made for: COLLECTION KEY VALUE, or COLLECTION KEY with --absent; --entries for the same
+    entries, each with its value, or without one if it must not be there; --range or --count with the same bounds;
+    --commit N; or --against an earlier signed head. VALUE is a JSON document, read from standard input if it is -.
+    PROOF is a file, or - for standard input. No store is needed.
     """
-    question = _question(collection, key, given)
+    question = _question(collection, () if key is None else (key,), given)
+    if [proof_file, given["entries"], given["value"], given["path"]].count("-") > 1:
+        raise click.UsageError("Standard input can be read once.")
     if question.kind != "entry" and (given["absent"] or given["value"] is not None):
         raise click.UsageError("VALUE and --absent are for a question about COLLECTION KEY.")
     made = _read_proof(proof_file)
@@ -193,16 +269,38 @@ def verify(settings: Settings, /, *, proof_file: str, collection: str | None, ke
 def _verify_entries(made: Proof, question: _Question, root: bytes, given: dict[str, Any]) -> dict[str, Any]:
     if question.kind == "count":
         return {"count": proof.verify_count(made, root, question.collection, question.start, question.stop)}
+    if question.kind == "many":
+        return _verify_many(made, root, given["entries"])
     assert question.key is not None  # noqa: S101, for the type checker
     if given["absent"]:
         proof.verify_absent(made, root, question.collection, question.key)
         return {"entry": "absent"}
     raw = raw_value(given["value"], given["path"])
     value = raw if given["as_bytes"] else value_of(raw, as_text=given["as_text"])
-    _, stored = encode_entry(question.collection, question.key, value)
-    known = stored if isinstance(stored, bytes) else Document(stored)
-    proof.verify_present(made, root, question.collection, question.key, known)
+    proof.verify_present(
+        made, root, question.collection, question.key, _known(question.collection, question.key, value)
+    )
     return {"entry": "present"}
+
+
+def _verify_many(made: Proof, root: bytes, path: str) -> dict[str, Any]:
+    asked: dict[tuple[str, Key], Any] = {}
+    for each in _from_file(path, read_asked):
+        name = each.collection, each.key
+        value = ABSENT if each.value is ABSENT else _known(*name, each.value)
+        if asked.setdefault(name, value) != value:
+            raise InvalidOption(
+                f"{_shown(path)}, {each.place}: it asks something else of an entry that an earlier line names"
+            )
+    present = {name: value for name, value in asked.items() if value is not ABSENT}
+    proof.verify_many(made, root, present, asked.keys() - present.keys())
+    return {"present": len(present), "absent": len(asked) - len(present)}
+
+
+def _known(collection: str, key: Key, value: Any) -> bytes | Document:
+    """Return a value as a verifier takes it, exactly as it is stored."""
+    _, stored = encode_entry(collection, key, value)
+    return stored if isinstance(stored, bytes) else Document(stored)
 
 
 def _print_range(settings: Settings, question: _Question, made: Proof, root: bytes) -> int:

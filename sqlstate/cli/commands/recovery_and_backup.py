@@ -178,6 +178,8 @@ def _what(entry: AuditEntry) -> str:
             return _recovery_text(detail)
         if entry.kind == "migration":
             return str(detail["name"])
+        if entry.kind == "setting":
+            return f"index for histories {'made' if detail['history_index'] else 'removed'}"
         if entry.kind in ("backup", "restore"):
             opened = ", copied while it was open" if detail.get("copied_open") else ""
             return f"{detail['file']}, commit {detail['seq']}, {detail['bytes']:,} bytes{opened}"

@@ -9,9 +9,10 @@ import base64
 import binascii
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
 
@@ -20,6 +21,7 @@ from sqlstate.cli.transfer.exported import BASE64, DOCUMENT, ENCODED
 from sqlstate.errors import InvalidKey, InvalidOption
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, check_collection
+from sqlstate.format.values import ABSENT
 
 Format = Literal["json", "jsonl", "csv"]
 Place = tuple[str, str, Key, Any]
@@ -177,7 +179,33 @@ class _Lines(Iterator[bytes]):
                 raise self.not_text(e) from None
 
 
+def read_asked(stream: IO[bytes]) -> Iterator[ReadEntry]:
+    """Yield the entries of exported lines; one whose line has no value is no entry, and has the value ABSENT.
+
+    Raises:
+        SourceError: a line is not like this.
+    """
+    return _read_lines(stream, partial(_exported, value_missing=True))
+
+
+def read_texts(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """Yield the place of each line that is not empty, and its text without line end.
+
+    Raises:
+        SourceError: a line is not UTF-8, or too long.
+    """
+    lines = _Lines(stream)
+    for line in lines.texts():
+        text = line.removesuffix("\n").removesuffix("\r")
+        if text:
+            yield f"line {lines.number}", text
+
+
 def _read_jsonl(stream: IO[bytes], how: Reading) -> Iterator[ReadEntry]:
+    return _read_lines(stream, partial(_record, how=how) if how.key else _exported)
+
+
+def _read_lines(stream: IO[bytes], read: Callable[[Any], tuple[str, Key, Any]]) -> Iterator[ReadEntry]:
     lines = _Lines(stream)
     for line in lines:
         if not line.strip(b" \t\r\n"):
@@ -185,7 +213,7 @@ def _read_jsonl(stream: IO[bytes], how: Reading) -> Iterator[ReadEntry]:
         place = f"line {lines.number}"
         try:
             document = parse(line)
-            collection, key, value = _record(document, how) if how.key else _exported(document)
+            collection, key, value = read(document)
         except ContentError as e:
             raise SourceError(place if e.at is None else f"{place}, column {e.at + 1}", e) from None
         except UnicodeDecodeError as e:
@@ -365,14 +393,17 @@ def _typed_key(text: str, how: Reading) -> Key:
         raise ContentError(str(e)) from None
 
 
-def _exported(document: Any) -> tuple[str, Key, Any]:
-    """Return collection, key and value of a line as entry_text() writes it."""
-    if not isinstance(document, dict) or document.keys() != _EXPORTED:
+def _exported(document: Any, *, value_missing: bool = False) -> tuple[str, Key, Any]:
+    """Return collection, key and value of a line as entry_text() writes it; of one that may lack it, ABSENT."""
+    members = document.keys() if isinstance(document, dict) else ()
+    if members != _EXPORTED and not (value_missing and members == _EXPORTED - {"value"}):
+        what = 'the line is not an exported entry {"collection":…,"key":…,"value":…}'
         raise ContentError(
-            'the line is not an exported entry {"collection":…,"key":…,"value":…}; '
-            "if it is a record, give a collection and a key"
+            f"{what}, nor one without its value"
+            if value_missing
+            else f"{what}; if it is a record, give a collection and a key"
         )
-    collection, key, value = document["collection"], document["key"], document["value"]
+    collection, key, value = document["collection"], document["key"], document.get("value", ABSENT)
     if type(collection) is not str:
         raise ContentError(f"the collection is {_kind(collection)}, and its name is a string")
     if type(key) is dict:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
 from sqlstate.format import constants as fmt
-from sqlstate.format.records import Kind
+from sqlstate.format.records import Head, Kind
 from sqlstate.sqlite.wal_frames import FRAME_HEADER_BYTES, WAL_HEADER_BYTES
-from sqlstate.tables import audit, migrations, wal, wal_raw
+from sqlstate.tables import audit, cut_commits, migrations, wal, wal_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
 
-KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "prune", "redact", "setting")
+KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "cut", "redact", "setting")
 _LOST_MAX: Final = 100
 
 
@@ -110,6 +109,13 @@ class _Resumption(msgspec.Struct):
     by: _Digits
 
 
+class _Setting(msgspec.Struct):
+    history_index: bool = False
+    log_limit: _Number | None = None
+    collection: str = ""
+    log: Literal["values", "digests"] = "values"
+
+
 class _Repaired(msgspec.Struct):
     entries: _Number
     removed: _Number
@@ -137,8 +143,7 @@ def resumptions(connection: Connection, store_id: bytes) -> dict[int, bytes]:
 
 
 def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Iterator[str]:
-    commit = _commit(connection, meta, entry.seq)
-    if commit is None or commit.chain != entry.chain:
+    if cut_commits.chain(connection, meta, entry.seq) != entry.chain:
         yield f"stands at a commit {entry.seq} that is not the one in the log"
     if entry.kind not in KINDS:
         yield "is of an unknown kind"
@@ -149,7 +154,7 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
             yield from _check_copy(connection, meta, msgspec.convert(entry.detail, _Copy))
         elif entry.kind == "recovery" and "resumed" in entry.detail:
             for txn in msgspec.convert(entry.detail, _Resumption).resumed:
-                if not _has(connection, txn, Kind.BEGIN):
+                if not _has(connection, meta, txn, Kind.BEGIN):
                     yield f"resumed a staged transaction {txn} that is not in the log"
         elif entry.kind == "recovery":
             yield from _check_recovery(connection, meta, msgspec.convert(entry.detail, _Recovery))
@@ -157,6 +162,8 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
             msgspec.convert(entry.detail, _Redacted)
         elif entry.kind == "repair":
             yield from _check_repair(msgspec.convert(entry.detail, _Repair))
+        elif entry.kind == "setting":
+            msgspec.convert(entry.detail, _Setting)
     except msgspec.ValidationError as e:
         yield f"lacks a figure, or has one that cannot be: {e}"
 
@@ -169,18 +176,20 @@ def _check_migration(connection: Connection, entry: AuditEntry, said: _Migration
 
 def _check_copy(connection: Connection, meta: Meta, said: _Copy) -> Iterator[str]:
     commit = _commit(connection, meta, said.seq)
-    if commit is None or commit.root.hex() != said.root:
+    if commit is not _CUT and (commit is None or commit.root.hex() != said.root):
         yield f"names a commit {said.seq} that is not the one in the log"
 
 
 def _check_recovery(connection: Connection, meta: Meta, said: _Recovery) -> Iterator[str]:
     for txn in said.rolled_back:
-        if not _has(connection, txn, Kind.ROLLBACK):
+        if not _has(connection, meta, txn, Kind.ROLLBACK):
             yield f"rolled back a staged transaction {txn} whose ROLLBACK is not in the log"
     for name, head in (("before", said.before), ("after", said.after)):
         if head is None:
             continue
         commit = _commit(connection, meta, head.seq)
+        if commit is _CUT:
+            continue
         if commit is None or (commit.root.hex(), commit.count, commit.chain.hex(), commit.at) != (
             head.root,
             head.count,
@@ -215,9 +224,15 @@ def _is_file_name(value: str) -> bool:
     return value not in ("", ".", "..") and not set(value) & {"/", "\0"}
 
 
-def _has(connection: Connection, txn: int, kind: Kind) -> bool:
-    return any(record.kind == kind for record in wal_raw.staged_raw(connection, txn, fmt.INT_MAX))
+def _has(connection: Connection, meta: Meta, txn: int, kind: Kind) -> bool:
+    """Return True if a staged transaction has a record of a kind, as far as the log reaches back."""
+    records = wal_raw.staged_raw(connection, txn, fmt.INT_MAX)
+    return txn <= wal.start(connection, meta)[0] or any(record.kind == kind for record in records)
 
 
 def _commit(connection: Connection, meta: Meta, seq: int) -> Head | None:
-    return wal.commit(connection, seq) if seq else wal.head_zero(meta)
+    """Return a commit, None if there is none, and _CUT for one of which the chain alone is there."""
+    return _CUT if seq < wal.start(connection, meta)[1].seq else wal.head_of(connection, meta, seq)
+
+
+_CUT: Final = Head(0, b"", 0, "", b"")

@@ -15,12 +15,13 @@ from sqlstate.format.html import table
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
 from sqlstate.format.records import Kind
 from sqlstate.maintenance.check import audit as audit_trail
+from sqlstate.maintenance.check.cut import wrong_cut
 from sqlstate.maintenance.check.entries import compare
 from sqlstate.maintenance.check.findings import Finding, FindingKind, Findings
 from sqlstate.maintenance.check.links import Links
 from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
-from sqlstate.tables import audit, merkle, migrations, schema, staged, state, wal
+from sqlstate.tables import audit, merkle, migrations, schema, staged, state, wal, wal_figures
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
@@ -241,6 +242,7 @@ class _Examination:
             self._step(FindingKind.NODE, self._count)
             self._step(FindingKind.NODE, self._tree)
             self._step(FindingKind.RECORD, self._log)
+            self._step(FindingKind.CUT, self._cut)
             self._step(FindingKind.AUDIT, self._trail)
             self._step(FindingKind.BLOCK, self._blocks)
         else:
@@ -319,13 +321,13 @@ class _Examination:
         for (said,) in self._connection.iterate(f"PRAGMA {name}"):
             if said != "ok":
                 self._findings.add(FindingKind.SQLITE, f"SQLite's {name} says: {said}")
-        if self._level != "quick" and (index := wal.wrong_index(self._connection)):
+        if self._level != "quick" and (index := wal_figures.wrong_index(self._connection)):
             self._findings.add(FindingKind.SQLITE, f"the index {index} does not fit its table")
 
     # ---- In a full check ----
 
     def _count(self) -> None:
-        records = wal.size(self._connection)
+        records = wal_figures.size(self._connection)
         self._meter.total = state.size(self._connection) + merkle.size(self._connection)[1] + records
 
     def _tree(self) -> None:
@@ -336,7 +338,7 @@ class _Examination:
     def _log(self) -> None:
         """Read the log once; and again if a record has a wrong `before`, to say which."""
         mark, failure = self._findings.mark(), None
-        with closing(Links()) as links:
+        with closing(Links(whole=metadata.read_log_start(self._connection) is None)) as links:
             try:
                 self._read_log(links, self._meter.advance)
             except StoreError as e:
@@ -352,6 +354,10 @@ class _Examination:
         replay = self._level == "replay"
         log = LogCheck(self._connection, self._meta, self._findings, advance, replay=replay, befores=befores)
         self._read = log.run()
+
+    def _cut(self) -> None:
+        for what in wrong_cut(self._connection, self._meta):
+            self._findings.add(FindingKind.CUT, f"I15: {what}")
 
     def _trail(self) -> None:
         wrong = audit_trail.wrong_entries(self._connection, self._meta)
@@ -424,7 +430,7 @@ class _Examination:
 
     def _against(self, against: SignedHead | bytes) -> None:
         if isinstance(against, bytes):
-            if against != EMPTY_ROOT and wal.seq_of(self._connection, against) is None:
+            if against != EMPTY_ROOT and wal_figures.seq_of(self._connection, against) is None:
                 what = f"no commit of this store has the root {against.hex()}"
                 self._findings.add(FindingKind.AGAINST, what, expected=against)
             return
@@ -434,12 +440,15 @@ class _Examination:
             what = f"the signed head is of commit {seq}, and the newest is {newest}: commits are missing"
             self._findings.add(FindingKind.AGAINST, what, seq=seq)
             return
+        cut = wal.start(self._connection, self._meta)[1].seq
         made = History(self._connection, self._meta, stored=False).root(seq)
         if made != against.log_root:
             what = f"the commits up to {seq} are not those that were signed"
             self._findings.add(FindingKind.AGAINST, what, seq=seq, expected=against.log_root)
             return
-        commit = wal.commit(self._connection, seq) if seq else wal.head_zero(self._meta)
+        if seq < cut:
+            return  # its chain is covered by what was signed, and there is no more of it
+        commit = wal.head_of(self._connection, self._meta, seq)
         if commit is None or (seq and commit[:4] != (seq, against.root, against.count, against.at)):
             what = f"commit {seq} has another root, count or time than the signed head says"
             self._findings.add(FindingKind.AGAINST, what, seq=seq, expected=against.root)

@@ -44,6 +44,8 @@ class FindingKind(StrEnum):
     """The list of staged transactions."""
     AUDIT = "audit"
     """An audit entry."""
+    CUT = "cut"
+    """What stays of the commits that were cut from the log."""
     BLOCK = "block"
     """A stored digest of the log over the commits."""
     AGAINST = "against"

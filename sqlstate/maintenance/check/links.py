@@ -30,11 +30,14 @@ _NO_LEAF: Final = bytes(16)
 class Links:
     """The records of a log as they come, by the leaves of their entries.
 
+    *whole*: the log begins with the first commit, so that no entry was there before its first record.
+
     Of a long log, a temporary file without a name holds 40 bytes for each record; where none can be made or it cannot
     grow, memory does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, whole: bool) -> None:
+        self._whole = whole
         self._parts: list[list[bytes]] = [[] for _ in range(_PARTS)]
         self._count = 0
         self._sizes = array("Q")  # of the pieces that were put aside: one of each part, and again
@@ -60,7 +63,7 @@ class Links:
             last: dict[int, bytes] = {}
             for piece in self._pieces(number, starts, part):
                 for name, before, after in _LINK.iter_unpack(piece):
-                    if last.get(name, _NO_LEAF) != before:
+                    if last.get(name, _NO_LEAF if self._whole else before) != before:
                         found.add(name)
                     last[name] = after
         return found

@@ -18,8 +18,9 @@ from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.format.records import Head, Kind, change_bytes, leaves, staged_digest
 from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, named
-from sqlstate.maintenance.check.replay import LogRoots
-from sqlstate.tables import staged, wal, wal_raw
+from sqlstate.maintenance.check.replay import LaterRoots, LogRoots
+from sqlstate.tables import meta as metadata
+from sqlstate.tables import staged, state, wal, wal_cut, wal_raw
 from sqlstate.tables.raw_rows import (
     HEAD,
     STAGED,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from sqlstate.maintenance.check.findings import Findings
     from sqlstate.maintenance.check.links import Links
     from sqlstate.sqlite.connection import Connection, Row
-    from sqlstate.tables.meta import Meta
+    from sqlstate.tables.meta import LogStart, Meta
 
 
 class Figures(NamedTuple):
@@ -116,14 +117,17 @@ class LogCheck:
         befores: Links | set[int],
     ) -> None:
         self._connection = connection
+        self._start = metadata.read_log_start(connection)
         self._store_id = meta.store_id
         self._findings = findings
         self._advance = advance
-        self._roots = LogRoots() if replay else None
+        self._roots = LogRoots() if replay and self._start is None else None
+        self._replay = LaterRoots() if replay and self._start is not None else None
         self._befores = befores
         self._leaves: dict[bytes, bytes | None] = {}  # the last that the log gave each of them, by name_bytes()
-        self._first: bytes | None = None  # what an entry was before; _UNKNOWN behind a commit that does not follow
-        self._head = head_zero(meta)
+        # What an entry was before; _UNKNOWN in a cut log, and behind a commit that does not follow.
+        self._first: bytes | None = None if self._start is None else _UNKNOWN
+        self._head = head_zero(meta) if self._start is None else self._start.head
         self._chains = [self._head.chain]  # as it is recorded; and as it follows, if that is not the same
         self._parts: list[bytes] = []
         self._hash = sha256()
@@ -139,11 +143,14 @@ class LogCheck:
     def run(self) -> Figures:
         """Read the whole log."""
         changes = {str(Kind.PUT), str(Kind.DELETE)}
-        for row in _rows(self._connection):
+        for row in _rows(self._connection, self._start):
             self._records += 1
             if not self._records % ROWS_AT_ONCE:
                 self._advance(ROWS_AT_ONCE)
             self._last, txn, kind, session, *_ = row
+            if session is None and self._start is not None and self._last <= self._start.lsn:
+                self._record(self._last, f"I15: record {self._last} was cut from the log, and is there")
+                continue
             if session is None and kind in changes:
                 name, opened = direct_change(row), self._open
                 if name is not None and opened is not None and opened.txn == txn:
@@ -157,7 +164,10 @@ class LogCheck:
         if self._open is not None:
             self._record(self._open.txn, f"I7: direct transaction {self._open.txn} has no COMMIT record")
         self._check_staged()
-        return Figures(self._records, self._head.seq)
+        if self._replay is not None and self._start is not None:
+            for said, root, count in self._replay.roots(state.scan_all(self._connection), self._start.head):
+                self._compare_root(said, root, count)
+        return Figures(self._records, self._head.seq - (0 if self._start is None else self._start.head.seq))
 
     def _record(self, lsn: Any, what: str, name: tuple[Any, Any] | None = None) -> None:
         """Blame one record."""
@@ -210,6 +220,8 @@ class LogCheck:
             self._leaves[raw] = new
         if self._roots is not None:
             self._roots.put(stored_name(collection, key), raw, new)
+        if self._replay is not None:
+            self._replay.add(stored_name(collection, key), raw, old, new)
         self._parts.append(change_bytes(lsn, txn, old, new))
         if len(self._parts) >= ROWS_AT_ONCE:
             self._relieve()
@@ -329,12 +341,14 @@ class LogCheck:
                 self._record(each.lsn, what, each.name)
             if self._roots is not None:
                 self._compare_root(said, *self._roots.root())
+            if self._replay is not None:
+                self._replay.close(said)
             known = True
         else:
             known = not self._named and self._blame_commit(said, records)
         self._chains = [said.chain] if known else [said.chain, *follows[:1]]
         if not known:  # what its records were is not known, so neither is what its entries are
-            self._leaves, self._first, self._roots = {}, _UNKNOWN, None
+            self._leaves, self._first, self._roots, self._replay = {}, _UNKNOWN, None, None
         self._head = said
         self._number = seq if type(seq) is int else self._number + 1
         self._parts, self._hash, self._breaks = [], sha256(), []
@@ -424,17 +438,17 @@ class LogCheck:
             self._staged_fault(txn, f"I9: transaction {txn} is listed as staged, and is not open")
 
 
-def _rows(connection: Connection) -> Iterator[Row]:
+def _rows(connection: Connection, start: LogStart | None) -> Iterator[Row]:
     """Yield every row, whatever is in it; from a text on that is no UTF-8, in the slower way that reads it."""
     done = 0
     try:
-        for row in wal.rows(connection):
+        for row in wal_cut.live(connection, start):
             done += 1
             yield row
     except Damaged as e:
         if not isinstance(e.__cause__, UnicodeDecodeError):
             raise
-        yield from islice(wal_raw.scan_raw(connection), done, None)
+        yield from islice(wal_raw.scan_raw(connection, start), done, None)
 
 
 def _link(chain: bytes, said: Head, records: bytes) -> bytes:

@@ -16,9 +16,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import EMPTY_ROOT, Leaf, as_leaf, leaf_of
+from sqlstate.format.merkle import Leaf, as_leaf, leaf_of
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.format.records import Head, Kind, chain_zero, logged, marks_of, staged_digest
+from sqlstate.format.records import Head, Kind, logged, marks_of, staged_digest
 from sqlstate.tables.raw_rows import (
     HEAD,
     RawRecord,
@@ -40,6 +40,8 @@ _TRIES_ROWS: Final = 200_000
 
 Log = Callable[[], Iterable[RawRecord]]
 """Gives the records of a log in order."""
+Base = tuple[int, bytes]
+"""seq and chain of the commit behind which a log begins."""
 Changes = dict[int, RawRecord | None]
 """By LSN, what the record is to be; None for no record."""
 
@@ -51,6 +53,14 @@ class Entries(NamedTuple):
     """Gives the stored value of an entry; None if the store lacks it."""
     head: Callable[[], tuple[bytes, int]]
     """Gives their root and count."""
+
+
+class Backup(NamedTuple):
+    """The log of a backup."""
+
+    log: Log
+    since: int
+    """The last record that was cut, here or there: both logs begin behind it."""
 
 
 class Link(NamedTuple):
@@ -105,39 +115,39 @@ def changed(log: Log, changes: Mapping[int, RawRecord | None]) -> Log:
     return rows if changes else log
 
 
-def plan(log: Log, backup: Log | None, store_id: bytes, end: int, entries: Entries) -> LogRepair:
+def plan(log: Log, backup: Backup | None, base: Base, end: int, entries: Entries) -> LogRepair:
     """Return what can be done about a log.
 
     Args:
         log: the log.
         backup: that of a backup, which need not be sound, or of the same time; None without one.
-        store_id: of the store.
+        base: the commit behind which the log begins.
         end: where the log must end, by what was recorded elsewhere; 0 if that is not known.
         entries: as they are, right or wrong.
     """
-    changes: Changes = _surplus(log, store_id, end) if end else {}
-    changes |= _spare(changed(log, changes), store_id)
-    found = _judge(changed(log, changes), store_id)
+    changes: Changes = _surplus(log, base, end) if end else {}
+    changes |= _spare(changed(log, changes), base)
+    found = _judge(changed(log, changes), base)
     if backup is not None and (found.broken or found.cut or found.end < end):
-        changes |= _from_backup(changed(log, changes), backup, store_id, found, end)
-        found = _judge(changed(log, changes), store_id)
+        changes |= _from_backup(changed(log, changes), backup, base, found, end)
+        found = _judge(changed(log, changes), base)
     while found.broken:
-        more = _from_neighbours(changed(log, changes), found.broken, entries)
+        more = _from_neighbours(changed(log, changes), found.broken, entries, whole=not base[0])
         if not more:
             break
         changes |= more  # what holds now tells more about the others
-        found = _judge(changed(log, changes), store_id)
+        found = _judge(changed(log, changes), base)
     if found.broken:
-        changes |= _chains(changed(log, changes), store_id)
+        changes |= _chains(changed(log, changes), base)
         changes |= _newest(changed(log, changes), found.newest, entries)
-        found = _judge(changed(log, changes), store_id)
-    changes |= _digests(changed(log, changes), store_id)
+        found = _judge(changed(log, changes), base)
+    changes |= _digests(changed(log, changes), base)
     return LogRepair(changes, found.newest, tuple(found.broken), found.end, found.cut)
 
 
-def follow(rows: Iterable[RawRecord], store_id: bytes) -> Iterator[Link]:
+def follow(rows: Iterable[RawRecord], base: Base) -> Iterator[Link]:
     """Yield the commits of a log, however damaged it is."""
-    before: tuple[Any, Any] = (0, chain_zero(store_id))
+    before: tuple[Any, Any] = base
     open_: dict[Any, bytearray | None] = {}  # canonical bytes by transaction, None if a record has none
     digest, txns, sound, first = sha256(), [], True, fmt.INT_MIN
     for record in rows:
@@ -176,15 +186,15 @@ def _next(before: tuple[Any, Any], record: RawRecord | Link, digest: bytes) -> b
     return chain_or_none(before[1], (before[0] + 1, record.root, record.count, record.at), digest) or b""
 
 
-def _surplus(log: Log, store_id: bytes, end: int) -> Changes:
+def _surplus(log: Log, base: Base, end: int) -> Changes:
     """Return that the rows behind the end of the log are to go, unless there is a commit among them that holds."""
     rows = [record.lsn for record in log() if record.lsn > end]
-    if rows and any(link.holds and link.lsn > end for link in follow(log(), store_id)):
+    if rows and any(link.holds and link.lsn > end for link in follow(log(), base)):
         return {}
     return dict.fromkeys(rows)
 
 
-def _spare(log: Log, store_id: bytes) -> Changes:
+def _spare(log: Log, base: Base) -> Changes:
     """Return records without what one of their kind cannot have, unless a commit would break by that."""
     found: Changes = {}
     for record in log():
@@ -196,8 +206,8 @@ def _spare(log: Log, store_id: bytes) -> Changes:
             found[record.lsn] = spared
     if not found:
         return {}
-    broken = {link.lsn for link in _judge(log, store_id).broken}
-    return found if {link.lsn for link in _judge(changed(log, found), store_id).broken} <= broken else {}
+    broken = {link.lsn for link in _judge(log, base).broken}
+    return found if {link.lsn for link in _judge(changed(log, found), base).broken} <= broken else {}
 
 
 class _Judgement(NamedTuple):
@@ -210,7 +220,7 @@ class _Judgement(NamedTuple):
     """What stands behind the newest commit is not all of staged transactions: a commit is missing there."""
 
 
-def _judge(log: Log, store_id: bytes) -> _Judgement:
+def _judge(log: Log, base: Base) -> _Judgement:
     broken, newest, last, odd = [], None, 0, 0
 
     def rows() -> Iterator[RawRecord]:
@@ -221,7 +231,7 @@ def _judge(log: Log, store_id: bytes) -> _Judgement:
                 odd = last
             yield record
 
-    for newest in follow(rows(), store_id):
+    for newest in follow(rows(), base):
         if not newest.holds:
             broken.append(newest)
     return _Judgement(broken, newest, last, odd > (newest.lsn if newest else 0))
@@ -236,17 +246,18 @@ _OTHERS: Final = tuple(field for field in RawRecord._fields if field not in ("be
 # ---- From a backup ----
 
 
-def _from_backup(log: Log, backup: Log, store_id: bytes, found: _Judgement, end: int) -> Changes:
+def _from_backup(log: Log, backup: Backup, base: Base, found: _Judgement, end: int) -> Changes:
     """Return the rows of the backup with which commits hold that did not, and no other stops to hold."""
     end = max(found.end, end)
-    differing = {lsn: record for lsn, record in _differences(iter(log()), backup()) if lsn <= end}
+    own, their = ((record for record in each() if record.lsn > backup.since) for each in (log, backup.log))
+    differing = {lsn: record for lsn, record in _differences(own, their) if lsn <= end}
     places = sorted(differing)
     txns = {record.txn for record in differing.values() if record is not None} | differing.keys()
     # The log of another history holds by itself too: only what was broken here is taken.
-    known = {link.lsn for link in follow(log(), store_id) if link.holds}
+    known = {link.lsn for link in follow(log(), base) if link.holds}
     held = [
         link
-        for link in follow(changed(log, differing)(), store_id)
+        for link in follow(changed(log, differing)(), base)
         if link.holds and link.lsn not in known and (_between(places, link) or not txns.isdisjoint(link.txns))
     ]
     ends = [link.lsn for link in held]
@@ -256,7 +267,7 @@ def _from_backup(log: Log, backup: Log, store_id: bytes, found: _Judgement, end:
         at = bisect_left(ends, lsn)
         if (at < len(held) and held[at].first <= lsn) or (record is not None and record.txn in held_txns):
             taken[lsn] = record
-    after = _judge(changed(log, taken), store_id).broken
+    after = _judge(changed(log, taken), base).broken
     return taken if {link.lsn for link in after} <= {link.lsn for link in found.broken} else {}
 
 
@@ -287,8 +298,11 @@ def _differences(ours: Iterator[RawRecord], theirs: Iterable[RawRecord]) -> Iter
 # ---- From the log itself ----
 
 
-def _from_neighbours(log: Log, broken: list[Link], entries: Entries) -> Changes:
-    """Return records with the values that those around them tell, with which broken commits hold."""
+def _from_neighbours(log: Log, broken: list[Link], entries: Entries, *, whole: bool) -> Changes:
+    """Return records with the values that those around them tell, with which broken commits hold.
+
+    In a log that is *whole*, no entry was there before its first record.
+    """
     wanted = {txn for link in broken for txn in link.txns}
     rows: dict[Any, list[RawRecord]] = {}
     history: dict[tuple[Any, Any], list[RawRecord]] = {}  # committed changes of the same entries
@@ -306,8 +320,8 @@ def _from_neighbours(log: Log, broken: list[Link], entries: Entries) -> Changes:
         own = [record for txn in link.txns for record in rows.get(txn, [])]
         sure, told = (
             [
-                _told(record, history[record.name], doubted, entries) if record.kind in _CHANGES else record
-                for record in own
+                _told(each, history[each.name], doubted, entries, whole=whole) if each.kind in _CHANGES else each
+                for each in own
             ]
             for doubted in (wanted, set())
         )
@@ -326,7 +340,9 @@ def _solved(link: Link, sure: list[RawRecord], told: list[RawRecord]) -> list[Ra
     return next((records for records in tries if _would_hold(link, records)), None)
 
 
-def _told(record: RawRecord, history: list[RawRecord], doubted: set[Any], entries: Entries) -> RawRecord:
+def _told(
+    record: RawRecord, history: list[RawRecord], doubted: set[Any], entries: Entries, *, whole: bool
+) -> RawRecord:
     """Return a record with the values that those before and after it of the same entry tell.
 
     Without doubted transactions, the entry as it is tells the newest value.
@@ -335,7 +351,7 @@ def _told(record: RawRecord, history: list[RawRecord], doubted: set[Any], entrie
     before, after = history[:at][-1:], history[at + 1 : at + 2]
     old, new = _logged(record)
     if not before:
-        old = None
+        old = None if whole else old
     elif before[0].txn not in doubted:
         old = _logged(before[0])[1]
     if after and after[0].txn not in doubted:
@@ -368,9 +384,9 @@ def _as_before(raw: bytes, old: Any, new: Any) -> Any:
     return old if is_stored(old) and leaf_of(raw, old) == digest else new
 
 
-def _digests(log: Log, store_id: bytes) -> Changes:
+def _digests(log: Log, base: Base) -> Changes:
     """Return rows with their digests, of staged transactions in commits that hold: those say what the rows are."""
-    held = {txn for link in follow(log(), store_id) if link.holds for txn in link.txns}
+    held = {txn for link in follow(log(), base) if link.holds for txn in link.txns}
     found: Changes = {}
     digests: dict[Any, bytes] = {}
     for record in log():
@@ -393,11 +409,11 @@ def _would_hold(link: Link, records: list[RawRecord]) -> bool:
     return len(parts) == len(records) and bool(follows == link.chain)
 
 
-def _chains(log: Log, store_id: bytes) -> Changes:
+def _chains(log: Log, base: Base) -> Changes:
     """Return rows of commits whose recorded chain alone is wrong: the commit behind holds with the one that follows."""
     wrong: dict[int, bytes] = {}
     last: Link | None = None
-    for link in follow(log(), store_id):
+    for link in follow(log(), base):
         if last is not None and not last.holds and last.follows and not link.holds and link.digest:
             seq = last.before[0] + 1
             if _next((seq, last.follows), link, link.digest) == link.chain:
@@ -417,8 +433,8 @@ def _newest(log: Log, newest: Link | None, entries: Entries) -> Changes:
     return {each.lsn: each._replace(root=root, count=count) for each in log() if each.lsn == newest.lsn}
 
 
-def head_of(newest: Link | None, store_id: bytes, created: str) -> Head | None:
-    """Return the newest commit as it is recorded, or the state before the first; None if its record is malformed."""
+def head_of(newest: Link | None, start: Head) -> Head | None:
+    """Return the newest commit as it is recorded, *start* without one; None if its record is malformed."""
     if newest is None:
-        return Head(0, EMPTY_ROOT, 0, created, chain_zero(store_id))
+        return start
     return newest.head if HEAD.fits(newest.head) else None

@@ -12,7 +12,7 @@ from sqlstate.maintenance.check.findings import FindingKind
 from sqlstate.maintenance.proven_tree import Content, leaves_of
 from sqlstate.maintenance.repair import entries, log
 from sqlstate.maintenance.repair.entries import Lost
-from sqlstate.tables import log_blocks, merkle, schema, state, wal_raw
+from sqlstate.tables import log_blocks, merkle, schema, state, wal, wal_raw
 from sqlstate.tables.raw_rows import is_entry_name
 from sqlstate.tables.schema import Differences
 
@@ -119,14 +119,15 @@ def plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Dir
 
     ours = Content.of(connection)
     end = marker.lsn if marker.nonce else 0
-    theirs_log = None if theirs is None else theirs.records
-    done = log.plan(ours.records, theirs_log, meta.store_id, end, log.Entries(current, head))
+    start = wal.start(connection, meta)[1]
+    backup = None if theirs is None else log.Backup(theirs.records, max(_since(ours), _since(theirs)))
+    done = log.plan(ours.records, backup, (start.seq, start.chain), end, log.Entries(current, head))
     if end > done.end:
         raise Damaged(
             f"{path}: its log ended at {end} when it was closed, and ends at {done.end} now: commits are missing, and "
             f"with them the root that would prove the entries. {NOTHING}; restore a backup"
         )
-    newest = log.head_of(done.newest, meta.store_id, meta.created)
+    newest = log.head_of(done.newest, start)
     if newest is None or done.cut:
         raise Damaged(f"{path}: the newest commit record in the log is malformed. {NOTHING}; restore a backup")
     found = entries.plan(_changed(ours, done.changes), theirs, newest)
@@ -140,6 +141,10 @@ def plan(connection: Connection, theirs: Content | None, meta: Meta, marker: Dir
             f"the end of the log may be missing. {NOTHING}; restore a backup"
         )
     return Plan(reindex, done.changes, found, newest, frozenset(link.seq for link in done.broken))
+
+
+def _since(content: Content) -> int:
+    return 0 if content.start is None else content.start.lsn
 
 
 def counted(report: RepairReport, plan: Plan, before: CheckReport) -> RepairReport:

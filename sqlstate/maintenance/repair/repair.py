@@ -185,6 +185,7 @@ def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack:
         if not migrations.check_header(connection):
             raise NotAStore("it is an empty database")
         theirs = metadata.read(connection, connection.value("PRAGMA user_version"))
+        migrations.read_older(connection)
     except StoreMissing:
         raise
     except (StoreError, OSError) as e:

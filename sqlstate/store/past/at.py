@@ -70,7 +70,7 @@ class OpenPast(OpenSnapshot):
         try:
             connection, newest = self._lease.connection, self.newest.seq
             seq = commit_at(connection, when, newest)
-            head = wal.commit(connection, seq) if seq else wal.head_zero(meta)
+            head = wal.head_of(connection, meta, seq)
             assert head is not None  # noqa: S101, the newest is there, and numbers have no holes (I4)
             self.head = head
             span = wal.commit_lsn(connection, seq), wal.commit_lsn(connection, newest)

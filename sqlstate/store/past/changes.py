@@ -117,6 +117,9 @@ class Past:
         check_number("after", after)
         newest = self.head().seq
         last = newest if upto is None else min(check_number("upto", upto), newest)
+        if after < last:
+            with self._engine.reading() as connection:
+                wal.check_kept(connection, after)
         return changed(self._engine, after, last, Wanted(collection, prefix, type))
 
     def at(self, when: int | datetime) -> PastView:
@@ -233,6 +236,7 @@ def _steps(engine: Engine, after: int, upto: int) -> Iterator[list[tuple[Head, T
     if after >= upto:
         return
     with engine.reading() as connection:
+        wal.check_kept(connection, after)
         lsn, end = wal.commit_lsn(connection, after), wal.commit_lsn(connection, upto)
     reader = wal_changes.Reader(lsn)
     while reader.lsn < end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from sqlstate.errors import InvalidOption
+from sqlstate.errors import InvalidOption, LogCut
 from sqlstate.format.values import ABSENT, same
 from sqlstate.store.access import entries_of, refuse_inside
 from sqlstate.store.entries import StoreEntries
@@ -13,7 +13,7 @@ from sqlstate.store.past.at import OpenPast
 from sqlstate.store.past.undo import in_one_commit
 from sqlstate.store.snapshot import OpenSnapshot
 from sqlstate.store.transaction import encode
-from sqlstate.tables import state, wal, wal_changes
+from sqlstate.tables import cut_commits, merkle_diff, state, wal, wal_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlstate.store.past.undo import Put
     from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
+    from sqlstate.tables.meta import Meta
     from sqlstate.tables.wal_changes import Logged, Touched
 
     Prefer = Literal["ours", "theirs"] | Callable[["Collision"], Any] | None
@@ -78,7 +79,9 @@ class MergeReport(NamedTuple):
     """Entries that both changed to different values, in order, however they were decided."""
 
 
-def merge(ours: Store, theirs: Store | Snapshot, *, prefer: Prefer = None, dry_run: bool = False) -> MergeReport:
+def merge(
+    ours: Store, theirs: Store | Snapshot, *, prefer: Prefer = None, two_way: bool = False, dry_run: bool = False
+) -> MergeReport:
     """Carry into our store what a copy of it changed since the two parted, in one commit. The copy is not changed.
 
     The last common commit is the base: an entry that only the copy changed gets the copy's value, one that only ours
@@ -91,9 +94,13 @@ def merge(ours: Store, theirs: Store | Snapshot, *, prefer: Prefer = None, dry_r
         theirs: an open copy of it, or a snapshot of one: made by a backup, or with other tools when it was closed.
         prefer: "ours", or None, keeps our value; "theirs" takes the copy's; a function gets each Collision and returns
             the value, or ABSENT for no entry. It may be called again if ours was written to meanwhile.
+        two_way: merge without the base, where a log was cut behind the last common commit. What only one side has is
+            taken to be new there, so deleted entries come back; each entry that differs is a collision, with ABSENT as
+            its base. The cost is that of diff().
         dry_run: change nothing, and report what would be.
 
     Raises:
+        LogCut: one of the logs was cut behind the last common commit. Nothing was changed: see *two_way*.
         InvalidOption: they are not copies of one store, or an argument is none of the above.
         InvalidValue: the function returned what cannot be stored. Nothing was changed.
         StoreUnusable: this thread has a transaction or batch open.
@@ -124,7 +131,7 @@ def merge(ours: Store, theirs: Store | Snapshot, *, prefer: Prefer = None, dry_r
         raise InvalidOption("these are not copies of one store: their ids differ; nothing was changed")
     taken = other.snapshot() if isinstance(other, StoreEntries) else other
     try:
-        return _Merge(own, taken, prefer).run(dry_run=dry_run)
+        return _Merge(own, taken, prefer, two_way=two_way).run(dry_run=dry_run)
     finally:
         if taken is not other:
             taken.close()
@@ -133,10 +140,11 @@ def merge(ours: Store, theirs: Store | Snapshot, *, prefer: Prefer = None, dry_r
 class _Merge:
     """One merge: what was found, and how collisions were decided."""
 
-    def __init__(self, ours: StoreEntries, theirs: OpenSnapshot, prefer: Prefer) -> None:
+    def __init__(self, ours: StoreEntries, theirs: OpenSnapshot, prefer: Prefer, *, two_way: bool) -> None:
         self._ours = ours
         self._theirs = theirs
         self._prefer = prefer
+        self._two_way = two_way
         self._decided: dict[Case, Stored | None] = {}
         self._undecided: list[tuple[Case, Collision]] = []
         self._begin()
@@ -188,21 +196,41 @@ class _Merge:
         """
         self._begin()
         theirs = self._theirs.reader()
-        self._common = _last_common(ours, head, theirs, self._theirs.head)
-        changed = _touched(ours, self._common, head)
-        for name, touch in sorted(_touched(theirs, self._common, self._theirs.head).items()):
-            base, their = wal_changes.before(theirs, name, touch), state.get(theirs, name[0], name[2])
-            our = state.get(ours, name[0], name[2])
-            value = our
-            if not wal_changes.same(name, base, their):
-                is_ours = name in changed and not wal_changes.same(name, our, base)
-                value = self._collided((name, our, their), base) if is_ours else their
+        meta = self._ours.writer.meta
+        self._common = _last_common(meta, (ours, head), (theirs, self._theirs.head))
+        heads = head, self._theirs.head
+        for name, base, our, their in (self._differing if self._two_way else self._changed)(ours, theirs, *heads):
+            value = their if wal_changes.same(name, our, base) else self._collided((name, our, their), base)
             if same(our, value):
                 continue
             self._applied += 1
             yield name, value
         if sure and self._undecided:
             raise _Undecided(head)
+
+    def _changed(self, ours: Connection, theirs: Connection, our_head: Head, their_head: Head) -> Iterator[_Case]:
+        """Yield each entry that theirs changed since the last common commit, as it was, and as both have it."""
+        for connection in (ours, theirs):
+            try:
+                wal.check_kept(connection, self._common)
+            except LogCut as e:
+                do = "nothing was changed. To merge without what both had in common, ask for a two-way merge (two_way)"
+                raise LogCut(connection.path, e.seq, e.oldest, do) from None
+        changed = _touched(ours, self._common, our_head)
+        for name, touch in sorted(_touched(theirs, self._common, their_head).items()):
+            base, their = wal_changes.before(theirs, name, touch), state.get(theirs, name[0], name[2])
+            if not wal_changes.same(name, base, their):
+                our = state.get(ours, name[0], name[2])
+                yield _Case(name, base if name in changed else our, our, their)
+
+    @staticmethod
+    def _differing(ours: Connection, theirs: Connection, our_head: Head, their_head: Head) -> Iterator[_Case]:
+        """Yield each entry that theirs has, and ours has not or with another value."""
+        trees = merkle_diff.Tree(ours, our_head.root), merkle_diff.Tree(theirs, their_head.root)
+        for name in list(merkle_diff.differing(*trees)):  # our tree changes as soon as the first are written
+            our, their = (state.get(each, name[0], name[2]) for each in (ours, theirs))
+            if their is not None and not same(our, their):
+                yield _Case(name, None, our, their)
 
     def _collided(self, case: Case, base: Logged) -> Stored | None:
         """Return the value of an entry that ours and theirs changed."""
@@ -219,6 +247,15 @@ class _Merge:
         return self._decided.get(case)
 
 
+class _Case(NamedTuple):
+    """An entry that may have to be changed: as it was, as ours has it and as theirs does."""
+
+    name: Name
+    base: Stored | None
+    our: Stored | None
+    their: Stored | None
+
+
 class _Undecided(Exception):
     """Our store was written to meanwhile, and there are collisions that nobody has decided yet."""
 
@@ -227,13 +264,13 @@ class _Undecided(Exception):
         self.head = head
 
 
-def _last_common(ours: Connection, our_head: Head, theirs: Connection, their_head: Head) -> int:
+def _last_common(meta: Meta, ours: tuple[Connection, Head], theirs: tuple[Connection, Head]) -> int:
     """Return the number of the last commit that both have; the digest of each covers all before it."""
-    low, high = 0, min(our_head.seq, their_head.seq)
+    low, high = 0, min(ours[1].seq, theirs[1].seq)
     while low < high:
         middle = (low + high + 1) // 2
-        our, their = wal.commit(ours, middle), wal.commit(theirs, middle)
-        if our is not None and their is not None and our.chain == their.chain:
+        our, their = (cut_commits.chain(each, meta, middle) for each, _ in (ours, theirs))
+        if our is not None and our == their:
             low = middle
         else:
             high = middle - 1

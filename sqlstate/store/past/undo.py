@@ -75,6 +75,7 @@ def _before(context: WriteContext, commit: Commit, seq: int) -> Iterator[Put]:
     connection, newest = context.engine.write_connection, commit.base.seq
     if not 0 < seq <= newest:
         raise InvalidOption(f"there is no commit {seq} to undo: the newest is {newest}")
+    wal.check_kept(connection, seq - 1)
     touched = wal_changes.together(connection, wal.commit_lsn(connection, seq - 1), wal.commit_lsn(connection, seq))
     conflicts: list[Name] = []
     unknown: list[Name] = []
@@ -104,6 +105,7 @@ def _then(context: WriteContext, commit: Commit, to: int | datetime, note: str) 
     """Yield what the entries that were changed since commit *to* were then."""
     connection, newest = context.engine.write_connection, commit.base.seq
     seq = commit_at(connection, to, newest)
+    wal.check_kept(connection, seq)
     commit.begin(note or f"revert to commit {seq}")
     spans = wal.commit_lsn(connection, seq), wal.commit_lsn(connection, newest)
     touched = wal_changes.together(connection, *spans)
