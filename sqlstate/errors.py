@@ -16,6 +16,7 @@
     ├── Busy                    another writer held the lock for the whole timeout
     ├── Conflict                an entry is not what the transaction expected
     ├── ValueRedacted           the log has the digest of a value only
+    ├── LogCut                  a commit is asked for whose records were cut from the log
     ├── InvalidInput (ValueError)
     │   ├── InvalidOption       an argument is invalid
     │   ├── InvalidName         a collection's name
@@ -23,7 +24,6 @@
     │   ├── InvalidValue        names the place inside the value
     │   └── InvalidRecord       a WAL record that the protocol does not allow here
     ├── EntryNotFound (KeyError)
-    ├── LogCut                  a commit is asked for whose records were cut from the log
     ├── ImportRejected          a source file could not be imported; nothing of the batch was
     ├── RestoreRejected         a backup could not be restored; nothing was changed
     ├── ProofInvalid            a proof or a signed head does not prove what it was asked to

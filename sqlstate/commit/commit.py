@@ -6,23 +6,21 @@ All of it happens in one SQLite transaction on the writing connection.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlstate.commit import tree_update
 from sqlstate.commit.clock import now
 from sqlstate.commit.node_cache import MOVES_MAX, UNKNOWN
-from sqlstate.commit.pending import Savepoint, Tail, as_logged, keep, row_of
+from sqlstate.commit.pending import Savepoint, Tail, as_logged, keep, row_of, rows_of
 from sqlstate.errors import StoreError, StoreIOError
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes
 from sqlstate.format.records import (
     Head,
-    Kind,
     begin_bytes,
     chain_next,
     change_bytes,
     commit_bytes,
-    marks_of,
     record_bytes,
     short_bytes,
 )
@@ -434,14 +432,7 @@ class Commit:
         lsn = last - len(changes) + 1
         if lsn == self._txn + 1:
             self._tail.begin(self._txn, self._note)
-        txn, put, delete = self._txn, Kind.PUT, Kind.DELETE
-        rows: list[tuple[Any, ...]] = [
-            (each, txn, delete if after is None else put, collection, key, after, before, None)
-            for each, ((collection, _, key), before, after, *_) in enumerate(changes, lsn)
-        ]
-        if self._context.digest_logs:
-            rows = [(*row[:-1], marks_of(row[6], row[5])) for row in rows]
-        self._tail.changes(rows)
+        self._tail.changes(rows_of(changes, (lsn, self._txn), marked=bool(self._context.digest_logs)))
         changes.clear()
 
     def _write_log(self) -> None:

@@ -56,6 +56,20 @@ def row_of(change: Change) -> wal.ChangeRow:
     return Kind.DELETE if after is None else Kind.PUT, collection, key, after, before, marks_of(before, after)
 
 
+def rows_of(changes: Iterable[Change], first: tuple[int, int], *, marked: bool) -> list[tuple[Any, ...]]:
+    """Return the rows of *changes*, which are as_logged(): *first* is the LSN of the first, and that of BEGIN.
+
+    Where they are not *marked*, none has a leaf for a value.
+    """
+    lsn, txn = first
+    put, delete = Kind.PUT, Kind.DELETE
+    rows: list[tuple[Any, ...]] = [
+        (each, txn, delete if after is None else put, collection, key, after, before, None)
+        for each, ((collection, _, key), before, after, *_) in enumerate(changes, lsn)
+    ]
+    return [(*row[:-1], marks_of(row[6], row[5])) for row in rows] if marked else rows
+
+
 class Savepoint(NamedTuple):
     """A point in a commit to which it can be rolled back."""
 

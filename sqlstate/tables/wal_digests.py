@@ -12,7 +12,7 @@ from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import as_leaf, leaf_of
 from sqlstate.format.names import name_bytes, stored_name
 from sqlstate.format.records import Kind, logged, marks_of
-from sqlstate.tables import raw_rows, wal_changes
+from sqlstate.tables import raw_rows, staged, wal_changes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -27,9 +27,7 @@ SELECT lsn FROM wal WHERE collection = ? AND key = ? AND kind IN ('PUT', 'DELETE
 AND ifnull(digests, 0) <> (value IS NOT NULL) + 2 * (before IS NOT NULL) ORDER BY lsn
 """
 _STAGED_OF_ENTRY = """
-SELECT txn FROM staged WHERE EXISTS (
-  SELECT 1 FROM wal WHERE wal.txn = staged.txn AND session IS NOT NULL AND collection = ? AND key = ?
-) ORDER BY txn
+SELECT DISTINCT txn FROM wal WHERE session IS NOT NULL AND collection = ? AND key = ?
 """
 # SQLite fills a row of zeros with free pages, and zeros are what is left of it when it is deleted again.
 _FILL = "INSERT INTO wal (lsn, txn, kind, value) VALUES (?1, ?1, 'PUT', zeroblob(?2))"
@@ -81,7 +79,8 @@ def collapse(connection: Connection, records: Iterable[Record], digest_logs: Col
 
 def staged_with(connection: Connection, collection: str, key: Key) -> list[int]:
     """Return the staged transactions that have not ended and have records of an entry."""
-    return [txn for (txn,) in connection.rows(_STAGED_OF_ENTRY, (collection, key))]
+    there = {txn for (txn,) in connection.rows(_STAGED_OF_ENTRY, (collection, key))}
+    return [txn for txn in staged.transactions(connection) if txn in there]
 
 
 def redact(connection: Connection, collection: str, key: Key) -> int:
