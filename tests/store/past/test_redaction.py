@@ -11,6 +11,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -471,3 +472,55 @@ def test_two_handles_and_a_redaction_between_their_commits(open_store: OpenStore
         two["users"][2] = number
     assert one["users"][1] == "two 3"
     assert one.check("replay").findings == ()
+
+
+# ---- Killed ----
+
+WRITER = f"""
+import sys
+import threading
+import sqlstate
+
+with sqlstate.open(sys.argv[1]) as store:
+    for number in range(10_000):
+        store["users"]["ada"] = f"{PAST} {{number}}" + "s" * (number % 7 * 900)
+        with store.stage() as draft:
+            for part in range(5):
+                draft.put("users", "ada", f"{PAST} {{number}} {{part}}" + "t" * (part * 900))
+        print("commit", store.head().seq, store.head().chain.hex(), flush=True)
+        del store["users"]["ada"]
+        report = store.redact("users", "ada")
+        print("redacted", store.head().seq, store.head().chain.hex(), report.records, flush=True)
+"""
+
+
+def kill_once(path: Path, rng: random.Random) -> None:
+    """Kill a process that writes, supersedes and redacts values, and look at what is there."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline().split()]
+        threading.Timer(rng.uniform(0, 0.15), writer.kill).start()
+        lines += [line.split() for line in writer.stdout if line.endswith("\n")]
+    said, seq, chain, *_ = lines[-1]
+    with sqlstate.open(path) as store:
+        head = next(store.commits(int(seq)))
+        assert head.chain.hex() == chain
+        assert store.check("replay").findings == ()
+        values = [
+            each.seq
+            for each in store.changes()
+            if REDACTED not in (each.before, each.value) and each.collection == "users"
+        ]
+        # What was redacted stays redacted; of the newest redaction, all or nothing.
+        redacted = max((int(line[1]) for line in lines if line[0] == "redacted"), default=0)
+        assert all(each > redacted for each in values), (said, values)
+        store["users"].pop("ada", None)
+        store.redact("users", "ada")
+    assert plain.judge(path).findings == ()
+    assert files_with(path) == []
+
+
+def test_a_kill_leaves_each_redaction_done_or_not_done(tmp_path: Path) -> None:
+    rng = random.Random(4)  # noqa: S311, no secret
+    for _ in range(4):
+        kill_once(tmp_path / "s.db", rng)
