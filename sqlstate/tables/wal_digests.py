@@ -50,6 +50,19 @@ def collections(connection: Connection) -> frozenset[str]:
     return frozenset(names)
 
 
+def listed(connection: Connection) -> set[Any]:
+    """Return what the rows of digest_logs list, whatever it is."""
+    rows = connection.rows(f"SELECT {raw_rows.columns('collection')} FROM digest_logs")
+    return {name for row in rows for name in raw_rows.decoded(row)}
+
+
+def set_all(connection: Connection, names: Iterable[str]) -> None:
+    """Have the log keep the digests only of the values of these collections."""
+    connection.run("DELETE FROM digest_logs")
+    for name in names:
+        set_collection(connection, name, digests=True)
+
+
 def set_collection(connection: Connection, collection: str, *, digests: bool) -> None:
     """Have the log keep the digests only of the values of a collection, or the values."""
     statement = (

@@ -115,3 +115,26 @@ def test_each_changed_byte_of_a_digest_is_named(made: Path) -> None:
             findings = store.check().findings
         assert findings, (lsn, column)
         made.write_bytes(sound)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM digest_logs",
+        "INSERT INTO digest_logs VALUES ('users')",
+        "UPDATE digest_logs SET collection = 'cachf'",
+        "UPDATE digest_logs SET collection = x'6361636865'",
+        "UPDATE digest_logs SET collection = CAST(x'ff' AS TEXT)",
+        "UPDATE digest_logs SET collection = ''",
+        "INSERT INTO digest_logs VALUES (1)",
+    ],
+)
+def test_settings_that_the_audit_trail_does_not_tell_of_are_found_and_mended(made: Path, change: str) -> None:
+    damage(made, change)
+    with sqlstate.open(made, read_only=True) as store:
+        assert [str(each.kind) for each in store.check().findings] == ["setting"]
+    assert sqlstate.repair(made).ok
+    assert plain.judge(made).findings == ()
+    with sqlstate.open(made) as store:
+        assert store.digest_logs() == ["cache"]
+        store["cache"][0] = "new"

@@ -131,6 +131,17 @@ class _Repair(msgspec.Struct):
     from_: str | None = msgspec.field(name="from")
 
 
+def digest_logs(connection: Connection, store_id: bytes) -> set[str]:
+    """Return the collections of whose values the log keeps the digests only, as the audit trail says."""
+    found: set[str] = set()
+    for entry, _ in audit.check_chain(connection, store_id):
+        if entry.kind == "setting" and "collection" in entry.detail:
+            with suppress(msgspec.ValidationError):
+                said = msgspec.convert(entry.detail, _Setting)
+                (found.add if said.log == "digests" else found.discard)(said.collection)
+    return found
+
+
 def resumptions(connection: Connection, store_id: bytes) -> dict[int, bytes]:
     """Return the session that resumed a staged transaction last, by transaction, as the audit trail says."""
     found: dict[int, bytes] = {}
