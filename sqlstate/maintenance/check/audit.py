@@ -110,8 +110,10 @@ class _Resumption(msgspec.Struct):
 
 
 class _Setting(msgspec.Struct):
-    history_index: bool = False
+    history_index: bool | None = None
     log_limit: _Number | None = None
+    claim: str | None = None
+    seq: _Number | None = None
     collection: str = ""
     log: Literal["values", "digests"] = "values"
 
@@ -174,9 +176,15 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
         elif entry.kind == "repair":
             yield from _check_repair(msgspec.convert(entry.detail, _Repair))
         elif entry.kind == "setting":
-            msgspec.convert(entry.detail, _Setting)
+            yield from _check_setting(entry)
     except msgspec.ValidationError as e:
         yield f"lacks a figure, or has one that cannot be: {e}"
+
+
+def _check_setting(entry: AuditEntry) -> Iterator[str]:
+    msgspec.convert(entry.detail, _Setting)
+    if not entry.detail.keys() & {"history_index", "log_limit", "claim", "collection"}:
+        yield "sets nothing that can be set"
 
 
 def _check_migration(connection: Connection, entry: AuditEntry, said: _Migration) -> Iterator[str]:
