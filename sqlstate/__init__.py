@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from sqlstate.errors import StoreMissing as StoreMissing
     from sqlstate.errors import StoreUnusable as StoreUnusable
     from sqlstate.errors import TransactionEnded as TransactionEnded
+    from sqlstate.errors import ValueRedacted as ValueRedacted
     from sqlstate.errors import WalPinned as WalPinned
     from sqlstate.format.records import Head as Head
     from sqlstate.format.records import Kind as Kind
     from sqlstate.format.records import Record as Record
     from sqlstate.format.values import ABSENT as ABSENT
+    from sqlstate.format.values import REDACTED as REDACTED
     from sqlstate.headlog import SignedHead as SignedHead
     from sqlstate.headlog import Signer as Signer
     from sqlstate.maintenance.backup.backup import BackupReport as BackupReport
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from sqlstate.store.past.merge import Collision as Collision
     from sqlstate.store.past.merge import MergeReport as MergeReport
     from sqlstate.store.past.merge import merge as merge
+    from sqlstate.store.past.redaction import RedactReport as RedactReport
     from sqlstate.store.session import Uncommitted as Uncommitted
     from sqlstate.store.snapshot import Snapshot as Snapshot
     from sqlstate.store.staged import StagedTransaction as StagedTransaction
@@ -137,6 +140,7 @@ _MODULES = {
         "StoreMissing",
         "StoreUnusable",
         "TransactionEnded",
+        "ValueRedacted",
         "WalPinned",
     ),
     "commit.future": ("Future",),
@@ -158,11 +162,12 @@ _MODULES = {
     "store.store": ("Store",),
     "store.transaction": ("Transaction",),
     "store.past.change": ("Change",),
+    "store.past.redaction": ("RedactReport",),
     "store.past.at": ("PastView",),
     "store.past.diff": ("Difference", "diff"),
     "store.past.log": ("Claims", "CutReport"),
     "store.past.merge": ("Collision", "MergeReport", "merge"),
-    "format.values": ("ABSENT",),
+    "format.values": ("ABSENT", "REDACTED"),
     "store.upkeep": ("Stats",),
     "tables.schema": ("Sizes",),
     "format.records": (

@@ -15,6 +15,7 @@
     ├── ReadOnly                a write through a handle that only reads
     ├── Busy                    another writer held the lock for the whole timeout
     ├── Conflict                an entry is not what the transaction expected
+    ├── ValueRedacted           the log has the digest of a value only
     ├── LogCut                  a commit is asked for whose records were cut from the log
     ├── InvalidInput (ValueError)
     │   ├── InvalidOption       an argument is invalid
@@ -185,6 +186,31 @@ class Conflict(StoreError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.collection, self.key, self.expected, self.actual, self.entries)
+
+
+class ValueRedacted(StoreError):
+    """The value of an entry as it was is needed, and the log has its digest only. Nothing was changed.
+
+    It was taken out by redact(), superseded within a staged transaction, or is of a collection that logs digests only.
+
+    Attributes:
+        collection: name of the collection.
+        key: the entry's key.
+        entries: collection and key of all entries whose values are needed. The other attributes are of the first.
+    """
+
+    def __init__(self, collection: str, key: object, entries: Sequence[tuple[str, object]] = ()) -> None:
+        self.entries = [*entries] or [(collection, key)]
+        others = f", and of {len(self.entries) - 1:,} more entries" if len(self.entries) > 1 else ""
+        super().__init__(
+            f"the value that {collection!r}[{key!r}]{others} had then is not known: the log has its digest only. "
+            "Nothing was changed; a backup from before may have it"
+        )
+        self.collection = collection
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.collection, self.key, self.entries)
 
 
 class LogCut(StoreError):

@@ -1,7 +1,7 @@
 """Goal: whatever an application does, the store holds what a dict would, and its root is that of the definition.
 Method: a Hypothesis state machine against plain dicts: typed keys and values, transactions with savepoints that
-fail, staged transactions, snapshots, changes, earlier commits, undo, revert, cuts, closing and opening; the reference
-rebuilds the root after every step."""
+fail, staged transactions, snapshots, changes, earlier commits, undo, revert, cuts, redaction, collections that log
+digests only, closing and opening; the reference rebuilds the root after every step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import sqlstate
-from sqlstate import ABSENT, Conflict
+from sqlstate import ABSENT, REDACTED, Conflict, InvalidRecord, ValueRedacted
 from sqlstate.format.values import JSON
 from tests.reference import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 COLLECTIONS = ["a", "a\0", "b", "é"]
 keys = st.sampled_from(
@@ -53,6 +53,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.staged: dict[int, dict[tuple[str, Any], tuple[Any, Any]]] = {}
         self.handles: dict[int, sqlstate.StagedTransaction] = {}
         self.past = [copy.deepcopy(self.model)]  # after each commit
+        self.redacted: set[tuple[str, Any]] = set()
+        self.digest_logs: set[str] = set()
+        self.unlogged: set[str] = set()  # collections that ever were among these
+        self.audited = 0  # entries of redactions and settings
         self.recoveries = 0
 
     @initialize(journal=st.sampled_from(["wal", "wal", "delete"]), limit=st.sampled_from([None, None, 4000, 0]))
@@ -288,16 +292,76 @@ class StoreMachine(RuleBasedStateMachine):
             assert past.head.seq == seq
             assert past.head.count == sum(map(len, self.past[seq].values()))
             assert past.collections() == [each for each in COLLECTIONS if self.past[seq][each]]
-            assert same({each: dict(past[each]) for each in COLLECTIONS}, self.past[seq])
+            for each in COLLECTIONS:
+                self.expect_past(past[each], each, self.past[seq][each])
             assert [len(past[each]) for each in COLLECTIONS] == [len(self.past[seq][each]) for each in COLLECTIONS]
             assert list(past[name].keys(reverse=True)) == [*past[name]][::-1]
             bounds = {"start": key, "limit": 3}
             assert (
                 list(past[name].keys(**bounds)) == [each for each in past[name] if in_order(each) >= in_order(key)][:3]
             )
-            assert same(past[name].get(key, ABSENT), self.past[seq][name].get(key, ABSENT))
-            found = {(each.collection, each.key): (each.a, each.b) for each in sqlstate.diff(past, self.store)}
-            expect_equal(found, differences(self.past[seq], self.model))
+            found = [((each.collection, each.key), (each.a, each.b)) for each in sqlstate.diff(past, self.store)]
+            expected = differences(self.past[seq], self.model)
+            assert [*map(fingerprint_all, (which for which, _ in found))] == [*map(fingerprint_all, expected)]
+            for (which, values), right in zip(found, expected.values(), strict=True):
+                self.expect_shown(which, values, right)
+
+    def may_be_unknown(self, which: tuple[str, Any]) -> bool:
+        """Whether the log may have digests in the place of values of an entry."""
+        return which[0] in self.unlogged or any(one_key(which, each) for each in self.redacted)
+
+    def expect_shown(self, which: tuple[str, Any], shown: tuple[Any, ...], right: tuple[Any, ...]) -> None:
+        for value, expected in zip(shown, right, strict=True):
+            if value is REDACTED:
+                assert expected is not ABSENT
+                assert self.may_be_unknown(which)
+            else:
+                assert same(value, expected)
+
+    def expect_past(self, found: Any, name: str, expected: dict[Any, Any]) -> None:
+        """A collection of the past has all keys, and each value that is not REDACTED."""
+        assert {(type(key), key) for key in found} == {(type(key), key) for key in expected}
+        known = {}
+        for key, value in expected.items():
+            assert key in found
+            try:
+                known[key] = found[key]
+            except ValueRedacted:
+                assert self.may_be_unknown((name, key))
+            else:
+                assert same(known[key], value)
+        if len(known) == len(expected):
+            assert same(dict(found), expected)
+        else:
+            with pytest.raises(ValueRedacted):
+                dict(found)
+
+    @rule(name=collections, key=keys)
+    def redact(self, name: str, key: Any) -> None:
+        head = self.store.head()
+        if any(one_key((name, key), each) for changes in self.staged.values() for each in changes):
+            with pytest.raises(InvalidRecord):
+                self.store.redact(name, key)
+            return
+        report = self.store.redact(name, key)
+        assert report.overwritten
+        self.audited += report.entry is not None
+        self.redacted.add((name, key))
+        assert self.store.head() == head
+        digests = [
+            (each.value is None or (each.digests or 0) & 1) and (each.before is None or (each.digests or 0) & 2)
+            for each in self.store.wal.read()
+            if each.collection is not None and one_key((name, key), (each.collection, each.key))
+        ]
+        assert all(digests)
+
+    @rule(name=collections, log=st.sampled_from(["values", "digests"]))
+    def set_logging(self, name: str, log: Any) -> None:
+        self.audited += (name in self.digest_logs) != (log == "digests")
+        self.store.set_logging(name, log)
+        (self.digest_logs.add if log == "digests" else self.digest_logs.discard)(name)
+        self.unlogged |= self.digest_logs
+        assert self.store.digest_logs() == sorted(self.digest_logs)
 
     @rule(data=st.data(), name=st.none() | collections)
     def read_changes(self, data: st.DataObject, name: str | None) -> None:
@@ -310,7 +374,10 @@ class StoreMachine(RuleBasedStateMachine):
             for which, values in self.changed(seq).items()
             if name in (None, which[0])
         ]
-        assert [fingerprint_all((each.seq, *each[3:])) for each in found] == [*map(fingerprint_all, expected)]
+        places = [fingerprint_all((each.seq, *each[3:5])) for each in found]
+        assert places == [fingerprint_all(each[:3]) for each in expected]
+        for each, right in zip(found, expected, strict=True):
+            self.expect_shown((each.collection, each.key), each[5:], right[3:])
 
     @rule(name=collections, key=keys)
     def read_history(self, name: str, key: Any) -> None:
@@ -320,7 +387,9 @@ class StoreMachine(RuleBasedStateMachine):
             if any(one_key((name, key), each) for each in self.changed(seq))
         ]
         found = [(each.seq, each.before, each.value) for each in self.store[name].history(key)]
-        assert [*map(fingerprint_all, found)] == [*map(fingerprint_all, expected)]
+        assert [each[0] for each in found] == [each[0] for each in expected]
+        for each, right in zip(found, expected, strict=True):
+            self.expect_shown((name, key), each[1:], right[1:])
 
     @rule(drop=st.booleans())
     def index_history(self, drop: bool) -> None:
@@ -341,7 +410,9 @@ class StoreMachine(RuleBasedStateMachine):
                 self.store.undo(seq)
             assert caught.value.entries == conflicts
             return
-        head = self.store.undo(seq)
+        head = self.unless_unknown(lambda: self.store.undo(seq))
+        if head is None:
+            return
         for (name, key), (value, _) in changes.items():
             if value is ABSENT:
                 self.model[name].pop(key)
@@ -350,6 +421,17 @@ class StoreMachine(RuleBasedStateMachine):
         self.expect_commit(before)
         assert head == self.store.head()
 
+    def unless_unknown(self, work: Callable[[], sqlstate.Head]) -> sqlstate.Head | None:
+        """Do what needs values of the past; None if the log does not have them: then nothing was changed."""
+        before = self.store.head()
+        try:
+            return work()
+        except ValueRedacted as e:
+            unknown = e.entries
+        assert all(map(self.may_be_unknown, unknown))
+        assert self.store.head() == before
+        return None
+
     def value(self, which: tuple[str, Any]) -> Any:
         return self.model[which[0]].get(which[1], ABSENT)
 
@@ -357,7 +439,9 @@ class StoreMachine(RuleBasedStateMachine):
     def revert(self, data: st.DataObject) -> None:
         seq = data.draw(st.integers(self.oldest - 1, self.seq))
         before = copy.deepcopy(self.model)
-        head = self.store.revert(seq)
+        head = self.unless_unknown(lambda: self.store.revert(seq))
+        if head is None:
+            return
         self.model = copy.deepcopy(self.past[seq])
         self.expect_commit(before)
         assert head == self.store.head()

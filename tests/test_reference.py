@@ -347,6 +347,7 @@ CREATE TABLE audit (number, at, kind, seq, chain, detail, digest);
 CREATE TABLE log_blocks (block, digest);
 CREATE TABLE cut_commits (block, chains, digest);
 CREATE TABLE claims (name, seq);
+CREATE TABLE digest_logs (collection);
 CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'never changed'); END;
 CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'never deleted'); END;
 CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE number >= NEW.number)

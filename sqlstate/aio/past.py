@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.entries import AsyncStoreEntries
     from sqlstate.aio.threads import Threads
+    from sqlstate.format.names import Key
     from sqlstate.format.records import Head
     from sqlstate.store.past.change import Change
     from sqlstate.store.past.log import CutReport
+    from sqlstate.store.past.redaction import Logging, RedactReport
     from sqlstate.store.store import Store
 
 
@@ -237,3 +239,57 @@ class AsyncPast:
                 self._store.claims[name] = seq
 
         await self._threads.run(write, whole=True)
+
+    async def redact(self, collection: str, key: Key) -> RedactReport:
+        """Take all values that an entry had out of the log, for good, as `Store.redact()` does.
+
+        Cost: 1 hop, a pass over the log, and 2 commits. Cancelled, it is waited for.
+
+        Args:
+            collection: name of the entry's collection.
+            key: key of the entry.
+
+        Raises:
+            StoreError: what `Store.redact()` raises.
+
+        Examples:
+            >>> for name in "ada", "eve":
+            ...     await store.put("users", 1, name)
+            >>> (await store.redact("users", 1)).records
+            2
+        """
+        return await self._threads.run(lambda: self._store.redact(collection, key), whole=True)
+
+    async def set_logging(self, collection: str, log: Logging) -> None:
+        """Set whether the log keeps the values of a collection or their digests only, as `Store.set_logging()` does.
+
+        Cost: 1 hop and 1 commit. Cancelled, it is waited for.
+
+        Args:
+            collection: name of a collection.
+            log: "values" or "digests".
+
+        Raises:
+            StoreError: what `Store.set_logging()` raises.
+
+        Examples:
+            >>> await store.set_logging("cache", "digests")
+            >>> await store.digest_logs()
+            ['cache']
+        """
+        await self._threads.run(lambda: self._store.set_logging(collection, log), whole=True)
+
+    async def digest_logs(self) -> list[str]:
+        """Return the names of the collections of whose values the log keeps the digests only, in order.
+
+        Cost: 1 hop and 1 statement.
+
+        Raises:
+            StoreClosed: the store was closed.
+
+        Examples:
+            >>> await store.set_logging("cache", "digests")
+            >>> await store.digest_logs()
+            ['cache']
+        """
+        return await self._threads.run(self._store.digest_logs)

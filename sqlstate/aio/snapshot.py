@@ -57,7 +57,7 @@ class Frozen:
 
     async def has_stored(self, name: Name) -> bool:
         """Return True if there is an entry."""
-        return await self.get_stored(name) is not None
+        return await self.ask(lambda view: view.get_logged(name)) is not None
 
     async def count_names(self, start: Name, stop: Name) -> int:
         """Return the number of entries in [start, stop)."""

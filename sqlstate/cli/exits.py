@@ -26,6 +26,7 @@ from sqlstate.errors import (
     ReadOnly,
     RestoreRejected,
     StoreError,
+    ValueRedacted,
 )
 from sqlstate.files.paths import why
 
@@ -65,6 +66,7 @@ _CODES: Final[tuple[tuple[type[BaseException], Exit], ...]] = (
     (Conflict, Exit.NO),
     (LogCut, Exit.NO),
     (ProofInvalid, Exit.NO),
+    (ValueRedacted, Exit.NO),
     (InvalidInput, Exit.USAGE),
     (ImportRejected, Exit.USAGE),
     (RestoreRejected, Exit.USAGE),

@@ -39,6 +39,8 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "merge": ("past", "merge"),
     "cut": ("space", "cut"),
     "claims": ("space", "claims"),
+    "redact": ("space", "redact"),
+    "logging": ("space", "logging"),
     "recover": ("recovery_and_backup", "recover"),
     "audit": ("recovery_and_backup", "audit"),
     "check": ("checking", "check"),

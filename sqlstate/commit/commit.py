@@ -6,18 +6,17 @@ All of it happens in one SQLite transaction on the writing connection.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlstate.commit import tree_update
 from sqlstate.commit.clock import now
 from sqlstate.commit.node_cache import MOVES_MAX, UNKNOWN
-from sqlstate.commit.pending import Savepoint, Tail, keep
+from sqlstate.commit.pending import Savepoint, Tail, as_logged, keep, row_of, rows_of
 from sqlstate.errors import StoreError, StoreIOError
 from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes
 from sqlstate.format.records import (
     Head,
-    Kind,
     begin_bytes,
     chain_next,
     change_bytes,
@@ -26,7 +25,7 @@ from sqlstate.format.records import (
     short_bytes,
 )
 from sqlstate.format.values import same
-from sqlstate.tables import staged, state, wal
+from sqlstate.tables import staged, state, wal, wal_digests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,10 +197,11 @@ class Commit:
         self._torn = True
         self._bytes += keep(self._pending, changes)
         lsn, short, parts = self._lsn + 1, self._tail.short, []
-        for name, before, after, leaf_before, leaf_after, raw in changes:
+        for change in as_logged(changes, self._context.digest_logs):
+            _, before, after, leaf_before, leaf_after, raw = change
             parts.append(short_bytes(lsn, leaf_before, leaf_after))
             self._size += wal.TRANSACTION_BYTES + wal.size_of_change(raw, after, before)
-            short(lsn, (Kind.DELETE if after is None else Kind.PUT, name[0], name[2], after, before))
+            short(lsn, row_of(change))
             lsn += 3
         self._lsn = lsn - 1
         self._records.update(b"".join(parts))
@@ -223,6 +223,7 @@ class Commit:
         self._txn, self._session = records[0].txn, records[0].session
         for record in records:
             self._records.update(record_bytes(record))
+        wal_digests.collapse(self._connection, records, self._context.digest_logs)
         self._size += wal.size_of_staged(self._connection, self._txn)
         self._torn = False
 
@@ -239,9 +240,7 @@ class Commit:
         self._size += wal.TRANSACTION_BYTES
         self._records.update(commit_bytes(self._lsn, txn))
         if short:
-            (collection, _, key), before, after, *_ = changes[0]
-            kind = Kind.DELETE if after is None else Kind.PUT
-            self._tail.short(txn, (kind, collection, key, after, before))
+            self._tail.short(txn, row_of(changes[0]))
         else:
             self._log_changes(self._lsn - 1)
             self._tail.commit(self._lsn, txn, self._session)
@@ -420,6 +419,7 @@ class Commit:
             change_bytes(lsn, txn, before, after) for lsn, (*_, before, after, _) in enumerate(changes, self._lsn + 1)
         ]
         self._records.update(b"".join(records))
+        changes = as_logged(changes, self._context.digest_logs)
         self._size += sum(wal.size_of_change(raw, after, before) for _, before, after, _, _, raw in changes)
         self._lsn += len(changes)
         self._unwritten += changes
@@ -432,12 +432,7 @@ class Commit:
         lsn = last - len(changes) + 1
         if lsn == self._txn + 1:
             self._tail.begin(self._txn, self._note)
-        txn, put, delete = self._txn, Kind.PUT, Kind.DELETE
-        rows: list[tuple[Any, ...]] = [
-            (each, txn, delete if after is None else put, collection, key, after, before)
-            for each, ((collection, _, key), before, after, *_) in enumerate(changes, lsn)
-        ]
-        self._tail.changes(rows)
+        self._tail.changes(rows_of(changes, (lsn, self._txn), marked=bool(self._context.digest_logs)))
         changes.clear()
 
     def _write_log(self) -> None:

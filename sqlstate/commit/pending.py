@@ -5,11 +5,13 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sqlstate.format.merkle import as_leaf
+from sqlstate.format.records import Kind, marks_of
 from sqlstate.sqlite.connection import KEPT_BYTES
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlstate.format.names import Name, Stored
     from sqlstate.sqlite.connection import Connection
@@ -34,6 +36,38 @@ def keep(pending: dict[Name, Pending], changes: Iterable[Change]) -> int:
         pending[name] = after, leaf_after, raw, leaf_before if known is None else known[3]
         size += len(after or "")
     return size
+
+
+def as_logged(changes: list[Change], digest_logs: Collection[str]) -> list[Change]:
+    """Return *changes* with leaves for values, where the collection is one of *digest_logs*."""
+    if not digest_logs:
+        return changes
+    return [
+        (name, as_leaf(old), as_leaf(new), old, new, raw)
+        if name[0] in digest_logs
+        else (name, before, after, old, new, raw)
+        for name, before, after, old, new, raw in changes
+    ]
+
+
+def row_of(change: Change) -> wal.ChangeRow:
+    """Return what the log says of a change, which is as_logged()."""
+    (collection, _, key), before, after, *_ = change
+    return Kind.DELETE if after is None else Kind.PUT, collection, key, after, before, marks_of(before, after)
+
+
+def rows_of(changes: Iterable[Change], first: tuple[int, int], *, marked: bool) -> list[tuple[Any, ...]]:
+    """Return the rows of *changes*, which are as_logged(): *first* is the LSN of the first, and that of BEGIN.
+
+    Where they are not *marked*, none has a leaf for a value.
+    """
+    lsn, txn = first
+    put, delete = Kind.PUT, Kind.DELETE
+    rows: list[tuple[Any, ...]] = [
+        (each, txn, delete if after is None else put, collection, key, after, before, None)
+        for each, ((collection, _, key), before, after, *_) in enumerate(changes, lsn)
+    ]
+    return [(*row[:-1], marks_of(row[6], row[5])) for row in rows] if marked else rows
 
 
 class Savepoint(NamedTuple):
@@ -110,7 +144,7 @@ class Tail:
                     wal.write_change(connection, row)
             elif sql is wal.INSERT_SHORT and _has_large(rows, 4):
                 for row in rows:
-                    wal.write_short(connection, row[0], row[1:6], row[6:])
+                    wal.write_short(connection, row[0], row[1:7], row[7:])
             elif len(rows) == 1:
                 connection.run(sql, rows[0])
             else:

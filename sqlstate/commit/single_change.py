@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlstate.commit.clock import now
 from sqlstate.commit.commit import Commit
-from sqlstate.format.merkle import leaf, rank
+from sqlstate.format.merkle import as_leaf, leaf, rank
 from sqlstate.format.names import name_bytes
-from sqlstate.format.records import Head, Kind, chain_next, short_bytes
+from sqlstate.format.records import Head, Kind, chain_next, marks_of, short_bytes
 from sqlstate.tables import merkle, state, wal
 
 if TYPE_CHECKING:
@@ -50,8 +50,12 @@ def change_one(context: WriteContext, name: Name, after: Stored | None) -> tuple
         records = sha256(short_bytes(txn, leaf_before, leaf_after)).digest()
         head = Head(*facts, chain_next(base.chain, facts, records))
         kind = Kind.DELETE if after is None else Kind.PUT
-        total = context.total + wal.TRANSACTION_BYTES + wal.size_of_change(raw, after, before)
-        wal.write_short(connection, txn, (kind, name[0], name[2], after, before), (*head, records, total))
+        logged: tuple[Stored | None, Stored | None, int | None] = after, before, None
+        if name[0] in context.digest_logs:
+            new, old = as_leaf(leaf_after), as_leaf(leaf_before)
+            logged = new, old, marks_of(old, new)
+        total = context.total + wal.TRANSACTION_BYTES + wal.size_of_change(raw, *logged[:2])
+        wal.write_short(connection, txn, (kind, name[0], name[2], *logged), (*head, records, total))
         there, before = before is not None, None  # a large value is not held any longer than it is needed
         state.write_one(connection, name, after, there=there)
         context.commit(head, txn + 2, total)

@@ -10,7 +10,7 @@ from sqlstate.commit.dirty_flag import FlagKeeper
 from sqlstate.commit.log_limit import LogLimit
 from sqlstate.commit.node_cache import UNKNOWN, NodeCache
 from sqlstate.errors import StoreError, StoreFull
-from sqlstate.tables import wal
+from sqlstate.tables import wal, wal_digests
 
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
@@ -27,7 +27,12 @@ class WriteContext:
         meta: the store's facts.
     """
 
-    __slots__ = ("_made", "_newest", "dirty_flag", "engine", "log", "meta", "node_cache", "open_blocks", "total")
+    __slots__ = (
+        "_made", "_newest", "digest_logs", "dirty_flag", "engine", "log", "meta", "node_cache", "open_blocks", "total",
+    )  # fmt: skip
+
+    digest_logs: frozenset[str]
+    """Collections of whose values the log keeps the digests only, since begin()."""
 
     total: int
     """Bytes of all records up to the newest commit, about, since begin(); and what counts to the next one."""
@@ -40,6 +45,7 @@ class WriteContext:
         self.open_blocks: OpenBlocks = OpenBlocks()
         self.log: LogLimit = LogLimit(meta)
         self.total = 0
+        self.digest_logs = frozenset()
         self._newest: tuple[int, Head] | None = None  # what begin() returns if nobody committed since
         self._made: dict[int, Head] = {}  # by thread: the head of its last COMMIT, until the call returns
 
@@ -53,6 +59,7 @@ class WriteContext:
             return self._newest
         try:
             lsn, head, self.total = wal.end(self.engine.write_connection, self.meta)
+            self.digest_logs = wal_digests.collections(self.engine.write_connection)
             self.log.load(self.engine.write_connection)
         except BaseException:
             self.engine.write_connection.rollback()

@@ -26,6 +26,7 @@ TAG_AUDIT: Final = b"\x04"
 TAG_STAGED: Final = b"\x05"
 TAG_CUT: Final = b"\x06"
 TAG_START: Final = b"\x07"
+TAG_REDACTED: Final = b"\x08"
 
 KIND_INT: Final = b"i"
 KIND_STR: Final = b"t"

@@ -36,6 +36,22 @@ def leaf(name: bytes, stored: Stored) -> bytes:
     return sha256(fmt.TAG_LEAF + name + content).digest()
 
 
+class Leaf(bytes):
+    """The leaf of an entry, in the place of a value that the log does not have."""
+
+    __slots__ = ()
+
+
+def as_leaf(digest: bytes | None) -> Leaf | None:
+    """Return a digest as a Leaf; None for no entry."""
+    return None if digest is None else Leaf(digest)
+
+
+def leaf_of(name: bytes, stored: Stored | Leaf | None) -> bytes | None:
+    """Return the digest of an entry whose value may be known by its digest alone; None for no entry."""
+    return stored if stored is None or type(stored) is Leaf else leaf(name, stored)
+
+
 def _text_digest(text: str) -> bytes:
     """Return the digest of a large text, without a copy of it."""
     digest = sha256()

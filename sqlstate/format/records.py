@@ -5,11 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from hashlib import sha256
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlstate.format import constants as fmt
 from sqlstate.format.html import table
-from sqlstate.format.merkle import leaf
+from sqlstate.format.merkle import Leaf, leaf
 from sqlstate.format.names import Key, Stored, name_bytes, stored_name
 
 
@@ -83,9 +83,9 @@ class Record(NamedTuple):
     key: Key | None = None
     """Key of the entry."""
     value: Stored | None = None
-    """Value of the entry, as stored."""
+    """Value of the entry, as stored; or its leaf."""
     before: Stored | None = None
-    """Value before, as stored."""
+    """Value before, as stored; or its leaf."""
     seq: int | None = None
     """Number of the commit, in each COMMIT."""
     root: bytes | None = None
@@ -166,9 +166,32 @@ def record_bytes(record: Record) -> bytes:
         return commit_bytes(record.lsn, record.txn)
     assert record.collection is not None and record.key is not None  # noqa: S101, PT018, for the type checker
     name = name_bytes(stored_name(record.collection, record.key))
-    before = None if record.before is None else leaf(name, record.before)
-    after = None if record.value is None else leaf(name, record.value)
-    return change_bytes(record.lsn, record.txn, before, after)
+    return change_bytes(record.lsn, record.txn, *leaves(name, record.before, record.value, record.digests))
+
+
+def leaves(
+    name: bytes, before: Stored | None, value: Stored | None, digests: int | None
+) -> tuple[bytes | None, bytes | None]:
+    """Return the leaves of an entry, with *name* (`name_bytes()`), before and after a PUT or DELETE record."""
+    marks = digests or 0
+    old = before if before is None or marks & fmt.BEFORE_DIGEST else leaf(name, before)
+    new = value if value is None or marks & fmt.VALUE_DIGEST else leaf(name, value)
+    return old, new  # type: ignore[return-value]  # a digest is bytes
+
+
+def logged(before: Any, value: Any, digests: Any) -> tuple[Any, Any]:
+    """Return `before` and `value` of a record, each as a Leaf if *digests* says that it is a digest."""
+    marks = digests if type(digests) is int else 0
+    return (
+        Leaf(before) if marks & fmt.BEFORE_DIGEST and type(before) is bytes else before,
+        Leaf(value) if marks & fmt.VALUE_DIGEST and type(value) is bytes else value,
+    )
+
+
+def marks_of(before: Any, value: Any) -> int | None:
+    """Return `digests` of a record with these values: which of them are leaves."""
+    marks = fmt.BEFORE_DIGEST * (type(before) is Leaf) | fmt.VALUE_DIGEST * (type(value) is Leaf)
+    return marks or None
 
 
 def staged_digest(before: bytes, session: bytes | None, body: bytes) -> bytes:

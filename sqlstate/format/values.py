@@ -37,6 +37,21 @@ class Absent:
 ABSENT: Final = Absent()
 
 
+class Redacted:
+    """The type of REDACTED: there was a value, and the log has its digest alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "REDACTED"
+
+    def __reduce__(self) -> str:
+        return "REDACTED"
+
+
+REDACTED: Final = Redacted()
+
+
 def same(a: Stored | None, b: Stored | None) -> bool:
     """Return True if two stored values are equal; text and bytes never are, nor is no value to any."""
     return type(a) is type(b) and a == b

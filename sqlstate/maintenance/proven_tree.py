@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import EMPTY_ROOT, FIRST, count_of, leaf, node_digest, rank
+from sqlstate.format.merkle import EMPTY_ROOT, FIRST, Leaf, count_of, leaf, leaf_of, node_digest, rank
 from sqlstate.format.names import Name, name_bytes, stored_name
-from sqlstate.format.records import Kind
+from sqlstate.format.records import Kind, logged
 from sqlstate.tables import merkle, state, wal_raw
 from sqlstate.tables import meta as metadata
 from sqlstate.tables.raw_rows import (
@@ -328,7 +328,7 @@ def committed(records: Iterable[RawRecord]) -> Iterator[list[tuple[Any, Any, Any
     open_: dict[Any, list[tuple[Any, Any, Any]]] = {}
     for record in records:
         if record.kind in (Kind.PUT, Kind.DELETE):
-            value = record.value if record.kind == Kind.PUT else None
+            value = logged(None, record.value, record.digests)[1] if record.kind == Kind.PUT else None
             open_.setdefault(record.txn, []).append((record.collection, record.key, value))
         elif record.kind == Kind.ROLLBACK:
             open_.pop(record.txn, None)
@@ -343,7 +343,8 @@ def _replayed(records: Iterable[RawRecord]) -> Iterator[tuple[Name, bytes, bytes
         for collection, key, value in changes:
             name = entry_name(collection, key)
             if name is not None:
-                entries[name] = leaf(name_bytes(name), value) if is_stored(value) else None
+                there = type(value) is Leaf or is_stored(value)
+                entries[name] = leaf_of(name_bytes(name), value) if there else None
     for name in sorted(entries):
         digest = entries[name]
         if digest is not None:

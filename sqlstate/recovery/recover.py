@@ -216,6 +216,7 @@ def _roll_back(writer: WriteContext) -> tuple[int, ...]:
         session = wal.read_begin(connection, txn).session
         wal.write(connection, Record(lsn_, txn, Kind.ROLLBACK, session, at=now()))
         staged.remove(connection, txn)
+        writer.total += wal.size_of_staged(connection, txn)
     return tuple(dead)
 
 

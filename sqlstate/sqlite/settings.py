@@ -46,6 +46,7 @@ def apply(connection: Connection, journal: Journal, *, read_only: bool, cache: i
         "mmap_size=0",
         "cell_size_check=1",
         "wal_autocheckpoint=0",
+        "secure_delete=FAST",  # what is deleted is overwritten where its page is written anyway
         f"journal_size_limit={WAL_BYTES_MAX}",  # otherwise a -wal keeps the size it has grown to
         f"query_only={int(read_only)}",
     ]

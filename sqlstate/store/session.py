@@ -173,7 +173,9 @@ class Session:
         if kind is not Kind.ROLLBACK:
             record = staged.sealed(writer, record)
         wal.write(writer, record)
+        size = wal.size_of_staged(writer, record.txn) if kind is Kind.ROLLBACK else 0
         self._writer.commit_unnumbered(f"WAL record {record.lsn}", (record.lsn, head))
+        self._writer.total += size
         return record
 
     def _before(self, txn: int, name: Name, connection: Connection | None = None) -> Stored | None:

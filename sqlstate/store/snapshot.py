@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlstate.store.view import V
     from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
+    from sqlstate.tables.wal_changes import Logged
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -179,6 +180,10 @@ class OpenSnapshot:
     def get_stored(self, name: Name) -> Stored | None:
         """Return the stored value of an entry, or None."""
         return state.get(self.reader(), name[0], name[2])
+
+    def get_logged(self, name: Name) -> Logged:
+        """Return the stored value of an entry, or None; of a view of the past, its leaf if the log has that alone."""
+        return self.get_stored(name)
 
     def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
         """Return the stored value of each entry, or None."""

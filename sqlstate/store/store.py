@@ -15,6 +15,7 @@ from sqlstate.store.entries import StoreEntries
 from sqlstate.store.open_transaction import OpenTransaction
 from sqlstate.store.past.changes import Past
 from sqlstate.store.past.log import Log
+from sqlstate.store.past.redaction import Redaction
 from sqlstate.store.session import Session
 from sqlstate.store.snapshot import Snapshot
 from sqlstate.store.staged import StagedTransaction, WriteAheadLog
@@ -40,7 +41,7 @@ T = TypeVar("T")
 COLLECTIONS_KEPT: Final = 256
 
 
-class Store(Collections, Commits, Past, Log, Upkeep):
+class Store(Collections, Commits, Past, Log, Redaction, Upkeep):
     """One open store, made by `sqlstate.open()`. Close it, or use it in a `with` block.
 
     All threads of a process can share one Store. `store["settings"]` is a collection, a mutable mapping that exists

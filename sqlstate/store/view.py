@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, cast, overload
 
-from sqlstate.errors import EntryNotFound, InvalidKey, InvalidOption, InvalidValue, StoreError
+from sqlstate.errors import EntryNotFound, InvalidKey, InvalidOption, InvalidValue, StoreError, ValueRedacted
 from sqlstate.format.documents import short_repr
 from sqlstate.format.html import table
 from sqlstate.format.names import (
@@ -172,7 +172,10 @@ class CollectionView(Mapping[Key, T], Generic[T]):
         Raises:
             InvalidKey: nothing with this key can be stored.
         """
-        return self._access.find(self.name, cast("Key", key)) is not None
+        try:
+            return self._access.find(self.name, cast("Key", key)) is not None
+        except ValueRedacted:
+            return True
 
     def __len__(self) -> int:
         """Return the number of entries.

@@ -1,4 +1,4 @@
-"""The table claims: who follows the commits, and how far each came (docs/reference/file-format.md, section 3.10)."""
+"""The table claims: who follows the commits, and how far each came (docs/reference/file-format.md, section 3.9)."""
 
 from __future__ import annotations
 

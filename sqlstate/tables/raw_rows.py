@@ -251,6 +251,14 @@ def _record(**columns: _Must) -> Table:
     return Table("I7", "record {0}", **(every | columns))
 
 
+_MARKS: Final = _Must(lambda value: type(value) is int, "NULL, 1, 2 or 3")
+
+
+def _change(**columns: _Must) -> Table:
+    every = {"collection": _COLLECTION, "key": _KEY, "chain": _or_null(_DIGEST)}
+    return _record(**(every | {"digests": _Must(_is_absent, _MARKS.words)} | columns))
+
+
 _HEAD_OR_NOT: Final = {
     "root": _or_null(_DIGEST),
     "count": _or_null(_NUMBER),
@@ -261,12 +269,21 @@ _HEAD_OR_NOT: Final = {
 }
 RECORDS: Final[Mapping[Any, Table]] = {
     "BEGIN": _record(at=_or_null(_AT), note=_TEXT, chain=_or_null(_DIGEST)),
-    "PUT": _record(collection=_COLLECTION, key=_KEY, value=_VALUE, before=_or_null(_VALUE), chain=_or_null(_DIGEST)),
-    "DELETE": _record(collection=_COLLECTION, key=_KEY, before=_VALUE, chain=_or_null(_DIGEST)),
+    "PUT": _change(value=_VALUE, before=_or_null(_VALUE)),
+    "DELETE": _change(before=_VALUE),
     "COMMIT": _record(seq=_POSITIVE, **_HEAD_OR_NOT),
     "ROLLBACK": _record(at=_AT),
+    ("PUT", fmt.VALUE_DIGEST): _change(value=_DIGEST, before=_or_null(_VALUE), digests=_MARKS),
+    ("PUT", fmt.BEFORE_DIGEST): _change(value=_VALUE, before=_DIGEST, digests=_MARKS),
+    ("PUT", fmt.VALUE_DIGEST | fmt.BEFORE_DIGEST): _change(value=_DIGEST, before=_DIGEST, digests=_MARKS),
+    ("DELETE", fmt.BEFORE_DIGEST): _change(before=_DIGEST, digests=_MARKS),
 }
-"""By kind."""
+"""By kind; by kind and `digests`, where some of the values are digests."""
+
+
+def record_table(kind: Any, digests: Any) -> Table | None:
+    """Return the tests of a row of the table wal, None if there is no such kind."""
+    return RECORDS.get(kind if digests is None else (kind, digests)) or RECORDS.get(kind)
 
 
 class InvalidText(NamedTuple):
@@ -365,8 +382,13 @@ def has_bytes(record: RawRecord) -> bool:
     if record.kind == Kind.BEGIN:
         return all(part is None or is_text(part) for part in (record.note, record.at))
     if record.kind in (Kind.PUT, Kind.DELETE):
-        values = record.value, record.before
-        return is_entry_name(record.collection, record.key) and all(v is None or is_stored(v) for v in values)
+        marks = 0 if record.digests is None else record.digests
+        if not is_entry_name(record.collection, record.key) or type(marks) is not int or not 0 <= marks < 4:
+            return False
+        return all(
+            value is None or (is_digest(value) if marks & bit else is_stored(value))
+            for bit, value in ((fmt.BEFORE_DIGEST, record.before), (fmt.VALUE_DIGEST, record.value))
+        )
     return bool(record.kind == Kind.COMMIT)
 
 

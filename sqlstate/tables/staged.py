@@ -37,7 +37,7 @@ def check_records(connection: Connection, records: list[Record]) -> None:
         if record.chain is None and records[0].chain is None:
             continue
         digest = staged_digest(digest, record.session, record_bytes(record))
-        if record.chain != digest:
+        if record.chain != digest or record.digests is not None:  # digests only when it has ended
             raise _unlike_written(connection, records[0].txn, f"record {record.lsn}, or one before it,")
     missing = wal.missing_behind(connection, records[-1].lsn) if digest != fmt.STAGED_ZERO else 0
     if missing:

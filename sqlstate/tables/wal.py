@@ -32,28 +32,32 @@ CHANGE_BYTES: Final = 24  # that a PUT or DELETE takes besides name and values
 _LOOKED_AT = 10_000
 _NEAR = 512  # records that are read sooner than searched
 BYTES_AT_ONCE = 1 << 20
-_VALUE, _BEFORE = Record._fields.index("value"), Record._fields.index("before")
+_VALUE, _BEFORE, _DIGESTS = map(Record._fields.index, ("value", "before", "digests"))
+_LARGE: Final = {bytes, type(None)}  # of what SQLite's rows can be written piece by piece
 
 IS_CHANGE: Final = "kind IN ('PUT', 'DELETE')"
 """A condition as the index wal_history has it, word for word: otherwise SQLite would not use that."""
 
-# kind, collection, key, value, before
-ChangeRow = tuple[Kind, str, "Key", "Stored | None", "Stored | None"]
+# kind, collection, key, value, before, digests
+ChangeRow = tuple[Kind, str, "Key", "Stored | None", "Stored | None", int | None]
 
 COLUMNS = ", ".join(Record._fields)
 _INSERT = f"INSERT INTO wal ({COLUMNS}) VALUES ({', '.join('?' * len(Record._fields))})"
-INSERT_CHANGE = "INSERT INTO wal (lsn, txn, kind, collection, key, value, before) VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT_CHANGE = (
+    "INSERT INTO wal (lsn, txn, kind, collection, key, value, before, digests) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 INSERT_COMMIT = """
 INSERT INTO wal (lsn, txn, kind, session, seq, root, count, at, chain, records, total)
 VALUES (?, ?, 'COMMIT', ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # BEGIN, one change and COMMIT in one statement: 5 µs instead of 8 for the most frequent commit.
 INSERT_SHORT = """
-INSERT INTO wal (lsn, txn, kind, collection, key, value, before, seq, root, count, at, chain, note, records, total)
+INSERT INTO wal
+(lsn, txn, kind, collection, key, value, before, digests, seq, root, count, at, chain, note, records, total)
 VALUES
-(?1, ?1, 'BEGIN', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, NULL),
-(?1 + 1, ?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
-(?1 + 2, ?1, 'COMMIT', NULL, NULL, NULL, NULL, ?7, ?8, ?9, ?10, ?11, NULL, ?12, ?13)
+(?1, ?1, 'BEGIN', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '', NULL, NULL),
+(?1 + 1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+(?1 + 2, ?1, 'COMMIT', NULL, NULL, NULL, NULL, NULL, ?8, ?9, ?10, ?11, ?12, NULL, ?13, ?14)
 """
 # For large bytes that are written into the row then.
 _INSERT_EMPTY = """
@@ -125,7 +129,7 @@ def write_short(connection: Connection, lsn: int, change: ChangeRow, closing: Se
 
     *closing* is what a COMMIT record says of its commit: seq, root, count, at, chain, records, total.
     """
-    *_, value, before = change
+    *_, value, before, _ = change
     if len(value or "") + len(before or "") < KEPT_BYTES:
         connection.run(INSERT_SHORT, (lsn, *change, *closing))
         return
@@ -136,9 +140,9 @@ def write_short(connection: Connection, lsn: int, change: ChangeRow, closing: Se
 
 def write_change(connection: Connection, row: Sequence[Any]) -> None:
     """Append a PUT or DELETE record: LSN, that of BEGIN, and a ChangeRow. SQLite copies and keeps no large bytes."""
-    *_, value, before = row
+    *_, value, before, _ = row
     is_small = len(value or "") + len(before or "") < KEPT_BYTES
-    if is_small or str in (type(value), type(before)):
+    if is_small or not {type(value), type(before)} <= _LARGE:
         connection.run(INSERT_CHANGE, row, keep=is_small)
         return
     sizes = [None if each is None else len(each) for each in (value, before)]
@@ -186,7 +190,7 @@ def size_of_change(raw: bytes, value: Stored | None, before: Stored | None) -> i
     size = CHANGE_BYTES + len(raw)
     for each in (value, before):
         if each is not None:
-            size += len(each) if type(each) is bytes or each.isascii() else len(each.encode())  # type: ignore[union-attr]
+            size += len(each) if type(each) is not str or each.isascii() else len(each.encode())
     return size
 
 
@@ -301,7 +305,15 @@ def staged_value(connection: Connection, txn: int, collection: str, key: Key) ->
         "ORDER BY lsn DESC LIMIT 1"
     )
     row = connection.row(sql, (txn, collection, key))
-    return None if row is None else (valid_record(connection, row).value,)
+    return None if row is None else (_whole(connection, valid_record(connection, row)).value,)
+
+
+def _whole(connection: Connection, record: Record) -> Record:
+    """Return a record of a staged transaction that has not ended; Damaged if its values are digests (I7)."""
+    if record.digests is not None:
+        what = f"record {record.lsn} has a digest for a value, and its staged transaction has not ended"
+        raise Damaged.found(connection.path, what, "I7")
+    return record
 
 
 def has(connection: Connection, lsn: int) -> bool:
@@ -425,7 +437,7 @@ def valid_head(connection: Connection, row: Row) -> Head:
 
 def valid_record(connection: Connection, row: Row) -> Record:
     """Return the record of a row with COLUMNS; Damaged if a field is invalid."""
-    table = raw_rows.RECORDS.get(row[2])
+    table = raw_rows.record_table(row[2], row[_DIGESTS])
     if table is None:
         what = f"record {row[0]} is of the unknown kind {raw_rows.quoted(row[2])}"
         raise Damaged.found(connection.path, what, "I7")

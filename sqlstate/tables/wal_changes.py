@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlstate.errors import Damaged, InvalidOption, LogCut, StoreFull
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import stored_name
-from sqlstate.format.records import Kind
+from sqlstate.format.merkle import Leaf, leaf_of
+from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.format.records import Kind, logged
+from sqlstate.format.values import same as values_same
 from sqlstate.sqlite.connection import size_of
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import raw_rows, wal
+from sqlstate.tables import raw_rows, state, wal
 from sqlstate.tables.raw_rows import is_entry_name, is_text
 
 if TYPE_CHECKING:
-    from sqlstate.format.names import Key, Name, Stored
-    from sqlstate.format.records import Head
+    from sqlstate.format.names import Key, Name
+    from sqlstate.format.records import Head, Record
     from sqlstate.sqlite.connection import Connection, Row
 
 ROWS_AT_ONCE: Final = 1024
@@ -69,8 +71,10 @@ class Touch(NamedTuple):
 
 
 Touched = dict["Name", Touch]
-Values = tuple["Stored | None", "Stored | None"]
-"""Stored value of an entry before and after, None for no entry."""
+Logged = str | bytes | Leaf | None
+"""Stored value of an entry, None for no entry; its leaf if the log has that alone."""
+Values = tuple[Logged, Logged]
+"""Of an entry before and after."""
 
 
 class Reader:
@@ -155,27 +159,53 @@ def _weight(row: Row) -> int:
     return size_of(row[5]) + size_of(row[_NOTE])
 
 
-def values(connection: Connection, touch: Touch) -> Values:
+def values(connection: Connection, name: Name, touch: Touch) -> Values:
     """Return the values of an entry before and after *touch*."""
-    last = wal.valid_record(connection, _row(connection, touch.last))
-    if touch.first == touch.last:
-        return last.before, last.value
-    return before(connection, touch), last.value
+    old, new = _logged(connection, touch.last)
+    if touch.first != touch.last:
+        old = _logged(connection, touch.first)[0]
+    return known(connection, name, old), known(connection, name, new)
 
 
-def before(connection: Connection, touch: Touch) -> Stored | None:
+def before(connection: Connection, name: Name, touch: Touch) -> Logged:
     """Return the value of an entry before *touch*, None for no entry."""
-    return wal.valid_record(connection, _row(connection, touch.first)).before if touch.was_there else None
+    return known(connection, name, _logged(connection, touch.first)[0]) if touch.was_there else None
 
 
-def _row(connection: Connection, lsn: int) -> Row:
+def known(connection: Connection, name: Name, said: Logged) -> Logged:
+    """Return the value that a leaf stands for, if the entry has it now; else what is given."""
+    if type(said) is not Leaf:
+        return said
+    stored = state.get(connection, name[0], name[2])
+    return stored if leaf_of(name_bytes(name), stored) == said else said
+
+
+def same(name: Name, a: Logged, b: Logged) -> bool:
+    """Return True if two values of an entry are equal, by their leaves where one is known by its leaf alone."""
+    if Leaf in (type(a), type(b)):
+        raw = name_bytes(name)
+        return leaf_of(raw, a) == leaf_of(raw, b)
+    return values_same(a, b)
+
+
+def record(connection: Connection, lsn: int) -> Record:
+    """Return the record with this LSN.
+
+    Raises:
+        Damaged: there is none, or a field of it is invalid.
+    """
     row = connection.row(_RECORD, (lsn,))
     if row is None:
         start = metadata.read_log_start(connection)
         if start is not None and lsn <= start.lsn:
             raise LogCut(connection.path, start.head.seq, start.head.seq + 1)
         raise Damaged.found(connection.path, f"record {lsn} is missing from the log", "I5")
-    return row
+    return wal.valid_record(connection, row)
+
+
+def _logged(connection: Connection, lsn: int) -> Values:
+    found = record(connection, lsn)
+    return logged(found.before, found.value, found.digests)
 
 
 def of_entry(connection: Connection, collection: str, key: Key) -> list[tuple[Head, Touch]]:

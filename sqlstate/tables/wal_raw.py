@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from sqlstate.errors import Damaged
 from sqlstate.format.records import Record
 from sqlstate.tables import raw_rows, wal_cut
 from sqlstate.tables.raw_rows import RawRecord
@@ -12,7 +14,7 @@ from sqlstate.tables.wal import COLUMNS, OF_STAGED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sqlstate.sqlite.connection import Connection
+    from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import LogStart
 
 _RAW = f"SELECT {raw_rows.columns(*Record._fields)} FROM wal ORDER BY lsn"
@@ -28,6 +30,19 @@ def scan_raw(connection: Connection, start: LogStart | None) -> Iterator[RawReco
         return rows
     gone = wal_cut.ended(connection, start)
     return (row for row in rows if not wal_cut.is_cut(row, start, gone))
+
+
+def live(connection: Connection, start: LogStart | None) -> Iterator[Row]:
+    """Yield every row, whatever is in it; from a text on that is no UTF-8, in the slower way that reads it."""
+    done = 0
+    try:
+        for row in wal_cut.live(connection, start):
+            done += 1
+            yield row
+    except Damaged as e:
+        if not isinstance(e.__cause__, UnicodeDecodeError):
+            raise
+        yield from islice(scan_raw(connection, start), done, None)
 
 
 def write_raw(connection: Connection, rows: Iterable[tuple[int, RawRecord | None]]) -> None:

@@ -147,3 +147,34 @@ def test_merge_prints_collisions_and_leaves_the_copy(db: str, tmp_path: Path) ->
     other = str(tmp_path / "other.db")
     good("put", other, "c", "k", "1", "--quiet")
     assert "not copies of one store" in bad(2, "merge", db, other)
+
+
+def test_what_the_log_does_not_have_is_named(db: str) -> None:
+    result = run("redact", db, "c", "k")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "2 records redacted\n")
+    assert json.loads(good("redact", db, "c", "k", "--json")) == {"records": 0, "entry": None, "overwritten": True}
+    first, second = lines(good("changes", db, "c", "--prefix", "k"))
+    assert (first["redacted"], "value" in first, "before" in first) == (["value"], False, False)
+    assert (second["redacted"], second["value"]) == (["before"], {"$json": {"$json": 2}})
+    assert "(redacted)" in on_terminal("history", db, "c", "k").shown
+    record = next(each for each in lines(good("log", db)) if each.get("key") == "k")
+    assert (record["digests"], len(record["value"]["digest"])) == (1, 64)
+    assert "(redacted)" in on_terminal("log", db).shown
+    assert "has its digest only" in bad(1, "get", db, "c", "k", "--at", "1") + bad(1, "undo", db, "2")
+    exported = run("export", db, "--at", "1")  # those before it were written
+    assert (exported.exit_code, "has its digest only" in exported.stderr) == (1, True)
+    assert "has its digest only" in bad(1, "revert", db, "1")
+    assert json.loads(good("audit", db).splitlines()[-1])["kind"] == "redact"
+    assert lines(run("diff", db, db, "--at-a", "1").stdout)[1]["redacted"] == ["a"]
+    assert "staged" not in bad(5, "redact", "no.db", "c", "k")
+
+
+def test_what_the_log_keeps_is_set_and_printed(db: str) -> None:
+    assert run("logging", db).stderr == "the log keeps the values of all collections\n"
+    assert json.loads(good("logging", db, "cache", "digests", "--json")) == {"collection": "cache", "log": "digests"}
+    assert lines(good("logging", db)) == [{"collection": "cache", "log": "digests"}]
+    assert json.loads(good("logging", db, "cache", "--json"))["log"] == "digests"
+    assert json.loads(good("logging", db, "c", "--json"))["log"] == "values"
+    assert run("logging", db, "cache", "values").stderr == "the log keeps the values of cache\n"
+    assert json.loads(good("logging", db, "--json")) == []
+    assert "digests" in bad(2, "logging", db, "cache", "nothing")

@@ -162,6 +162,7 @@ class Judge:
             found.add(f"CORRUPT: {integrity[:3]}")
         if RECOVERS and rows[4]:
             found.add(f"STAGED: {rows[4]} were not rolled back")
+        found.findings += _remembered(rows[3], expectation)
         key = hashlib.blake2b(repr(rows).encode(), digest_size=16).digest()
         if key not in self._sound:
             self.deep += 1
@@ -194,6 +195,20 @@ class Judge:
         found.findings += [f"BACKUP: {finding}" for finding in findings]
         if expectation.backups != {None} and there not in expectation.backups:
             found.add(f"BACKUP: commit {there.seq} is in it, and promised was one of {expectation.backups}")
+
+
+def _remembered(records: Sequence[tuple[Any, ...]], expectation: Expectation) -> Iterator[str]:
+    """Yield what the log still has of values that were taken out of it, or has of some and not of others."""
+    for redaction in expectation.states[-1].redacted:
+        name, last, had = redaction
+        left = 0
+        for lsn, _, _, _, collection, key, value, before, *_, digests in records:
+            if lsn <= last and (collection, key) == name and type(key) is type(name[1]):
+                left += (digests or 0) != (value is not None) + 2 * (before is not None)
+        if left and redaction in expectation.states[0].redacted:
+            yield f"REMEMBERED: {left} records still have values of {name!r}, which was redacted"
+        elif left not in (0, had):
+            yield f"HALF: {left} of {had} records of {name!r} still have values"
 
 
 def expected(steps: Sequence[Step], position: int, kind: str, journal: str) -> Expectation:

@@ -62,6 +62,8 @@ class State(NamedTuple):
     """Entries of kind recovery in the audit trail."""
     backup: Backup | None = None
     """The one that must be there under its name."""
+    redacted: frozenset[tuple[Name, int, int]] = frozenset()
+    """Entries whose values are no longer in the log: name, last record of then, and how many had values."""
 
 
 class Step(NamedTuple):
@@ -126,6 +128,12 @@ PROFILES: Final = {
         },
         checkpoint_pages=30,
         log_limit=3000,
+    ),
+    "redactions": Profile(
+        18,
+        {"put": 4, "begin": 1, "stage": 2, "overstage": 4, "commit": 3, "undo": 1, "redact": 4, "mute": 1, "reopen": 1},
+        checkpoint_pages=30,
+        large=3000,
     ),
     "index": Profile(14, {"put": 4, "many": 2, "index": 3, "reopen": 1}),
     "compact": Profile(
@@ -217,6 +225,7 @@ class Work:
         """Errors of single transactions in a group that others survived."""
         self.unnoted = 0
         """Backups and compactions whose report says that the store's audit trail has no entry of them."""
+        self.redacted: frozenset[tuple[Name, int, int]] = frozenset()
         self.intended: Entries = {}
         self._options = options
         self._rng = random.Random(seed)  # noqa: S311, no secret
@@ -260,7 +269,7 @@ class Work:
         head = self.store.head()
         staged = frozenset((txn, len(draft)) for txn, draft in self.drafts.items())
         count = recoveries(self.store)
-        return State(head.seq, head.chain, head.root, dict(self._entries), staged, count, self._backup)
+        return State(head.seq, head.chain, head.root, dict(self._entries), staged, count, self._backup, self.redacted)
 
     def entries(self) -> Entries:
         """Return what the model holds."""
@@ -381,6 +390,35 @@ class Work:
         with self.step("stage"):
             self.drafts[txn].append((name, stored(value)))
             self.store.wal.append("PUT", txn=txn, collection=name[0], key=name[1], value=value)
+
+    def overstage(self) -> None:
+        """Put again what a staged transaction put last: at its commit, the value before becomes a digest."""
+        txn = next((txn for txn, draft in self.drafts.items() if draft), None)
+        if txn is None:
+            self.stage()
+            return
+        name, value = self.drafts[txn][-1][0], self._value()
+        with self.step("overstage"):
+            self.drafts[txn].append((name, stored(value)))
+            self.store.wal.append("PUT", txn=txn, collection=name[0], key=name[1], value=value)
+
+    def redact(self) -> None:
+        """Take the values of an entry out of the log, unless a staged transaction has it."""
+        taken = {name for draft in self.drafts.values() for name, _ in draft}
+        names = sorted({*self._entries} - taken, key=repr)
+        if not names:
+            return
+        name = self._rng.choice(names)
+        with self.step("redact", clean=None):
+            last = [record.lsn for record in self.store.wal.read()][-1]
+            report = self.store.redact(*name)
+            self.redacted |= {(name, last, report.records)}
+
+    def mute(self) -> None:
+        """Have the log keep digests only of a collection, or its values again."""
+        collection = self._name()[0]
+        with self.step("mute", clean=None):
+            self.store.set_logging(collection, "values" if collection in self.store.digest_logs() else "digests")
 
     def commit(self) -> None:
         """Commit a staged transaction, unless what it found was changed since."""

@@ -13,7 +13,7 @@ Fault: TypeAlias = tuple[str, str]
 """What it is against, and what it is."""
 
 COLUMNS = "number, at, kind, seq, chain, detail, digest"
-KINDS = ("migration", "recovery", "check", "backup", "restore", "repair", "cut", "compact", "setting")
+KINDS = ("migration", "recovery", "check", "backup", "restore", "repair", "cut", "compact", "redact", "setting")
 TRIGGERS = ("audit_no_delete", "audit_no_replace", "audit_no_update")
 MARKER_BYTES = (33, 25)
 """With the inode, and without it, as files of version 0.1.0 have it."""
@@ -152,3 +152,18 @@ def resumed(rows: Iterable[tuple[Any, ...]]) -> dict[int, bytes]:
                 with suppress(KeyError, TypeError, ValueError):
                     found |= dict.fromkeys(detail["resumed"], bytes.fromhex(detail["by"]))
     return found
+
+
+def digest_log_faults(rows: Iterable[tuple[Any, ...]], trail: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    """Where digest_logs (3.10) is not what the settings in the trail come to."""
+    settings: dict[str, str] = {}
+    for row in trail:
+        entry = Entry(*row)
+        if entry.kind == "setting" and _is_detail(entry.detail):
+            detail = json.loads(entry.detail)
+            if "collection" in detail:
+                settings[detail["collection"]] = detail["log"]
+    wanted = {name for name, log in settings.items() if log == "digests"}
+    listed = {name for (name,) in rows}
+    if listed != wanted:
+        yield f"digest_logs lists {sorted(map(repr, listed))}, and the trail says {sorted(map(repr, wanted))}"

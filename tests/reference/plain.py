@@ -233,17 +233,34 @@ def record_bytes(record: Record) -> bytes:
     return u64(record.lsn) + u64(record.txn) + _record_body(record)
 
 
+def leaf_after(record: Record) -> bytes | None:
+    """The leaf of the entry with `value`: `value` itself where `digests` says that it is one (3.4)."""
+    return _leaf_in(record, record.value, 1)
+
+
+def leaf_before(record: Record) -> bytes | None:
+    """The leaf of the entry with `before`, likewise."""
+    return _leaf_in(record, record.before, 2)
+
+
+def _leaf_in(record: Record, value: Value | None, bit: int) -> bytes | None:
+    if value is None or record.collection is None or record.key is None:
+        return None
+    if (record.digests or 0) & bit:
+        return value if isinstance(value, bytes) else None
+    return leaf(record.collection, record.key, value)
+
+
 def _record_body(record: Record) -> bytes:
     if record.kind == "BEGIN" and record.note is not None:
         return b"B" + f(record.note.encode("utf-8")) + f((record.at or "").encode("utf-8"))
     if record.kind == "COMMIT":
         return b"C"
-    if record.collection is not None and record.key is not None:
-        old = b"" if record.before is None else leaf(record.collection, record.key, record.before)
-        if record.kind == "PUT" and record.value is not None:
-            return b"P" + f(old) + leaf(record.collection, record.key, record.value)
-        if record.kind == "DELETE" and old:
-            return b"D" + old
+    old, new = leaf_before(record), leaf_after(record)
+    if record.kind == "PUT" and new is not None:
+        return b"P" + f(old or b"") + new
+    if record.kind == "DELETE" and old is not None:
+        return b"D" + old
     raise ValueError(f"record {record.lsn} ({record.kind}) has no canonical bytes")
 
 
@@ -333,6 +350,7 @@ class _File:
     log_blocks: list[_Row]
     cut_commits: list[_Row]
     claims: list[_Row]
+    digest_logs: list[_Row]
     triggers: list[_Row]
 
 
@@ -378,6 +396,7 @@ def _read(path: str | Path) -> _File:
             log_blocks=rows("SELECT block, digest FROM log_blocks ORDER BY block"),
             cut_commits=rows("SELECT block, chains, digest FROM cut_commits ORDER BY block"),
             claims=rows("SELECT name, seq FROM claims ORDER BY name"),
+            digest_logs=rows("SELECT collection FROM digest_logs"),
             triggers=rows("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'audit' ORDER BY name"),
         )
 
@@ -412,6 +431,8 @@ def judge(path: str | Path, *, history: int | None = 50) -> Judgement:
     _judge_history(commits, entries, history, start, findings)
     chains = dict(enumerate(earlier, start=1)) | {commit.seq: commit.chain for commit in commits}
     _judge_trail(file, store_id, chains, findings)
+    for fault in audit.digest_log_faults(file.digest_logs, file.audit):
+        findings.add("format 3.10", fault)
     for fault in log.block_faults(file.log_blocks, [*earlier, *(commit.chain for commit in commits)]):
         findings.add("I13", fault)
     return Judgement(
@@ -586,10 +607,14 @@ def _record_faults(record: Record) -> list[str]:  # noqa: PLR0912, a branch for 
     elif record.kind in ("PUT", "DELETE"):
         faults += entry_faults(record.collection, record.key)
         filled = {"collection": True, "key": True}
+        marks = record.digests if isinstance(record.digests, int) else 0
+        there = (record.value is not None) + 2 * (record.before is not None)
+        if record.digests is not None:
+            filled["digests"] = 0 < marks <= 3 and marks & there == marks
         if record.kind == "PUT":
-            filled["value"] = not value_faults(record.value)
+            filled["value"] = is_blob(record.value, 32) if marks & 1 else not value_faults(record.value)
         if record.kind == "DELETE" or record.before is not None:
-            filled["before"] = not value_faults(record.before)
+            filled["before"] = is_blob(record.before, 32) if marks & 2 else not value_faults(record.before)
     elif record.kind == "COMMIT":
         filled = {"seq": is_number(record.seq)}
         if record.root is not None:
@@ -631,6 +656,8 @@ def _judge_transactions(records: list[Record], staged: list[_Row], findings: Fin
             findings.expect("I10", f"transaction {txn} committed without a change", holds=not bare)
         elif own[0].session is not None:
             open_staged.add(txn)
+            whole = all(record.digests is None for record in own)
+            findings.expect("format 3.4", f"transaction {txn} has not ended, and has a digest for a value", holds=whole)
         else:
             findings.add("format 3.4", f"transaction {txn} is direct and has no end")
         one_session = len({record.session for record in own}) == 1
@@ -739,22 +766,21 @@ def _judge_history(
 ) -> None:
     """I8: undo record by record, backwards, and compare the root of each earlier commit; at last where it begins."""
     at_start = (empty_root(), 0) if start is None else (start.root, start.count)
-    values: dict[Name, Value] = {(collection, key): value for collection, key, value in entries}
-    leaves = {name: leaf_node(*name, value) for name, value in values.items()}
-    place = {name: sort_key(*name) for name in values}
+    leaves = {(collection, key): leaf_node(collection, key, value) for collection, key, value in entries}
+    place = {name: sort_key(*name) for name in leaves}
     for back, commit in enumerate(reversed(commits), start=1):
         for record in reversed(commit.records):
             if record.collection is None or record.key is None:
                 continue
             name = (record.collection, record.key)
-            as_left = values.get(name) == record.value
+            left = leaves[name].digest if name in leaves else None
+            as_left = left == leaf_after(record)
             findings.expect("I8", f"record {record.lsn} left another value than is there", holds=as_left)
-            if record.before is None:
-                values.pop(name, None)
+            before = leaf_before(record)
+            if before is None:
                 leaves.pop(name, None)
             else:
-                values[name] = record.before
-                leaves[name] = leaf_node(*name, record.before)
+                leaves[name] = Node(0, name, rank(*name), 1, before)
                 place[name] = sort_key(*name)
         if history is None or back <= history:
             earlier = commits[-1 - back] if back < len(commits) else None
@@ -764,4 +790,4 @@ def _judge_history(
             findings.expect("I8", f"undoing to {where} gives another root", holds=undone == said[0])
             findings.expect("I8", f"undoing to {where} gives {len(leaves)} entries", holds=len(leaves) == said[1])
     if start is None:
-        findings.expect("I8", f"{len(values)} entries were there before commit 1", holds=not values)
+        findings.expect("I8", f"{len(leaves)} entries were there before commit 1", holds=not leaves)

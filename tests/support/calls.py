@@ -83,6 +83,9 @@ STORE: Final[dict[str, Call]] = {
     **PROVABLE,
     "prove_commit": lambda store: store.prove_commit(1),
     "prove_consistency": lambda store: store.prove_consistency(1),
+    "digest_logs": lambda store: store.digest_logs(),
+    "redact": lambda store: store.redact("c", "k"),
+    "set_logging": lambda store: store.set_logging("c", "digests"),
     "resume": lambda store: store.resume(1),
     "revert": lambda store: store.revert(0),
     "run": lambda store: store.run(lambda txn: txn.put("c", "k", 2)),
@@ -227,8 +230,8 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
 }
 
 STORE_WRITES: Final = (
-    "barrier", "batch", "compact", "cut", "resume", "revert", "run", "set_log_limit", "stage", "submit", "transaction",
-    "undo",
+    "barrier", "batch", "compact", "cut", "redact", "resume", "revert", "run", "set_log_limit", "set_logging", "stage",
+    "submit", "transaction", "undo",
 )  # fmt: skip
 
 # Each changes something; on a store for reading each is refused with ReadOnly.

@@ -36,7 +36,7 @@ from sqlstate.cli.transfer.exact_json import parse_document
 from sqlstate.cli.transfer.exported import entry_text, key_text, quoted, value_text
 from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, int_key
 from sqlstate.cli.transfer.import_export import encode_entry, put_entry, stored_view
-from sqlstate.errors import EntryNotFound, InvalidKey, InvalidValue
+from sqlstate.errors import EntryNotFound, InvalidKey, InvalidValue, ValueRedacted
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
 from sqlstate.store.access import entries_of
@@ -162,7 +162,7 @@ def _not_there(settings: Settings, name: Name, *notes: str) -> int:
 
 def _int_note(entries: Named, name: Name) -> str:
     """Return a note if an int is written as the text key that is not there, and there is an entry with that key."""
-    with suppress(InvalidKey):
+    with suppress(InvalidKey, ValueRedacted):
         other = make_name(name[0], int_key(str(name[2])))
         if name[1] == TEXT_KEY and entries.get_stored(other) is not None:
             return "there is an entry with this int as its key: give --key-type int"

@@ -14,7 +14,9 @@ from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument
 from sqlstate.cli.output import Column, key_cell, printable, value_cell, write_list, write_object
 from sqlstate.cli.transfer.exported import key_text, value_text
-from sqlstate.format.records import Head, Kind, Record
+from sqlstate.format import constants as fmt
+from sqlstate.format.merkle import Leaf
+from sqlstate.format.records import Head, Kind, Record, logged
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -96,13 +98,15 @@ def _commit_cells(head: Head) -> tuple[str, ...]:
 
 
 def _record_line(record: Record) -> str:
+    before, stored = logged(record.before, record.value, record.digests)
+    record = record._replace(before=before, value=stored)
     parts = [f'"lsn":{record.lsn}', f'"txn":{record.txn}', f'"kind":"{record.kind}"']
     for name in Record._fields[3:]:
         value = getattr(record, name)
         if value is None:
             continue
         if name in ("value", "before"):
-            text = value_text(value)
+            text = f'{{"digest":"{value.hex()}"}}' if type(value) is Leaf else value_text(value)
         elif name in ("session", "root", "chain", "records"):
             text = f'"{value.hex()}"'
         else:
@@ -120,7 +124,8 @@ def _record_cells(record: Record) -> tuple[str, ...]:
         "" if record.key is None else key_cell(record.key),
     )
     if record.kind is Kind.PUT and record.value is not None:
-        return *place, value_cell(record.value)
+        is_digest = (record.digests or 0) & fmt.VALUE_DIGEST
+        return *place, "(redacted)" if is_digest else value_cell(record.value)
     if record.kind is Kind.COMMIT:
         return *place, f"seq {record.seq}" + (f", {record.count} entries, {record.at}" if record.at else "")
     return *place, printable(" ".join(filter(None, (record.at, record.note))))

@@ -25,7 +25,7 @@ from sqlstate.cli.options import (
 from sqlstate.cli.output import Column, key_cell, value_cell, write_json, write_list, write_object
 from sqlstate.cli.transfer.exported import key_text, quoted, value_text
 from sqlstate.errors import Conflict
-from sqlstate.format.values import ABSENT, JSON
+from sqlstate.format.values import ABSENT, JSON, REDACTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -61,7 +61,8 @@ def changes(settings: Settings, /, *, file: str, collection: str | None, **given
     """Print what commits changed: each entry with its value before and after, in the order of commits.
 
     Of all collections, or of COLLECTION alone. An entry that several transactions of one commit changed is
-    one change. A value that is left out was or is no entry. Values have the form of export.
+    one change. A value that is left out was or is no entry; one of which the log has the digest only is
+    named in "redacted". Values have the form of export.
     """
     prefix = None if given["prefix"] is None else parse_key(given["prefix"], given["key_type"])
     if isinstance(prefix, int):
@@ -135,12 +136,16 @@ def _change_line(change: Change) -> str:
 
 
 def _members(**values: Any) -> str:
-    """Return the members of a JSON object that these values are, without those of no entry."""
-    there = {name: value for name, value in values.items() if value is not ABSENT}
-    return "".join(f',"{name}":{value_text(JSON.encode(value))}' for name, value in there.items())
+    """Return the members of a JSON object that these values are, without those of no entry; those redacted by name."""
+    there = {name: value for name, value in values.items() if value is not ABSENT and value is not REDACTED}
+    redacted = [f'"{name}"' for name, value in values.items() if value is REDACTED]
+    members = "".join(f',"{name}":{value_text(JSON.encode(value))}' for name, value in there.items())
+    return f'{members},"redacted":[{",".join(redacted)}]' if redacted else members
 
 
 def _cell(value: Any) -> str:
+    if value is REDACTED:
+        return "(redacted)"
     return "" if value is ABSENT else value_cell(JSON.encode(value))
 
 

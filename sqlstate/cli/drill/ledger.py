@@ -7,9 +7,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate.cli.drill.writer import ACCOUNTS, BALANCE, NAMES
-from sqlstate.format.merkle import RootBuilder, leaf, rank
+from sqlstate.format.merkle import RootBuilder, rank
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.format.records import Kind, chain_next, chain_zero, record_bytes
+from sqlstate.format.records import Kind, chain_next, chain_zero, leaves, record_bytes
 from sqlstate.store.access import entries_of
 
 if TYPE_CHECKING:
@@ -144,11 +144,12 @@ class Replay:
             assert record.collection is not None and record.key is not None  # noqa: S101, PT018, for the type checker
             name = record.collection, record.key
             there = self.entries.pop(name, None)
-            if (None if there is None else there[0]) != record.before:
+            raw = name_bytes(stored_name(*name))
+            before, after = leaves(raw, record.before, record.value, record.digests)
+            if (None if there is None else there[1]) != before:
                 yield f"record {record.lsn} was made without knowing what was there: an update is lost"
-            if record.value is not None:
-                raw = name_bytes(stored_name(*name))
-                self.entries[name] = record.value, leaf(raw, record.value), rank(raw) if there is None else there[2]
+            if record.value is not None and after is not None:
+                self.entries[name] = record.value, after, rank(raw) if there is None else there[2]
 
     def compare(self, view: Snapshot) -> Iterator[str]:
         """Yield what differs in the entries of *view*, and whether its root is theirs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlstate.tables.audit import AuditEntry
     from sqlstate.tables.meta import Meta
 
-KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "cut", "compact", "setting")
+KINDS: Final = ("migration", "recovery", "check", "backup", "restore", "repair", "cut", "compact", "redact", "setting")
 _LOST_MAX: Final = 100
 
 
@@ -60,6 +60,11 @@ class _Migration(msgspec.Struct):
     number: _Number
     name: str
     sha256: _Digits
+
+
+class _Redacted(msgspec.Struct):
+    entry: _Digits
+    records: _Number
 
 
 class _Copy(msgspec.Struct):
@@ -114,6 +119,8 @@ class _Setting(msgspec.Struct):
     log_limit: _Number | None = None
     claim: str | None = None
     seq: _Number | None = None
+    collection: str = ""
+    log: Literal["values", "digests"] = "values"
 
 
 class _Cut(msgspec.Struct):
@@ -134,6 +141,17 @@ class _Repair(msgspec.Struct):
     lost_count: _Number
     evidence: str
     from_: str | None = msgspec.field(name="from")
+
+
+def digest_logs(connection: Connection, store_id: bytes) -> set[str]:
+    """Return the collections of whose values the log keeps the digests only, as the audit trail says."""
+    found: set[str] = set()
+    for entry, _ in audit.check_chain(connection, store_id):
+        if entry.kind == "setting" and "collection" in entry.detail:
+            with suppress(msgspec.ValidationError):
+                said = msgspec.convert(entry.detail, _Setting)
+                (found.add if said.log == "digests" else found.discard)(said.collection)
+    return found
 
 
 def resumptions(connection: Connection, store_id: bytes) -> dict[int, bytes]:
@@ -163,6 +181,8 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
                     yield f"resumed a staged transaction {txn} that is not in the log"
         elif entry.kind == "recovery":
             yield from _check_recovery(connection, meta, msgspec.convert(entry.detail, _Recovery))
+        elif entry.kind == "redact":
+            msgspec.convert(entry.detail, _Redacted)
         elif entry.kind == "repair":
             yield from _check_repair(msgspec.convert(entry.detail, _Repair))
         else:
@@ -172,13 +192,15 @@ def _check_entry(connection: Connection, meta: Meta, entry: AuditEntry) -> Itera
 
 
 def _check_other(entry: AuditEntry) -> Iterator[str]:
-    if entry.kind == "cut":
+    if entry.kind == "redact":
+        msgspec.convert(entry.detail, _Redacted)
+    elif entry.kind == "cut":
         msgspec.convert(entry.detail, _Cut)
     elif entry.kind == "compact":
         msgspec.convert(entry.detail, _Compaction)
     elif entry.kind == "setting":
         msgspec.convert(entry.detail, _Setting)
-        if not entry.detail.keys() & {"history_index", "log_limit", "claim"}:
+        if not entry.detail.keys() & {"history_index", "log_limit", "claim", "collection"}:
             yield "sets nothing that can be set"
 
 

@@ -15,13 +15,14 @@ from sqlstate.format.html import table
 from sqlstate.format.merkle import EMPTY_ROOT, count_of, node_digest
 from sqlstate.format.records import Kind
 from sqlstate.maintenance.check import audit as audit_trail
+from sqlstate.maintenance.check.against import compare_with
 from sqlstate.maintenance.check.cut import wrong_cut
 from sqlstate.maintenance.check.entries import compare
 from sqlstate.maintenance.check.findings import Finding, FindingKind, Findings
 from sqlstate.maintenance.check.links import Links
 from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
-from sqlstate.tables import audit, merkle, migrations, schema, staged, state, wal, wal_figures
+from sqlstate.tables import audit, merkle, migrations, schema, staged, state, wal, wal_digests, wal_figures
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
@@ -251,7 +252,10 @@ class _Examination:
             self._step(FindingKind.STAGED, self._staged)
             self._step(FindingKind.AUDIT, self._trail_end)
         if against is not None:
-            self._step(FindingKind.AGAINST, lambda: self._against(against))
+            self._step(
+                FindingKind.AGAINST,
+                lambda: compare_with(self._connection, self._meta, against, self._head, self._findings),
+            )
         findings = self._findings
         if full:
             self._judge_id()
@@ -365,6 +369,9 @@ class _Examination:
         self._wrong_events = {number for number, _ in wrong}
         for _, what in wrong:
             self._findings.add(FindingKind.AUDIT, f"I12: {what}")
+        if wal_digests.listed(self._connection) != audit_trail.digest_logs(self._connection, self._meta.store_id):
+            what = "the table digest_logs lists other collections than the audit trail says"
+            self._findings.add(FindingKind.SETTING, what)
 
     def _blocks(self) -> None:
         history = History(self._connection, self._meta)
@@ -425,30 +432,3 @@ class _Examination:
             self._findings.add(
                 FindingKind.AUDIT, "I12: the newest audit entry was changed, or does not follow from the one before"
             )
-
-    # ---- Against what the caller trusts ----
-
-    def _against(self, against: SignedHead | bytes) -> None:
-        if isinstance(against, bytes):
-            if against != EMPTY_ROOT and wal_figures.seq_of(self._connection, against) is None:
-                what = f"no commit of this store has the root {against.hex()}"
-                self._findings.add(FindingKind.AGAINST, what, expected=against)
-            return
-        seq = against.seq
-        if self._head is None or seq > self._head.seq:
-            newest = "unknown" if self._head is None else self._head.seq
-            what = f"the signed head is of commit {seq}, and the newest is {newest}: commits are missing"
-            self._findings.add(FindingKind.AGAINST, what, seq=seq)
-            return
-        cut = wal.start(self._connection, self._meta)[1].seq
-        made = History(self._connection, self._meta, stored=False).root(seq)
-        if made != against.log_root:
-            what = f"the commits up to {seq} are not those that were signed"
-            self._findings.add(FindingKind.AGAINST, what, seq=seq, expected=against.log_root)
-            return
-        if seq < cut:
-            return  # its chain is covered by what was signed, and there is no more of it
-        commit = wal.head_of(self._connection, self._meta, seq)
-        if commit is None or (seq and commit[:4] != (seq, against.root, against.count, against.at)):
-            what = f"commit {seq} has another root, count or time than the signed head says"
-            self._findings.add(FindingKind.AGAINST, what, seq=seq, expected=against.root)

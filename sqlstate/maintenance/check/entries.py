@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import EMPTY_ROOT, FIRST, count_of, node_digest, rank
+from sqlstate.format.merkle import EMPTY_ROOT, FIRST, Leaf, count_of, node_digest, rank
 from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.format.records import logged
 from sqlstate.maintenance.check.findings import FINDINGS_MAX, ROWS_AT_ONCE, FindingKind, leaf_of, named
 from sqlstate.maintenance.proven_tree import Comparison, Content, ProvenNode, Stray, between, entry_name
 from sqlstate.proving.entries import is_document
@@ -282,8 +283,10 @@ def _names_in_log(records: Iterable[RawRecord], wanted: set[bytes]) -> dict[byte
     """Return the names of those leaves in *wanted* that a record of the log has put or replaced."""
     found: dict[bytes, tuple[str, Any]] = {}
     for record in records if wanted else ():
-        for stored in (record.value, record.before):
-            digest = b"" if stored is None else leaf_of((record.collection, record.key, stored))
+        for stored in logged(record.before, record.value, record.digests):
+            digest = stored or b""
+            if type(stored) is not Leaf and stored is not None:
+                digest = leaf_of((record.collection, record.key, stored))
             if digest in wanted:
                 found[digest] = record.collection, record.key
     return found

@@ -44,6 +44,8 @@ class FindingKind(StrEnum):
     """The list of staged transactions."""
     AUDIT = "audit"
     """An audit entry."""
+    SETTING = "setting"
+    """What the file keeps."""
     CUT = "cut"
     """What stays of the commits that were cut from the log."""
     BLOCK = "block"

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlstate.errors import Damaged
 from sqlstate.format import constants as fmt
-from sqlstate.format.merkle import leaf
 from sqlstate.format.names import name_bytes, stored_name
-from sqlstate.format.records import Head, Kind, change_bytes, staged_digest
+from sqlstate.format.records import Head, Kind, change_bytes, leaves, staged_digest
 from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check.findings import ROWS_AT_ONCE, FindingKind, named
 from sqlstate.maintenance.check.replay import LaterRoots, LogRoots
 from sqlstate.tables import meta as metadata
-from sqlstate.tables import staged, state, wal, wal_cut, wal_raw
+from sqlstate.tables import staged, state, wal, wal_raw
 from sqlstate.tables.raw_rows import (
     HEAD,
-    RECORDS,
     STAGED,
     RawRecord,
     canonical,
@@ -35,17 +31,18 @@ from sqlstate.tables.raw_rows import (
     is_number,
     is_text,
     quoted,
+    record_table,
     shown_name,
 )
 from sqlstate.tables.wal import head_zero
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlstate.maintenance.check.findings import Findings
     from sqlstate.maintenance.check.links import Links
     from sqlstate.sqlite.connection import Connection, Row
-    from sqlstate.tables.meta import LogStart, Meta
+    from sqlstate.tables.meta import Meta
 
 
 class Figures(NamedTuple):
@@ -87,6 +84,8 @@ class _Staged(_Direct):
     """Of its newest record; None if it was begun without digests."""
     newest: int
     """LSN of its newest record."""
+    digests: bool = False
+    """Whether a record has a digest for a value."""
     unlike: list[tuple[int, tuple[Any, Any]]] = field(default_factory=list)
     """Records that are not what was written: nothing depends on them if the transaction is rolled back."""
 
@@ -142,7 +141,7 @@ class LogCheck:
     def run(self) -> Figures:
         """Read the whole log."""
         changes = {str(Kind.PUT), str(Kind.DELETE)}
-        for row in _rows(self._connection, self._start):
+        for row in wal_raw.live(self._connection, self._start):
             self._records += 1
             if not self._records % ROWS_AT_ONCE:
                 self._advance(ROWS_AT_ONCE)
@@ -185,7 +184,9 @@ class LogCheck:
         """Blame a record with a field that is not what it must be; return True if every field is sound."""
         is_closing = record.kind == "COMMIT" and record.root is not None  # its head is judged as such
         each = record._replace(root=None, count=None, at=None, chain=None) if is_closing else record
-        table = RECORDS[record.kind]
+        table = record_table(record.kind, record.digests)
+        if table is None:
+            return False
         if record.session is None and record.kind != "COMMIT" and record.chain is not None:
             self._record(record.lsn, f"I7: record {record.lsn} has a digest, and is of no staged transaction")
         if table.fits(each):
@@ -206,9 +207,8 @@ class LogCheck:
 
     def _change(self, row: Row, raw: bytes) -> None:
         """Take what a record does to its entry, whose `name_bytes()` is *raw*, into the commit in the making."""
-        lsn, txn, _, _, collection, key, value, before, *_ = row
-        old = None if before is None else leaf(raw, before)
-        new = None if value is None else leaf(raw, value)
+        lsn, txn, _, _, collection, key, value, before, *_, digests = row
+        old, new = leaves(raw, before, value, digests)
         if not isinstance(self._befores, set):
             self._befores.add(hash(raw), old, new)
         elif hash(raw) in self._befores:
@@ -227,8 +227,7 @@ class LogCheck:
     def _other(self, record: RawRecord) -> None:
         """Take any other record."""
         lsn, txn, kind = record.lsn, record.txn, record.kind
-        if kind in RECORDS:
-            self._judge(record)
+        self._judge(record)
         if kind == "BEGIN":
             self._begin(record)
         elif kind == "COMMIT":
@@ -268,6 +267,7 @@ class LogCheck:
             return
         opened.changes += 1
         opened.newest = lsn
+        opened.digests |= record.digests is not None
         if session != opened.session:
             self._record(lsn, f"I7: record {lsn} has not the session of its BEGIN", name)
         self._digest(record, name)
@@ -426,25 +426,14 @@ class LogCheck:
             missing = 0 if opened.digest is None else wal.missing_behind(self._connection, opened.newest)
             if missing:
                 self._staged_fault(txn, f"I14: record {missing} is missing, and may be one of staged transaction {txn}")
+            if opened.digests:
+                self._staged_fault(txn, f"I7: a record of staged transaction {txn} has a digest for a value")
             if txn not in there:
                 self._staged_fault(txn, f"I9: staged transaction {txn} has not ended, and is not listed")
             elif there[txn] != by.get(txn, opened.session):
                 self._staged_fault(txn, f"I9: staged transaction {txn} is not of the session listed")
         for txn in there.keys() - self._staged.keys():
             self._staged_fault(txn, f"I9: transaction {txn} is listed as staged, and is not open")
-
-
-def _rows(connection: Connection, start: LogStart | None) -> Iterator[Row]:
-    """Yield every row, whatever is in it; from a text on that is no UTF-8, in the slower way that reads it."""
-    done = 0
-    try:
-        for row in wal_cut.live(connection, start):
-            done += 1
-            yield row
-    except Damaged as e:
-        if not isinstance(e.__cause__, UnicodeDecodeError):
-            raise
-        yield from islice(wal_raw.scan_raw(connection, start), done, None)
 
 
 def _link(chain: bytes, said: Head, records: bytes) -> bytes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import FIRST, leaf, node_digest
 from sqlstate.format.names import Name, Stored, name_bytes
+from sqlstate.format.records import logged
 from sqlstate.maintenance.proven_tree import Comparison, Content, between, committed, entry_name
 from sqlstate.tables.raw_rows import are_children, is_level, is_stored
 
@@ -98,11 +99,12 @@ def _candidates(ours: Content, backup: Content | None) -> Iterator[tuple[Any, An
 
 
 def _recorded(records: Iterable[RawRecord]) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield what records say of entries: values, and values before."""
+    """Yield what records say of entries: values, and values before. Those that are digests are none."""
     for record in records:
         if record.collection is not None:
-            yield record.collection, record.key, record.value
-            yield record.collection, record.key, record.before
+            before, value = logged(record.before, record.value, record.digests)
+            yield record.collection, record.key, value
+            yield record.collection, record.key, before
 
 
 # ---- What stays lost ----

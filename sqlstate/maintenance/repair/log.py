@@ -16,8 +16,19 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlstate.format import constants as fmt
-from sqlstate.format.records import Head, Kind, staged_digest
-from sqlstate.tables.raw_rows import HEAD, RECORDS, RawRecord, canonical, chain_or_none, is_number
+from sqlstate.format.merkle import Leaf, as_leaf, leaf_of
+from sqlstate.format.names import name_bytes, stored_name
+from sqlstate.format.records import Head, Kind, logged, marks_of, staged_digest
+from sqlstate.tables.raw_rows import (
+    HEAD,
+    RawRecord,
+    canonical,
+    chain_or_none,
+    is_entry_name,
+    is_number,
+    is_stored,
+    record_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -187,7 +198,7 @@ def _spare(log: Log, base: Base) -> Changes:
     """Return records without what one of their kind cannot have, unless a commit would break by that."""
     found: Changes = {}
     for record in log():
-        table = RECORDS.get(record.kind)
+        table = record_table(record.kind, record.digests)
         spared = record if table is None else RawRecord(*table.spared(record))
         if record.session is None and record.kind in _DIGESTED:
             spared = spared._replace(chain=None)
@@ -229,6 +240,7 @@ def _judge(log: Log, base: Base) -> _Judgement:
 _CHANGES: Final = (Kind.PUT, Kind.DELETE)
 _DIGESTED: Final = (Kind.BEGIN, Kind.PUT, Kind.DELETE)
 _STAGED: Final = (*_DIGESTED, Kind.ROLLBACK)
+_OTHERS: Final = tuple(field for field in RawRecord._fields if field not in ("before", "value", "digests"))
 
 
 # ---- From a backup ----
@@ -274,8 +286,12 @@ def _differences(ours: Iterator[RawRecord], theirs: Iterable[RawRecord]) -> Iter
         if own is None or own.lsn > record.lsn:
             yield record.lsn, record
             continue
-        if own != record:
-            yield record.lsn, record
+        wanted = record
+        if own != record and own.name == record.name and own.kind in _CHANGES:
+            others = {each: getattr(record, each) for each in _OTHERS}
+            wanted = _with(own._replace(**others), *_logged(record))
+        if own != wanted:
+            yield record.lsn, wanted
         own = next(ours, None)
 
 
@@ -333,15 +349,39 @@ def _told(
     """
     at = next(number for number, each in enumerate(history) if each.lsn == record.lsn)
     before, after = history[:at][-1:], history[at + 1 : at + 2]
+    old, new = _logged(record)
     if not before:
-        record = record._replace(before=None) if whole else record
+        old = None if whole else old
     elif before[0].txn not in doubted:
-        record = record._replace(before=before[0].value)
+        old = _logged(before[0])[1]
     if after and after[0].txn not in doubted:
-        record = record._replace(value=after[0].before)
+        new = _logged(after[0])[0]
     elif not after and not doubted:
-        record = record._replace(value=entries.value(*record.name))
-    return record
+        new = entries.value(*record.name)
+    return _with(record, old, new)._replace(kind=str(Kind.DELETE if new is None else Kind.PUT))
+
+
+def _logged(record: RawRecord) -> tuple[Any, Any]:
+    return logged(record.before, record.value, record.digests)
+
+
+def _with(record: RawRecord, before: Any, value: Any) -> RawRecord:
+    """Return a record with other values. Where it has a digest it gets one: what was taken out stays out."""
+    if is_entry_name(*record.name):
+        raw, was = name_bytes(stored_name(*record.name)), _logged(record)
+        before, value = (_as_before(raw, *pair) for pair in zip(was, (before, value), strict=True))
+    old, new = (bytes(each) if type(each) is Leaf else each for each in (before, value))
+    return record._replace(before=old, value=new, digests=marks_of(before, value))
+
+
+def _as_before(raw: bytes, old: Any, new: Any) -> Any:
+    """Return a new value in the form of the old one: a digest, or a value."""
+    if not is_stored(new) and type(new) is not Leaf:
+        return new
+    digest = leaf_of(raw, new)
+    if type(old) is Leaf:
+        return as_leaf(digest)
+    return old if is_stored(old) and leaf_of(raw, old) == digest else new
 
 
 def _digests(log: Log, base: Base) -> Changes:

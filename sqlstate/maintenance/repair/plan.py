@@ -12,7 +12,7 @@ from sqlstate.maintenance.check.findings import FindingKind
 from sqlstate.maintenance.proven_tree import Content, leaves_of
 from sqlstate.maintenance.repair import entries, log
 from sqlstate.maintenance.repair.entries import Lost
-from sqlstate.tables import log_blocks, merkle, schema, state, wal, wal_raw
+from sqlstate.tables import log_blocks, merkle, schema, state, wal, wal_digests, wal_raw
 from sqlstate.tables.raw_rows import is_entry_name
 from sqlstate.tables.schema import Differences
 
@@ -43,6 +43,8 @@ class Plan(NamedTuple):
     """Commits whose chain does not hold even then, by number."""
     layout: Differences = Differences()
     blocks: bool = False
+    digest_logs: frozenset[str] | None = None
+    """Collections that are to be listed in digest_logs, None if those are that must be."""
     """Whether stored digests of the log over the commits are wrong; they are computed again when they are asked for."""
 
     @property
@@ -51,6 +53,7 @@ class Plan(NamedTuple):
         return not (
             self.reindex
             or self.blocks
+            or self.digest_logs is not None
             or self.layout.mendable
             or self.changes
             or self.entries.puts
@@ -152,7 +155,7 @@ def counted(report: RepairReport, plan: Plan, before: CheckReport) -> RepairRepo
     done = plan.entries
     repaired = {FindingKind.SCHEMA}
     if not plan.empty:
-        repaired |= {FindingKind.SQLITE, FindingKind.STAGED, FindingKind.BLOCK, *_OF_THE_LOG}
+        repaired |= {FindingKind.SQLITE, FindingKind.STAGED, FindingKind.BLOCK, FindingKind.SETTING, *_OF_THE_LOG}
     left = plan.layout.unmendable
     return replace(
         report,
@@ -205,6 +208,8 @@ def apply(copy: Connection, plan: Plan) -> None:
         state.delete_raw(copy, collection, key)
     state.write(copy, done.puts)
     merkle.replace_nodes(copy, done.node_deletes, done.node_inserts)
+    if plan.digest_logs is not None:
+        wal_digests.set_all(copy, sorted(plan.digest_logs))
     if plan.blocks:
         log_blocks.trim(copy, 0)
     schema.make(copy, plan.layout)

@@ -28,6 +28,7 @@ from sqlstate.errors import (
 from sqlstate.files import identity, paths
 from sqlstate.files import replace as files
 from sqlstate.maintenance import closed_file
+from sqlstate.maintenance.check import audit as trail
 from sqlstate.maintenance.check import check
 from sqlstate.maintenance.check.findings import FindingKind
 from sqlstate.maintenance.proven_tree import Content
@@ -103,6 +104,8 @@ def repair(
         plan = plan_of(connection, theirs, meta, flag, reindex=reindex)
         blocks = any(finding.kind is FindingKind.BLOCK for finding in before.findings)
         plan = plan._replace(blocks=blocks, layout=schema.differences(connection))
+        if any(finding.kind is FindingKind.SETTING for finding in before.findings):
+            plan = plan._replace(digest_logs=frozenset(trail.digest_logs(connection, meta.store_id)))
         report = counted(report, plan, before)
         if dry_run or plan.empty:
             return report

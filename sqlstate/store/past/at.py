@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from sqlstate.errors import InvalidOption
+from sqlstate.errors import InvalidOption, ValueRedacted
+from sqlstate.format.merkle import Leaf
 from sqlstate.format.names import Name, check_number, first_name, next_collection, stored_name
 from sqlstate.store.access import as_stored
 from sqlstate.store.snapshot import OpenSnapshot, View
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.pages import Page
     from sqlstate.store.access import Made
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal_changes import Touched
+    from sqlstate.tables.wal_changes import Logged, Touched
 
 T = TypeVar("T")
 
@@ -89,9 +90,20 @@ class OpenPast(OpenSnapshot):
         return self._changed.touched
 
     def get_stored(self, name: Name) -> Stored | None:
-        """Return the value that an entry had, as stored, or None."""
+        """Return the value that an entry had, as stored, or None.
+
+        Raises:
+            ValueRedacted: the log has its digest alone.
+        """
+        found = self.get_logged(name)
+        if type(found) is Leaf:
+            raise ValueRedacted(name[0], name[2])
+        return found
+
+    def get_logged(self, name: Name) -> Logged:
+        """Return the value that an entry had, as stored, or None; its leaf if the log has that alone."""
         touch = self._changed.touched.get(name)
-        return super().get_stored(name) if touch is None else wal_changes.before(self.reader(), touch)
+        return super().get_stored(name) if touch is None else wal_changes.before(self.reader(), name, touch)
 
     def get_many_stored(self, names: Sequence[Name]) -> list[Stored | None]:
         """Return the value that each entry had, as stored, or None."""
@@ -133,10 +145,10 @@ class OpenPast(OpenSnapshot):
         if not changed:
             return now
         touched = self._changed.touched
-        found: dict[Name, Stored] = {}
+        found: dict[Name, str | bytes] = {}
         left = BYTES_AT_ONCE
         for place, name in enumerate(changed, 1):
-            value = wal_changes.before(connection, touched[name]) if values else ""
+            value = wal_changes.before(connection, name, touched[name]) if values else ""
             if value is not None and touched[name].was_there:
                 found[name] = value
                 left -= len(value)
@@ -149,7 +161,14 @@ class OpenPast(OpenSnapshot):
             if name not in touched:
                 found[name] = value
         merged = [(name[2], found[name]) for name in sorted(found, reverse=span.reverse)]
-        return Chunk(merged, {*map(type, found.values())}, rest)
+        kinds = {*map(type, found.values())}
+        if Leaf in kinds:
+            unknown = next(place for place, (_, value) in enumerate(merged) if type(value) is Leaf)
+            if not unknown:
+                raise ValueRedacted(span.collection, merged[0][0])
+            merged = merged[:unknown]
+            return Chunk(merged, {type(value) for _, value in merged}, span.after(merged[-1][0]))
+        return Chunk(merged, kinds, rest)
 
 
 def _up_to(rows: Sequence[tuple[Key, Stored]], last: Name, *, reverse: bool) -> int:

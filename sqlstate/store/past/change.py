@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from sqlstate.errors import Damaged, InvalidValue
-from sqlstate.format.values import ABSENT, same
+from sqlstate.format.merkle import Leaf
+from sqlstate.format.values import ABSENT, JSON, REDACTED
 from sqlstate.tables import wal_changes
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.format.values import Codec
     from sqlstate.sqlite.connection import Connection
-    from sqlstate.tables.wal_changes import Touch, Values
+    from sqlstate.tables.wal_changes import Logged, Touch, Values
 
 T = TypeVar("T")
 
@@ -48,9 +49,9 @@ class Change(NamedTuple):
     key: Key
     """Key of the entry."""
     before: Any
-    """Value before the commit, or ABSENT."""
+    """Value before the commit, ABSENT for none; or REDACTED: there was one, and the log has its digest alone."""
     value: Any
-    """Value after it, or ABSENT."""
+    """Value after it, likewise."""
 
 
 def misfit(codec: Codec[Any], collection: str, key: Key, error: InvalidValue) -> StoreError:
@@ -91,13 +92,20 @@ def read(
         left = BYTES_AT_ONCE
         with reading() as connection:
             for touch in touches[at : at + CHANGES_AT_ONCE]:
-                values = wal_changes.values(connection, touch[2])
+                values = wal_changes.values(connection, *touch[1:])
                 at += 1
-                if not same(*values):
+                if not wal_changes.same(touch[1], *values):
                     found.append((*touch, values))
                     left -= sum(len(each) for each in values if each is not None)
                     if left <= 0:
                         break
         for head, name, touched, values in found:
-            shown = (ABSENT if each is None else decoded(codec, name[0], name[2], each) for each in values)
+            shown = (shown_as(name, each, codec) for each in values)
             yield Change(head.seq, head.at, touched.note, name[0], name[2], *shown)
+
+
+def shown_as(name: Name, logged: Logged, codec: Codec[Any] = JSON) -> Any:
+    """Return the value of an entry; ABSENT for none, REDACTED if it is known by its leaf alone."""
+    if logged is None:
+        return ABSENT
+    return REDACTED if type(logged) is Leaf else decoded(codec, name[0], name[2], logged)

@@ -7,18 +7,17 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlstate.errors import InvalidOption
-from sqlstate.format.values import ABSENT, JSON, same
 from sqlstate.store.access import entries_of
 from sqlstate.store.entries import StoreEntries
 from sqlstate.store.past import change
 from sqlstate.store.past.at import OpenPast
 from sqlstate.store.snapshot import OpenSnapshot
-from sqlstate.tables import merkle_diff
+from sqlstate.tables import merkle_diff, wal_changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.names import Key, Name
     from sqlstate.store.past.at import PastView
     from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
@@ -39,9 +38,9 @@ class Difference(NamedTuple):
     key: Key
     """Key of the entry."""
     a: Any
-    """Value in the first state, or ABSENT."""
+    """Value in the first state, ABSENT for none; or REDACTED, in a view of the past whose log has its digest alone."""
     b: Any
-    """Value in the second state, or ABSENT."""
+    """Value in the second state, likewise."""
 
 
 def diff(a: Store | Snapshot | PastView, b: Store | Snapshot | PastView) -> Iterator[Difference]:
@@ -84,9 +83,9 @@ def _diff(a: StoreEntries | OpenSnapshot, b: StoreEntries | OpenSnapshot) -> Ite
     try:
         taken.extend(each.snapshot() if isinstance(each, StoreEntries) else each for each in (a, b))
         for name in _names(*taken):
-            before, after = (each.get_stored(name) for each in taken)
-            if not same(before, after):
-                yield Difference(name[0], name[2], *(_shown(name, each) for each in (before, after)))
+            before, after = (each.get_logged(name) for each in taken)
+            if not wal_changes.same(name, before, after):
+                yield Difference(name[0], name[2], *(change.shown_as(name, each) for each in (before, after)))
     except GeneratorExit:  # it may be the garbage collector's, which closes nothing: the next reader takes all back
         raise
     except BaseException:
@@ -106,7 +105,3 @@ def _names(a: OpenSnapshot, b: OpenSnapshot) -> Iterator[Name]:
     in_trees = merkle_diff.differing(*(merkle_diff.Tree(each.reader(), each.newest.root) for each in (a, b)))
     changed = {name for each in (a, b) if isinstance(each, OpenPast) for name in each.changed}
     return (name for name, _ in groupby(merge(in_trees, sorted(changed))))
-
-
-def _shown(name: Name, stored: Stored | None) -> Any:
-    return ABSENT if stored is None else change.decoded(JSON, name[0], name[2], stored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sqlstate.errors import InvalidOption, LogCut
-from sqlstate.format.values import ABSENT, JSON, same
+from sqlstate.format.values import ABSENT, same
 from sqlstate.store.access import entries_of, refuse_inside
 from sqlstate.store.entries import StoreEntries
 from sqlstate.store.past import change
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
     from sqlstate.tables.meta import Meta
-    from sqlstate.tables.wal_changes import Touched
+    from sqlstate.tables.wal_changes import Logged, Touched
 
     Prefer = Literal["ours", "theirs"] | Callable[["Collision"], Any] | None
     Case = tuple[Name, Stored | None, Stored | None]
@@ -49,7 +49,7 @@ class Collision(NamedTuple):
     key: Key
     """Key of the entry."""
     base: Any
-    """Value in the last common commit, or ABSENT."""
+    """Value in the last common commit, ABSENT for none; or REDACTED, where the logs have its digest alone."""
     ours: Any
     """Value in our store, or ABSENT."""
     theirs: Any
@@ -200,7 +200,7 @@ class _Merge:
         self._common = _last_common(meta, (ours, head), (theirs, self._theirs.head))
         heads = head, self._theirs.head
         for name, base, our, their in (self._differing if self._two_way else self._changed)(ours, theirs, *heads):
-            value = their if same(our, base) else self._collided((name, our, their), base)
+            value = their if wal_changes.same(name, our, base) else self._collided((name, our, their), base)
             if same(our, value):
                 continue
             self._applied += 1
@@ -218,9 +218,10 @@ class _Merge:
                 raise LogCut(connection.path, e.seq, e.oldest, do) from None
         changed = _touched(ours, self._common, our_head)
         for name, touch in sorted(_touched(theirs, self._common, their_head).items()):
-            base, their = wal_changes.values(theirs, touch)
-            if not same(base, their):
-                yield _Case(name, base, state.get(ours, name[0], name[2]) if name in changed else base, their)
+            base, their = wal_changes.before(theirs, name, touch), state.get(theirs, name[0], name[2])
+            if not wal_changes.same(name, base, their):
+                our = state.get(ours, name[0], name[2])
+                yield _Case(name, base if name in changed else our, our, their)
 
     @staticmethod
     def _differing(ours: Connection, theirs: Connection, our_head: Head, their_head: Head) -> Iterator[_Case]:
@@ -231,12 +232,12 @@ class _Merge:
             if their is not None and not same(our, their):
                 yield _Case(name, None, our, their)
 
-    def _collided(self, case: Case, base: Stored | None) -> Stored | None:
+    def _collided(self, case: Case, base: Logged) -> Stored | None:
         """Return the value of an entry that ours and theirs changed."""
         name, ours, theirs = case
-        if same(base, theirs) or same(ours, theirs):
+        if same(ours, theirs):
             return ours
-        shown = (ABSENT if each is None else change.decoded(JSON, name[0], name[2], each) for each in (base, *case[1:]))
+        shown = (change.shown_as(name, each) for each in (base, *case[1:]))
         collision = Collision(name[0], name[2], *shown)
         self._collisions.append(collision)
         if not callable(self._prefer):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES, Commit
-from sqlstate.errors import Conflict, InvalidOption
+from sqlstate.errors import Conflict, InvalidOption, ValueRedacted
+from sqlstate.format.merkle import Leaf
 from sqlstate.format.names import check_number
-from sqlstate.format.values import ABSENT, JSON, same
+from sqlstate.store.past import change
 from sqlstate.store.past.at import commit_at
 from sqlstate.store.transaction import check_note
 from sqlstate.tables import wal, wal_changes
@@ -77,20 +78,26 @@ def _before(context: WriteContext, commit: Commit, seq: int) -> Iterator[Put]:
     wal.check_kept(connection, seq - 1)
     touched = wal_changes.together(connection, wal.commit_lsn(connection, seq - 1), wal.commit_lsn(connection, seq))
     conflicts: list[Name] = []
+    unknown: list[Name] = []
     for name, touch in touched.items():
-        before, value = wal_changes.values(connection, touch)
-        if not same(before, value) and not same(commit.get(name), value):
+        before, value = wal_changes.values(connection, name, touch)
+        if wal_changes.same(name, before, value):
+            continue
+        if not wal_changes.same(name, commit.get(name), value):
             conflicts.append(name)
+        elif type(before) is Leaf:
+            unknown.append(name)
     if conflicts:
         name = min(conflicts)
         expected, actual = (
-            ABSENT if each is None else JSON.decode(each)
-            for each in (wal_changes.values(connection, touched[name])[1], commit.get(name))
+            change.shown_as(name, each)
+            for each in (wal_changes.values(connection, name, touched[name])[1], commit.get(name))
         )
         raise Conflict(name[0], name[2], expected, actual, [(name[0], name[2]) for name in sorted(conflicts)])
+    _refuse(unknown)
     for name, touch in touched.items():
-        before, value = wal_changes.values(connection, touch)
-        if not same(before, value):
+        before, value = wal_changes.values(connection, name, touch)
+        if not wal_changes.same(name, before, value):
             yield name, before
 
 
@@ -101,5 +108,14 @@ def _then(context: WriteContext, commit: Commit, to: int | datetime, note: str) 
     wal.check_kept(connection, seq)
     commit.begin(note or f"revert to commit {seq}")
     spans = wal.commit_lsn(connection, seq), wal.commit_lsn(connection, newest)
-    for name, touch in wal_changes.together(connection, *spans).items():
-        yield name, wal_changes.before(connection, touch)
+    touched = wal_changes.together(connection, *spans)
+    _refuse([name for name, touch in touched.items() if type(wal_changes.before(connection, name, touch)) is Leaf])
+    for name, touch in touched.items():
+        yield name, wal_changes.before(connection, name, touch)
+
+
+def _refuse(unknown: list[Name]) -> None:
+    """Raise ValueRedacted if there are entries whose value is needed and not known."""
+    if unknown:
+        names = [(name[0], name[2]) for name in sorted(unknown)]
+        raise ValueRedacted(*names[0], names)
