@@ -40,7 +40,7 @@ def main(folder: Path, puts: int = PUTS) -> None:
             if not number % LOOKED_AT:
                 largest = max(largest, paths[0].stat().st_size)
         print(f"file     {largest / 1e6:.1f} MB at most; {paths[1].stat().st_size / 1e6:.1f} MB without a limit")
-        print(f"log      commits {limited.oldest:,} to {limited.head().seq:,}, {limited.stats().log_bytes:,} bytes")
+        print(f"log      commits {limited.oldest:,} to {limited.head().seq:,}, {limited.stats().record_bytes:,} bytes")
     for percent in (50, 90, 99, 99.9):
         ours, theirs = (percentile(took, percent) / 1e3 for took in times)
         print(f"put      p{percent:<4} {ours:7.0f} µs; {theirs:7.0f} µs without a limit; {ours / theirs:.3f} times")

@@ -30,8 +30,8 @@ class CompactReport:
     Examples:
         >>> store["users"][1] = "ada"
         >>> report = store.compact()
-        >>> report.bytes_after <= report.bytes_before, report.shrunk, report.entry
-        (True, True, 4)
+        >>> report.bytes_after <= report.bytes_before, report.shrunk
+        (True, True)
     """
 
     bytes_before: int

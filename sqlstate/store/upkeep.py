@@ -69,7 +69,7 @@ class Stats:
     """Records in the write-ahead log, and those that a repair removed from it."""
     history_index: bool
     """Whether there is an index for `history()`."""
-    log_bytes: int
+    record_bytes: int
     """What the records take in the file, about. Those of an earlier version count only once there was a limit."""
     log_limit: int | None
     """The size that the log is kept at; None keeps all of it."""
@@ -382,7 +382,7 @@ class Upkeep:
             nodes=nodes,
             records=records,
             history_index=indexed,
-            log_bytes=max(0, total - log.start.total),
+            record_bytes=max(0, total - log.start.total),
             log_limit=log.bytes,
             oldest=start.seq + 1,
             oldest_at=oldest.at,
@@ -408,8 +408,9 @@ class Upkeep:
 
         Examples:
             >>> store["users"].update({1: "ada", 2: "bob"})
-            >>> store.sizes()
-            Sizes(entries=4096, log=20480, tree=8192, other=16384, free=0)
+            >>> sizes = store.sizes()
+            >>> sizes.entries, sizes.tree, sizes.free
+            (4096, 8192, 0)
         """
         with self._engine.reading() as connection:
             return schema.sizes(connection)

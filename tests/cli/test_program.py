@@ -459,6 +459,7 @@ def test_each_error_has_its_exit_code(kind: type[errors.StoreError]) -> None:
         (errors.EntryNotFound, Exit.NO),
         (errors.Conflict, Exit.NO),
         (errors.LogCut, Exit.NO),
+        (errors.ValueRedacted, Exit.NO),
         (errors.ProofInvalid, Exit.NO),
         (errors.InvalidInput, Exit.USAGE),
         (errors.ImportRejected, Exit.USAGE),

@@ -127,7 +127,7 @@ def logging(settings: Settings, /, *, file: str, collection: str | None, log: st
     """Print the collections of which the log keeps digests only, or set what it keeps of COLLECTION.
 
     \b
-    values   each value before and after a change, as for every collection at first
+    values   each value before and after a change, as at first
     digests  32 bytes in the place of each value: for caches and drafts
 
     It goes for what is written from then on.

@@ -92,7 +92,7 @@ def test_the_log_stays_at_its_limit(open_store: OpenStore, limit: int, mode: Any
     largest = 0
     for number in range(1200):
         store["c"][number % 50] = f"value {number}"
-        largest = max(largest, store.stats().log_bytes)
+        largest = max(largest, store.stats().record_bytes)
     assert largest <= max(limit, limit // 8) + 256 * 400  # it looks once in 256 commits
     assert store.oldest > 1200 - 256 - 2 * limit // ROW - 2
     assert store.check("replay").ok
