@@ -142,9 +142,9 @@ TEETH: Final = (
         (
             Edit(
                 "commit/commit",
-                "            self._tail.write(self._connection, self.head)\n",
+                "            self._tail.write(self._connection, (*self.head, records, total))\n",
                 '            self._connection.run("COMMIT; BEGIN IMMEDIATE")\n'
-                "            self._tail.write(self._connection, self.head)\n",
+                "            self._tail.write(self._connection, (*self.head, records, total))\n",
             ),
         ),
     ),
@@ -321,7 +321,7 @@ TEETH: Final = (
     Tooth(
         "a -wal that is gone is taken for one that was moved, whatever was noted",
         "14 lost-1+lost-2+lost-3",
-        (Edit("recovery/verify_content", "    if not there or head.chain != noted.chain or", "    if"),),
+        (Edit("recovery/verify_content", "    if not there or not known or", "    if"),),
     ),
     Tooth(
         "a copy is taken for the store itself",
@@ -390,8 +390,31 @@ TEETH: Final = (
         (Edit("recovery/report", "in_doubt=found.after.seq or None if", "in_doubt=None if"),),
     ),
     Tooth(
+        "records of a cut go, and where the log begins is noted in a transaction of its own",
+        "1 cuts:wal",
+        (
+            Edit(
+                "commit/log_limit",
+                "        metadata.write_log_start(connection, start)\n",
+                '        connection.run("COMMIT; BEGIN IMMEDIATE")\n'
+                "        metadata.write_log_start(connection, start)\n",
+            ),
+        ),
+    ),
+    Tooth(
+        "the chains of what was cut are not kept",
+        "2 cuts:delete",
+        (
+            Edit(
+                "commit/log_limit",
+                "    cut_commits.append(connection, start.head.seq + 1, [each.head.chain for each in found])\n",
+                "",
+            ),
+        ),
+    ),
+    Tooth(
         "orphans are removed before an entry names them",
-        "3 backup:wal:8",
+        "3 backup:wal:40",
         (
             Edit(
                 "recovery/recover",
