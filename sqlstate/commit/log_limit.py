@@ -33,7 +33,7 @@ class LogLimit:
         meta: the store's facts.
     """
 
-    __slots__ = ("_meta", "bytes", "start")
+    __slots__ = ("_is_damaged", "_meta", "bytes", "start")
 
     bytes: int | None
     """The size that the log is kept at; None keeps all of it."""
@@ -42,11 +42,13 @@ class LogLimit:
 
     def __init__(self, meta: Meta) -> None:
         self._meta = meta
+        self._is_damaged = False  # the next commit that would be cut: nobody tries again with each commit
         self.bytes = None
         self.start = _beginning(meta, 0)
 
     def load(self, connection: Connection) -> None:
         """Read limit and beginning again, after others may have changed them."""
+        self._is_damaged = False
         self.bytes = metadata.read_log_limit(connection)
         start = metadata.read_log_start(connection)
         self.start = start or _beginning(self._meta, metadata.read_log_unsized(connection))
@@ -56,11 +58,12 @@ class LogLimit:
 
         Once in 256 commits is enough, as long as the log does not outgrow its limit by much.
         """
-        if self.bytes is None:
+        if self.start.removed < self.start.lsn:
+            return True
+        if self.bytes is None or self._is_damaged:
             return False
         excess = total - self.start.total - self._for_records(self.bytes)
-        due = excess > 0 and (seq % fmt.LOG_BLOCK == 0 or excess > self.bytes // 16)
-        return due or self.start.removed < self.start.lsn
+        return excess > 0 and (seq % fmt.LOG_BLOCK == 0 or excess > self.bytes // 16)
 
     def cut(self, connection: Connection, seq: int, total: int) -> LogStart:
         """Cut what one commit may of the oldest ones, inside the transaction of commit *seq*; return the beginning.
@@ -68,13 +71,11 @@ class LogLimit:
         A log that is damaged there is left alone: a check tells what is wrong with it.
         """
         start, limit = self.start, self.bytes
-        if limit is None:
-            return start
-        try:
-            if start.removed == start.lsn and total - start.total > self._for_records(limit):
+        if start.removed == start.lsn and limit is not None:
+            try:
                 start = self._cut_commits(connection, seq, total - self._for_records(limit))
-        except Damaged:
-            return self.start
+            except Damaged:
+                self._is_damaged = True
         if start.removed == start.lsn:
             return start  # nothing may be cut
         removed = wal_cut.remove(connection, start.removed, start.lsn, rows=_ROWS, size=_BYTES)

@@ -143,6 +143,18 @@ def test_no_commit_cuts_more_than_a_little_after_a_large_one(open_store: OpenSto
     assert len(store["c"]) == 9000
 
 
+def test_records_that_were_cut_go_also_when_the_limit_does(open_store: OpenStore) -> None:
+    store = open_store(log_limit=20_000)
+    store["c"].update(dict.fromkeys(range(5000), "a value of some bytes"))
+    put(store, 1)
+    assert lines(store) > 3500, "most of them are still there"
+    store.set_log_limit(None)
+    for number in range(10):
+        store["d"][1] = number
+    assert lines(store) < 100
+    assert [head.seq for head in store.commits()] == [*range(2, 13)]
+
+
 def test_a_limit_that_another_handle_sets_holds_for_all(open_store: OpenStore) -> None:
     one, other = open_store(log_limit=None), open_store()
     put(one, 30)
