@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from sqlstate.errors import TransactionEnded as TransactionEnded
     from sqlstate.errors import ValueRedacted as ValueRedacted
     from sqlstate.errors import WalPinned as WalPinned
+    from sqlstate.format.keys import pack_key as pack_key
+    from sqlstate.format.keys import unpack_key as unpack_key
     from sqlstate.format.records import Head as Head
     from sqlstate.format.records import Kind as Kind
     from sqlstate.format.records import Record as Record
@@ -167,6 +169,7 @@ _MODULES = {
     "store.past.diff": ("Difference", "diff"),
     "store.past.log": ("Claims", "CutReport"),
     "store.past.merge": ("Collision", "MergeReport", "merge"),
+    "format.keys": ("pack_key", "unpack_key"),
     "format.values": ("ABSENT", "REDACTED"),
     "store.upkeep": ("Stats",),
     "tables.schema": ("Sizes",),

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.aio.threads import Threads
+    from sqlstate.format.keys import Bound
     from sqlstate.format.names import Key
     from sqlstate.format.records import Head
     from sqlstate.recovery.report import RecoveryReport
     from sqlstate.store.past.change import Change
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
-    from sqlstate.store.view import V
+    from sqlstate.store.view import K, V
 
 T = TypeVar("T")
 
@@ -96,7 +97,14 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
         """
         return self.collection(collection)
 
-    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> AsyncCollection[V]:  # noqa: A002, the word users know
+    def collection(
+        self,
+        name: str,
+        *,
+        type: type[V] | None = None,  # noqa: A002, the word users know
+        key: type[K] | None = None,
+        forbid_unknown: bool = False,
+    ) -> AsyncCollection[V, K]:
         """Return a collection whose values are of *type*, as `Store.collection()` does.
 
         Cost: none.
@@ -105,11 +113,12 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             name: text of 1 to 255 bytes.
             type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode; None for
                 values without a type.
+            key: int, str, bytes, a union of them, or tuple[...] of those; None for any int, str or bytes.
             forbid_unknown: reading a document with members that the type lacks raises InvalidValue.
 
         Raises:
             InvalidName: the name is not such text.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+            InvalidOption: as for `Store.collection()`.
 
         Examples:
             >>> ages = store.collection("ages", type=int)
@@ -117,7 +126,8 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             >>> await ages.get("ada")
             36
         """
-        return AsyncCollection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+        codec = codec_for(type, key, forbid_unknown=forbid_unknown)
+        return AsyncCollection(self._entries, check_collection(name), codec)
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order.
@@ -199,7 +209,8 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
         *,
         changes: Literal[True],
         collection: str | None = None,
-        prefix: str | bytes | None = None,
+        prefix: Bound | None = None,
+        key: Any = None,
     ) -> AsyncWatchedChanges: ...
     def watch(
         self,
@@ -208,7 +219,8 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
         *,
         changes: bool = False,
         collection: str | None = None,
-        prefix: str | bytes | None = None,
+        prefix: Bound | None = None,
+        key: Any = None,
     ) -> AsyncWatch | AsyncWatchedChanges:
         """Return the commits after number *after*, each once and in order, as they come, for `async for`.
 
@@ -221,11 +233,12 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             timeout: seconds without a commit after which it ends; 0 ends it once it has caught up, None never does.
             changes: give pairs of a commit and the list of its changes.
             collection: with *changes*: name of the only collection wanted. Commits without such changes are left out.
-            prefix: with *changes*: only the text keys, or bytes keys, that begin with it, likewise.
+            prefix: with *changes*: only the keys that begin with it, likewise.
+            key: with *changes*: type of the keys, as for collection().
 
         Raises:
             InvalidOption: *after* is not a number from 0 to 2^63-1, *timeout* not a number of seconds; or *collection*
-                or *prefix* is given without *changes*.
+                or *prefix* is given without *changes*; or *key* is no type of keys.
             InvalidName, InvalidKey: no entry can be in the collection, or have a key with the prefix.
 
         Examples:
@@ -234,13 +247,13 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             >>> [head.seq async for head in store.watch(after=0, timeout=0)]
             [1, 2]
         """
-        wanted = check_watch(after, timeout, Wanted(collection, prefix), changes=changes)
+        wanted = check_watch(after, timeout, Wanted(collection, prefix, key=key), changes=changes)
         heads = AsyncWatch(self._store, self._loop, self._threads, after, timeout)
         if wanted is None:
             return heads
 
         def of(head: Head) -> Iterator[Change]:
-            return self._store.changes(head.seq - 1, upto=head.seq, collection=collection, prefix=prefix)
+            return self._store.changes(head.seq - 1, upto=head.seq, collection=collection, prefix=prefix, key=key)
 
         return AsyncWatchedChanges(heads, self._threads, of, wanted)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlstate.aio.buffered import Buffered
     from sqlstate.format.names import Key
     from sqlstate.format.records import Head
-    from sqlstate.store.view import V
+    from sqlstate.store.view import K, V
 
 T = TypeVar("T")
 
@@ -134,8 +134,9 @@ class AsyncTransaction(Entries):
         name: str,
         *,
         type: type[V] | None = None,  # noqa: A002, the word users know
+        key: type[K] | None = None,
         forbid_unknown: bool = False,
-    ) -> BufferedCollection[V]:
+    ) -> BufferedCollection[V, K]:
         """Return a collection as this transaction sees it, whose values are of *type*.
 
         Cost: none.
@@ -143,17 +144,19 @@ class AsyncTransaction(Entries):
         Args:
             name: text of 1 to 255 bytes.
             type: as for `Store.collection()`.
+            key: as for `Store.collection()`.
             forbid_unknown: as for `Store.collection()`.
 
         Raises:
             InvalidName: the name is not such text.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+            InvalidOption: as for `Store.collection()`.
 
         Examples:
             >>> async with store.transaction() as txn:
             ...     txn.collection("ages", type=int).put("ada", 36)
         """
-        return BufferedCollection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+        codec = codec_for(type, key, forbid_unknown=forbid_unknown)
+        return BufferedCollection(self._entries, check_collection(name), codec)
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as this transaction sees them.

@@ -6,16 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlstate.errors import EntryNotFound, InvalidValue
-from sqlstate.format.names import (
-    Key,
-    Stored,
-    check_collection,
-    make_name,
-    stored_name,
-)
+from sqlstate.format.names import Stored, check_collection, stored_name
 from sqlstate.format.values import JSON, codec_for
 from sqlstate.store.access import as_stored
-from sqlstate.store.view import UNSET, CollectionView
+from sqlstate.store.view import UNSET, CollectionView, K
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
@@ -29,7 +23,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-class Collection(CollectionView[T], MutableMapping[Key, T]):
+class Collection(CollectionView[T, K], MutableMapping[K, T]):
     """A named, ordered mapping of a store, transaction or batch: all of a `dict` but copy(), fromkeys() and `|`.
 
     Each writing call is one transaction, durable when it returns; inside a transaction of the same thread it is part
@@ -38,7 +32,8 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     A value is bytes, or what JSON carries exactly: None, bool, int from -2^63 to 2^64-1, finite float, str, list, and
     dict with str keys, nested at most 200 deep; at most 268,435,456 bytes as stored. Anything that would not read back
     equal and of the same types, such as a tuple or a subclass, raises InvalidValue, which names the place inside the
-    value. The members of an object come back sorted by name. `Store.collection()` gives values other types.
+    value. The members of an object come back sorted by name. `Store.collection()` gives values other types,
+    and keys one type, or tuples. `Collection[T, K]` is the type of a collection, K of its keys.
 
     Examples:
         >>> settings = store["settings"]
@@ -57,7 +52,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def __init__(self, access: Writable, name: str, codec: Codec[T]) -> None:
         super().__init__(access, name, codec)
 
-    def __setitem__(self, key: Key, value: T) -> None:
+    def __setitem__(self, key: K, value: T) -> None:
         """Put an entry.
 
         Cost: 1 commit, or none if the value is there already.
@@ -67,9 +62,9 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             InvalidValue: the value would not read back exactly.
             StoreError: what `Store.transaction()` raises.
         """
-        self._access.put_stored(make_name(self.name, key), self._encode(key, value))
+        self._access.put_stored(self._keys.name(self.name, key), self._encode(key, value))
 
-    def __delitem__(self, key: Key) -> None:
+    def __delitem__(self, key: K) -> None:
         """Delete an entry.
 
         Cost: 1 commit.
@@ -78,14 +73,14 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             EntryNotFound: there is no such entry. It is a KeyError.
             StoreError: what `Store.transaction()` raises.
         """
-        if not self._access.remove(make_name(self.name, key)):
+        if not self._access.remove(self._keys.name(self.name, key)):
             raise EntryNotFound(self.name, key)
 
     @overload
-    def pop(self, key: Key, /) -> T: ...
+    def pop(self, key: K, /) -> T: ...
     @overload
-    def pop(self, key: Key, /, default: T | D) -> T | D: ...
-    def pop(self, key: Key, /, default: Any = UNSET) -> Any:
+    def pop(self, key: K, /, default: T | D) -> T | D: ...
+    def pop(self, key: K, /, default: Any = UNSET) -> Any:
         """Delete the entry of *key* and return its value, or *default* if there is no such entry.
 
         Cost: 1 commit, or none if there is no such entry.
@@ -104,7 +99,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             >>> store["users"].pop(1), store["users"].pop(1, None)
             ('ada', None)
         """
-        name = make_name(self.name, key)
+        name = self._keys.name(self.name, key)
 
         def pop(txn: Writes) -> Any:
             stored = txn.get_stored(name)
@@ -118,7 +113,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
 
         return self._access.run(pop)
 
-    def popitem(self) -> tuple[Key, T]:
+    def popitem(self) -> tuple[K, T]:
         """Delete the entry with the greatest key and return (key, value).
 
         Cost: 1 commit.
@@ -133,16 +128,17 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             (2, 'bob')
         """
 
-        def popitem(txn: Writes) -> tuple[Key, T]:
+        def popitem(txn: Writes) -> tuple[K, T]:
             for key, stored in txn.scan(Span(self.name, reverse=True, limit=1), as_stored, values=True):
-                value = self._decode(key, stored)
+                given: K = self._keys.given(self.name, key)
+                value = self._decode(given, stored)
                 txn.delete_stored(stored_name(self.name, key))
-                return key, value
+                return given, value
             raise EntryNotFound(self.name, "(any)")
 
         return self._access.run(popitem)
 
-    def setdefault(self, key: Key, default: Any = None, /) -> T:
+    def setdefault(self, key: K, default: Any = None, /) -> T:
         """Return the value of *key*; put *default* first if there is no such entry.
 
         Cost: 1 commit, or none if the entry is there.
@@ -159,7 +155,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             >>> store["settings"].setdefault("lang", "fr"), store["settings"].setdefault("lang", "de")
             ('fr', 'fr')
         """
-        name, fresh = make_name(self.name, key), self._encode(key, default)
+        name, fresh = self._keys.name(self.name, key), self._encode(key, default)
 
         def put_if_absent(txn: Writes) -> Stored:
             stored = txn.get_stored(name)
@@ -219,9 +215,9 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             txn.put_all(wanted.items())
 
     def _encoded(self, pairs: Iterable[tuple[Any, T]]) -> Iterator[tuple[Name, Stored]]:
-        collection, encode = self.name, self._codec.encode
+        collection, name_of, encode = self.name, self._keys.name, self._codec.encode
         for key, value in pairs:
-            name = make_name(collection, key)
+            name = name_of(collection, key)
             try:
                 stored = encode(value)
             except InvalidValue as e:
@@ -264,12 +260,22 @@ class Collections:
         """
         return Collection(self._entries, check_collection(collection), JSON)
 
-    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> Collection[V]:  # noqa: A002, the word users know
+    def collection(
+        self,
+        name: str,
+        *,
+        type: type[V] | None = None,  # noqa: A002, the word users know
+        key: type[K] | None = None,
+        forbid_unknown: bool = False,
+    ) -> Collection[V, K]:
         """Return a collection whose values are of *type*: converted and validated in both directions.
 
         A value is read back before it is stored: if it is not equal, and of equal type all the way down, InvalidValue
         names the place inside. One value is converted: an int where the type says float is stored as the equal float.
         Values of a type are still plain JSON documents to everybody else.
+
+        With *key*, a key of another type raises InvalidKey, also when it is read. Tuples order element by element, and
+        one of fewer elements can be the prefix= of a scan, or bound it. Everybody else sees the bytes of pack_key().
 
         Cost: none.
 
@@ -277,12 +283,15 @@ class Collections:
             name: text of 1 to 255 bytes.
             type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode; None for
                 values without a type. It is not recorded in the file.
+            key: int, str, bytes, a union of them, or tuple[...] of those, such as tuple[str, int] or tuple[str, ...];
+                None for any int, str or bytes. It is not recorded in the file.
             forbid_unknown: reading a document with members that the type lacks raises InvalidValue, at any depth.
                 Otherwise such members are left out, and lost when the value is written back.
 
         Raises:
             InvalidName: the name is not such text.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+            InvalidOption: the type cannot be stored as JSON; *key* is no type of keys; or *forbid_unknown* is given
+                without a type.
 
         Examples:
             >>> from dataclasses import dataclass
@@ -294,8 +303,12 @@ class Collections:
             >>> users[1] = User("ada", 36)
             >>> users[1], store["users"][1]
             (User(name='ada', age=36), {'age': 36, 'name': 'ada'})
+            >>> parts = store.collection("parts", key=tuple[str, int])
+            >>> parts.update({("bolt", 10): "M8", ("nut", 7): "M6", ("bolt", 7): "M6"})
+            >>> list(parts.keys(prefix=("bolt",)))
+            [('bolt', 7), ('bolt', 10)]
         """
-        return Collection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+        return Collection(self._entries, check_collection(name), codec_for(type, key, forbid_unknown=forbid_unknown))
 
 
 def _pairs(other: Any) -> Iterable[tuple[Any, Any]]:
