@@ -9,6 +9,7 @@ import anyio.lowlevel
 from sqlstate.aio.view import AsyncCollectionView, AsyncReads
 from sqlstate.format.names import stored_name
 from sqlstate.store.access import as_stored
+from sqlstate.store.collection import check_mapping
 from sqlstate.store.view import K
 from sqlstate.tables.state import Span
 
@@ -209,6 +210,7 @@ class AsyncCollection(AsyncCollectionView[T, K]):
             other: a mapping.
 
         Raises:
+            InvalidOption: *other* is no mapping.
             InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing is kept of the call.
             StoreError: what `AsyncStore.run()` raises.
 
@@ -234,6 +236,7 @@ class AsyncCollection(AsyncCollectionView[T, K]):
             other: a mapping.
 
         Raises:
+            InvalidOption: *other* is no mapping.
             InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
             StoreError: what `AsyncStore.run()` raises.
 
@@ -271,6 +274,7 @@ class AsyncCollection(AsyncCollectionView[T, K]):
         await self._access.change(lambda txn: self._form.on(txn).clear())
 
     async def _encoded(self, other: Mapping[Any, T]) -> dict[Name, Stored]:
+        check_mapping(other)
         puts = {}
         for i, (key, value) in enumerate(list(other.items()), 1):
             name, stored = self._form.encode(key, value)
@@ -346,6 +350,7 @@ class BufferedCollection(AsyncCollectionView[T, K]):
             other: a mapping.
 
         Raises:
+            InvalidOption: *other* is no mapping.
             InvalidKey, InvalidValue: an entry cannot be stored exactly.
             TransactionEnded: the block has ended.
 
@@ -353,5 +358,6 @@ class BufferedCollection(AsyncCollectionView[T, K]):
             >>> async with store.transaction() as txn:
             ...     txn["users"].update({1: "ada", 2: "bob"})
         """
+        check_mapping(other)
         for name, stored in [self._form.encode(key, value) for key, value in other.items()]:
             self._access.put_stored(name, stored)

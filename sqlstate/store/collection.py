@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlstate.errors import EntryNotFound, InvalidValue
-from sqlstate.format.names import Stored, check_collection, stored_name
+from sqlstate.errors import EntryNotFound, InvalidOption, InvalidValue
+from sqlstate.format.documents import short_repr
+from sqlstate.format.names import Stored, check_collection, make_name, stored_name
 from sqlstate.format.values import JSON, codec_for
-from sqlstate.store.access import as_stored
+from sqlstate.store.access import Faces, as_stored
 from sqlstate.store.view import UNSET, CollectionView, K
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
-    from sqlstate.format.names import Name
+    from sqlstate.format.names import Key, Name
     from sqlstate.format.values import Codec
     from sqlstate.store.access import Writable, Writes
     from sqlstate.store.view import V
@@ -198,6 +199,7 @@ class Collection(CollectionView[T, K], MutableMapping[K, T]):
 
         Raises:
             InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
+            InvalidOption: *other* is no mapping.
             StoreError: what `Store.transaction()` raises.
 
         Examples:
@@ -206,6 +208,7 @@ class Collection(CollectionView[T, K], MutableMapping[K, T]):
             >>> dict(store["users"])
             {2: 'bob', 3: 'cyd'}
         """
+        check_mapping(other)
         wanted = dict(self._encoded(other.items()))
         with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), as_stored, values=False):
@@ -239,16 +242,75 @@ class Collection(CollectionView[T, K], MutableMapping[K, T]):
             0
         """
         with self._access.writing() as txn:
-            for key, _ in txn.scan(Span(self.name), as_stored, values=False):
-                txn.delete_stored(stored_name(self.name, key))
+            delete_all(txn, self.name)
 
 
-class Collections:
+def encode(name: Name, value: Any) -> Stored:
+    """Return *value* as it is stored.
+
+    Raises:
+        InvalidValue: it would not read back exactly; the error names the entry.
+    """
+    try:
+        return JSON.encode(value)
+    except InvalidValue as e:
+        raise e.located(name[0], name[2]) from None
+
+
+class Collections(Faces):
     """What has collections that can be read and written: a store, a transaction or a batch."""
 
     __slots__ = ()
 
     _entries: Writable
+
+    def put(self, collection: str, key: Key, value: Any) -> None:
+        """Put an entry. Of a store or a batch it is a transaction of its own.
+
+        Cost: of a store 1 commit, or none if the value is there already; of a transaction or a batch none before its
+        end.
+
+        Args:
+            collection: name of the collection, 1 to 255 bytes of text; it exists while it has entries.
+            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
+            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
+
+        Raises:
+            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly; a transaction or a batch goes on
+                without it.
+            StoreError: what `Store.transaction()` raises.
+            TransactionEnded: the transaction or batch has ended, or belongs to another thread.
+
+        Examples:
+            >>> store.put("users", 1, {"name": "ada"})
+            >>> with store.transaction() as txn:
+            ...     txn.put("users", 2, txn.get("users", 1))
+            >>> store["users"][2]
+            {'name': 'ada'}
+        """
+        name = make_name(check_collection(collection), key)
+        self._entries.put_stored(name, encode(name, value))
+
+    def delete(self, collection: str, key: Key) -> bool:
+        """Delete an entry, and return True if there was one. Of a store or a batch it is a transaction of its own.
+
+        Cost: 1 statement; of a store 1 commit, or none if there is no such entry.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            StoreError: what `Store.transaction()` raises.
+            TransactionEnded: the transaction or batch has ended, or belongs to another thread.
+
+        Examples:
+            >>> store.put("users", 1, "ada")
+            >>> store.delete("users", 1), store.delete("users", 1)
+            (True, False)
+        """
+        return self._entries.remove(make_name(check_collection(collection), key))
 
     def __getitem__(self, collection: str) -> Collection[Any]:
         """Return the collection of this name. It exists while it has entries.
@@ -259,6 +321,52 @@ class Collections:
             InvalidName: the name is not text of 1 to 255 bytes.
         """
         return Collection(self._entries, check_collection(collection), JSON)
+
+    def __setitem__(self, collection: str, entries: Mapping[Any, Any]) -> None:
+        """Make a collection equal to a mapping, in one transaction that writes only what differs.
+
+        Cost: as `Collection.replace()`.
+
+        Args:
+            collection: its name.
+            entries: a mapping of keys to values; an empty one empties the collection.
+
+        Raises:
+            InvalidName, InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
+            InvalidOption: *entries* is no mapping.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"] = {1: "ada", 2: "bob"}
+            >>> store["users"] = {2: "bob", 3: "cyd"}
+            >>> dict(store["users"])
+            {2: 'bob', 3: 'cyd'}
+        """
+        self[collection].replace(entries)
+
+    def __delitem__(self, collection: str) -> None:
+        """Delete all entries of a collection, in one transaction.
+
+        Cost: as `Collection.clear()`.
+
+        Args:
+            collection: its name.
+
+        Raises:
+            EntryNotFound: it has no entries. It is a KeyError.
+            InvalidName: the name is not text of 1 to 255 bytes.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"] = {1: "ada"}
+            >>> del store["users"]
+            >>> list(store)
+            []
+        """
+        name = check_collection(collection)
+        with self._entries.writing() as txn:
+            if not delete_all(txn, name):
+                raise EntryNotFound(name, "(any)")
 
     def collection(
         self,
@@ -309,6 +417,21 @@ class Collections:
             [('bolt', 7), ('bolt', 10)]
         """
         return Collection(self._entries, check_collection(name), codec_for(type, key, forbid_unknown=forbid_unknown))
+
+
+def delete_all(txn: Writes, collection: str) -> bool:
+    """Delete all entries of a collection; return whether there were any."""
+    found = False
+    for key, _ in txn.scan(Span(collection), as_stored, values=False):
+        txn.delete_stored(stored_name(collection, key))
+        found = True
+    return found
+
+
+def check_mapping(other: Any) -> None:
+    """Raise InvalidOption if *other*, which a collection is to become or get, is no mapping."""
+    if not isinstance(other, Mapping):
+        raise InvalidOption(f"{short_repr(other)} is {type(other).__name__}, and no mapping of keys to values")
 
 
 def _pairs(other: Any) -> Iterable[tuple[Any, Any]]:

@@ -11,7 +11,7 @@ from sqlstate.format.values import JSON, codec_for
 from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.pages import Pages, Rows
 from sqlstate.sqlite.readers import Lease, ended
-from sqlstate.store.access import chunks, condition, find_by_name
+from sqlstate.store.access import Faces, chunks, condition, find_by_name
 from sqlstate.store.view import CollectionView
 from sqlstate.tables import merkle, state, wal
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class View:
+class View(Faces):
     """One state of a store that can be read: what a Snapshot and a PastView have in common."""
 
     __slots__ = ("__weakref__", "_entries", "head", "store_id")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from sqlstate.commit.committer import Committer
 from sqlstate.commit.group import GroupCommit
@@ -23,7 +23,7 @@ from sqlstate.store.transaction import Transaction, check_note
 from sqlstate.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -52,8 +52,9 @@ class Store(Collections, Commits, Past, Log, Redaction, Upkeep):
 
     Examples:
         >>> store["settings"]["lang"] = "fr"
-        >>> list(store), "settings" in store, store.head().seq
-        (['settings'], True, 1)
+        >>> store["numbers"] = {1: "one", 2: "two"}
+        >>> list(store), len(store), "settings" in store, store.head().seq
+        (['numbers', 'settings'], 2, True, 2)
         >>> store
         <sqlstate.Store '...app.db': open>
     """
@@ -124,27 +125,6 @@ class Store(Collections, Commits, Past, Log, Redaction, Upkeep):
             ['settings', 'users']
         """
         return self._entries.collections()
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the collections; as collections()."""
-        return iter(self.collections())
-
-    def __contains__(self, collection: object) -> bool:
-        """Return True if the collection has entries.
-
-        Cost: as `len()` of the collection.
-
-        Args:
-            collection: its name.
-
-        Raises:
-            InvalidName: the name is not text of 1 to 255 bytes.
-
-        Examples:
-            >>> "settings" in store
-            False
-        """
-        return bool(len(self[cast("str", collection)]))
 
     def transaction(self, note: str = "") -> AbstractContextManager[Transaction]:
         """Begin a transaction, for a `with` block: its end commits durably, an exception undoes everything.
