@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from sqlstate.recovery.report import RecoveryReport as RecoveryReport
     from sqlstate.sqlite.counters import Counters as Counters
     from sqlstate.store.batch import Batch as Batch
+    from sqlstate.store.blocks import Attempts as Attempts
     from sqlstate.store.collection import Collection as Collection
     from sqlstate.store.opening import open as open  # noqa: A004, the word every Python programmer looks for
     from sqlstate.store.past.at import PastView as PastView
@@ -102,6 +103,7 @@ _MODULES = {
     "maintenance.backup.backup": ("BackupReport",),
     "maintenance.backup.restore": ("restore",),
     "store.batch": ("Batch",),
+    "store.blocks": ("Attempts",),
     "maintenance.check.check": (
         "CheckReport",
         "Finding",

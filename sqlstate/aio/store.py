@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from sqlstate.aio.buffered import Buffered
 from sqlstate.aio.collection import AsyncCollection
 from sqlstate.aio.entries import AsyncStoreEntries
 from sqlstate.aio.past import AsyncPast
 from sqlstate.aio.snapshot import AsyncSnapshot
-from sqlstate.aio.transaction import AsyncTransaction
+from sqlstate.aio.transaction import Transactions, check_plain
 from sqlstate.aio.upkeep import AsyncUpkeep
 from sqlstate.aio.view import Entries
 from sqlstate.aio.watch import AsyncWatch, AsyncWatchedChanges
 from sqlstate.aio.writes import Submitted, Ticket
-from sqlstate.errors import Busy, InvalidOption
+from sqlstate.errors import Busy
 from sqlstate.format.names import check_collection
 from sqlstate.format.values import codec_for
 from sqlstate.store.blocks import on_face
@@ -43,7 +41,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
+class AsyncStore(Entries, Transactions, AsyncPast, AsyncUpkeep):
     """One open store, for the tasks of one event loop. Made by `sqlstate.aio.open()`; close it, or use `async with`.
 
     Reading is one hop to one of at most 8 threads for each call. The store's own thread writes, and writes of all
@@ -196,7 +194,7 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             >>> report.head.seq
             1
         """
-        _check_plain(work)
+        check_plain(work)
         return await self._threads.run(lambda: work(self._store), whole=True)
 
     @overload
@@ -300,35 +298,6 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
         """
         return await self[collection].delete(key)
 
-    async def run(self, work: Callable[[Transaction], R], note: str = "") -> R:
-        """Return what *work* returns of a transaction of its own, once that is durable. An exception undoes everything.
-
-        Cost: a share of a commit.
-
-        Args:
-            work: a plain function of a `Transaction`, called once in the store's own thread. Keep it short: others
-                wait.
-            note: text of at most 4,096 bytes for the log.
-
-        Raises:
-            Busy, StoreFull, StoreIOError, Damaged: nothing was changed.
-            CommitOutcomeUnknown: an error at COMMIT. Open the store again, and ask `Store.committed()`.
-            ReadOnly: the store was opened with read_only=True.
-            InvalidOption: *work* is a coroutine function, or *note* is too long.
-            Exception: what *work* raised; nothing was changed.
-
-        Examples:
-            >>> def visit(txn):
-            ...     txn.put("counters", "visits", txn.get("counters", "visits", 0) + 1)
-            ...     return txn.get("counters", "visits")
-            >>> await store.run(visit), await store.run(visit)
-            (1, 2)
-        """
-        _check_plain(work)
-        write = await self._entries.write(on_face(work), check_note(note))
-        result: R = write.result
-        return result
-
     def submit(self, work: Callable[[Transaction], R], note: str = "") -> Ticket[R]:
         """Queue *work*, and return a ticket at once.
 
@@ -351,7 +320,7 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             1
         """
         self._loop.check()
-        _check_plain(work)
+        check_plain(work)
         write = Submitted(on_face(work), check_note(note), self._loop)
         self._entries.stored.enqueue(write)
         return Ticket(write)
@@ -371,27 +340,6 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             10
         """
         return await self._threads.run(self._store.barrier)
-
-    def transaction(self, note: str = "") -> AsyncTransaction:
-        """Return a transaction, for `async with`: it reads one commit, and keeps its writes until the block ends.
-
-        Cost: a share of a commit; none if it only reads.
-
-        Args:
-            note: text of at most 4,096 bytes for the log.
-
-        Raises:
-            InvalidOption: the note is too long.
-            Conflict: at the end of the block: something that it read was changed since. Nothing was written.
-            StoreError: at the end of the block: what run() raises.
-
-        Examples:
-            >>> async with store.transaction() as txn:
-            ...     txn.put("counters", "visits", await txn.get("counters", "visits", 0) + 1)
-            >>> await store.get("counters", "visits")
-            1
-        """
-        return AsyncTransaction(Buffered(self._entries.stored, self._threads, self._entries.carry, note))
 
     async def close(self) -> None:
         """Wait for what was submitted, and close the store. Closing twice does nothing; cancelled, it is waited for.
@@ -437,11 +385,3 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
 
     def __repr__(self) -> str:
         return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {self._entries.condition}>"
-
-
-def _check_plain(work: Callable[..., object]) -> None:
-    if iscoroutinefunction(work):
-        raise InvalidOption(
-            f"{work!r} is a coroutine function, and the store's thread can await nothing; give a plain function, or "
-            "use transaction()"
-        )
