@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from sqlstate.errors import WalPinned as WalPinned
     from sqlstate.format.keys import pack_key as pack_key
     from sqlstate.format.keys import unpack_key as unpack_key
+    from sqlstate.format.plain import plain as plain
     from sqlstate.format.records import Head as Head
     from sqlstate.format.records import Kind as Kind
     from sqlstate.format.records import Record as Record
@@ -172,6 +173,7 @@ _MODULES = {
     "store.past.log": ("Claims", "CutReport"),
     "store.past.merge": ("Collision", "MergeReport", "merge"),
     "format.keys": ("pack_key", "unpack_key"),
+    "format.plain": ("plain",),
     "format.values": ("ABSENT", "REDACTED"),
     "store.upkeep": ("Stats",),
     "tables.schema": ("Sizes",),
