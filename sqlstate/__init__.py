@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlstate import headlog as headlog
     from sqlstate import proof as proof
     from sqlstate.commit.future import Future as Future
+    from sqlstate.errors import BlocksEventLoop as BlocksEventLoop
     from sqlstate.errors import Busy as Busy
     from sqlstate.errors import CannotOpen as CannotOpen
     from sqlstate.errors import CommitOutcomeUnknown as CommitOutcomeUnknown
@@ -114,6 +115,7 @@ _MODULES = {
     "store.view": ("CollectionView",),
     "sqlite.counters": ("Counters",),
     "errors": (
+        "BlocksEventLoop",
         "Busy",
         "CannotOpen",
         "CommitOutcomeUnknown",
