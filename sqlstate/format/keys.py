@@ -109,10 +109,7 @@ class Keys:
         """
         if self.as_is or type(stored) in self._classes:
             return stored
-        raise InvalidKey(
-            f"{collection!r} holds the key {short_repr(stored)}, and key={self._said} was asked for; "
-            "read it without key=, or with the type of all its keys"
-        )
+        raise self._held(collection, stored)
 
     def all_given(self, collection: str, stored: Iterable[Key]) -> Iterable[Any]:
         """Return keys as the program gives them, each when its turn comes, as given() does."""
@@ -161,6 +158,12 @@ class Keys:
     def _prefix(self, prefix: Any) -> tuple[Key, Key | None]:
         return prefix_bounds(self.stored(prefix))  # type: ignore[arg-type]  # it says what it is not
 
+    def _held(self, collection: str, stored: Key) -> InvalidKey:
+        return InvalidKey(
+            f"{collection!r} holds the key {short_repr(stored)}, which is no {self._said}; ask for the type that all "
+            "of its keys have, or for none"
+        )
+
     def _other(self, key: object) -> InvalidKey:
         return InvalidKey(f"a key of this collection is {self._said}, not {type(key).__name__}: {short_repr(key)}")
 
@@ -196,10 +199,7 @@ class TupleKeys(Keys):
                 if self._any_length or len(key) == len(self._elements):
                     self._check(key)
                     return key
-        raise InvalidKey(
-            f"{collection!r} holds the key {short_repr(stored)}, which is no {self._said}; "
-            "read it without key=, or with the type of all its keys"
-        )
+        raise self._held(collection, stored)
 
     def _bound(self, key: Any) -> bytes:
         if type(key) is not tuple or not (self._any_length or len(key) <= len(self._elements)):
@@ -245,8 +245,8 @@ def keys_for(type_: Any) -> Keys:
     elif found := _classes(type_):
         return Keys(found, said)
     raise InvalidOption(
-        f"key={said} is not a type of keys; it is int, str or bytes, a union of them, tuple, or a tuple of these, "
-        "such as tuple[str, int]"
+        f"{said} is no type of keys; that is int, str or bytes, a union of them, tuple, or a tuple of these, such as "
+        "tuple[str, int]"
     )
 
 

@@ -148,7 +148,7 @@ def test_what_is_no_bytes_key_is_no_tuple(raw: Any) -> None:
      tuple[tuple[int], str], tuple[list[int], ...], int | float],
 )  # fmt: skip
 def test_what_is_no_type_of_keys_is_refused_by_name(store: sqlstate.Store, type_: Any) -> None:
-    with pytest.raises(sqlstate.InvalidOption, match=r"key=.* is not a type of keys"):
+    with pytest.raises(sqlstate.InvalidOption, match="is no type of keys"):
         store.collection("c", key=type_)
 
 

@@ -186,7 +186,8 @@ def test_a_writer_that_is_locked_out_waits_again(open_store: OpenStore, path: Pa
                 way(store, lambda txn: txn.put("c", "k", 1), 2)
 
         def busy_once(txn: Any) -> int:
-            return waits.append(1) or 1
+            waits.append(1)
+            return 1
 
         threading.Timer(0.3, release.set).start()
         assert looped(store, busy_once, 1000) == 1
@@ -200,11 +201,13 @@ def test_a_writer_that_is_locked_out_waits_again(open_store: OpenStore, path: Pa
 def test_processes_lose_no_update(store: sqlstate.Store, path: Path) -> None:
     code = """
         import sys, sqlstate
-        with sqlstate.open(sys.argv[1], timeout=0.001) as store:
+        with sqlstate.open(sys.argv[1]) as store:
             for _ in range(20):
                 for attempt in store.transaction(retries=100_000):
+                    n = store.get("c", "n", 0)  # before the lock is held
                     with attempt as txn:
-                        txn.put("c", "n", txn.get("c", "n", 0) + 1)
+                        txn.expect("c", "n", n or sqlstate.ABSENT)
+                        txn.put("c", "n", n + 1)
     """
     others = [subprocess.Popen([sys.executable, "-c", dedent(code), str(path)]) for _ in range(3)]
     for other in others:

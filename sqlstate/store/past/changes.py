@@ -60,8 +60,10 @@ class Wanted:
         """Return True if changes of this entry are wanted."""
         if self._collection is not None and name[0] != self._collection:
             return False
+        if self._start is None:
+            return True
         key = stored_name("", name[2])
-        return (self._start is None or key >= self._start) and (self._stop is None or key < self._stop)
+        return key >= self._start and (self._stop is None or key < self._stop)
 
 
 class Past:
