@@ -147,7 +147,8 @@ def read_log_limit(connection: Connection) -> int | None:
     """
     limit = connection.value("SELECT value FROM meta WHERE name = 'log_limit'")
     if limit is not None and not is_number(limit):
-        raise Damaged.found(connection.path, f"the row log_limit of the table meta is {quoted(limit)}, no number")
+        what = f"the row log_limit of the table meta is {quoted(limit)}, no number"
+        raise Damaged.about(connection.path, what, "sqlstate.repair() removes it")
     return limit  # type: ignore[no-any-return]
 
 
@@ -160,14 +161,28 @@ def write_log_limit(connection: Connection, limit: int | None) -> None:
 
 
 def read_log_unsized(connection: Connection) -> int:
-    """Return the bytes of the records of commits that do not say how large they are; 0 if there are none."""
+    """Return the bytes of the records of commits that do not say how large they are; 0 if there are none.
+
+    Raises:
+        Damaged: the row is malformed.
+    """
     size = connection.value("SELECT value FROM meta WHERE name = 'log_unsized'")
-    return size if is_number(size) else 0
+    if size is not None and not is_number(size):
+        what = f"the row log_unsized of the table meta is {quoted(size)}, no number"
+        raise Damaged.about(connection.path, what, "sqlstate.repair() removes it")
+    return size or 0
 
 
 def write_log_unsized(connection: Connection, size: int) -> None:
     """Write the bytes of the records of commits that an earlier version made, inside the caller's transaction."""
     _put(connection, "log_unsized", size)
+
+
+def drop_malformed(connection: Connection) -> None:
+    """Remove settings of the log that are malformed, inside the caller's transaction: without them it is kept whole."""
+    for name in ("log_limit", "log_unsized"):
+        if not is_number(connection.value("SELECT value FROM meta WHERE name = ?", (name,))):
+            connection.run("DELETE FROM meta WHERE name = ?", (name,))
 
 
 def _put(connection: Connection, name: str, value: Any) -> None:

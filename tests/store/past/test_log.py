@@ -491,6 +491,33 @@ def test_each_changed_byte_of_what_a_cut_left_is_named(a_cut_store: Path, data: 
         assert not store.check().ok
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE meta SET value = 'NaN' WHERE name = 'log_limit'",
+        "UPDATE meta SET value = -1 WHERE name = 'log_limit'",
+        "INSERT INTO meta VALUES ('log_unsized', 1.5)",
+        "INSERT INTO claims (name, seq) VALUES (x'00', 1)",
+        "INSERT INTO claims (name, seq) VALUES ('feed', -1)",
+    ],
+)
+def test_a_setting_that_is_none_is_named_and_mended(path: Path, edit: str) -> None:
+    with sqlstate.open(path) as store:
+        put(store, 3)
+        store.claims["index"] = 2
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(edit)
+    with sqlstate.open(path, read_only=True) as store:
+        assert [finding.kind for finding in store.check().findings] == ["setting"]
+    with pytest.raises(sqlstate.RestoreRejected):
+        sqlstate.restore(path, path.with_name("restored.db"))
+    assert sqlstate.repair(path).ok
+    with sqlstate.open(path) as store:
+        put(store, 3)
+        assert dict(store.claims) == {"index": 2}
+        assert store.check().ok
+
+
 def test_an_old_record_that_is_damaged_keeps_nobody_from_writing(path: Path) -> None:
     with sqlstate.open(path, log_limit=None) as store:
         put(store, 20)
