@@ -145,11 +145,7 @@ def read_log_limit(connection: Connection) -> int | None:
     Raises:
         Damaged: the row is malformed.
     """
-    limit = connection.value("SELECT value FROM meta WHERE name = 'log_limit'")
-    if limit is not None and not is_number(limit):
-        what = f"the row log_limit of the table meta is {quoted(limit)}, no number"
-        raise Damaged.about(connection.path, what, "sqlstate.repair() removes it")
-    return limit  # type: ignore[no-any-return]
+    return _number(connection, "log_limit")
 
 
 def write_log_limit(connection: Connection, limit: int | None) -> None:
@@ -166,11 +162,7 @@ def read_log_unsized(connection: Connection) -> int:
     Raises:
         Damaged: the row is malformed.
     """
-    size = connection.value("SELECT value FROM meta WHERE name = 'log_unsized'")
-    if size is not None and not is_number(size):
-        what = f"the row log_unsized of the table meta is {quoted(size)}, no number"
-        raise Damaged.about(connection.path, what, "sqlstate.repair() removes it")
-    return size or 0
+    return _number(connection, "log_unsized") or 0
 
 
 def write_log_unsized(connection: Connection, size: int) -> None:
@@ -183,6 +175,14 @@ def drop_malformed(connection: Connection) -> None:
     for name in ("log_limit", "log_unsized"):
         if not is_number(connection.value("SELECT value FROM meta WHERE name = ?", (name,))):
             connection.run("DELETE FROM meta WHERE name = ?", (name,))
+
+
+def _number(connection: Connection, name: str) -> int | None:
+    value = connection.value("SELECT value FROM meta WHERE name = ?", (name,))
+    if value is not None and not is_number(value):
+        what = f"the row {name} of the table meta is {quoted(value)}, no number"
+        raise Damaged.about(connection.path, what, "sqlstate.repair() removes it")
+    return value  # type: ignore[no-any-return]
 
 
 def _put(connection: Connection, name: str, value: Any) -> None:
