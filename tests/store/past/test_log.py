@@ -204,13 +204,14 @@ def test_what_was_cut_is_asked_for_in_vain_and_nothing_is_skipped(store: sqlstat
     assert dict(store["c"]) == {0: 0, 1: 1, 2: 2, 3: 3, 4: 4}
 
 
-def test_a_feed_that_is_overtaken_by_a_cut_is_told(store: sqlstate.Store) -> None:
+@pytest.mark.parametrize("read", [150, 1000], ids=["between two changes", "between two reads of the log"])
+def test_a_feed_that_is_overtaken_by_a_cut_is_told(store: sqlstate.Store, read: int) -> None:
     for number in range(40):
         with store.batch() as batch:
             for key in range(100):
                 batch["c"][key] = [number, key]
     feed = store.changes()
-    seen = [next(feed) for _ in range(150)]
+    seen = [next(feed) for _ in range(read)]
     store.cut(before=30)
     with pytest.raises(sqlstate.LogCut) as caught:
         while True:
