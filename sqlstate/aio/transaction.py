@@ -222,8 +222,9 @@ class AsyncAttempts:
         self._failures = 0
         self._attempt: _Attempt | None = None
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncAttempts:
+        """Begin anew: each loop has all its attempts."""
+        return AsyncAttempts(self._begun, self._retries)
 
     async def __anext__(self) -> _Attempt:
         """Return the next attempt.
@@ -258,9 +259,9 @@ class _Attempt(AsyncTransaction):
         self._last = last
         self.failed = False
 
-    async def __aexit__(
+    async def __aexit__(  # type: ignore[override]  # a plain one lets each exception go on
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:  # type: ignore[override]  # a plain one lets each exception go on
+    ) -> bool:
         try:
             await super().__aexit__(kind, error, traceback)
         except RETRIED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import UserString
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
@@ -77,7 +78,7 @@ def _plain(value: Any, depth: int, default: Callable[[Any], object] | None) -> A
         return _items(list(value), depth, default)
     held = _fields(value)
     if held is not None:
-        return _items(held, depth, default) if type(held) is list else _members(list(held.items()), depth, default)
+        return _items(held, depth, default) if isinstance(held, list) else _members([*held.items()], depth, default)
     if default is None:
         raise Differs(
             f"{type(value).__name__} {short_repr(value)} is nothing that has a plain form; give default= a function"
@@ -93,6 +94,8 @@ def _leaf(value: Any) -> Any:  # noqa: PLR0911, a rule each
         return _NO_RULE  # also a StrEnum: its value is told, by the rules
     if isinstance(value, str):
         return _text(str.__str__(value))
+    if isinstance(value, UserString):
+        return _text(value.data)
     if isinstance(value, int):
         number = int.__index__(value)
         return number if fmt.JSON_INT_MIN <= number <= fmt.JSON_INT_MAX else _digits(number)

@@ -55,6 +55,14 @@ def _running_loop() -> str:
         return ""
 
 
+def _level_outside() -> int:
+    """Return which frame, counted from the caller's as 1, is the first outside of this package: the user's line."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001, as warnings itself does
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "sqlstate":
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 class Engine:
     """The connections of one open store: one that writes, and a pool of readers.
 
@@ -180,7 +188,7 @@ class Engine:
                 f"{self.path}: a blocking call in the thread of a running {loop} event loop; while it waits for the "
                 "disk or for other writers, no task runs. Use sqlstate.aio, or make such calls in a thread",
                 BlocksEventLoop,
-                stacklevel=2,
+                stacklevel=_level_outside(),
             )
 
     def lock_writer(self, over: Over) -> None:

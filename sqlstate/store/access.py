@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.life import Life
-    from sqlstate.store.view import CollectionView
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")
@@ -148,7 +147,7 @@ class Faces:
 
     if TYPE_CHECKING:
 
-        def __getitem__(self, collection: str, /) -> CollectionView[Any]: ...
+        def __getitem__(self, collection: str, /) -> Any: ...
 
         def collections(self) -> list[str]:
             """Return the names of all collections that have entries, in order."""

@@ -203,7 +203,7 @@ class Attempt(TransactionBlock):
         try:
             super().leave(kind, *error)
         except RETRIED:
-            if not self.left:
+            if not self.left or not (kind is None or issubclass(kind, RETRIED)):
                 raise
             self.failed = True
         else:

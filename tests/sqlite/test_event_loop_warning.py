@@ -61,6 +61,20 @@ def test_a_blocking_call_is_told_once(open_store: OpenStore, call: str, mode: st
     assert told(lambda: store.put("c", 2, 2), backend) == []
 
 
+@pytest.mark.parametrize("mode", ["full", "group"])
+@pytest.mark.parametrize("call", CALLS)
+def test_the_warning_names_the_line_of_the_call(open_store: OpenStore, call: str, mode: str) -> None:
+    store = open_store(mode=mode)
+
+    async def main() -> None:
+        CALLS[call](store)
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        asyncio.run(main())
+    assert [each.filename for each in found if each.category is sqlstate.BlocksEventLoop] == [__file__]
+
+
 def test_opening_is_told_and_then_no_more(open_store: OpenStore) -> None:
     stores: list[sqlstate.Store] = []
     assert len(told(lambda: stores.append(open_store()))) == 1

@@ -31,7 +31,7 @@ def conflict() -> sqlstate.Conflict:
     return sqlstate.Conflict("c", "k", 1, 2)
 
 
-def failing(times: int, error: Callable[[], Exception], calls: list[int]) -> Callable[[Any], int]:
+def failing(times: int, error: Callable[[], BaseException], calls: list[int]) -> Callable[[Any], int]:
     """Return a function of a transaction that puts, and raises on its first calls."""
 
     def work(txn: Any) -> int:
@@ -86,12 +86,13 @@ def test_the_last_exception_gets_through(store: sqlstate.Store, way: Any, retrie
 
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_else_is_tried_again(store: sqlstate.Store, way: Any) -> None:
-    for error in (
+    errors: list[Callable[[], BaseException]] = [
         LookupError,
         KeyboardInterrupt,
         lambda: sqlstate.StoreFull("full"),
         lambda: sqlstate.InvalidKey("no"),
-    ):
+    ]
+    for error in errors:
         calls: list[int] = []
         with pytest.raises((LookupError, KeyboardInterrupt, sqlstate.StoreError)):
             way(store, failing(1, error, calls), 5)
