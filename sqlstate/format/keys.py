@@ -53,7 +53,7 @@ def pack_key(key: Elements) -> bytes:
     return _checked(_packed(key))
 
 
-def unpack_key(raw: bytes) -> Elements:
+def unpack_key(raw: Key) -> Elements:
     """Return the tuple that is stored as *raw*: the reverse of pack_key().
 
     Cost: none.
@@ -62,7 +62,7 @@ def unpack_key(raw: bytes) -> Elements:
         raw: a key as the file holds it.
 
     Raises:
-        InvalidKey: no tuple is stored like this.
+        InvalidKey: no tuple is stored like this: it is an int, text, or other bytes.
 
     Examples:
         >>> sqlstate.unpack_key(sqlstate.pack_key(("bolt", 7)))

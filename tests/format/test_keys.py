@@ -194,3 +194,15 @@ def test_a_type_of_keys_takes_its_own_and_refuses_others(
         with pytest.raises(sqlstate.InvalidKey):
             assert key in view
     assert len(view) == len(fits)
+
+
+def test_who_gives_a_tuple_without_a_type_is_told_of_it(store: sqlstate.Store) -> None:
+    for call in (
+        lambda: store["c"]["ann", 9],  # type: ignore[index]
+        lambda: store.put("c", ("ann", 9), 1),  # type: ignore[arg-type]
+        lambda: store["c"].keys(start=("ann",)),
+    ):
+        with pytest.raises(
+            sqlstate.InvalidKey, match=r"not tuple: .*store\.collection\(name, key=tuple\) takes tuples"
+        ):
+            call()

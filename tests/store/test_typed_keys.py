@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sqlstate
@@ -234,22 +234,25 @@ def test_the_classes_can_be_given_their_types(store: sqlstate.Store) -> None:
     assert isinstance(store["c"], sqlstate.Collection)
 
 
-@given(data=st.data())
-def test_a_collection_is_a_sorted_dict_of_tuples(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    element = st.integers(-3, 3) | st.text("\x00a\xff", max_size=2) | st.binary(max_size=2)
-    key = st.lists(element, min_size=1, max_size=3).map(tuple)
-    expected = data.draw(st.dictionaries(key, st.integers(0, 9), max_size=12))
-    prefix = data.draw(st.lists(element, max_size=2).map(tuple))
-    low, high = sorted((data.draw(key), data.draw(key)), key=order)
-    with sqlstate.open(tmp_path_factory.mktemp("model") / "m.db") as store:
-        view = store.collection("c", key=tuple)
-        view.update(expected)
+elements = st.integers(-3, 3) | st.text("\x00a\xff", max_size=2) | st.binary(max_size=2)
+few = st.lists(elements, min_size=1, max_size=3).map(tuple)
+
+
+def test_a_collection_is_a_sorted_dict_of_tuples(store: sqlstate.Store) -> None:
+    view = store.collection("c", key=tuple)
+
+    @given(st.dictionaries(few, st.integers(0, 9), max_size=12), st.lists(elements, max_size=2).map(tuple), few, few)
+    def check(expected: dict[Any, int], prefix: tuple[Any, ...], one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
+        low, high = sorted((one, other), key=order)
+        view.replace(expected)
         assert list(view) == sorted(expected, key=order)
         assert dict(view) == expected
         assert set(view.keys(prefix=prefix)) == {each for each in expected if each[: len(prefix)] == prefix}
         inside = {each for each in expected if order(low) <= order(each) < order(high)}
         assert set(view.keys(start=low, stop=high)) == inside
         assert len(view.keys(start=low, stop=high)) == len(inside)
+
+    check()
 
 
 # ---- For tasks ----
@@ -297,3 +300,51 @@ async def test_tasks_read_and_write_tuples(aiostore: aio.AsyncStore, path: Path)
         [key async for key in view]
     await view.clear()
     assert await view.count() == 0
+
+
+# ---- Where a call takes no tuple, it takes and gives the bytes ----
+
+awkward = st.lists(
+    st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(codec="utf-8"), max_size=3) | st.binary(max_size=3),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+
+
+@settings(max_examples=20)
+@given(entries=st.dictionaries(awkward, st.integers(0, 9), min_size=1, max_size=6))
+@example(entries={("a\x00", b"\x00"): 1, ("a",): 2, ("", -(2**63)): 3, (2**63 - 1, b""): 4, ("a", ""): 5})
+def test_pack_key_reaches_the_same_entries_in_every_other_call(
+    tmp_path_factory: pytest.TempPathFactory, entries: dict[tuple[Any, ...], int]
+) -> None:
+    folder = tmp_path_factory.mktemp("packed")
+    with sqlstate.open(folder / "a.db") as store:
+        view = store.collection("c", key=tuple)
+        key, value = next(iter(entries.items()))
+        name = sqlstate.pack_key(key)
+        staged = store.stage()
+        for each, number in entries.items():
+            staged.put("c", sqlstate.pack_key(each), number)
+        assert staged.get("c", name) == value
+        staged.commit()
+        assert list(view.items()) == sorted(entries.items(), key=lambda pair: order(pair[0]))
+
+        assert store.get("c", name) == value
+        root = store.head().root
+        sqlstate.proof.verify_present(store.prove("c", name).to_bytes(), root, "c", name, value)
+        first = sqlstate.pack_key(key[:1])
+        bounds: Any = {"start": first, "stop": first + b"\xff"}
+        found = sqlstate.proof.verify_range(store.prove_range("c", **bounds).to_bytes(), root, "c", **bounds)
+        assert [(sqlstate.unpack_key(raw), number) for raw, number in found] == list(view.items(prefix=key[:1]))
+        with store.transaction() as txn:
+            txn.expect("c", name, value)
+            txn.collection("c", key=tuple)[key] = value + 1
+        with pytest.raises(sqlstate.Conflict) as conflict, store.transaction() as txn:
+            txn.expect("c", name, value)
+        assert conflict.value.key == name
+        store.backup(folder / "b.db")
+        with sqlstate.open(folder / "b.db") as copy:
+            copy.delete("c", name)
+            assert list(copy.collection("c", key=tuple)) == [each for each in view if each != key]
+            [difference] = sqlstate.diff(store, copy)
+            assert sqlstate.unpack_key(difference.key) == key
