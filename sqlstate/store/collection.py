@@ -135,7 +135,7 @@ class Collection(CollectionView[T, K], MutableMapping[K, T]):
                 value = self._decode(given, stored)
                 txn.delete_stored(stored_name(self.name, key))
                 return given, value
-            raise EntryNotFound(self.name, "(any)")
+            raise EntryNotFound(self.name)
 
         return self._access.run(popitem)
 
@@ -366,7 +366,7 @@ class Collections(Faces):
         name = check_collection(collection)
         with self._entries.writing() as txn:
             if not delete_all(txn, name):
-                raise EntryNotFound(name, "(any)")
+                raise EntryNotFound(name)
 
     def collection(
         self,

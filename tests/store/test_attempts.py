@@ -144,6 +144,16 @@ async def test_attempts_are_no_block(store: sqlstate.Store, path: Path) -> None:
                 pass
 
 
+def test_an_attempt_that_is_taken_for_a_transaction_says_how_it_begins(store: sqlstate.Store) -> None:
+    uses: list[Callable[[Any], object]] = [
+        lambda attempt: attempt.put("c", 1, 1), lambda attempt: attempt["c"], lambda attempt: attempt.collection("c"),
+    ]  # fmt: skip
+    for use in uses:
+        with pytest.raises(sqlstate.TransactionEnded, match=r"not begun.*`with attempt as txn:`"):
+            for attempt in store.transaction(retries=3):
+                use(attempt)
+
+
 def test_a_loop_can_be_left_in_the_middle(store: sqlstate.Store) -> None:
     for attempt in store.transaction(retries=3):
         with attempt as txn:
@@ -216,6 +226,24 @@ def test_processes_lose_no_update(store: sqlstate.Store, path: Path) -> None:
     assert store["c"]["n"] == 60
 
 
+def test_no_other_exception_is_lost_where_its_undoing_meets_a_writer(
+    store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: Any, **__: Any) -> None:
+        raise sqlstate.Busy("at the end")
+
+    tried = []
+    with pytest.raises(sqlstate.Busy) as caught:
+        for attempt in store.transaction(retries=3):
+            with attempt:
+                tried.append(1)
+                monkeypatch.setattr(store._group, "end", end)
+                raise KeyboardInterrupt
+    assert isinstance(caught.value.__context__, KeyboardInterrupt)
+    assert tried == [1]
+    monkeypatch.undo()
+
+
 # ---- Tasks ----
 
 
@@ -265,6 +293,23 @@ async def test_tasks_try_as_often_as_asked(aiostore: aio.AsyncStore, retries: in
                     tried += 1
                     raise error("x")
         assert tried == 1
+
+
+async def test_each_loop_over_the_same_attempts_has_all_of_them(store: sqlstate.Store, path: Path) -> None:
+    async with aio.open(path) as tasks:
+        attempts, of_tasks = store.transaction(retries=1), tasks.transaction(retries=1)
+        for number in (1, 3):
+            tried = iter((number, number + 1, number, number + 1))
+            for attempt in attempts:
+                with attempt as txn:
+                    txn.put("c", "k", next(tried))
+                    txn.expect("c", "k", number + 1)
+            async for each in of_tasks:
+                async with each as writes:
+                    writes.put("c", "k", next(tried))
+                    writes.expect("c", "k", number + 1)
+            assert list(tried) == []
+            assert store["c"]["k"] == number + 1
 
 
 async def test_a_conflict_that_a_task_raises_in_the_block_is_tried_again(aiostore: aio.AsyncStore) -> None:
