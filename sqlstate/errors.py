@@ -292,7 +292,7 @@ class EntryNotFound(StoreError, KeyError):
     """
 
     def __init__(self, collection: str, key: object = None) -> None:
-        super().__init__(f"{collection!r} has no {'entries' if key is None else f'entry {key!r}'}")
+        super().__init__(f"{collection!r} has no entry{'' if key is None else f' {key!r}'}")
         self.collection = collection
         self.key = key
 
