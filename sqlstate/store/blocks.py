@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from random import uniform
+from random import SystemRandom
 from time import sleep
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, TypeVar
 
@@ -21,6 +21,7 @@ R = TypeVar("R")
 
 RETRIED: Final = (Busy, Conflict)
 """After these nothing was changed, and another attempt may go well."""
+_chance: Final = SystemRandom()  # it has no state that a fork would copy, and leaves that of the program alone
 
 
 class WriteBlock(Block):
@@ -114,7 +115,7 @@ def check_retries(retries: int) -> int:
 
 def pause(failures: int) -> float:
     """Return the seconds to wait after so many attempts have failed: by chance, so that rivals do not meet again."""
-    return uniform(0, 0.001 * 2 ** min(failures, 6))  # noqa: S311, no secret
+    return _chance.uniform(0, 0.001 * 2 ** min(failures, 6))
 
 
 def attempts_of(retries: int, word: str = "") -> InvalidOption:
