@@ -124,6 +124,8 @@ def looped_or_called(way: Any, store: sqlstate.Store, work: Callable[[Any], int]
 async def test_what_is_no_number_of_attempts_is_named(store: sqlstate.Store, path: Path, retries: Any) -> None:
     with pytest.raises(sqlstate.InvalidOption, match="retries="):
         store.run(lambda txn: None, retries=retries)
+    with store.transaction(), pytest.raises(sqlstate.InvalidOption, match="retries="):
+        store.run(lambda txn: None, retries=retries)
     if retries is not None:
         with pytest.raises(sqlstate.InvalidOption, match="retries="):
             store.transaction(retries=retries)
