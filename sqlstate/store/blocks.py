@@ -189,6 +189,7 @@ class Attempt(TransactionBlock):
 
     if TYPE_CHECKING:
 
+        def __enter__(self) -> Transaction: ...
         def __exit__(self, *error: Any) -> bool: ...  # type: ignore[override]
 
     def enter(self) -> Transaction:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_type
 
 import anyio
 import pytest
@@ -154,6 +154,25 @@ def test_an_attempt_that_is_taken_for_a_transaction_says_how_it_begins(store: sq
         with pytest.raises(sqlstate.TransactionEnded, match=r"not begun.*`with attempt as txn:`"):
             for attempt in store.transaction(retries=3):
                 use(attempt)
+
+
+async def test_a_type_checker_knows_what_an_attempt_gives(store: sqlstate.Store, aiostore: aio.AsyncStore) -> None:
+    def typed() -> int:
+        for attempt in store.transaction(retries=1):
+            with attempt as txn:
+                assert_type(txn, sqlstate.Transaction)
+                return 1
+        return 0  # mypy knows that the block may swallow an exception
+
+    assert typed() == 1
+    async for each in aiostore.transaction(retries=1):
+        async with each as writes:
+            assert isinstance(writes, aio.AsyncTransaction)
+            writes.put("c", 1, 1)
+    assert_type(store.run(lambda txn: 5, retries=1), int)
+    assert_type(await aiostore.run(lambda txn: "a", retries=1), str)
+    with store.transaction() as plain:
+        assert_type(plain, sqlstate.Transaction)
 
 
 def test_a_loop_can_be_left_in_the_middle(store: sqlstate.Store) -> None:
