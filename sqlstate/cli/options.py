@@ -12,9 +12,9 @@ import click
 
 import sqlstate
 from sqlstate.cli.output import on_terminal, printable
-from sqlstate.cli.transfer.forms import int_key
 from sqlstate.cli.words import in_shell_words
 from sqlstate.errors import InvalidKey, ReadOnly, StoreFull
+from sqlstate.importing.exact_json import int_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import resource
+import shelve
 import shutil
 import signal
 import sqlite3
@@ -384,6 +385,67 @@ def test_import_reads_standard_input_csv_and_options(db: str) -> None:
     assert len(entries(db)["people"][3]["name"]) == 200_000
     with sqlstate.open(db) as store:
         assert [record.note for record in store.wal.read() if record.kind == "BEGIN"] == ["people", "people"]
+
+
+def test_import_takes_another_store_and_lists_what_it_refuses(db: str, tmp_path: Path) -> None:
+    old = str(tmp_path / "old")
+    with shelve.open(old) as file:  # noqa: S301
+        file["theme"], file["size"] = "dark", (800, 600)
+    command = ["import", db, "--from", "shelve", old]
+    dry_run = run(*command, "--dry-run")
+    assert dry_run.exit_code == Exit.NO
+    assert dry_run.stderr == "2 entries read: 1 can be stored, 1 refused\n"
+    assert not Path(db).exists()
+    reason = "tuple would not read back as itself; convert it, or give the collection a type"
+    dry = json.loads(run(*command, "--dry-run", "--json").stdout)
+    assert dry == {"read": 2, "entries": 1, "refused": [{"collection": "old", "key": "'size'", "reason": reason}]}
+    said = bad(Exit.USAGE, *command)
+    assert f"old, 'old'['size']: {reason}. --dry-run lists all such entries, and --skip-refused leaves them out" in said
+    done = json.loads(good(*command, "--skip-refused", "--json", "--batch", "1", "--note", "moved"))
+    assert (done["read"], done["entries"], done["changed"], done["commits"], done["seq"]) == (2, 1, 1, 1, 1)
+    assert good("get", db, "old", "theme") == '"dark"\n'
+    assert json.loads(good(*command, "--skip-refused"))["key"] == "'size'"
+
+
+def test_import_of_pickles_runs_them_only_when_asked_and_says_so(db: str, tmp_path: Path) -> None:
+    old, ran = str(tmp_path / "old"), tmp_path / "ran"
+
+    class Runs:
+        def __reduce__(self) -> object:
+            return os.mkdir, (str(ran),)
+
+    with shelve.open(old) as file:  # noqa: S301
+        file["k"] = Runs()
+    command = ["import", db, "--from", "shelve", old, "--quiet"]
+    assert "only builtin types are built" in bad(Exit.USAGE, *command)
+    assert not ran.exists()
+    warning = f"warning: --allow-pickle runs whatever code is in the pickles of {old}\n"
+    assert run(*command, "--allow-pickle").stderr == warning
+    assert ran.exists()
+
+
+def test_options_of_the_two_kinds_of_import_are_told_apart(db: str, tmp_path: Path) -> None:
+    source = str(tmp_path / "a.csv")
+    Path(source).write_text("a,b\n1,2\n", encoding="utf-8")
+    for options, message in (
+        (["--dry-run"], "--dry-run goes only with --from"),
+        (["--values", "json"], "--values goes only with --from"),
+        (["--from", "dbm", "--format", "csv"], "--format goes not with --from"),
+        (["--from", "dbm", "--key", "a"], "--key goes not with --from"),
+        (["--from", "dbm", source], "--from takes one SOURCE"),
+        (["--from", "shelve", "--values", "json"], "--values 'json' does not go with shelve"),
+        (["--key-type", "bytes", "--key", "a"], "--key-type bytes goes with --from"),
+        (["--key", 'a,"b'], "no list of fields"),
+        (["--key", "a", "--row-numbers"], "one of both"),
+    ):
+        assert message in bad(Exit.USAGE, "import", db, source, *options), options
+    assert not Path(db).exists()
+    good("import", db, source, "--key", "a,b")
+    good("import", db, source, "--row-numbers", "--collection", "rows")
+    assert json.loads(good("list", db, "a"))["key"] == '["1","2"]'
+    assert json.loads(good("list", db, "rows"))["key"] == 1
+    good("import", db, "-", "--format", "csv", "--collection", "c", "--key", '"x,y"', input='"x,y",z\n5,6\n')
+    assert json.loads(good("list", db, "c"))["key"] == "5"
 
 
 def test_import_that_is_refused_says_where_and_changes_nothing(db: str, tmp_path: Path) -> None:
