@@ -52,20 +52,35 @@ _PROGRESS_ENTRIES: Final = 512
 class Refused(NamedTuple):
     """An entry of another store that cannot be stored as it is.
 
-    Attributes:
-        collection: where it would go.
-        key: the repr of its key, shortened.
-        reason: why, with the place inside the value.
+    Examples:
+        >>> import shelve
+        >>> with shelve.open("old") as old:
+        ...     old["size"] = (800, 600)
+        >>> [refused] = sqlstate.import_from(store, "shelve", "old", dry_run=True).refused
+        >>> refused.collection, refused.key
+        ('old', "'size'")
     """
 
     collection: str
+    """Where it would go."""
     key: str
+    """The repr of its key, shortened."""
     reason: str
+    """Why, with the place inside the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What import_from() read, put and refused: `entries` and the refused are what was `read`."""
+    """What import_from() read, put and refused: `entries` and the refused are what was `read`.
+
+    Examples:
+        >>> import shelve
+        >>> with shelve.open("old") as old:
+        ...     old.update(theme="dark", lang="fr")
+        >>> report = sqlstate.import_from(store, "shelve", "old")
+        >>> report.read, report.entries, report.changed, report.commits, report.refused
+        (2, 2, 2, 1, ())
+    """
 
     read: int
     """Entries that the source has."""

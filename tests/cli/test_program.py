@@ -411,7 +411,7 @@ def test_import_of_pickles_runs_them_only_when_asked_and_says_so(db: str, tmp_pa
     old, ran = str(tmp_path / "old"), tmp_path / "ran"
 
     class Runs:
-        def __reduce__(self) -> object:
+        def __reduce__(self) -> Any:
             return os.mkdir, (str(ran),)
 
     with shelve.open(old) as file:  # noqa: S301

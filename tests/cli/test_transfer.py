@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import sqlstate
 from sqlstate.cli.transfer import forms as exchange
 from sqlstate.cli.transfer import import_export as transfer
-from sqlstate.cli.transfer.forms import Reading, Source
+from sqlstate.cli.transfer.forms import Source
 from sqlstate.cli.transfer.import_export import (
     check_sources,
     export_file,
@@ -32,6 +32,7 @@ from sqlstate.cli.transfer.import_export import (
     put_entry,
     stored_view,
 )
+from sqlstate.cli.transfer.reading import Reading
 from sqlstate.errors import Damaged, ImportRejected, InvalidName, InvalidOption, InvalidValue, ReadOnly, StoreMissing
 from sqlstate.files.identity import belongs_to
 from sqlstate.format import values

@@ -13,8 +13,9 @@ import click
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, at_option, common, counted, file_argument, note_option, progress
 from sqlstate.cli.output import Column, on_terminal, printable, write, write_json, write_list, write_object
-from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Reading, Source
+from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Source
 from sqlstate.cli.transfer.import_export import check_sources, export_file, export_lines, import_sources
+from sqlstate.cli.transfer.reading import Reading
 from sqlstate.errors import InvalidOption
 from sqlstate.files.identity import belongs_to
 from sqlstate.importing.decoding import Choices

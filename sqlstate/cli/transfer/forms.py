@@ -8,28 +8,24 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final, Literal, NamedTuple, cast
+from typing import IO, Any, Final, NamedTuple
 
 from sqlstate.cli.transfer.exported import BASE64, DOCUMENT, ENCODED
-from sqlstate.errors import InvalidKey, InvalidOption
+from sqlstate.cli.transfer.reading import SUFFIXES, Format, Reading, RecordKeys, either, kind_of, typed_key
+from sqlstate.errors import InvalidOption
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, check_collection
 from sqlstate.format.values import ABSENT
-from sqlstate.importing.exact_json import ContentError, SourceError, int_key, parse, parse_file, shown
+from sqlstate.importing.exact_json import ContentError, SourceError, parse, parse_file, shown
 
-Format = Literal["json", "jsonl", "csv"]
 Place = tuple[str, str, Key, Any]
 """Place in the source, collection, key and value of an entry."""
 
 COMPRESSED: Final = (".gz", ".zst")
-SUFFIXES: Final[dict[str, Format]] = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 # Room for the largest value in base64, with its key. Without a limit a file without line ends is one line.
 LINE_BYTES_MAX: Final = 2 * fmt.VALUE_BYTES_MAX
@@ -45,28 +41,6 @@ class Source(NamedTuple):
     stream: IO[bytes] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How sources are read."""
-
-    format: Format | None = None
-    """Of all sources; None goes by the suffix of each name."""
-    collection: str | None = None
-    """Where the entries go; None: what the source says or, for CSV, the file's name without suffix."""
-    key: Sequence[str | tuple[str, ...]] = ()
-    """Fields of a record that can hold its key: the first that is there, and is not null or '', does. A tuple of fields
-    holds it together, as the JSON text of a list."""
-    row_numbers: bool = False
-    """Make the key of a record its number in its collection, from 1, over all sources."""
-    key_type: Literal["str", "int"] | None = None
-    """Make all keys that are read from fields and members text, or ints; None leaves them as they are."""
-
-    @property
-    def keyed(self) -> bool:
-        """Whether records get keys."""
-        return bool(self.key) or self.row_numbers
-
-
 class ReadEntry(NamedTuple):
     """One entry as a source gives it."""
 
@@ -80,25 +54,6 @@ class ReadEntry(NamedTuple):
 
 
 # ---- Sources ----
-
-
-def check_reading(how: Reading) -> None:
-    """Check what can be checked without a source.
-
-    Raises:
-        InvalidOption: the format, or the list of key fields, is not one.
-        InvalidName: the collection's name cannot be one.
-    """
-    if how.format not in (None, *SUFFIXES.values()):
-        raise InvalidOption(f"format={how.format!r} is not 'json', 'jsonl' or 'csv'")
-    if how.key_type not in (None, "str", "int"):
-        raise InvalidOption(f"key_type={how.key_type!r} is not 'str' or 'int'")
-    if isinstance(how.key, str):
-        raise InvalidOption(f"key={how.key!r} is text; give a list of fields")
-    if how.key and how.row_numbers:
-        raise InvalidOption("a key is a field or a number of a row; give one of both")
-    if how.collection is not None:
-        check_collection(how.collection)
 
 
 def plain_name(name: str) -> Path:
@@ -233,7 +188,7 @@ def _read_csv(stream: IO[bytes], keys: RecordKeys, collection: str) -> Iterator[
     if len(set(header)) < len(header):
         raise SourceError(place, "the header names a column twice")
     if not keys.how.row_numbers and not any(set(header) >= set(fields) for fields in keys.fields):
-        raise SourceError(place, f"the header has no column {_either(keys.fields)}")
+        raise SourceError(place, f"the header has no column {either(keys.fields)}")
     for place, row in rows:
         if len(row) != len(header):
             raise SourceError(place, f"the record has {len(row)} fields, and the header {len(header)}")
@@ -299,7 +254,7 @@ def _json_entries(document: Any, keys: RecordKeys) -> Iterator[Place]:
         yield from _records(document, "", how.collection, keys)
         return
     if not isinstance(document, dict):
-        raise SourceError("", f"it is {_kind(document)}, and neither an object of collections nor a list of records")
+        raise SourceError("", f"it is {kind_of(document)}, and neither an object of collections nor a list of records")
     if how.collection is None:
         for collection, member in document.items():
             yield from _collection(collection, member, keys)
@@ -324,7 +279,7 @@ def _collection(name: str, member: Any, keys: RecordKeys) -> Iterator[Place]:
     else:
         raise SourceError(
             place,
-            f"it is {_kind(member)}, and neither an object of entries nor a list of records; "
+            f"it is {kind_of(member)}, and neither an object of entries nor a list of records; "
             "if the whole document is one collection, give its name",
         )
 
@@ -333,7 +288,7 @@ def _members(members: Mapping[str, Any], place: str, collection: str, how: Readi
     for name, value in members.items():
         at = f"{place}member {shown(name)}"
         try:
-            key = _typed_key(name, how)
+            key = typed_key(name, how)
         except ContentError as e:
             raise SourceError(at, e) from None
         yield at, collection, key, value
@@ -354,65 +309,7 @@ def _records(records: Sequence[Any], place: str, collection: str, keys: RecordKe
         yield at, collection, key, record
 
 
-# ---- Keys, records and exported entries ----
-
-
-class RecordKeys:
-    """Gives the records of an import their keys.
-
-    Args:
-        how: which fields hold them.
-    """
-
-    def __init__(self, how: Reading) -> None:
-        self.how = how
-        self.fields = [(field,) if isinstance(field, str) else tuple(field) for field in how.key]
-        """The fields that hold a key together, of each choice."""
-        self._rows: Counter[str] = Counter()
-
-    def record(self, document: Any) -> tuple[str, Key, Any]:
-        """Return collection, key and value of a line that is a record."""
-        collection = cast("str", self.how.collection)
-        return collection, self.of(document, collection), document
-
-    def of(self, record: Any, collection: str) -> Key:
-        """Return the key of a record.
-
-        Raises:
-            ContentError: it has none.
-        """
-        if not isinstance(record, dict):
-            raise ContentError(f"a record is an object, this is {_kind(record)}")
-        if self.how.row_numbers:
-            self._rows[collection] += 1
-            return self._rows[collection]
-        for fields, choice in zip(self.fields, self.how.key, strict=True):
-            if all(record.get(field) is not None and record[field] != "" for field in fields):
-                parts = [_key_part(field, record[field], self.how) for field in fields]
-                return parts[0] if isinstance(choice, str) else _composite(parts)
-        raise ContentError(f"the record has no field {_either(self.fields)}")
-
-
-def _composite(parts: list[str | int]) -> Key:
-    """Return the key that several fields make together. Once tuples are keys, it is a tuple."""
-    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
-
-
-def _key_part(field: str, value: Any, how: Reading) -> str | int:
-    if type(value) is str:
-        return _typed_key(value, how)
-    if type(value) is int:
-        return value if how.key_type != "str" else str(value)
-    raise ContentError(f"the field {shown(field)} is {_kind(value)}, and a key is a string or an int")
-
-
-def _typed_key(text: str, how: Reading) -> str | int:
-    if how.key_type != "int":
-        return text
-    try:
-        return int_key(text)
-    except InvalidKey as e:
-        raise ContentError(str(e)) from None
+# ---- Exported entries ----
 
 
 def _exported(document: Any, *, value_missing: bool = False) -> tuple[str, Key, Any]:
@@ -427,11 +324,11 @@ def _exported(document: Any, *, value_missing: bool = False) -> tuple[str, Key, 
         )
     collection, key, value = document["collection"], document["key"], document.get("value", ABSENT)
     if type(collection) is not str:
-        raise ContentError(f"the collection is {_kind(collection)}, and its name is a string")
+        raise ContentError(f"the collection is {kind_of(collection)}, and its name is a string")
     if type(key) is dict:
         key = _from_base64(key)
     elif type(key) not in (int, str):
-        raise ContentError(f"the key is {_kind(key)}, and a key is a string, an int, or bytes in the base64 form")
+        raise ContentError(f"the key is {kind_of(key)}, and a key is a string, an int, or bytes in the base64 form")
     if type(value) is dict and BASE64 in value:
         value = _from_base64(value)
     elif type(value) is dict and DOCUMENT in value:
@@ -454,14 +351,3 @@ def _from_base64(form: dict[str, Any]) -> bytes:
         if base64.b64encode(raw).decode() == encoded:
             return raw
     raise ContentError(f"{shown(encoded)} is not base64")
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "null"
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "an int"}
-    return kinds.get(type(value), "a number with a fraction or an exponent")
-
-
-def _either(choices: Sequence[Sequence[str]]) -> str:
-    return " or ".join(" with ".join(map(shown, fields)) for fields in choices)

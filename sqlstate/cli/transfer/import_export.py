@@ -15,16 +15,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from sqlstate.cli.transfer.compressed import decompressed
 from sqlstate.cli.transfer.exported import entry_text
-from sqlstate.cli.transfer.forms import (
-    Format,
-    Reading,
-    RecordKeys,
-    Source,
-    check_reading,
-    format_of,
-    plain_name,
-    read_entries,
-)
+from sqlstate.cli.transfer.forms import Source, format_of, plain_name, read_entries
+from sqlstate.cli.transfer.reading import Format, Reading, RecordKeys, check_reading
 from sqlstate.errors import Damaged, ImportRejected, InvalidInput, InvalidOption
 from sqlstate.files.identity import belongs_to
 from sqlstate.files.replace import replacing
