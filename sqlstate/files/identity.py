@@ -91,3 +91,26 @@ def is_named(path: str, descriptor: int) -> bool:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def is_open(path: str) -> bool:
+    """Return True if this process has the file open, by whichever library; False where the system does not say.
+
+    Closing another descriptor of it would drop the locks that this process has on it.
+    """
+    try:
+        wanted = os.stat(path)
+        numbers = os.listdir(_DESCRIPTORS)
+    except OSError:
+        return False
+    return any(_is_same(f"{_DESCRIPTORS}/{number}", wanted) for number in numbers)
+
+
+_DESCRIPTORS: Final = "/proc/self/fd"
+
+
+def _is_same(name: str, wanted: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(name), wanted)
+    except OSError:  # it was closed since
+        return False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Iterator  # noqa: TC003, part of a type that is made here
+from collections.abc import Callable, Iterator, Sequence  # noqa: TC003, parts of a type that is made here
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlstate.errors import ImportRejected, InvalidKey
+from sqlstate.files.identity import is_open
 from sqlstate.files.paths import why
 from sqlstate.format import constants as fmt
 from sqlstate.importing.exact_json import ContentError, int_key, parse
@@ -35,6 +36,8 @@ class Opened(NamedTuple):
     entries: Iterator[Found]
     total: int | None
     """How many there are, None if that is not known."""
+    check_unchanged: Callable[[], None] = lambda: None
+    """Raises ImportRejected if what was read so far may mix two states, because another program changed the source."""
 
 
 Opening = AbstractContextManager[Opened]
@@ -103,28 +106,69 @@ def inflated(raw: bytes) -> bytes | Unbuilt:
 
 
 def check_regular(path: str) -> None:
-    """Raise unless *path* is a regular file that can be opened as one.
+    """Raise unless *path* is a regular file, and this process has it not open: closing it could drop SQLite's locks.
 
     Raises:
         OSError: there is no such file.
-        ImportRejected: it is something else, or is open as a store.
+        ImportRejected: it is something else, or is open here.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImportRejected(path, "", "it is not a regular file")
-    if open_here(path):
-        raise ImportRejected(path, "", "it is open in this process as a store, or belongs to one")
+    if open_here(path) or is_open(path):
+        raise ImportRejected(path, "", f"{_OPEN_HERE}; close it first")
+
+
+_OPEN_HERE: Final = "it is open in this process"
+
+
+def changed(path: str) -> ImportRejected:
+    """Return the error for a source that another program changed while it was read."""
+    return ImportRejected(path, "", "it changed while it was read; end the program that writes to it, and try again")
+
+
+def unchanged(path: str, files: Sequence[str]) -> Callable[[], None]:
+    """Return a function that raises changed(path) once one of *files* is another than now, or has another content."""
+    was = [*map(_signature, files)]
+
+    def check() -> None:
+        if [*map(_signature, files)] != was:
+            raise changed(path)
+
+    return check
+
+
+def _signature(path: str) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def asked(path: str, ask: Any) -> Any:
+    """Return what a library's reader returns for a file that anybody may have made, whatever it raises for that."""
+    try:
+        return ask()
+    except Exception as e:
+        if isinstance(e, FileNotFoundError):
+            raise
+        raise ImportRejected(path, "", f"it cannot be read: {e or type(e).__name__}") from None
 
 
 def read_file(path: str) -> bytes | Unbuilt:
     """Return the content of a regular file that is a value; links are not followed."""
     if open_here(path):
-        return Unbuilt("it is open in this process as a store, or belongs to one")
+        return Unbuilt(f"{_OPEN_HERE}, as a store or beside one")
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return Unbuilt("it is a link, or no regular file")
         with open(os.open(path, flags), "rb") as file:
+            was = os.fstat(file.fileno())
             raw = file.read(fmt.VALUE_BYTES_MAX + 1)
+            now = os.fstat(file.fileno())
+        if (was.st_size, was.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
+            return Unbuilt("its file changed while it was read")
     except OSError as e:
         return Unbuilt(f"its file cannot be read: {why(e)}")
     return raw if len(raw) <= fmt.VALUE_BYTES_MAX else Unbuilt(f"it is larger than {fmt.VALUE_BYTES_MAX:,} bytes")

@@ -12,7 +12,7 @@ from sqlstate.errors import ImportRejected, InvalidOption
 from sqlstate.files.identity import belongs_to
 from sqlstate.format.documents import short_repr
 from sqlstate.format.names import check_collection
-from sqlstate.importing import other_files, sqlite_files
+from sqlstate.importing import lmdb_files, other_files, sqlite_files
 from sqlstate.importing.decoding import Choices, Opening
 from sqlstate.importing.encoding import encode_foreign
 from sqlstate.importing.exact_json import ContentError, SourceError
@@ -35,7 +35,7 @@ _OPENERS: Final[dict[Kind, Callable[[str, Choices], Opening]]] = {
     "dbm": other_files.open_dbm,
     "sqlitedict": sqlite_files.open_sqlitedict,
     "diskcache": sqlite_files.open_diskcache,
-    "lmdb": other_files.open_lmdb,
+    "lmdb": lmdb_files.open_lmdb,
     "tinydb": other_files.open_tinydb,
     "dir": other_files.open_dir,
 }
@@ -177,7 +177,7 @@ def import_from(  # noqa: PLR0913, each is a choice of whoever moves in
     refuse_inside(own.writer, "import_from")
     feed = _Feed(kind, os.fsdecode(path), choices, progress, skip=skip_refused)
     with closing(feed):
-        run = Transactions(store, note, feed.check_twice)
+        run = Transactions(store, note, feed.check)
         run.put_all(iter(feed), batch)
     return ImportReport(feed.read, run.entries, run.changed, run.commits, tuple(feed.refused))
 
@@ -227,13 +227,16 @@ class _Feed:
         self._progress = progress
         self._skip = skip
         self._seen = Seen()
+        self._opened: Opened | None = None
         self._entries = self._all()
 
     def __iter__(self) -> Iterator[tuple[Name, Stored]]:
         return self._entries
 
-    def check_twice(self) -> None:
-        """Raise if the source gave an entry twice; called before a commit."""
+    def check(self) -> None:
+        """Raise if the source gave an entry twice, or changed while it was read; called before a commit."""
+        if self._opened is not None:
+            self._opened.check_unchanged()
         try:
             self._seen.check()
         except SourceError as e:
@@ -246,6 +249,7 @@ class _Feed:
 
     def _all(self) -> Iterator[tuple[Name, Stored]]:
         with _OPENERS[self._kind](self._path, self._choices) as opened:
+            self._opened = opened
             for found in opened.entries:
                 self.read += 1
                 entry = self._encoded(found)
@@ -253,7 +257,8 @@ class _Feed:
                     yield entry
                 if self.read % _PROGRESS_ENTRIES == 0:
                     self._report(opened)
-            self.check_twice()
+            self.check()
+            self._opened = None
             self._report(opened)
 
     def _encoded(self, found: Found) -> tuple[Name, Stored] | None:

@@ -1,4 +1,4 @@
-"""Files of other stores that are not of SQLite: dbm and shelve, LMDB, TinyDB, and directories of files."""
+"""Files of other stores that are not of SQLite: dbm and shelve, TinyDB, and directories of files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import dbm
 import json
 import os
 from contextlib import closing, contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.errors import ImportRejected, InvalidOption
-from sqlstate.importing.decoding import Choices, Found, Opened, check_regular, read_file
+from sqlstate.errors import ImportRejected
+from sqlstate.importing.decoding import Choices, Found, Opened, asked, changed, check_regular, read_file, unchanged
 from sqlstate.importing.exact_json import is_lost, shown
+from sqlstate.importing.foreign_sqlite import is_sqlite
 from sqlstate.importing.pickled import Unbuilt
-from sqlstate.importing.sqlite_files import is_sqlite, open_dbm_sqlite
+from sqlstate.importing.sqlite_files import open_dbm_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,16 +50,18 @@ def _open_dbm(path: str, choices: Choices, values: Values) -> Iterator[Opened]:
                 yield opened
             return
     name = _dbm_name(path)
-    file = _asked(path, lambda: dbm.open(name, "r"))  # noqa: SIM115, closed below
+    check = unchanged(path, [name + suffix for suffix in ("", *_DBM_SUFFIXES)])
+    file = asked(path, lambda: dbm.open(name, "r"))  # noqa: SIM115, closed below
     with closing(file):
-        keys = _asked(path, lambda: [*file.keys()])
-        yield Opened(_dbm_entries(file, keys, choices.collection or Path(name).stem, choices, values), len(keys))
+        keys = asked(path, lambda: [*file.keys()])
+        entries = _dbm_entries(path, file, keys, choices.collection or Path(name).stem, choices, values)
+        yield Opened(entries, len(keys), check)
 
 
 def _dbm_name(path: str) -> str:
     """Return the name under which dbm knows a file: some kinds add suffixes to it."""
     names = [path, *(path.removesuffix(suffix) for suffix in _DBM_SUFFIXES if path.endswith(suffix))]
-    kinds = {name: _asked(path, lambda name=name: dbm.whichdb(name)) for name in names}
+    kinds = {name: asked(path, lambda name=name: dbm.whichdb(name)) for name in names}
     for name, kind in kinds.items():
         if kind:
             return name
@@ -68,80 +70,17 @@ def _dbm_name(path: str) -> str:
     raise ImportRejected(path, "", "it is no dbm file, or not one that can be read")
 
 
-def _dbm_entries(file: Any, keys: list[bytes], collection: str, choices: Choices, values: Values) -> Iterator[Found]:
+def _dbm_entries(
+    path: str, file: Any, keys: list[bytes], collection: str, choices: Choices, values: Values
+) -> Iterator[Found]:
     for key in keys:
         try:
             value = choices.value(file[key], values)
-        except Exception as e:  # noqa: BLE001, as in _asked()
+        except (FileNotFoundError, KeyError):
+            raise changed(path) from None
+        except Exception as e:  # noqa: BLE001, as in asked()
             value = Unbuilt(f"dbm cannot read it: {type(e).__name__}: {e}")
         yield Found(collection, choices.key(key, "str"), value)
-
-
-def _asked(path: str, ask: Any) -> Any:
-    """Return what a library's reader returns for a file that anybody may have made, whatever it raises for that."""
-    try:
-        return ask()
-    except Exception as e:
-        if isinstance(e, FileNotFoundError):
-            raise
-        raise ImportRejected(path, "", f"it cannot be read: {e or type(e).__name__}") from None
-
-
-# ---- LMDB ----
-
-_DATABASES_MAX: Final = 4096
-_DATABASE_BYTES: Final = 48  # what LMDB keeps of a named database, in the place of a value
-
-
-@contextmanager
-def open_lmdb(path: str, choices: Choices) -> Iterator[Opened]:
-    """Open an environment of LMDB: each database in it is a collection. The main one has the name of the file."""
-    try:
-        import lmdb  # noqa: PLC0415, an extra
-    except ImportError:
-        raise InvalidOption("the kind 'lmdb' needs the package lmdb: pip install 'sqlstate-store[lmdb]'") from None
-    where = Path(path)
-    check_regular(str(where / "data.mdb" if where.is_dir() else where))
-    environment = _asked(
-        path, lambda: lmdb.open(path, readonly=True, subdir=where.is_dir(), create=False, max_dbs=_DATABASES_MAX)
-    )
-    with environment, environment.begin() as txn:
-        main = _asked(path, lambda: environment.open_db(txn=txn, create=False))
-        named = _asked(path, lambda: _databases(lmdb, environment, txn))
-        total = txn.stat(main)["entries"] - len(named) + sum(txn.stat(each)["entries"] for each in named.values())
-        name = where.resolve().stem
-        parts = [_lmdb_entries(path, txn, main, name, choices, {*named})]
-        parts += [
-            _lmdb_entries(path, txn, each, key.decode("utf-8", "backslashreplace"), choices, set())
-            for key, each in named.items()
-        ]
-        try:
-            yield Opened(chain.from_iterable(parts), total)
-        finally:
-            for part in parts:
-                part.close()
-
-
-def _databases(lmdb: Any, environment: Any, txn: Any) -> dict[bytes, Any]:
-    """Return the named databases. They stand among the entries of the main one, and look like those."""
-    found = {}
-    for key, value in txn.cursor():
-        if len(value) == _DATABASE_BYTES:
-            try:
-                found[key] = environment.open_db(key, txn=txn, create=False)
-            except (lmdb.IncompatibleError, lmdb.NotFoundError, lmdb.BadValsizeError):
-                continue
-    return found
-
-
-def _lmdb_entries(path: str, txn: Any, database: Any, collection: str, choices: Choices, left_out: set[bytes]) -> Any:
-    cursor = txn.cursor(db=database)
-    with closing(cursor):
-        rows = iter(cursor)
-        while (row := _asked(path, lambda: next(rows, None))) is not None:
-            key, value = row
-            if key not in left_out:
-                yield Found(choices.collection or collection, choices.key(key, "bytes"), choices.value(value, "bytes"))
 
 
 # ---- TinyDB ----
@@ -151,8 +90,10 @@ def _lmdb_entries(path: str, txn: Any, database: Any, collection: str, choices: 
 def open_tinydb(path: str, choices: Choices) -> Iterator[Opened]:
     """Open a JSON file of TinyDB: each table is a collection, and the ids of its documents are the keys."""
     check_regular(path)
+    check = unchanged(path, [path])
     with open(path, "rb") as file:
         raw = file.read()
+    check()
     try:
         tables = _lenient.decode(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as e:

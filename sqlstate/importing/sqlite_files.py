@@ -1,7 +1,4 @@
-"""SQLite files of other stores: sqlitedict, diskcache, dbm.sqlite3. They are read in one transaction, and not changed.
-
-None of their packages is needed, and none of their code runs.
-"""
+"""SQLite files of other stores: sqlitedict, diskcache, dbm.sqlite3. None of their packages is needed, or runs."""
 
 from __future__ import annotations
 
@@ -12,80 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.errors import Busy, CannotOpen, ImportRejected, NotAStore, StoreError, StoreForked
-from sqlstate.files.paths import absolute
+from sqlstate.errors import ImportRejected
 from sqlstate.importing.decoding import Choices, Found, Opened, inflated, read_file
+from sqlstate.importing.foreign_sqlite import ForeignTables
 from sqlstate.importing.pickled import Unbuilt
-from sqlstate.sqlite.connection import Connection
-from sqlstate.sqlite.raw_file import read_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from sqlstate.sqlite.connection import Row
-
-_TIMEOUT: Final = 5.0
-_MAGIC: Final = b"SQLite format 3\0"
-
-
-def is_sqlite(path: str) -> bool:
-    """Return True if a regular file is of SQLite. It is read through SQLite, which knows this process's locks."""
-    with _naming(path):
-        return read_at(absolute(path, links=False), None, 0, len(_MAGIC)) == _MAGIC
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Turn errors about a store into errors about a source, but for those that go away by waiting or by permission."""
-    try:
-        yield
-    except NotAStore:
-        raise ImportRejected(path, "", "it is not an SQLite file, or is encrypted") from None
-    except (Busy, CannotOpen, StoreForked):
-        raise
-    except StoreError as e:
-        raise ImportRejected(path, "", f"SQLite cannot read it: {e.__cause__ or e}") from None
-
-
-class _Tables:
-    """A foreign SQLite file, in one read transaction."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        if not os.path.isfile(path):
-            os.stat(path)  # raises if there is none
-            raise ImportRejected(path, "", "it is not a regular file")
-        with _naming(path):
-            self._connection = Connection(absolute(path, links=False), _TIMEOUT, read_only=True)
-            self._connection.run("BEGIN")
-
-    def rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
-        """Yield the rows of a statement."""
-        with closing(self._connection.iterate(sql, values)) as rows:  # type: ignore[type-var]
-            while True:
-                with _naming(self.path):
-                    row = next(rows, None)
-                if row is None:
-                    return
-                yield row
-
-    def count(self, table: str) -> int:
-        """Return the number of rows of a table."""
-        return int(next(self.rows(f'SELECT count(*) FROM "{table.replace(chr(34), chr(34) * 2)}"'))[0])
-
-    def names(self) -> list[str]:
-        """Return the names of all ordinary tables: no view, and nothing that computes its rows."""
-        sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' ORDER BY name"
-        return [row[0] for row in self.rows(sql) if not row[0].startswith("sqlite_")]
-
-    def columns(self, table: str) -> list[str]:
-        """Return the names of a table's columns."""
-        return [row[0].lower() for row in self.rows("SELECT name FROM pragma_table_xinfo(?)", (table,))]
-
-    def close(self) -> None:
-        """Close the file."""
-        with _naming(self.path):
-            self._connection.close()
+    from collections.abc import Iterator
 
 
 def _exact(column: str) -> str:
@@ -106,16 +36,16 @@ def _text(kind: str, value: Any) -> Any:
 @contextmanager
 def open_sqlitedict(path: str, choices: Choices) -> Iterator[Opened]:
     """Open a file of sqlitedict: each of its tables is a collection."""
-    with closing(_Tables(path)) as file:
+    with closing(ForeignTables(path)) as file:
         tables = [name for name in file.names() if file.columns(name) == ["key", "value"]]
         if not tables:
             raise ImportRejected(path, "", "it has no table with the columns key and value, as sqlitedict makes them")
         total = sum(map(file.count, tables))
         entries = chain.from_iterable(_key_values(file, name, choices) for name in tables)
-        yield Opened(entries, total)
+        yield Opened(entries, total, file.check_unchanged)
 
 
-def _key_values(file: _Tables, table: str, choices: Choices) -> Iterator[Found]:
+def _key_values(file: ForeignTables, table: str, choices: Choices) -> Iterator[Found]:
     quoted = table.replace('"', '""')
     for kind, key, value_kind, value in file.rows(f'SELECT {_exact("key")}, {_exact("value")} FROM "{quoted}"'):
         if type(value) is bytes:
@@ -126,7 +56,7 @@ def _key_values(file: _Tables, table: str, choices: Choices) -> Iterator[Found]:
 @contextmanager
 def open_dbm_sqlite(path: str, choices: Choices, values: Any) -> Iterator[Opened]:
     """Open a file of dbm.sqlite3, with *values* as dbm has them, or shelve."""
-    with closing(_Tables(path)) as file:
+    with closing(ForeignTables(path)) as file:
         if "Dict" not in file.names() or file.columns("Dict") != ["key", "value"]:
             raise ImportRejected(path, "", "it has no table Dict of key and value, as dbm.sqlite3 makes it")
         collection = choices.collection or Path(path).stem
@@ -134,7 +64,7 @@ def open_dbm_sqlite(path: str, choices: Choices, values: Any) -> Iterator[Opened
         decoded = (
             Found(collection, choices.key(key, "str"), choices.value(value or b"", values)) for key, value in rows
         )
-        yield Opened(decoded, file.count("Dict"))
+        yield Opened(decoded, file.count("Dict"), file.check_unchanged)
 
 
 # ---- diskcache ----
@@ -152,21 +82,27 @@ def open_diskcache(path: str, choices: Choices) -> Iterator[Opened]:
     files = [each for each in (folder / "cache.db", *sorted(folder.glob("*/cache.db"))) if each.is_file()]
     if not files:
         raise ImportRejected(path, "", "it has no file cache.db, as diskcache makes it")
-    opened: list[_Tables] = []
+    opened: list[ForeignTables] = []
     try:
         for each in files:
-            opened.append(_Tables(str(each)))
+            opened.append(ForeignTables(str(each)))
             if not {*_CACHE} <= {*opened[-1].columns("Cache")} or "Cache" not in opened[-1].names():
                 raise ImportRejected(str(each), "", "it has no table Cache, as diskcache makes it")
         total = sum(file.count("Cache") for file in opened)
         name = choices.collection or folder.resolve().name
-        yield Opened(chain.from_iterable(_cached(file, name, choices) for file in opened), total)
+        entries = chain.from_iterable(_cached(file, name, choices) for file in opened)
+
+        def check_unchanged() -> None:
+            for file in opened:
+                file.check_unchanged()
+
+        yield Opened(entries, total, check_unchanged)
     finally:
         for file in opened:
             file.close()
 
 
-def _cached(file: _Tables, collection: str, choices: Choices) -> Iterator[Found]:
+def _cached(file: ForeignTables, collection: str, choices: Choices) -> Iterator[Found]:
     now = time.time()
     folder = os.path.dirname(file.path)
     sql = f"SELECT {_exact('key')}, raw, expire_time, mode, filename, {_exact('value')} FROM Cache ORDER BY rowid"

@@ -12,9 +12,7 @@ import json
 import os
 import pickle
 import shelve
-import signal
 import sqlite3
-import subprocess
 import sys
 import zlib
 from contextlib import closing
@@ -540,49 +538,6 @@ def test_a_wrong_option_is_refused_before_anything_is_read(store: Store, tmp_pat
     make_dbm(tmp_path / "old", 1)
     with store.transaction(), pytest.raises(StoreUnusable, match="import_from"):
         sqlstate.import_from(store, "dbm", tmp_path / "old")
-
-
-def test_a_file_that_another_program_writes_to_is_read_at_one_commit(store: Store, tmp_path: Path) -> None:
-    plant_sqlitedict(tmp_path / "old", 1)
-    with closing(sqlite3.connect(tmp_path / "old", isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("INSERT INTO unnamed VALUES ('l', ?)", (pickle.dumps(2),))
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("INSERT INTO unnamed VALUES ('m', ?)", (pickle.dumps(3),))
-        sqlstate.import_from(store, "sqlitedict", tmp_path / "old")
-        db.execute("ROLLBACK")
-    assert dict(store["unnamed"]) == {"k": [1], "l": 2}
-
-
-# ---- An import that was killed ----
-
-PROGRAM = """
-import sys, time, sqlstate
-def shown(done, total):
-    if done >= 1024:
-        print(done, flush=True)
-        time.sleep(600)
-with sqlstate.open(sys.argv[1]) as store:
-    sqlstate.import_from(store, "shelve", sys.argv[2], batch=100, skip_refused=True, progress=shown)
-"""
-
-
-def test_an_import_that_was_killed_goes_on_when_it_is_called_again(store: Store, tmp_path: Path) -> None:
-    make_shelve(tmp_path / "old", 1600)
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "app.db"), str(tmp_path / "old")]
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=here) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"1024\n"
-        process.send_signal(signal.SIGKILL)
-    sqlstate.import_from(store, "shelve", tmp_path / "old", skip_refused=True)
-    with sqlstate.open(tmp_path / "app.db") as killed:
-        kept = killed.head().count
-        assert 0 < kept < store.head().count
-        assert kept % 100 == 0
-        done = sqlstate.import_from(killed, "shelve", tmp_path / "old", batch=100, skip_refused=True)
-        assert done.changed == store.head().count - kept
-        assert killed.head().root == store.head().root
 
 
 def test_batches_before_a_refused_entry_stay_and_the_error_says_so(store: Store, tmp_path: Path) -> None:
