@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, NoReturn
 
 from sqlstate.errors import InvalidInput, InvalidKey, InvalidValue
 from sqlstate.format import constants as fmt
-from sqlstate.format.documents import parsed_document
+from sqlstate.format.documents import parsed_document, short_repr
+from sqlstate.format.exactness import Differs
+from sqlstate.format.keys import pack_key
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
+from sqlstate.format.plain import plain
 from sqlstate.format.values import Codec
 from sqlstate.importing.exact_json import ContentError
 from sqlstate.importing.pickled import Unbuilt, weight
@@ -36,29 +39,46 @@ def encode_entry(collection: str, key: Key, value: Any) -> tuple[Name, Stored]:
         raise e.located(collection, key) from None
 
 
-def encode_foreign(collection: str, key: Any, value: Any) -> tuple[Name, Stored]:
-    """Return the name of an entry, and its value as it is stored, of what another store's file holds.
+class Encoded(NamedTuple):
+    """An entry of another store as it is stored."""
+
+    name: Name
+    stored: Stored
+    made_plain: bool
+    """Whether plain() made another value of it."""
+
+
+def encode_foreign(collection: str, key: Any, value: Any, *, exact: bool = False) -> Encoded:
+    """Return an entry as it is stored, of what another store's file holds: a tuple as key packed, the value plain.
 
     Args:
         collection: name of the collection.
         key: anything; an Unbuilt where it cannot be had.
         value: anything, with an Unbuilt in it for what cannot be had.
+        exact: refuse what JSON does not carry back as it is.
 
     Raises:
-        ContentError: it cannot be stored exactly.
+        ContentError: it cannot be stored.
     """
-    # Here a value is made of what JSON holds, once there are rules for that: value = plain(value). A tuple as a key
-    # gets its encoding here too.
     try:
         if isinstance(key, Unbuilt):
             raise InvalidKey(f"its key cannot be had: {key.reason}")
-        name = make_name(check_collection(collection), key)
+        name = make_name(check_collection(collection), pack_key(key) if type(key) is tuple else key)
         _check_built(value)
-        return name, _JSON.encode(value)
+        try:
+            return Encoded(name, _JSON.encode(value), made_plain=False)
+        except InvalidValue:
+            if exact:
+                raise
+            return Encoded(name, _JSON.encode(plain(value, default=_refuse)), made_plain=True)
     except InvalidValue as e:
         raise ContentError(e.reason if e.path == "$" else f"at {e.path}: {e.reason}") from None
     except InvalidInput as e:
         raise ContentError(str(e)) from None
+
+
+def _refuse(value: object) -> NoReturn:
+    raise Differs(f"{type(value).__name__} {short_repr(value)} has no plain form")
 
 
 def _check_built(value: Any) -> None:

@@ -55,10 +55,10 @@ class Refused(NamedTuple):
     Examples:
         >>> import shelve
         >>> with shelve.open("old") as old:
-        ...     old["size"] = (800, 600)
+        ...     old["wave"] = 1 + 2j
         >>> [refused] = sqlstate.import_from(store, "shelve", "old", dry_run=True).refused
         >>> refused.collection, refused.key
-        ('old', "'size'")
+        ('old', "'wave'")
     """
 
     collection: str
@@ -86,6 +86,8 @@ class ImportReport:
     """Entries that the source has."""
     entries: int
     """Entries that can be stored: they were put, or were there already; in a dry run, they would be."""
+    made_plain: int
+    """Those among them whose values are not as they were, but as plain() makes them."""
     changed: int
     """Entries that were not there with that value before; in a dry run 0."""
     commits: int
@@ -102,6 +104,7 @@ def import_from(  # noqa: PLR0913, each is a choice of whoever moves in
     collection: str | None = None,
     key_type: KeyType | None = None,
     values: Values | None = None,
+    exact: bool = False,
     dry_run: bool = False,
     skip_refused: bool = False,
     allow_pickle: bool = False,
@@ -112,9 +115,10 @@ def import_from(  # noqa: PLR0913, each is a choice of whoever moves in
     """Import what another store's files hold, all or nothing. Those files are only read.
 
     No code in them runs: of pickles, builtin types are built, and date, datetime, time, timedelta, Decimal and UUID; an
-    entry that needs another class is refused. So is what JSON does not carry back exactly, such as a tuple. Entries
-    that are there already with the same value are left alone: an import that was killed goes on when it is called
-    again.
+    entry that needs another class is refused. What JSON does not carry back as it is, such as a tuple or a date, is
+    stored as `plain()` makes it, and counted; a tuple as a key is packed, as `store.collection(name, key=tuple)` reads
+    it. What has no plain form is refused. Entries that are there already with the same value are left alone: an import
+    that was killed goes on when it is called again.
 
     Cost: one pass over the source, and 1 commit, or one for each *batch*. A JSON file of TinyDB is read at once. The
     report keeps about 200 bytes for each refused entry.
@@ -135,6 +139,7 @@ def import_from(  # noqa: PLR0913, each is a choice of whoever moves in
         values: what the values of dbm, LMDB and sqlitedict are: `"bytes"`, `"text"`, `"json"` or `"pickle"`. None:
             bytes for dbm and LMDB; pickles, or JSON where it is text, for sqlitedict. For diskcache, `"json"` says that
             its JSONDisk made the files.
+        exact: refuse a value that JSON does not carry back as it is, instead of making it plain.
         dry_run: change nothing, and report all that would be refused.
         skip_refused: leave out what cannot be stored, and report it. Otherwise the first such entry ends the import.
         allow_pickle: let pickles run whatever code is in them. For a file that you made yourself, and that nobody else
@@ -155,15 +160,14 @@ def import_from(  # noqa: PLR0913, each is a choice of whoever moves in
     Examples:
         >>> import shelve
         >>> with shelve.open("old") as old:
-        ...     old["theme"] = "dark"
-        ...     old["size"] = (800, 600)
+        ...     old.update(theme="dark", size=(800, 600), wave=1 + 2j)
         >>> report = sqlstate.import_from(store, "shelve", "old", dry_run=True)
-        >>> report.read, report.entries, [(each.key, each.reason) for each in report.refused]
-        (2, 1, [("'size'", 'tuple would not read back as itself; convert it, or give the collection a type')])
+        >>> report.read, report.entries, report.made_plain, [each.key for each in report.refused]
+        (3, 2, 1, ["'wave'"])
         >>> sqlstate.import_from(store, "shelve", "old", skip_refused=True).changed
-        1
-        >>> store["old"]["theme"]
-        'dark'
+        2
+        >>> dict(store["old"])
+        {'size': [800, 600], 'theme': 'dark'}
     """
     if not hasattr(store, "_entries") or not isinstance(own := entries_of(store), StoreEntries):
         raise InvalidOption(f"{store!r} is not a store")
@@ -173,17 +177,22 @@ def import_from(  # noqa: PLR0913, each is a choice of whoever moves in
     if belongs_to(path, store.path):
         raise InvalidOption(f"{os.fsdecode(path)} is the store itself; nothing was changed")
     if dry_run:
-        return survey(kind, path, choices, progress)
+        return survey(kind, path, choices, progress, exact=exact)
     refuse_inside(own.writer, "import_from")
-    feed = _Feed(kind, os.fsdecode(path), choices, progress, skip=skip_refused)
+    feed = _Feed(kind, os.fsdecode(path), choices, progress, skip=skip_refused, exact=exact)
     with closing(feed):
         run = Transactions(store, note, feed.check)
         run.put_all(iter(feed), batch)
-    return ImportReport(feed.read, run.entries, run.changed, run.commits, tuple(feed.refused))
+    return ImportReport(feed.read, run.entries, feed.made_plain, run.changed, run.commits, tuple(feed.refused))
 
 
 def survey(
-    kind: Kind, path: str | os.PathLike[str], choices: Choices, progress: Progress | None = None
+    kind: Kind,
+    path: str | os.PathLike[str],
+    choices: Choices,
+    progress: Progress | None = None,
+    *,
+    exact: bool = False,
 ) -> ImportReport:
     """Return what import_from() would, without a store: what would be refused, and how many entries would not.
 
@@ -191,9 +200,9 @@ def survey(
         ImportRejected, InvalidOption, InvalidName, OSError: as import_from() does.
     """
     check_choices(kind, choices)
-    with closing(_Feed(kind, os.fsdecode(path), choices, progress, skip=True)) as feed:
+    with closing(_Feed(kind, os.fsdecode(path), choices, progress, skip=True, exact=exact)) as feed:
         entries = sum(1 for _ in feed)
-        return ImportReport(feed.read, entries, 0, 0, tuple(feed.refused))
+        return ImportReport(feed.read, entries, feed.made_plain, 0, 0, tuple(feed.refused))
 
 
 def check_choices(kind: Kind, choices: Choices) -> None:
@@ -218,14 +227,18 @@ def check_choices(kind: Kind, choices: Choices) -> None:
 class _Feed:
     """The entries of another store, ready to be put; what is refused is kept, or ends the feed."""
 
-    def __init__(self, kind: Kind, path: str, choices: Choices, progress: Progress | None, *, skip: bool) -> None:
+    def __init__(
+        self, kind: Kind, path: str, choices: Choices, progress: Progress | None, *, skip: bool, exact: bool
+    ) -> None:
         self.read = 0
+        self.made_plain = 0
         self.refused: list[Refused] = []
         self._kind = kind
         self._path = path
         self._choices = choices
         self._progress = progress
         self._skip = skip
+        self._exact = exact
         self._seen = Seen()
         self._opened: Opened | None = None
         self._entries = self._all()
@@ -263,7 +276,7 @@ class _Feed:
 
     def _encoded(self, found: Found) -> tuple[Name, Stored] | None:
         try:
-            name, stored = encode_foreign(*found)
+            name, stored, made_plain = encode_foreign(*found, exact=self._exact)
         except ContentError as e:
             # The name of a directory may be no text.
             refused = Refused(found.collection.encode("utf-8", "backslashreplace").decode(), _shown(found.key), str(e))
@@ -279,6 +292,7 @@ class _Feed:
             self._seen.add(name, f"entry {self.read}")
         except SourceError as e:
             raise ImportRejected(self._path, e.place, e.reason) from None
+        self.made_plain += made_plain
         return name, stored
 
     def _report(self, opened: Opened) -> None:

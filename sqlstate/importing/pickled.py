@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 _HASHED_MAX: Final = 10_000
+_INT_BITS_MAX: Final = 1 << 16  # the digits of more take long
 _NODE_BYTES: Final = 16
 
 
@@ -131,7 +132,7 @@ class _Machine:
             if name == "STOP":
                 return self.pop()
             if name in _GIVEN:
-                self.stack.append(arg)
+                self.stack.append(_no_huge_int(arg))
             else:
                 step = _STEPS.get(name)
                 if step is None:
@@ -241,6 +242,12 @@ _EMPTY_UUID: Final = "the pickle has a UUID without its number"
 def _global(arg: str) -> _Name:
     module, _, name = arg.partition(" ")
     return _Name(module, name)
+
+
+def _no_huge_int(value: Any) -> Any:
+    if type(value) is int and value.bit_length() > _INT_BITS_MAX:
+        return Unbuilt(f"an int of {value.bit_length():,} bits is more than is read")
+    return value
 
 
 def _python_2(text: str) -> Any:

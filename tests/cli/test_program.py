@@ -190,7 +190,10 @@ def test_put_says_what_it_did(db: str) -> None:
     assert json.loads(good("put", db, "c", "k", "2", "--jsonl"))["changed"] is False
 
 
-KEYS = [("ada", "str", "ada"), ("-7", "int", -7), ("7", "str", "7"), ("00fF", "hex", b"\0\xff"), ("-x", "str", "-x")]
+KEYS = [
+    *(("ada", "str", "ada"), ("-7", "int", -7), ("7", "str", "7"), ("00fF", "hex", b"\0\xff"), ("-x", "str", "-x")),
+    ('["ann", -9, {"$base64":true,"encoded":"AA=="}]', "tuple", sqlstate.pack_key(("ann", -9, b"\0"))),
+]
 
 
 @pytest.mark.parametrize(("text", "key_type", "key"), KEYS)
@@ -390,21 +393,26 @@ def test_import_reads_standard_input_csv_and_options(db: str) -> None:
 def test_import_takes_another_store_and_lists_what_it_refuses(db: str, tmp_path: Path) -> None:
     old = str(tmp_path / "old")
     with shelve.open(old) as file:  # noqa: S301
-        file["theme"], file["size"] = "dark", (800, 600)
+        file["theme"], file["size"], file["wave"] = "dark", (800, 600), 1j
     command = ["import", db, "--from", "shelve", old]
     dry_run = run(*command, "--dry-run")
     assert dry_run.exit_code == Exit.NO
-    assert dry_run.stderr == "2 entries read: 1 can be stored, 1 refused\n"
+    assert dry_run.stderr == "3 entries read: 2 can be stored (1 made plain), 1 refused\n"
     assert not Path(db).exists()
-    reason = "tuple would not read back as itself; convert it, or give the collection a type"
+    refused = {"collection": "old", "key": "'wave'", "reason": "complex 1j has no plain form"}
     dry = json.loads(run(*command, "--dry-run", "--json").stdout)
-    assert dry == {"read": 2, "entries": 1, "refused": [{"collection": "old", "key": "'size'", "reason": reason}]}
+    assert dry == {"read": 3, "entries": 2, "made_plain": 1, "refused": [refused]}
+    assert "3 entries read: 1 can be stored, 2 refused\n" in run(*command, "--dry-run", "--exact").stderr
     said = bad(Exit.USAGE, *command)
-    assert f"old, 'old'['size']: {reason}. --dry-run lists all such entries, and --skip-refused leaves them out" in said
+    advice = "--dry-run lists all such entries, and --skip-refused leaves them out"
+    assert f"old, 'old'['wave']: {refused['reason']}. {advice}" in said
     done = json.loads(good(*command, "--skip-refused", "--json", "--batch", "1", "--note", "moved"))
-    assert (done["read"], done["entries"], done["changed"], done["commits"], done["seq"]) == (2, 1, 1, 1, 1)
-    assert good("get", db, "old", "theme") == '"dark"\n'
-    assert json.loads(good(*command, "--skip-refused"))["key"] == "'size'"
+    assert (done["read"], done["entries"], done["changed"], done["commits"], done["seq"]) == (3, 2, 2, 2, 2)
+    assert (done["made_plain"], done["refused"]) == (1, [refused])
+    assert (good("get", db, "old", "theme"), good("get", db, "old", "size")) == ('"dark"\n', "[800,600]\n")
+    again = run(*command, "--skip-refused")
+    assert json.loads(again.stdout)["key"] == "'wave'"
+    assert again.stderr == "3 entries read, 0 changed, 1 made plain, 1 refused; no commit was made\n"
 
 
 def test_import_of_pickles_runs_them_only_when_asked_and_says_so(db: str, tmp_path: Path) -> None:
@@ -442,7 +450,7 @@ def test_options_of_the_two_kinds_of_import_are_told_apart(db: str, tmp_path: Pa
     assert not Path(db).exists()
     good("import", db, source, "--key", "a,b")
     good("import", db, source, "--row-numbers", "--collection", "rows")
-    assert json.loads(good("list", db, "a"))["key"] == '["1","2"]'
+    assert json.loads(good("list", db, "a", "--key-type", "tuple"))["key"] == ["1", "2"]
     assert json.loads(good("list", db, "rows"))["key"] == 1
     good("import", db, "-", "--format", "csv", "--collection", "c", "--key", '"x,y"', input='"x,y",z\n5,6\n')
     assert json.loads(good("list", db, "c"))["key"] == "5"

@@ -106,7 +106,7 @@ def make_lmdb(path: Path, *, lock: bool = True) -> None:
 
 def make_shelve(path: Path) -> None:
     with shelve.open(str(path)) as file:  # noqa: S301
-        file["a"], file["b"] = [1], (1,)
+        file["a"], file["b"] = [1], 1j
 
 
 def make_tinydb(path: Path) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _FOR_RECORDS = ("format_", "key", "row_numbers")
-_FOR_STORES = ("values", "dry_run", "skip_refused", "allow_pickle")
+_FOR_STORES = ("values", "exact", "dry_run", "skip_refused", "allow_pickle")
 
 
 @click.command("import", short_help="Import JSON, JSON lines, CSV, and other stores.")
@@ -56,6 +56,7 @@ _FOR_STORES = ("values", "dry_run", "skip_refused", "allow_pickle")
     type=click.Choice(["bytes", "text", "json", "pickle"]),
     help="With --from dbm, lmdb, sqlitedict: what values are.",
 )
+@click.option("--exact", is_flag=True, help="With --from: refuse what would be made plain, such as tuples and dates.")
 @click.option("--dry-run", is_flag=True, help="With --from: list what would be refused; exit code 1 if any.")
 @click.option("--skip-refused", is_flag=True, help="With --from: leave out, and list, what cannot be stored.")
 @click.option("--allow-pickle", is_flag=True, help="With --from: RUN the code in pickles. For files of your own only.")
@@ -86,7 +87,8 @@ def import_(settings: Settings, /, *, file: str, source: tuple[str, ...], **give
     by gzip or zstd.
 
     With --from, SOURCE is the file or directory of another store, which is only read. No code in it runs:
-    pickles are read for builtin types alone. What cannot be stored is refused by name; --dry-run lists it.
+    pickles are read for builtin types alone. Tuples, dates and the like are made plain JSON and counted. What
+    cannot be stored is refused by name; --dry-run lists it.
     """  # noqa: D301, the backslash is click's mark for text that keeps its lines
     _check_together(given)
     if given["kind"] is not None:
@@ -132,19 +134,23 @@ def _import_store(settings: Settings, file: str, source: tuple[str, ...], given:
         click.echo(f"warning: --allow-pickle runs whatever code is in the pickles of {printable(source[0])}", err=True)
     if given["dry_run"]:
         with progress(settings, "read") as shown:
-            done = survey(given["kind"], source[0], Choices(**taken), shown)
-        _show_refused(settings, done, {"read": done.read, "entries": done.entries})
-        settings.say(f"{counted(done.read)} read: {done.entries:,} can be stored, {len(done.refused):,} refused")
+            done = survey(given["kind"], source[0], Choices(**taken), shown, exact=given["exact"])
+        _show_refused(settings, done, {"read": done.read, "entries": done.entries, "made_plain": done.made_plain})
+        made_plain = f" ({done.made_plain:,} made plain)" if done.made_plain else ""
+        settings.say(
+            f"{counted(done.read)} read: {done.entries:,} can be stored{made_plain}, {len(done.refused):,} refused"
+        )
         return Exit.NO if done.refused else Exit.OK
-    others = {name: given[name] for name in ("batch", "note", "skip_refused")}
+    others = {name: given[name] for name in ("batch", "note", "skip_refused", "exact")}
     with settings.write(file, create=not given["no_create"]) as store, progress(settings, "import") as shown:
         done = import_from(store, given["kind"], source[0], progress=shown, **taken, **others)
         head = store.head()
-    facts = {"read": done.read, "entries": done.entries, "changed": done.changed, "commits": done.commits}
-    _show_refused(settings, done, {**facts, "seq": head.seq, "root": head.root.hex()})
-    refused = f", {len(done.refused):,} refused" if done.refused else ""
+    facts = {"read": done.read, "entries": done.entries, "made_plain": done.made_plain, "changed": done.changed}
+    _show_refused(settings, done, {**facts, "commits": done.commits, "seq": head.seq, "root": head.root.hex()})
+    besides = [(done.made_plain, "made plain"), (len(done.refused), "refused")]
+    told = "".join(f", {number:,} {what}" for number, what in besides if number)
     news = f"commit {head.seq}" if done.commits else "no commit was made"
-    settings.say(f"{counted(done.read)} read, {done.changed:,} changed{refused}; {news}")
+    settings.say(f"{counted(done.read)} read, {done.changed:,} changed{told}; {news}")
     return Exit.OK
 
 

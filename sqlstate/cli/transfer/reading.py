@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from sqlstate.cli.transfer.exported import packed_list
 from sqlstate.errors import InvalidKey, InvalidOption
 from sqlstate.format.names import Key, check_collection
 from sqlstate.importing.exact_json import ContentError, int_key, shown
@@ -28,7 +28,7 @@ class Reading:
     """Where the entries go; None: what the source says or, for CSV, the file's name without suffix."""
     key: Sequence[str | tuple[str, ...]] = ()
     """Fields of a record that can hold its key: the first that is there, and is not null or '', does. A tuple of fields
-    holds it together, as the JSON text of a list."""
+    holds a tuple."""
     row_numbers: bool = False
     """Make the key of a record its number in its collection, from 1, over all sources."""
     key_type: Literal["str", "int"] | None = None
@@ -91,13 +91,8 @@ class RecordKeys:
         for fields, choice in zip(self.fields, self.how.key, strict=True):
             if all(record.get(field) is not None and record[field] != "" for field in fields):
                 parts = [_key_part(field, record[field], self.how) for field in fields]
-                return parts[0] if isinstance(choice, str) else _composite(parts)
+                return parts[0] if isinstance(choice, str) else packed_list(parts)
         raise ContentError(f"the record has no field {either(self.fields)}")
-
-
-def _composite(parts: list[str | int]) -> Key:
-    """Return the key that several fields make together. Once tuples are keys, it is a tuple."""
-    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
 def _key_part(field: str, value: Any, how: Reading) -> str | int:
