@@ -63,6 +63,8 @@ def encode_foreign(collection: str, key: Any, value: Any, *, exact: bool = False
     try:
         if isinstance(key, Unbuilt):
             raise InvalidKey(f"its key cannot be had: {key.reason}")
+        if not is_small(key):
+            raise InvalidKey(f"a key has at most {fmt.KEY_BYTES_MAX:,} bytes, and this {type(key).__name__} has more")
         name = make_name(check_collection(collection), pack_key(key) if type(key) is tuple else key)
         _check_built(value)
         try:
@@ -75,6 +77,14 @@ def encode_foreign(collection: str, key: Any, value: Any, *, exact: bool = False
         raise ContentError(e.reason if e.path == "$" else f"at {e.path}: {e.reason}") from None
     except InvalidInput as e:
         raise ContentError(str(e)) from None
+
+
+def is_small(key: Any) -> bool:
+    """Return False if *key* is more than any key, written out in full: it may be too much to look at."""
+    try:
+        return type(key) in _WHOLE or weight(key) <= _KEY_WEIGHT_MAX
+    except ContentError:
+        return False
 
 
 def _refuse(value: object) -> NoReturn:
@@ -110,4 +120,5 @@ def _check_built(value: Any) -> None:
             waiting += [(member, path) for member in part]
 
 
+_KEY_WEIGHT_MAX: Final = 8 * fmt.KEY_BYTES_MAX  # the least that a part of a tuple takes is 2 bytes, and it weighs 16
 _WHOLE: Final = frozenset((str, bytes, int, float, bool, type(None)))

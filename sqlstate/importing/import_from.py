@@ -14,7 +14,7 @@ from sqlstate.format.documents import short_repr
 from sqlstate.format.names import check_collection
 from sqlstate.importing import lmdb_files, other_files, sqlite_files
 from sqlstate.importing.decoding import Choices, Opening
-from sqlstate.importing.encoding import encode_foreign
+from sqlstate.importing.encoding import encode_foreign, is_small
 from sqlstate.importing.exact_json import ContentError, SourceError
 from sqlstate.importing.pickled import Unbuilt
 from sqlstate.importing.seen import Seen
@@ -301,4 +301,4 @@ class _Feed:
 
 
 def _shown(key: Any) -> str:
-    return "?" if isinstance(key, Unbuilt) else short_repr(key)
+    return "?" if isinstance(key, Unbuilt) or not is_small(key) else short_repr(key)

@@ -1,8 +1,17 @@
 """Pickles, read without running them: builtin types are built, and what needs anything else is named.
 
 A pickle is a program for a small machine, and may call whatever Python can import. Here is that machine without the
-calls: it knows the types of the table below, and nothing that a pickle says leads anywhere else. Where another class or
-function is needed, an Unbuilt stands in the value, so that a refusal can name the place.
+calls: pickletools parses it, and nothing that it says leads to anything but the types of the table below. Where another
+class or function is needed, an Unbuilt stands in the value, so that a refusal can name the place.
+
+The standard library's way, a pickle.Unpickler whose find_class() allows some classes, is not enough for files that
+anybody may have made (CPython 3.11 to 3.14; tests/importing/test_hostile_pickles.py shows it):
+
+* An extension code that this process has resolved before (copyreg) never comes to find_class(): the call is made.
+* NEWOBJ takes nothing but real classes, and BUILD sets attributes of what it is given, also of a class that is allowed.
+* A key that is a tuple of twice the same tuple, and so on, sixty deep, is hashed for ever, in C, where no signal comes
+  through. A PUT with a large number takes memory for all the numbers below it.
+* An entry that needs one class more fails as a whole, without a word of where.
 """
 
 from __future__ import annotations
@@ -21,7 +30,8 @@ from sqlstate.importing.exact_json import ContentError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-_HASHED_MAX: Final = 10_000
+_HASHED_MAX: Final = 256  # parts of a key; each time that it is recalled, it is hashed again
+_DECIMAL_MAX: Final = 10_000  # characters
 _INT_BITS_MAX: Final = 1 << 16  # the digits of more take long
 _NODE_BYTES: Final = 16
 
@@ -256,8 +266,10 @@ def _python_2(text: str) -> Any:
 
 def _hashable(value: Any) -> Hashable:
     """Return *value* if it can be a key or a member; hashing takes as long as *value* is large when written out."""
-    if isinstance(value, tuple | frozenset) and weight(value) > _HASHED_MAX * _NODE_BYTES:
-        raise ContentError("a key or a member of a set has too many parts")
+    if isinstance(value, tuple | frozenset):
+        is_flat = len(value) <= _HASHED_MAX and not any(isinstance(each, tuple | frozenset) for each in value)
+        if not is_flat and weight(value) > _HASHED_MAX * _NODE_BYTES:
+            raise ContentError("a key or a member of a set has too many parts")
     try:
         hash(value)
     except (TypeError, RecursionError):
@@ -322,6 +334,12 @@ def _day(state: Any) -> date:
     return date(raw if type(raw) is bytes else raw.encode("latin-1")).replace()  # type: ignore[call-arg, arg-type]
 
 
+def _decimal(text: Any) -> Decimal:
+    if len(_exactly(text, str)) > _DECIMAL_MAX:  # it is hashed anew for each dict and set that it is in
+        raise ValueError
+    return Decimal(text)
+
+
 def _bytearray(raw: Any = b"", _code: Any = None) -> bytearray:
     return bytearray(raw if type(raw) is bytes else _exactly(raw, str).encode("latin-1"))
 
@@ -355,7 +373,7 @@ _BUILDERS: Final[dict[str, Callable[..., Any]]] = {
     "datetime.timezone": lambda offset, *name: timezone(
         _exactly(offset, timedelta), *(_exactly(each, str) for each in name)
     ),
-    "decimal.Decimal": lambda text: Decimal(_exactly(text, str)),
+    "decimal.Decimal": _decimal,
 }
 # What an Unbuilt cannot be part of.
 _SCALARS: Final = frozenset(name for name in _BUILDERS if not name.startswith(("collections.", "builtins.")))

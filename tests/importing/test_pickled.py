@@ -127,34 +127,6 @@ def test_what_needs_another_class_is_named_with_its_place(value: Any, named: str
         encode_foreign("c", "k", unpickled(pickle.dumps({"a": [0, value]}, protocol)))
 
 
-class Runs:
-    """What a hostile pickle holds: a call."""
-
-    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_no_call_in_a_pickle_is_made(protocol: int, tmp_path: Path) -> None:
-    marker = tmp_path / "ran"
-    for call in (
-        Runs(os.mkdir, str(marker)),
-        Runs(exec, f"open({str(marker)!r}, 'w')"),
-        Runs(getattr, str(marker), "upper"),
-    ):
-        for value in (call, [call], {"a": call}, {"a": (1, {"b": call})}):
-            raw = pickle.dumps(value, protocol)
-            read = unpickled(raw)
-            with pytest.raises(ContentError, match="only builtin types are built"):
-                encode_foreign("c", "k", read)
-    assert not marker.exists()
-    pickle.loads(pickle.dumps(Runs(os.mkdir, str(marker)), protocol))  # noqa: S301
-    assert marker.exists(), "these calls do run where pickles are loaded"
-
-
 # Pickles as nobody's program writes them.
 STRANGE = {
     "calls a call": b"cos\nsystem\n)R(S'x'\ntR.",
