@@ -278,15 +278,12 @@ class _Feed:
         try:
             name, stored, made_plain = encode_foreign(*found, exact=self._exact)
         except ContentError as e:
-            # The name of a directory may be no text.
-            refused = Refused(found.collection.encode("utf-8", "backslashreplace").decode(), _shown(found.key), str(e))
-            if not self._skip:
-                raise ImportRejected(
-                    self._path,
-                    f"{refused.collection!r}[{refused.key}]",
-                    f"{refused.reason}. dry_run=True lists all such entries, and skip_refused=True leaves them out",
-                ) from None
-            self.refused.append(refused)
+            self._refuse(found, str(e))
+            return None
+        except Exception as e:
+            if not self._choices.allow_pickle:
+                raise
+            self._refuse(found, f"code of the pickle's classes raised {type(e).__name__}: {e}")
             return None
         try:
             self._seen.add(name, f"entry {self.read}")
@@ -294,6 +291,17 @@ class _Feed:
             raise ImportRejected(self._path, e.place, e.reason) from None
         self.made_plain += made_plain
         return name, stored
+
+    def _refuse(self, found: Found, reason: str) -> None:
+        # The name of a directory may be no text.
+        refused = Refused(found.collection.encode("utf-8", "backslashreplace").decode(), _shown(found.key), reason)
+        if not self._skip:
+            raise ImportRejected(
+                self._path,
+                f"{refused.collection!r}[{refused.key}]",
+                f"{reason}. dry_run=True lists all such entries, and skip_refused=True leaves them out",
+            ) from None
+        self.refused.append(refused)
 
     def _report(self, opened: Opened) -> None:
         if self._progress is not None:
