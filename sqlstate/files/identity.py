@@ -93,24 +93,23 @@ def is_named(path: str, descriptor: int) -> bool:
         return False
 
 
-def is_open(path: str) -> bool:
-    """Return True if this process has the file open, by whichever library; False where the system does not say.
+def open_files() -> frozenset[tuple[int, int]]:
+    """Return device and inode of what this process has open, by whichever library; none where the system does not say.
 
-    Closing another descriptor of it would drop the locks that this process has on it.
+    Closing another descriptor of a file drops the locks that this process has on it.
     """
     try:
-        wanted = os.stat(path)
-        numbers = os.listdir(_DESCRIPTORS)
+        return frozenset(filter(None, map(_identity, os.listdir(_DESCRIPTORS))))
     except OSError:
-        return False
-    return any(_is_same(f"{_DESCRIPTORS}/{number}", wanted) for number in numbers)
+        return frozenset()
 
 
 _DESCRIPTORS: Final = "/proc/self/fd"
 
 
-def _is_same(name: str, wanted: os.stat_result) -> bool:
+def _identity(number: str) -> tuple[int, int] | None:
     try:
-        return os.path.samestat(os.stat(name), wanted)
+        found = os.stat(f"{_DESCRIPTORS}/{number}")
     except OSError:  # it was closed since
-        return False
+        return None
+    return found.st_dev, found.st_ino

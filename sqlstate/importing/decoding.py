@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence  # noqa: TC003, parts of a type that is made here
+from collections.abc import Callable, Container, Iterator, Sequence  # noqa: TC003, parts of a type that is made here
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from sqlstate.errors import ImportRejected, InvalidKey
-from sqlstate.files.identity import is_open
+from sqlstate.files.identity import open_files
 from sqlstate.files.paths import why
 from sqlstate.format import constants as fmt
 from sqlstate.importing.exact_json import ContentError, int_key, parse
 from sqlstate.importing.pickled import Unbuilt, run_pickle, unpickled
-from sqlstate.sqlite.forks import open_here
+from sqlstate.sqlite.forks import Identity, open_here
 
 KeyType = Literal["str", "int", "bytes"]
 Values = Literal["bytes", "text", "json", "pickle"]
@@ -112,9 +112,10 @@ def check_regular(path: str) -> None:
         OSError: there is no such file.
         ImportRejected: it is something else, or is open here.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
         raise ImportRejected(path, "", "it is not a regular file")
-    if open_here(path) or is_open(path):
+    if open_here(path) or (found.st_dev, found.st_ino) in open_files():
         raise ImportRejected(path, "", f"{_OPEN_HERE}; close it first")
 
 
@@ -155,14 +156,17 @@ def asked(path: str, ask: Any) -> Any:
         raise ImportRejected(path, "", f"it cannot be read: {e or type(e).__name__}") from None
 
 
-def read_file(path: str) -> bytes | Unbuilt:
-    """Return the content of a regular file that is a value; links are not followed."""
+def read_file(path: str, spared: Container[Identity] = ()) -> bytes | Unbuilt:
+    """Return the content of a regular file that is a value, unless it is *spared*; links are not followed."""
     if open_here(path):
         return Unbuilt(f"{_OPEN_HERE}, as a store or beside one")
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
+        found = os.lstat(path)
+        if not stat.S_ISREG(found.st_mode):
             return Unbuilt("it is a link, or no regular file")
+        if (found.st_dev, found.st_ino) in spared:
+            return Unbuilt(_OPEN_HERE)
         with open(os.open(path, flags), "rb") as file:
             was = os.fstat(file.fileno())
             raw = file.read(fmt.VALUE_BYTES_MAX + 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.errors import ImportRejected
+from sqlstate.files.identity import open_files
 from sqlstate.importing.decoding import Choices, Found, Opened, asked, changed, check_regular, read_file, unchanged
 from sqlstate.importing.exact_json import is_lost, shown
 from sqlstate.importing.foreign_sqlite import is_sqlite
@@ -152,13 +153,14 @@ def open_dir(path: str, choices: Choices) -> Iterator[Opened]:
 
 
 def _dir_entries(root: str, collection: str, choices: Choices) -> Iterator[Found]:
+    spared = open_files()
     for folder, folders, files in os.walk(root, onerror=_raise):
         folders.sort()
         linked = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for name in sorted([*files, *linked]):
             path = os.path.join(folder, name)
             key = os.path.relpath(path, root).replace(os.sep, "/")
-            value: Any = read_file(path)
+            value: Any = read_file(path, spared)
             if type(value) is bytes and key.endswith(".json") and name != ".json":
                 key, value = key.removesuffix(".json"), choices.decoded(value.removeprefix(b"\xef\xbb\xbf"), "json")
             yield Found(collection, choices.key(key), value)

@@ -26,7 +26,7 @@ import pytest
 import sqlstate
 from sqlstate import ImportRejected, InvalidName, InvalidOption, StoreUnusable
 from sqlstate.importing.import_from import KINDS
-from tests.importing.test_hostile_pickles import WAYS
+from tests.importing.test_hostile_pickles import DEEP, WAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -486,6 +486,12 @@ def test_a_hostile_pickle_never_runs(plant: str, store: Store, tmp_path: Path) -
     assert [*ran.iterdir()] == []
     sqlstate.import_from(store, kind, tmp_path / "old", allow_pickle=True, skip_refused=True, **how)  # type: ignore[arg-type]
     assert len([*ran.iterdir()]) == len(raws), "each does run where that was asked for"
+
+
+def test_a_key_that_has_no_end_when_it_is_shown_is_refused(store: Store, tmp_path: Path) -> None:
+    plant_diskcache(tmp_path / "old", [DEEP + b"."], key=True)
+    done = sqlstate.import_from(store, "diskcache", tmp_path / "old", skip_refused=True)
+    assert [(each.key, each.reason[:24]) for each in done.refused] == [("?", "a key has at most 1,048,")]
 
 
 def test_bytes_of_a_tinydb_or_a_directory_are_never_unpickled(store: Store, tmp_path: Path) -> None:

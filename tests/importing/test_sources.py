@@ -226,6 +226,8 @@ def test_a_file_that_is_open_in_this_process_is_refused_and_keeps_its_locks(stor
         for kind in ("sqlitedict", "dbm", "shelve", "tinydb"):
             with pytest.raises(ImportRejected, match="open in this process; close it first"):
                 sqlstate.import_from(store, kind, path)
+        done = sqlstate.import_from(store, "dir", tmp_path, dry_run=True)
+        assert ("'old'", "it is open in this process") in [(each.key, each.reason) for each in done.refused]
         assert is_locked(str(path))
         db.execute("COMMIT")
     assert sqlstate.import_from(store, "sqlitedict", path).read == 0
