@@ -61,6 +61,9 @@ if TYPE_CHECKING:
     from sqlstate.format.values import REDACTED as REDACTED
     from sqlstate.headlog import SignedHead as SignedHead
     from sqlstate.headlog import Signer as Signer
+    from sqlstate.importing.import_from import ImportReport as ImportReport
+    from sqlstate.importing.import_from import Refused as Refused
+    from sqlstate.importing.import_from import import_from as import_from
     from sqlstate.maintenance.backup.backup import BackupReport as BackupReport
     from sqlstate.maintenance.backup.restore import restore as restore
     from sqlstate.maintenance.check.check import CheckReport as CheckReport
@@ -155,6 +158,7 @@ _MODULES = {
         "SignedHead",
         "Signer",
     ),
+    "importing.import_from": ("ImportReport", "Refused", "import_from"),
     "recovery.report": ("JournalReport", "RecoveryReport"),
     "store.opening": ("open",),
     "proof": ("Proof",),

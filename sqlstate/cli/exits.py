@@ -48,7 +48,7 @@ class Exit(IntEnum):
 
 MEANINGS: Final[dict[Exit, str]] = {
     Exit.OK: "done",
-    Exit.NO: "no: not there, cut, stores differ, no proof, or a drill lost something",
+    Exit.NO: "no: not there, cut, refused, no proof, stores differ, lost in a drill",
     Exit.USAGE: "wrong usage, or input that cannot be stored, imported or restored",
     Exit.DAMAGED: "the store, its journal or its audit trail is damaged",
     Exit.BUSY: "another writer held the lock for the whole timeout",

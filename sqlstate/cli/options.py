@@ -12,12 +12,11 @@ import click
 
 import sqlstate
 from sqlstate.cli.output import on_terminal, printable
-from sqlstate.cli.transfer.exact_json import ContentError, parse_document
 from sqlstate.cli.transfer.exported import elements_of
-from sqlstate.cli.transfer.forms import int_key
 from sqlstate.cli.words import in_shell_words
 from sqlstate.errors import InvalidKey, InvalidValue, ReadOnly, StoreFull
 from sqlstate.format.keys import keys_for, pack_key, unpack_key
+from sqlstate.importing.exact_json import ContentError, int_key, parse_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -42,6 +42,10 @@ _SENTENCES: Final = (
     ("a greater log_limit keeps more, and store.claims", "a greater 'sqlstate cut --limit' keeps more, and a claim"),
     ("in store.claims", "with 'sqlstate claims --end'"),
     ("ask for a two-way merge (two_way)", "give --two-way"),
+    (
+        "dry_run=True lists all such entries, and skip_refused=True leaves them out",
+        "--dry-run lists all such entries, and --skip-refused leaves them out",
+    ),
     ("open with a longer timeout", "give a longer --timeout"),
 )
 _NAMES: Final = {"origin": "ORIGIN", "seq": "--commit", "recover": "--how"}

@@ -79,6 +79,18 @@ def refusal(path: str) -> StoreForked:
     )
 
 
+def open_here(path: str) -> bool:
+    """Return True if this process has the file open through SQLite, or the file that it is a sidecar of.
+
+    Opened and closed as an ordinary file, it would lose the locks of this process.
+    """
+    names = [path] + [
+        path.removesuffix(suffix) for suffix in ("-wal", "-shm", "-journal", "-acknowledged") if path.endswith(suffix)
+    ]
+    found = {identity(name) for name in names} - {None}
+    return any(each.identity in found for each in _open.members())
+
+
 _inherited: Final[set[Identity | None]] = set()
 _open: Final[Living[OpenFile]] = Living()
 

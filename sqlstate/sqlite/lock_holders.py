@@ -60,6 +60,14 @@ def of_reading(path: str) -> list[Holder]:
     return [_named(pid) for pid in sorted(set(_locks(os.path.realpath(path) + "-shm", WAL_READ, shared=True)))]
 
 
+def is_locked(path: str) -> bool | None:
+    """Return True if a process holds a lock on some byte of a file, None where the system does not say."""
+    anything = range(1 << 62)
+    if not os.path.exists(LOCKS):
+        return None
+    return any(next(_locks(path, anything, shared=shared), None) is not None for shared in (False, True))
+
+
 def _locks(path: str, wanted: range, *, shared: bool) -> Iterator[int]:
     """Yield the processes that hold a lock, exclusive or *shared*, on one of the bytes *wanted* of a file."""
     try:

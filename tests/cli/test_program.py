@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import resource
+import shelve
 import shutil
 import signal
 import sqlite3
@@ -387,6 +388,72 @@ def test_import_reads_standard_input_csv_and_options(db: str) -> None:
     assert len(entries(db)["people"][3]["name"]) == 200_000
     with sqlstate.open(db) as store:
         assert [record.note for record in store.wal.read() if record.kind == "BEGIN"] == ["people", "people"]
+
+
+def test_import_takes_another_store_and_lists_what_it_refuses(db: str, tmp_path: Path) -> None:
+    old = str(tmp_path / "old")
+    with shelve.open(old) as file:  # noqa: S301
+        file["theme"], file["size"], file["wave"] = "dark", (800, 600), 1j
+    command = ["import", db, "--from", "shelve", old]
+    dry_run = run(*command, "--dry-run")
+    assert dry_run.exit_code == Exit.NO
+    assert dry_run.stderr == "3 entries read: 2 can be stored (1 made plain), 1 refused\n"
+    assert not Path(db).exists()
+    refused = {"collection": "old", "key": "'wave'", "reason": "complex 1j has no plain form"}
+    dry = json.loads(run(*command, "--dry-run", "--json").stdout)
+    assert dry == {"read": 3, "entries": 2, "made_plain": 1, "refused": [refused]}
+    assert "3 entries read: 1 can be stored, 2 refused\n" in run(*command, "--dry-run", "--exact").stderr
+    said = bad(Exit.USAGE, *command)
+    advice = "--dry-run lists all such entries, and --skip-refused leaves them out"
+    assert f"old, 'old'['wave']: {refused['reason']}. {advice}" in said
+    done = json.loads(good(*command, "--skip-refused", "--json", "--batch", "1", "--note", "moved"))
+    assert (done["read"], done["entries"], done["changed"], done["commits"], done["seq"]) == (3, 2, 2, 2, 2)
+    assert (done["made_plain"], done["refused"]) == (1, [refused])
+    assert (good("get", db, "old", "theme"), good("get", db, "old", "size")) == ('"dark"\n', "[800,600]\n")
+    again = run(*command, "--skip-refused")
+    assert json.loads(again.stdout)["key"] == "'wave'"
+    assert again.stderr == "3 entries read, 0 changed, 1 made plain, 1 refused; no commit was made\n"
+
+
+def test_import_of_pickles_runs_them_only_when_asked_and_says_so(db: str, tmp_path: Path) -> None:
+    old, ran = str(tmp_path / "old"), tmp_path / "ran"
+
+    class Runs:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(ran),)
+
+    with shelve.open(old) as file:  # noqa: S301
+        file["k"] = Runs()
+    command = ["import", db, "--from", "shelve", old, "--quiet"]
+    assert "only builtin types are built" in bad(Exit.USAGE, *command)
+    assert not ran.exists()
+    warning = f"warning: --allow-pickle runs whatever code is in the pickles of {old}\n"
+    assert run(*command, "--allow-pickle").stderr == warning
+    assert ran.exists()
+
+
+def test_options_of_the_two_kinds_of_import_are_told_apart(db: str, tmp_path: Path) -> None:
+    source = str(tmp_path / "a.csv")
+    Path(source).write_text("a,b\n1,2\n", encoding="utf-8")
+    for options, message in (
+        (["--dry-run"], "--dry-run goes only with --from"),
+        (["--values", "json"], "--values goes only with --from"),
+        (["--from", "dbm", "--format", "csv"], "--format goes not with --from"),
+        (["--from", "dbm", "--key", "a"], "--key goes not with --from"),
+        (["--from", "dbm", source], "--from takes one SOURCE"),
+        (["--from", "shelve", "--values", "json"], "--values 'json' does not go with shelve"),
+        (["--key-type", "bytes", "--key", "a"], "--key-type bytes goes with --from"),
+        (["--key", 'a,"b'], "no list of fields"),
+        (["--key", "a", "--row-numbers"], "one of both"),
+    ):
+        assert message in bad(Exit.USAGE, "import", db, source, *options), options
+    assert not Path(db).exists()
+    good("import", db, source, "--key", "a,b")
+    good("import", db, source, "--row-numbers", "--collection", "rows")
+    assert json.loads(good("list", db, "a", "--key-type", "tuple"))["key"] == ["1", "2"]
+    assert json.loads(good("list", db, "rows"))["key"] == 1
+    good("import", db, "-", "--format", "csv", "--collection", "c", "--key", '"x,y"', input='"x,y",z\n5,6\n')
+    assert json.loads(good("list", db, "c"))["key"] == "5"
 
 
 def test_import_that_is_refused_says_where_and_changes_nothing(db: str, tmp_path: Path) -> None:

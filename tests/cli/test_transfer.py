@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import re
 import sqlite3
 import stat
+import sys
 import tracemalloc
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,25 +22,27 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate.cli.options import parse_key, shown_key
-from sqlstate.cli.transfer import exact_json
 from sqlstate.cli.transfer import forms as exchange
 from sqlstate.cli.transfer import import_export as transfer
-from sqlstate.cli.transfer import seen as seen_names
-from sqlstate.cli.transfer.exact_json import parse, parse_document
 from sqlstate.cli.transfer.exported import entry_text, key_text
-from sqlstate.cli.transfer.forms import Reading, Source
+from sqlstate.cli.transfer.forms import Source
 from sqlstate.cli.transfer.import_export import (
     check_sources,
-    encode_entry,
     export_file,
     export_lines,
     import_sources,
     put_entry,
     stored_view,
 )
+from sqlstate.cli.transfer.reading import Reading
 from sqlstate.errors import Damaged, ImportRejected, InvalidName, InvalidOption, InvalidValue, ReadOnly, StoreMissing
 from sqlstate.files.identity import belongs_to
 from sqlstate.format import values
+from sqlstate.format.keys import pack_key
+from sqlstate.importing import exact_json
+from sqlstate.importing import seen as seen_names
+from sqlstate.importing.encoding import encode_entry
+from sqlstate.importing.exact_json import parse, parse_document
 from tests.reference import plain
 
 if TYPE_CHECKING:
@@ -862,7 +866,7 @@ def test_names_beyond_what_is_kept_go_to_a_temporary_file(monkeypatch: pytest.Mo
         seen.check()
         assert now < 2 << 20  # 50,000 names take more than 10 MB
         seen.add(("c", 1, "a key of some length, number 7"), "line x")
-        with pytest.raises(exchange.SourceError, match="first given at line 7"):
+        with pytest.raises(exact_json.SourceError, match="first given at line 7"):
             seen.check()
 
 
@@ -1016,3 +1020,110 @@ def test_what_several_sources_change_counts_each_time(store: Store) -> None:
     expected = sum(there.get(key) != value for there, puts in zip(values_then, later, strict=True)
                    for key, value in puts.items())  # fmt: skip
     assert (done.entries, done.changed) == (10, expected)
+
+
+# ---- Keys of several fields, numbers of rows, compressed sources ----
+
+PLACES = "country,city,people\nNZ,Otago,1\nCL,Osorno,2\n"
+
+
+@pytest.mark.parametrize(
+    ("format_", "text", "how", "expected"),
+    [
+        ("csv", PLACES, {"key": [("country", "city")]}, [("CL", "Osorno"), ("NZ", "Otago")]),
+        ("csv", PLACES, {"key": ["none", ("people", "city")]}, [("1", "Otago"), ("2", "Osorno")]),
+        ("csv", "a,b,c\n1,,x\n2,3,y\n", {"key": [("a", "b"), "c"]}, ["x", ("2", "3")]),
+        ("csv", "a,b\n1,2\n", {"key": [("a", "b")], "key_type": "int"}, [(1, 2)]),
+        ("csv", PLACES, {"row_numbers": True}, [1, 2]),
+        ("csv", "a\n", {"row_numbers": True}, []),
+        ("json", '[{"a":1,"b":"é"},{"a":"1","b":"é"}]', {"key": [("a", "b")]}, [(1, "é"), ("1", "é")]),
+        ("json", '[{"a":1,"b":2}]', {"key": [("a", "b")], "key_type": "str"}, [("1", "2")]),
+        ("json", "[{},{}]", {"row_numbers": True}, [1, 2]),
+        ("json", '{"x":[{}],"y":[{},{}]}', {"row_numbers": True}, [1, 2, 3]),
+        ("jsonl", '{"a":1,"b":2}\n{"a":1,"b":3}', {"key": [("a", "b")]}, [(1, 2), (1, 3)]),
+        ("jsonl", "{}\n\n{}", {"row_numbers": True}, [1, 2]),
+    ],
+)
+def test_keys_of_several_fields_and_numbers_of_rows(
+    store: Store, format_: str, text: str, how: dict[str, Any], expected: list[Any]
+) -> None:
+    take(store, text, format_, collection="c", **how)
+    assert list(store["c"]) == [pack_key(key) if type(key) is tuple else key for key in expected]
+    assert take(store, text, format_, collection="c", **how).changed == 0
+
+
+def test_rows_are_counted_for_each_collection_over_all_sources(store: Store, tmp_path: Path) -> None:
+    sources = [text_source('{"x":[{"n":1}],"y":[{"n":2}]}'), text_source('{"x":[{"n":3}]}')]
+    import_sources(store, sources, Reading(format="json", row_numbers=True))
+    assert content(store) == exactly({"x": {1: {"n": 1}, 2: {"n": 3}}, "y": {1: {"n": 2}}})
+
+
+@pytest.mark.parametrize(
+    ("format_", "text", "how", "message"),
+    [
+        ("csv", "a,b\n1,2\n", {"key": [("a", "c")]}, 'the header has no column "a" with "c"'),
+        ("csv", "a,b\n1,\n", {"key": [("a", "b"), "b"]}, 'the record has no field "a" with "b" or "b"'),
+        ("csv", "a,b\n1,2\n1,2\n", {"key": [("a", "b")]}, "a second time"),
+        ("json", '[{"a":1,"b":1.5}]', {"key": [("a", "b")]}, 'the field "b" is a number with a fraction'),
+        ("json", "[1]", {"row_numbers": True}, "a record is an object"),
+    ],
+)
+def test_a_record_without_such_a_key_is_rejected(
+    store: Store, format_: str, text: str, how: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ImportRejected, match=re.escape(message)):
+        take(store, text, format_, collection="c", **how)
+    with pytest.raises(InvalidOption, match="one of both"):
+        take(store, text, format_, collection="c", key=["a"], row_numbers=True)
+
+
+def packed(text: str, how: str) -> bytes:
+    if how == "gzip":
+        half = len(text) // 2
+        return gzip.compress(text[:half].encode()) + gzip.compress(text[half:].encode())  # members follow each other
+    zstd = pytest.importorskip("backports.zstd", reason="backports.zstd is not installed")
+    return bytes(zstd.compress(text.encode()))
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_compressed_sources_are_read_from_files_and_streams(store: Store, tmp_path: Path, how: str) -> None:
+    suffix = {"gzip": ".gz", "zstd": ".zst"}[how]
+    lines = numbered(list(range(3000)))
+    for name, text in (("places.csv", PLACES), ("all.jsonl", lines), ("doc.json", '{"d":{"k":1}}')):
+        (tmp_path / (name + suffix)).write_bytes(packed(text, how))
+    (tmp_path / "named.jsonl").write_bytes(packed('{"collection":"n","key":1,"value":1}', how))
+    seen: list[tuple[int, int | None]] = []
+    import_sources(store, [tmp_path / f"places.csv{suffix}"], Reading(row_numbers=True))
+    import_sources(
+        store,
+        [tmp_path / f"all.jsonl{suffix}", tmp_path / f"doc.json{suffix}", tmp_path / "named.jsonl"],
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert [(name, len(store[name])) for name in store] == [("c", 3000), ("d", 1), ("n", 1), ("places", 2)]
+    sizes = [
+        (tmp_path / f"{name}").stat().st_size for name in (f"all.jsonl{suffix}", f"doc.json{suffix}", "named.jsonl")
+    ]
+    assert seen[-1] == (sum(sizes), sum(sizes))
+    assert seen == sorted(seen)
+    head = store.head()
+    assert take(store, packed(lines, how)).changed == 0
+    with os.fdopen(os.open(tmp_path / f"all.jsonl{suffix}", os.O_RDONLY), "rb") as stream:
+        import_sources(store, [Source("standard input", stream)], Reading(format="jsonl"))
+    assert store.head() == head
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_a_compressed_source_that_is_damaged_is_rejected(store: Store, how: str) -> None:
+    raw = packed(numbered(list(range(3000))), how)
+    for broken in (raw[:-20], raw[:100], raw[:50] + b"\xff" * 50 + raw[100:]):
+        with pytest.raises(ImportRejected, match=r"cut short|damaged") as caught:
+            take(store, broken)
+        assert caught.value.__notes__ == ["nothing was imported"]
+    assert store.head().seq == 0
+
+
+def test_zstd_that_cannot_be_read_says_what_to_install(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("compression", "backports"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InvalidOption, match=r"sqlstate-store\[zstd\]"):
+        take(store, b"\x28\xb5\x2f\xfd and more")

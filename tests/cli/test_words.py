@@ -286,6 +286,8 @@ def test_what_may_not_be_read_has_the_exit_code_of_the_page() -> None:
         closed.mkdir(0o744)
         good("put", str(closed / "app.db"), "c", "k", "1")
 
+        good("import", "--help")  # loads its modules, which the other user may not read
+
         def work() -> None:
             for path in (secret, closed / "app.db", closed / "not-there.db"):
                 for verb in (["get", str(path), "c", "k"], ["check", str(path)], ["backup", str(path), str(own)]):

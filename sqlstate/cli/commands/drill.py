@@ -22,8 +22,9 @@ from sqlstate.cli.drill.run import IMAGES, Drill
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, progress
 from sqlstate.cli.output import printable, write_object
-from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Reading, Source
+from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Source
 from sqlstate.cli.transfer.import_export import check_sources, import_sources
+from sqlstate.cli.transfer.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -34,13 +34,14 @@ from sqlstate.cli.output import (
     write_list,
     write_object,
 )
-from sqlstate.cli.transfer.exact_json import parse_document
 from sqlstate.cli.transfer.exported import entry_text, key_text, quoted, value_text
-from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, int_key
-from sqlstate.cli.transfer.import_export import encode_entry, put_entry, stored_view
+from sqlstate.cli.transfer.forms import LINE_BYTES_MAX
+from sqlstate.cli.transfer.import_export import put_entry, stored_view
 from sqlstate.errors import EntryNotFound, InvalidKey, InvalidValue, ValueRedacted
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
+from sqlstate.importing.encoding import encode_entry
+from sqlstate.importing.exact_json import int_key, parse_document
 from sqlstate.store.access import entries_of
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument, key_type_option, parse_bounds, parse_key
 from sqlstate.cli.output import Column, key_cell, value_cell, write, write_list, write_object
 from sqlstate.cli.transfer.exported import entry_text
-from sqlstate.cli.transfer.forms import ReadEntry, SourceError, read_asked, read_texts
-from sqlstate.cli.transfer.import_export import encode_entry
+from sqlstate.cli.transfer.forms import ReadEntry, read_asked, read_texts
 from sqlstate.errors import InvalidInput, InvalidKey, InvalidOption, ProofInvalid
 from sqlstate.format.names import check_collection, make_name
 from sqlstate.format.values import ABSENT
+from sqlstate.importing.encoding import encode_entry
+from sqlstate.importing.exact_json import SourceError
 from sqlstate.proof import MAGIC, Document, Proof
 
 if TYPE_CHECKING:

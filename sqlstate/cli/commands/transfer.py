@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,27 @@ import click
 
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, at_option, common, counted, file_argument, note_option, progress
-from sqlstate.cli.output import on_terminal, write, write_json, write_object
-from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Reading, Source
+from sqlstate.cli.output import Column, on_terminal, printable, write, write_json, write_list, write_object
+from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Source
 from sqlstate.cli.transfer.import_export import check_sources, export_file, export_lines, import_sources
+from sqlstate.cli.transfer.reading import Reading
 from sqlstate.errors import InvalidOption
 from sqlstate.files.identity import belongs_to
+from sqlstate.importing.decoding import Choices
+from sqlstate.importing.import_from import KINDS, check_choices, import_from, survey
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
+    from sqlstate.importing.import_from import ImportReport, Refused
 
-@click.command("import", short_help="Import JSON, JSON lines and CSV.")
+
+_FOR_RECORDS = ("format_", "key", "row_numbers")
+_FOR_STORES = ("values", "exact", "dry_run", "skip_refused", "allow_pickle")
+
+
+@click.command("import", short_help="Import JSON, JSON lines, CSV, and other stores.")
 @file_argument
 @click.argument("source", nargs=-1, required=True, type=click.Path(allow_dash=True, readable=False))
 @click.option(
@@ -35,9 +46,20 @@ if TYPE_CHECKING:
     "--key",
     multiple=True,
     metavar="FIELD",
-    help="The field that holds a record's key. Of several, the first it has.",
+    help="The field that holds a record's key, or several, as in country,city. Given again: the first that it has.",
 )
-@click.option("--key-type", type=click.Choice(["str", "int"]), help="Make all keys text, or ints.")
+@click.option("--row-numbers", is_flag=True, help="The key of a record is its number in its collection, from 1.")
+@click.option("--key-type", type=click.Choice(["str", "int", "bytes"]), help="Make all keys text, ints, or bytes.")
+@click.option("--from", "kind", type=click.Choice(KINDS), help="What made the SOURCE, if it is another store.")
+@click.option(
+    "--values",
+    type=click.Choice(["bytes", "text", "json", "pickle"]),
+    help="With --from dbm, lmdb, sqlitedict: what values are.",
+)
+@click.option("--exact", is_flag=True, help="With --from: refuse what would be made plain, such as tuples and dates.")
+@click.option("--dry-run", is_flag=True, help="With --from: list what would be refused; exit code 1 if any.")
+@click.option("--skip-refused", is_flag=True, help="With --from: leave out, and list, what cannot be stored.")
+@click.option("--allow-pickle", is_flag=True, help="With --from: RUN the code in pickles. For files of your own only.")
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -61,9 +83,25 @@ def import_(settings: Settings, /, *, file: str, source: tuple[str, ...], **give
             file's name without suffix, or --collection
 
     The value of a record is the whole record. Entries that the store has already are left alone, and if it
-    has them all, no commit is made. A source that gives a key twice is refused.
+    has them all, no commit is made. A source that gives a key twice is refused. Sources may be compressed
+    by gzip or zstd.
+
+    With --from, SOURCE is the file or directory of another store, which is only read. No code in it runs:
+    pickles are read for builtin types alone. Tuples, dates and the like are made plain JSON and counted. What
+    cannot be stored is refused by name; --dry-run lists it.
     """  # noqa: D301, the backslash is click's mark for text that keeps its lines
-    how = Reading(format=given["format_"], collection=given["collection"], key=given["key"], key_type=given["key_type"])
+    _check_together(given)
+    if given["kind"] is not None:
+        return _import_store(settings, file, source, given)
+    if given["key_type"] == "bytes":
+        raise click.UsageError("--key-type bytes goes with --from.")
+    how = Reading(
+        format=given["format_"],
+        collection=given["collection"],
+        key=[_fields(text) for text in given["key"]],
+        key_type=given["key_type"],
+        row_numbers=given["row_numbers"],
+    )
     if source.count("-") > 1:
         raise click.UsageError("Standard input can be read once.")
     sources = [_source(name) for name in source]
@@ -77,6 +115,64 @@ def import_(settings: Settings, /, *, file: str, source: tuple[str, ...], **give
     news = f"commit {done.head.seq}" if done.commits else "no commit was made"
     settings.say(f"{counted(done.entries)} read, {done.changed:,} changed; {news}")
     return Exit.OK
+
+
+def _check_together(given: Mapping[str, Any]) -> None:
+    """Raise if an option was given that says nothing about this kind of source."""
+    other, goes = (_FOR_STORES, "only with") if given["kind"] is None else (_FOR_RECORDS, "not with")
+    wrong = next((name for name in other if given[name]), None)
+    if wrong is not None:
+        raise click.UsageError(f"--{wrong.rstrip('_').replace('_', '-')} goes {goes} --from.")
+
+
+def _import_store(settings: Settings, file: str, source: tuple[str, ...], given: Mapping[str, Any]) -> int:
+    if len(source) != 1 or source[0] == "-":
+        raise click.UsageError("--from takes one SOURCE, a file or a directory.")
+    taken = {name: given[name] for name in ("collection", "key_type", "values", "allow_pickle")}
+    check_choices(given["kind"], Choices(**taken))  # before a store is made for nothing
+    if given["allow_pickle"]:
+        click.echo(f"warning: --allow-pickle runs whatever code is in the pickles of {printable(source[0])}", err=True)
+    if given["dry_run"]:
+        with progress(settings, "read") as shown:
+            done = survey(given["kind"], source[0], Choices(**taken), shown, exact=given["exact"])
+        _show_refused(settings, done, {"read": done.read, "entries": done.entries, "made_plain": done.made_plain})
+        made_plain = f" ({done.made_plain:,} made plain)" if done.made_plain else ""
+        settings.say(
+            f"{counted(done.read)} read: {done.entries:,} can be stored{made_plain}, {len(done.refused):,} refused"
+        )
+        return Exit.NO if done.refused else Exit.OK
+    others = {name: given[name] for name in ("batch", "note", "skip_refused", "exact")}
+    with settings.write(file, create=not given["no_create"]) as store, progress(settings, "import") as shown:
+        done = import_from(store, given["kind"], source[0], progress=shown, **taken, **others)
+        head = store.head()
+    facts = {"read": done.read, "entries": done.entries, "made_plain": done.made_plain, "changed": done.changed}
+    _show_refused(settings, done, {**facts, "commits": done.commits, "seq": head.seq, "root": head.root.hex()})
+    besides = [(done.made_plain, "made plain"), (len(done.refused), "refused")]
+    told = "".join(f", {number:,} {what}" for number, what in besides if number)
+    news = f"commit {head.seq}" if done.commits else "no commit was made"
+    settings.say(f"{counted(done.read)} read, {done.changed:,} changed{told}; {news}")
+    return Exit.OK
+
+
+def _show_refused(settings: Settings, done: ImportReport, facts: Mapping[str, Any]) -> None:
+    if settings.as_json:
+        write_object({**facts, "refused": [each._asdict() for each in done.refused]}, "json")
+        return
+    columns = (Column("COLLECTION", long=True), Column("KEY", long=True), Column("REASON"))
+    write_list(done.refused, settings.list_form, _refused_line, columns, lambda each: [*map(printable, each)])
+
+
+def _refused_line(refused: Refused) -> str:
+    return json.dumps(refused._asdict(), ensure_ascii=False, separators=(",", ":"))
+
+
+def _fields(text: str) -> str | tuple[str, ...]:
+    """Return the field that *text* names, or several, written as a line of CSV."""
+    try:
+        [fields] = csv.reader([text], strict=True)
+    except (csv.Error, ValueError):
+        raise click.UsageError(f"--key {text!r} is no field, and no list of fields as in CSV.") from None
+    return tuple(fields) if len(fields) > 1 else fields[0] if fields else text
 
 
 def _source(name: str) -> Source:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sqlstate.cli.transfer.exact_json import ContentError, shown
 from sqlstate.errors import Damaged, InvalidKey
 from sqlstate.format.keys import pack_key
+from sqlstate.importing.exact_json import ContentError, shown
 
 if TYPE_CHECKING:
     from sqlstate.format.keys import Elements

@@ -6,25 +6,23 @@ Nothing here knows a store; `import_export` does.
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final, Literal, NamedTuple, cast
+from typing import IO, Any, Final, NamedTuple
 
-from sqlstate.cli.transfer.exact_json import ContentError, parse, parse_file, shown
 from sqlstate.cli.transfer.exported import BASE64, DOCUMENT, from_base64_form, packed_list
-from sqlstate.errors import InvalidKey, InvalidOption
+from sqlstate.cli.transfer.reading import SUFFIXES, Format, Reading, RecordKeys, either, kind_of, typed_key
+from sqlstate.errors import InvalidOption
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, check_collection
 from sqlstate.format.values import ABSENT
+from sqlstate.importing.exact_json import ContentError, SourceError, parse, parse_file, shown
 
-Format = Literal["json", "jsonl", "csv"]
 Place = tuple[str, str, Key, Any]
 """Place in the source, collection, key and value of an entry."""
 
-SUFFIXES: Final[dict[str, Format]] = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+COMPRESSED: Final = (".gz", ".zst")
 
 # Room for the largest value in base64, with its key. Without a limit a file without line ends is one line.
 LINE_BYTES_MAX: Final = 2 * fmt.VALUE_BYTES_MAX
@@ -40,20 +38,6 @@ class Source(NamedTuple):
     stream: IO[bytes] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How sources are read."""
-
-    format: Format | None = None
-    """Of all sources; None goes by the suffix of each name."""
-    collection: str | None = None
-    """Where the entries go; None: what the source says or, for CSV, the file's name without suffix."""
-    key: Sequence[str] = ()
-    """Fields of a record that can hold its key: the first that is there, and is not null or '', does."""
-    key_type: Literal["str", "int"] | None = None
-    """Make all keys that are read from fields and members text, or ints; None leaves them as they are."""
-
-
 class ReadEntry(NamedTuple):
     """One entry as a source gives it."""
 
@@ -66,38 +50,13 @@ class ReadEntry(NamedTuple):
     """Bytes of the source that were read up to here."""
 
 
-class SourceError(ValueError):
-    """A source cannot be used.
-
-    Attributes:
-        place: line, record or member in it, `''` for the source as a whole.
-        reason: what is wrong there.
-    """
-
-    def __init__(self, place: str, reason: object) -> None:
-        super().__init__(place, str(reason))
-        self.place = place
-        self.reason: str = str(reason)
-
-
 # ---- Sources ----
 
 
-def check_reading(how: Reading) -> None:
-    """Check what can be checked without a source.
-
-    Raises:
-        InvalidOption: the format, or the list of key fields, is not one.
-        InvalidName: the collection's name cannot be one.
-    """
-    if how.format not in (None, *SUFFIXES.values()):
-        raise InvalidOption(f"format={how.format!r} is not 'json', 'jsonl' or 'csv'")
-    if how.key_type not in (None, "str", "int"):
-        raise InvalidOption(f"key_type={how.key_type!r} is not 'str' or 'int'")
-    if isinstance(how.key, str):
-        raise InvalidOption(f"key={how.key!r} is text; give a list of fields")
-    if how.collection is not None:
-        check_collection(how.collection)
+def plain_name(name: str) -> Path:
+    """Return the name of a file without the suffix that says that it is compressed."""
+    path = Path(name)
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
 
 
 def format_of(source: Source, how: Reading) -> Format:
@@ -108,17 +67,20 @@ def format_of(source: Source, how: Reading) -> Format:
         InvalidName: a CSV file's name, without suffix, cannot be a collection's.
     """
     name, stream = source
-    suffix = Path(name).suffix.lower()
+    suffix = plain_name(name).suffix.lower()
     if how.format is None and (stream is not None or suffix not in SUFFIXES):
         raise InvalidOption(f"{name}: its name does not say what it is; give the format: json, jsonl or csv")
     format_ = how.format or SUFFIXES[suffix]
-    if format_ == "csv" and not how.key:
-        raise InvalidOption(f"{name}: the records of a CSV file need a key; give the column that holds it")
+    if format_ == "csv" and not how.keyed:
+        raise InvalidOption(
+            f"{name}: the records of a CSV file need a key; give the column that holds it, several columns that do "
+            "together, or ask for the numbers of the rows"
+        )
     if format_ == "csv" and how.collection is None:
         if stream is not None:
             raise InvalidOption(f"{name}: CSV without a file's name needs a collection; give one")
-        check_collection(Path(name).stem)
-    if format_ == "jsonl" and (how.collection is None) != (not how.key):
+        check_collection(plain_name(name).stem)
+    if format_ == "jsonl" and (how.collection is None) == how.keyed:
         raise InvalidOption(
             f"{name}: JSON lines are exported entries, which name collection and key themselves, "
             "or records, which need both a collection and a key; give both or none"
@@ -126,23 +88,23 @@ def format_of(source: Source, how: Reading) -> Format:
     return format_
 
 
-def read_entries(format_: Format, stream: IO[bytes], how: Reading, stem: str) -> Iterator[ReadEntry]:
+def read_entries(format_: Format, stream: IO[bytes], keys: RecordKeys, stem: str) -> Iterator[ReadEntry]:
     """Yield the entries of a source. JSON is read at once, the other formats line after line.
 
     Args:
         format_: as format_of() gave it.
         stream: the source.
-        how: collection and key.
-        stem: the collection for CSV, if *how* names none.
+        keys: collection and key; the same for all sources of an import, whose rows it counts.
+        stem: the collection for CSV, if *keys* names none.
 
     Raises:
         SourceError: the source is not what its format says.
     """
     if format_ == "json":
-        return _read_json(stream, how)
+        return _read_json(stream, keys)
     if format_ == "jsonl":
-        return _read_jsonl(stream, how)
-    return _read_csv(stream, how, stem if how.collection is None else how.collection)
+        return _read_lines(stream, keys.record if keys.how.keyed else _exported)
+    return _read_csv(stream, keys, stem if keys.how.collection is None else keys.how.collection)
 
 
 class _Lines(Iterator[bytes]):
@@ -198,10 +160,6 @@ def read_texts(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
             yield f"line {lines.number}", text
 
 
-def _read_jsonl(stream: IO[bytes], how: Reading) -> Iterator[ReadEntry]:
-    return _read_lines(stream, partial(_record, how=how) if how.key else _exported)
-
-
 def _read_lines(stream: IO[bytes], read: Callable[[Any], tuple[str, Key, Any]]) -> Iterator[ReadEntry]:
     lines = _Lines(stream)
     for line in lines:
@@ -218,7 +176,7 @@ def _read_lines(stream: IO[bytes], read: Callable[[Any], tuple[str, Key, Any]]) 
         yield ReadEntry(place, collection, key, value, lines.position)
 
 
-def _read_csv(stream: IO[bytes], how: Reading, collection: str) -> Iterator[ReadEntry]:
+def _read_csv(stream: IO[bytes], keys: RecordKeys, collection: str) -> Iterator[ReadEntry]:
     lines = _Lines(stream)
     rows = _csv_rows(lines)
     place, header = next(rows, ("", []))
@@ -226,14 +184,14 @@ def _read_csv(stream: IO[bytes], how: Reading, collection: str) -> Iterator[Read
         raise SourceError("", "it has no header line")
     if len(set(header)) < len(header):
         raise SourceError(place, "the header names a column twice")
-    if not set(header) & set(how.key):
-        raise SourceError(place, f"the header has no column {_either(how.key)}")
+    if not keys.how.row_numbers and not any(set(header) >= set(fields) for fields in keys.fields):
+        raise SourceError(place, f"the header has no column {either(keys.fields)}")
     for place, row in rows:
         if len(row) != len(header):
             raise SourceError(place, f"the record has {len(row)} fields, and the header {len(header)}")
         record = dict(zip(header, row, strict=True))
         try:
-            key = _record_key(record, how)
+            key = keys.of(record, collection)
         except ContentError as e:
             raise SourceError(place, e) from None
         yield ReadEntry(place, collection, key, record, lines.position)
@@ -254,13 +212,13 @@ def _csv_rows(lines: _Lines) -> Iterator[tuple[str, list[str]]]:
             yield place, row
 
 
-def _read_json(stream: IO[bytes], how: Reading) -> Iterator[ReadEntry]:
+def _read_json(stream: IO[bytes], keys: RecordKeys) -> Iterator[ReadEntry]:
     raw = stream.read()
     size = len(raw)
     document = _parse_file(raw)
     del raw
     count = _count(document)
-    for number, entry in enumerate(_json_entries(document, how), 1):
+    for number, entry in enumerate(_json_entries(document, keys), 1):
         yield ReadEntry(*entry, size * min(number, count) // count)
 
 
@@ -285,39 +243,40 @@ def _count(document: Any) -> int:
     return max(1, sum(len(member) for member in members if isinstance(member, dict | list)))
 
 
-def _json_entries(document: Any, how: Reading) -> Iterator[Place]:
+def _json_entries(document: Any, keys: RecordKeys) -> Iterator[Place]:
+    how = keys.how
     if isinstance(document, list):
         if how.collection is None:
             raise SourceError("", "it is a list of records, and needs a collection; give one")
-        yield from _records(document, "", how.collection, how)
+        yield from _records(document, "", how.collection, keys)
         return
     if not isinstance(document, dict):
-        raise SourceError("", f"it is {_kind(document)}, and neither an object of collections nor a list of records")
+        raise SourceError("", f"it is {kind_of(document)}, and neither an object of collections nor a list of records")
     if how.collection is None:
         for collection, member in document.items():
-            yield from _collection(collection, member, how)
+            yield from _collection(collection, member, keys)
         return
     lists = [isinstance(member, list) for member in document.values()]
-    if not how.key or not any(lists):
+    if not how.keyed or not any(lists):
         yield from _members(document, "", how.collection, how)
         return
     if not all(lists):
         raise SourceError("", "some of its members are lists of records and some are not; import them one by one")
     for name, member in document.items():
-        yield from _records(member, f"member {shown(name)}, ", how.collection, how)
+        yield from _records(member, f"member {shown(name)}, ", how.collection, keys)
 
 
-def _collection(name: str, member: Any, how: Reading) -> Iterator[Place]:
+def _collection(name: str, member: Any, keys: RecordKeys) -> Iterator[Place]:
     """Yield the entries of one member of an object of collections."""
     place = f"member {shown(name)}"
     if isinstance(member, dict):
-        yield from _members(member, f"{place}, ", name, how)
+        yield from _members(member, f"{place}, ", name, keys.how)
     elif isinstance(member, list):
-        yield from _records(member, f"{place}, ", name, how)
+        yield from _records(member, f"{place}, ", name, keys)
     else:
         raise SourceError(
             place,
-            f"it is {_kind(member)}, and neither an object of entries nor a list of records; "
+            f"it is {kind_of(member)}, and neither an object of entries nor a list of records; "
             "if the whole document is one collection, give its name",
         )
 
@@ -326,68 +285,28 @@ def _members(members: Mapping[str, Any], place: str, collection: str, how: Readi
     for name, value in members.items():
         at = f"{place}member {shown(name)}"
         try:
-            key = _typed_key(name, how)
+            key = typed_key(name, how)
         except ContentError as e:
             raise SourceError(at, e) from None
         yield at, collection, key, value
 
 
-def _records(records: Sequence[Any], place: str, collection: str, how: Reading) -> Iterator[Place]:
-    if not how.key:
+def _records(records: Sequence[Any], place: str, collection: str, keys: RecordKeys) -> Iterator[Place]:
+    if not keys.how.keyed:
         at = place.removesuffix(", ")
-        raise SourceError(at, "it is a list of records, and needs a key; give the field that holds it")
+        raise SourceError(
+            at, "it is a list of records, and needs a key; give the field that holds it, or ask for numbers of rows"
+        )
     for number, record in enumerate(records, 1):
         at = f"{place}record {number}"
         try:
-            key = _record_key(record, how)
+            key = keys.of(record, collection)
         except ContentError as e:
             raise SourceError(at, e) from None
         yield at, collection, key, record
 
 
-# ---- Keys, records and exported entries ----
-
-
-def int_key(text: str) -> int:
-    """Return the int that *text* writes.
-
-    Raises:
-        InvalidKey: it is not an int as an int is written: neither `007` nor `+7` is.
-    """
-    if _INT.fullmatch(text) is None:
-        raise InvalidKey(f"key {shown(text)} is not an int: a minus sign and digits, without leading zeros")
-    return int(text)
-
-
-# No key has more digits; the store refuses those of 19 that are too large.
-_INT: Final = re.compile("0|-?[1-9][0-9]{0,18}")
-
-
-def _record(document: Any, how: Reading) -> tuple[str, Key, Any]:
-    return cast("str", how.collection), _record_key(document, how), document
-
-
-def _record_key(record: Any, how: Reading) -> Key:
-    if not isinstance(record, dict):
-        raise ContentError(f"a record is an object, this is {_kind(record)}")
-    for field in how.key:
-        value = record.get(field)
-        if value is not None and value != "":
-            if type(value) is str:
-                return _typed_key(value, how)
-            if type(value) is int:
-                return value if how.key_type != "str" else str(value)
-            raise ContentError(f"the field {shown(field)} is {_kind(value)}, and a key is a string or an int")
-    raise ContentError(f"the record has no field {_either(how.key)}")
-
-
-def _typed_key(text: str, how: Reading) -> Key:
-    if how.key_type != "int":
-        return text
-    try:
-        return int_key(text)
-    except InvalidKey as e:
-        raise ContentError(str(e)) from None
+# ---- Exported entries ----
 
 
 def _exported(document: Any, *, value_missing: bool = False) -> tuple[str, Key, Any]:
@@ -402,14 +321,14 @@ def _exported(document: Any, *, value_missing: bool = False) -> tuple[str, Key, 
         )
     collection, key, value = document["collection"], document["key"], document.get("value", ABSENT)
     if type(collection) is not str:
-        raise ContentError(f"the collection is {_kind(collection)}, and its name is a string")
+        raise ContentError(f"the collection is {kind_of(collection)}, and its name is a string")
     if type(key) is dict:
         key = from_base64_form(key)
     elif type(key) is list:
         key = packed_list(key)
     elif type(key) not in (int, str):
         raise ContentError(
-            f"the key is {_kind(key)}, and a key is a string, an int, bytes in the base64 form, or a list of these"
+            f"the key is {kind_of(key)}, and a key is a string, an int, bytes in the base64 form, or a list of these"
         )
     if type(value) is dict and BASE64 in value:
         value = from_base64_form(value)
@@ -418,14 +337,3 @@ def _exported(document: Any, *, value_missing: bool = False) -> tuple[str, Key, 
             raise ContentError(f'an object with the member {DOCUMENT} has no other: {{"{DOCUMENT}":document}}')
         value = value[DOCUMENT]
     return collection, key, value
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "null"
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "an int"}
-    return kinds.get(type(value), "a number with a fraction or an exponent")
-
-
-def _either(fields: Sequence[str]) -> str:
-    return " or ".join(shown(field) for field in fields)

@@ -8,31 +8,24 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from sqlstate.cli.transfer.compressed import decompressed
 from sqlstate.cli.transfer.exported import entry_text
-from sqlstate.cli.transfer.forms import (
-    Format,
-    Reading,
-    Source,
-    SourceError,
-    check_reading,
-    format_of,
-    read_entries,
-)
-from sqlstate.cli.transfer.seen import Seen
-from sqlstate.errors import Damaged, ImportRejected, InvalidInput, InvalidOption, InvalidValue, StoreError
+from sqlstate.cli.transfer.forms import Source, format_of, plain_name, read_entries
+from sqlstate.cli.transfer.reading import Format, Reading, RecordKeys, check_reading
+from sqlstate.errors import Damaged, ImportRejected, InvalidInput, InvalidOption
 from sqlstate.files.identity import belongs_to
 from sqlstate.files.replace import replacing
-from sqlstate.format import constants as fmt
-from sqlstate.format.documents import parsed_document
-from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
+from sqlstate.format.names import Key, Name, Stored, check_collection
 from sqlstate.format.values import Codec
+from sqlstate.importing.encoding import encode_entry
+from sqlstate.importing.exact_json import SourceError
+from sqlstate.importing.seen import Seen
+from sqlstate.importing.transactions import Transactions, check_batch
 from sqlstate.store.access import as_stored, entries_of
 from sqlstate.store.view import CollectionView
 from sqlstate.tables.state import Span
@@ -40,7 +33,6 @@ from sqlstate.tables.state import Span
 if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.store.access import Face, Reads
-    from sqlstate.store.open_transaction import OpenTransaction
     from sqlstate.store.snapshot import View
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
@@ -182,8 +174,8 @@ def import_sources(
 
     Formats: `json`, an object of collections, each an object of entries or a list of records; or a list of
     records. `jsonl`, exported lines, or records. `csv`, records with a header line, all values text. A
-    record's value is the whole record. JSON is read at once; the other formats one line after the other. A CSV
-    field has at most csv.field_size_limit() characters.
+    record's value is the whole record. What gzip or zstd compressed is decompressed. JSON is read at once; the other
+    formats one line after the other. A CSV field has at most csv.field_size_limit() characters.
 
     Args:
         store: where to.
@@ -201,24 +193,15 @@ def import_sources(
         Busy, StoreFull, CommitOutcomeUnknown, ReadOnly: as for a transaction.
     """
     how = how or Reading()
-    if batch is not None and (type(batch) is not int or batch < 1):
-        raise InvalidOption(f"batch={batch!r} is not a number of entries, 1 or more")
+    check_batch(batch)
     planned = _plan(sources, how)
     for plan in planned:
         if plan.source.stream is None and belongs_to(plan.source.name, store.path):
             raise InvalidOption(f"{plan.source.name} is the store itself; nothing was changed")
-    run = _Import(store, _Feed(planned, how, progress), note)
-    try:
-        if batch is None:
-            run.put(run.feed)
-        else:
-            while entries := list(islice(run.feed, batch)):
-                run.put(entries)
-    except (StoreError, OSError, KeyboardInterrupt) as e:
-        run.explain(e)
-        raise
-    finally:
-        run.feed.close()
+    feed = _Feed(planned, how, progress)
+    run = Transactions(store, note, feed.check_twice)
+    with closing(feed):
+        run.put_all(feed, batch)
     return Imported(len(sources), run.entries, run.changed, run.commits, store.head())
 
 
@@ -233,27 +216,6 @@ def check_sources(sources: Sequence[Source | str | os.PathLike[str]], how: Readi
     _plan(sources, how)
 
 
-def encode_entry(collection: str, key: Key, value: Any) -> tuple[Name, Stored]:
-    """Return the name of an entry, and its value as it is stored.
-
-    Args:
-        collection: name of the collection.
-        key: the key.
-        value: bytes, or what a JSON parser made; nobody else has it.
-
-    Raises:
-        InvalidName, InvalidKey, InvalidValue: it cannot be stored exactly.
-    """
-    name = make_name(check_collection(collection), key)
-    raw = None if type(value) is bytes else parsed_document(value)
-    if raw is not None and len(raw) <= fmt.VALUE_BYTES_MAX:
-        return name, raw.decode()
-    try:
-        return name, _JSON.encode(value)
-    except InvalidValue as e:
-        raise e.located(collection, key) from None
-
-
 def put_entry(txn: Transaction, name: Name, stored: Stored) -> bool:
     """Put an entry; return True if that changes the store."""
     entries = entries_of(txn)
@@ -262,60 +224,6 @@ def put_entry(txn: Transaction, name: Name, stored: Stored) -> bool:
         return False
     entries.put_stored(name, stored)
     return True
-
-
-class _Import:
-    """One run of import_sources(), and what it has done so far."""
-
-    def __init__(self, store: Store, feed: _Feed, note: str) -> None:
-        self.feed = feed
-        self.entries = 0
-        self.changed = 0
-        self.commits = 0
-        self._store = store
-        self._note = note
-        self._kept = 0
-        self._base: int | None = None  # number of the commit that the open transaction began from
-
-    def put(self, entries: Iterable[tuple[Name, Stored]]) -> None:
-        """Put *entries* in one transaction."""
-        with self._store.transaction(self._note) as txn:
-            self._base = self._store.head().seq
-            within = entries_of(txn)
-            within.put_all(self._counted(entries, within))
-            self.feed.check_twice()
-            within.apply()
-            changed = within.changed
-        self._kept = self.entries
-        self.changed += changed
-        self.commits += changed > 0 and self._store.head().seq > self._base
-        self._base = None
-
-    def _counted(
-        self, entries: Iterable[tuple[Name, Stored]], within: OpenTransaction
-    ) -> Iterator[tuple[Name, Stored]]:
-        for entry in entries:
-            self.entries += 1
-            if within.holds(entry[0]):  # another source gave it: both changes count
-                within.apply()
-            yield entry
-
-    def explain(self, e: BaseException) -> None:
-        """Add to *e* what it means for the data."""
-        if self._kept:
-            number = f"{self._kept:,} {'entry' if self._kept == 1 else 'entries'}"
-            e.add_note(f"{number} of the transactions before stay imported")
-        if isinstance(e, KeyboardInterrupt) and self._doubtful():
-            e.add_note("whether the last transaction was committed is not certain; the store's head tells")
-        elif isinstance(e, ImportRejected | OSError | KeyboardInterrupt):  # others say it themselves
-            e.add_note("nothing of this transaction was kept" if self._kept else "nothing was imported")
-
-    def _doubtful(self) -> bool:
-        """Return True if the transaction may have been committed although its block did not end."""
-        try:
-            return self._base is not None and self._store.head().seq != self._base
-        except StoreError:
-            return True
 
 
 class _Planned(NamedTuple):
@@ -347,7 +255,7 @@ class _Feed(Iterator[tuple[Name, Stored]]):
     """The entries of all sources, one after the other, ready to be put."""
 
     def __init__(self, planned: Sequence[_Planned], how: Reading, progress: Progress | None) -> None:
-        self._how = how
+        self._keys = RecordKeys(how)
         self._progress = progress
         sizes = [plan.size for plan in planned]
         self._total = None if None in sizes else sum(cast("list[int]", sizes))
@@ -372,16 +280,18 @@ class _Feed(Iterator[tuple[Name, Stored]]):
         passed = 0
         for plan in planned:
             self._source = plan.source.name
-            with self._naming_source(), closing(Seen()) as self._seen, _opened(plan.source) as stream:
-                yield from self._one(plan, stream, self._seen, passed)
+            with self._naming_source(), closing(Seen()) as self._seen, _opened(plan.source) as raw:
+                with decompressed(raw, plan.source.name) as stream:
+                    yield from self._one(plan, raw, stream, passed)
                 self._seen.check()
             self._seen = None
             passed += plan.size or 0
             self._report(passed)
 
-    def _one(self, plan: _Planned, stream: IO[bytes], seen: Seen, passed: int) -> Generator[tuple[Name, Stored]]:
+    def _one(self, plan: _Planned, raw: IO[bytes], stream: IO[bytes], passed: int) -> Generator[tuple[Name, Stored]]:
         reported = 0
-        for read in read_entries(plan.format, stream, self._how, Path(plan.source.name).stem):
+        seen = cast("Seen", self._seen)
+        for read in read_entries(plan.format, stream, self._keys, plain_name(plan.source.name).stem):
             try:
                 name, stored = encode_entry(read.collection, read.key, read.value)
             except InvalidInput as e:
@@ -390,7 +300,8 @@ class _Feed(Iterator[tuple[Name, Stored]]):
             yield name, stored
             if read.position - reported >= _PROGRESS_BYTES:
                 reported = read.position
-                self._report(passed + reported)
+                as_it_is = stream is raw or self._total is None  # what is not a file does not tell where it is
+                self._report(passed + (reported if as_it_is else raw.tell()))
 
     def _report(self, done: int) -> None:
         if self._progress is not None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from math import isinf
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
 
-from sqlstate.errors import InvalidValue
+from sqlstate.errors import InvalidKey, InvalidValue
 from sqlstate.format import constants as fmt
 
 if TYPE_CHECKING:
@@ -28,10 +28,39 @@ class ContentError(ValueError):
         self.at = at
 
 
+class SourceError(ValueError):
+    """A source cannot be used.
+
+    Attributes:
+        place: line, record or member in it, `''` for the source as a whole.
+        reason: what is wrong there.
+    """
+
+    def __init__(self, place: str, reason: object) -> None:
+        super().__init__(place, str(reason))
+        self.place = place
+        self.reason: str = str(reason)
+
+
 def shown(text: str) -> str:
     """Return *text* for a message, quoted and not too long."""
     quoted = json.dumps(text, ensure_ascii=not text.isprintable())
     return quoted if len(quoted) <= 80 else f"{quoted[:77]}..."
+
+
+def int_key(text: str) -> int:
+    """Return the int that *text* writes.
+
+    Raises:
+        InvalidKey: it is not an int as an int is written: neither `007` nor `+7` is.
+    """
+    if _INT.fullmatch(text) is None:
+        raise InvalidKey(f"key {shown(text)} is not an int: a minus sign and digits, without leading zeros")
+    return int(text)
+
+
+# No key has more digits; the store refuses those of 19 that are too large.
+_INT: Final = re.compile("0|-?[1-9][0-9]{0,18}")
 
 
 def parse_document(text: str) -> Any:
@@ -158,12 +187,13 @@ def _constant(_name: str) -> NoReturn:
 def _float(text: str) -> float:
     """Return the double nearest to a number, which must have one: nothing turns into zero or infinity."""
     number = float(text)
-    if _is_lost(text, number):
+    if is_lost(text, number):
         raise ValueError
     return number
 
 
-def _is_lost(text: str, number: float) -> bool:
+def is_lost(text: str, number: float) -> bool:
+    """Return True if *number*, the double nearest to what *text* writes, is not near to it at all."""
     return isinf(number) or (not number and not _zero.match(text))
 
 
@@ -188,7 +218,7 @@ def _fault(text: str) -> ContentError:
             name_next = names[-1] is not None
         elif part in ("NaN", "Infinity", "-Infinity"):
             return ContentError(f"{part} is not a number in JSON", match.start())
-        elif part[0] in "-0123456789" and not part.lstrip("-").isdecimal() and _is_lost(part, float(part)):
+        elif part[0] in "-0123456789" and not part.lstrip("-").isdecimal() and is_lost(part, float(part)):
             what = "too small: the nearest double is 0" if not float(part) else "too large for a double"
             return ContentError(f"the number {_shown_number(part)} is {what}; store it as a string", match.start())
         elif part[0] != '"' and len(part) > 1000:  # Python limits the digits that int() takes

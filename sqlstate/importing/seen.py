@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlstate.cli.transfer.forms import SourceError
+from sqlstate.importing.exact_json import SourceError
 from sqlstate.sqlite.connection import Connection
 
 if TYPE_CHECKING:

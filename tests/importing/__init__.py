@@ -1,0 +1,1 @@
+"""What importing has of its own."""
