@@ -23,7 +23,7 @@ import pytest
 
 import sqlstate
 from sqlstate import aio
-from tests.test_docs import PUBLIC_OF
+from tests.test_docs import ADAPTERS, PUBLIC_OF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,6 +146,9 @@ def test_the_example_of_a_public_name_prints_what_it_shows(
     known: dict[str, Any] = {"sqlstate": sqlstate, "aio": aio, "asyncio": asyncio, "__name__": "__main__"}
     if ".aio" not in name:
         known["store"] = sqlstate.open("app.db")
+    adapter = next((module for module in ADAPTERS if name.startswith(f"{module}.")), None)
+    if adapter is not None:
+        known |= vars(import_module(adapter))
     found = failures(inspect.getdoc(NAMES[name]) or "", name, known)
     assert not found, "\n".join(found)
 

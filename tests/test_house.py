@@ -30,6 +30,7 @@ FLOORS = (
     "cli",
     "__init__",
     "aio",
+    "integrations",
     "store",
     "maintenance",
     "recovery",
