@@ -35,7 +35,9 @@ PUBLIC_OF = {
 }
 # The adapters by the packages that they need: their pages and examples are run where those are installed.
 ADAPTERS = {
+    "sqlstate.integrations.agents": "openai-agents",
     "sqlstate.integrations.keyvalue": "py-key-value-aio",
+    "sqlstate.integrations.langgraph": "langgraph",
 }
 
 

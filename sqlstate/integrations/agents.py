@@ -1,0 +1,163 @@
+"""A session of the OpenAI Agents SDK in a store file: `pip install 'sqlstate-store[agents]'`.
+
+`await Runner.run(agent, "hello", session=SqlstateSession("ada", store))` keeps the conversation in an open store.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from agents.memory import SessionABC, SessionSettings
+
+from sqlstate.format.names import check_collection
+from sqlstate.integrations import awaited, keys
+
+if TYPE_CHECKING:
+    from agents.items import TResponseInputItem
+
+    from sqlstate.store.collection import Collection
+    from sqlstate.store.snapshot import Snapshot
+    from sqlstate.store.store import Store
+    from sqlstate.store.transaction import Transaction
+    from sqlstate.store.view import CollectionView
+
+__all__ = ["SqlstateSession"]
+
+NAME: Final = "agents/sessions"
+DIGITS: Final = 16
+"""Of an item's number in its key, so that keys are in the order of items."""
+
+
+class SqlstateSession(SessionABC):
+    """The history of one conversation, in a store. What was added is on the disk when the call returns.
+
+    Items that are added together stay together and in order, whoever adds beside: other tasks, threads and processes. A
+    call is one transaction. An item is a dict that JSON carries exactly; anything else raises InvalidValue, and
+    nothing of the call is added.
+
+    Args:
+        session_id: names the conversation; not empty.
+        store: an open store, which many sessions can share; it stays open.
+        session_settings: their limit is that of get_items() without one.
+        name: of the collection.
+
+    Attributes:
+        session_id: as given.
+        session_settings: as given, or the SDK's defaults.
+
+    Raises:
+        InvalidName: the name of the collection is not text of 1 to 255 bytes.
+
+    Examples:
+        >>> session = SqlstateSession("ada", store)
+        >>> await session.add_items([{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}])
+        >>> await session.pop_item(), await session.get_items()
+        ({'content': 'hi', 'role': 'assistant'}, [{'content': 'hello', 'role': 'user'}])
+    """
+
+    session_id: str
+    """Names the conversation."""
+    session_settings: SessionSettings | None
+    """Their limit is that of get_items() without one."""
+
+    def __init__(
+        self, session_id: str, store: Store, *, session_settings: SessionSettings | None = None, name: str = NAME
+    ) -> None:
+        self.session_id = session_id
+        self.session_settings = session_settings or SessionSettings()
+        self._store = store
+        self._name = check_collection(name)
+        self._prefix = keys.prefix(session_id)
+
+    async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
+        """Return the newest items, oldest of them first.
+
+        Cost: 1 hop to a thread.
+
+        Args:
+            limit: the most items; None for what the settings say, or all.
+
+        Raises:
+            InvalidOption: the limit is not a number of items, 0 or more.
+            InvalidValue: what is there was written by something else.
+
+        Examples:
+            >>> await SqlstateSession("ada", store).get_items(10)
+            []
+        """
+        if limit is None and self.session_settings is not None:
+            limit = self.session_settings.limit
+
+        def newest() -> list[Any]:
+            with self._store.snapshot() as at:
+                return [*self._items(at).values(prefix=self._prefix, reverse=True, limit=limit)][::-1]
+
+        return await awaited.read(newest)
+
+    async def add_items(self, items: list[TResponseInputItem]) -> None:
+        """Add items behind the newest, in one transaction.
+
+        Cost: 1 commit, or a share of one; none without items.
+
+        Args:
+            items: each a dict.
+
+        Raises:
+            InvalidValue: an item is not what JSON carries exactly. Nothing was added.
+            StoreError: what `Store.run()` raises.
+
+        Examples:
+            >>> await SqlstateSession("ada", store).add_items([{"role": "user", "content": "hello"}])
+        """
+        if items:
+            await awaited.write(self._store, partial(self._add, items=[*items]))
+
+    async def pop_item(self) -> TResponseInputItem | None:
+        """Take the newest item away, and return it; None if there is none.
+
+        Cost: 1 commit, or a share of one.
+
+        Raises:
+            InvalidValue: what is there was written by something else. It stays.
+            StoreError: what `Store.run()` raises.
+
+        Examples:
+            >>> await SqlstateSession("ada", store).pop_item()
+        """
+
+        def pop(txn: Transaction) -> Any:
+            for key, item in self._items(txn).items(prefix=self._prefix, reverse=True, limit=1):
+                txn.delete(self._name, key)
+                return item
+            return None
+
+        return await awaited.write(self._store, pop)
+
+    async def clear_session(self) -> None:
+        """Take all items of the session away, in one transaction.
+
+        Cost: 1 commit that grows with the session.
+
+        Raises:
+            StoreError: what `Store.run()` raises.
+
+        Examples:
+            >>> await SqlstateSession("ada", store).clear_session()
+        """
+
+        def clear(txn: Transaction) -> None:
+            for key in [*txn[self._name].keys(prefix=self._prefix)]:
+                txn.delete(self._name, key)
+
+        await awaited.write(self._store, clear)
+
+    def _items(self, at: Snapshot | Transaction) -> CollectionView[dict[str, Any]]:
+        return at.collection(self._name, type=dict[str, Any])
+
+    def _add(self, txn: Transaction, items: list[Any]) -> None:
+        last = 0
+        for key in txn[self._name].keys(prefix=self._prefix, reverse=True, limit=1):
+            last = int(keys.split(str(key))[-1])
+        added: Collection[dict[str, Any]] = txn.collection(self._name, type=dict[str, Any])
+        added.update({f"{self._prefix}{number:0{DIGITS}}": item for number, item in enumerate(items, last + 1)})
