@@ -151,7 +151,8 @@ def test_the_example_of_a_public_name_prints_what_it_shows(
         known["store"] = sqlstate.open("app.db")
     adapter = next((module for module in ADAPTERS if name.startswith(f"{module}.")), None)
     if adapter is not None:
-        known |= vars(import_module(adapter))
+        module = import_module(adapter)
+        known |= {public: getattr(module, public) for public in module.__all__}
     found = failures(inspect.getdoc(NAMES[name]) or "", name, known)
     assert not found, "\n".join(found)
 

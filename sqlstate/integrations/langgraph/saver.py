@@ -14,6 +14,7 @@ from sqlstate.integrations.langgraph.checkpoints import Checkpoints, Described, 
 from sqlstate.integrations.langgraph.serializer import Serializer
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from langchain_core.runnables import RunnableConfig
@@ -170,7 +171,7 @@ class SqlstateSaver(BaseCheckpointSaver[int]):
             of = of._replace(checkpoint=self._kept.newest(at, of.thread, of.ns))
         return self._kept.find(at, of, self.serde) if of.checkpoint else None
 
-    def _names(self, config: RunnableConfig | None, before: RunnableConfig | None) -> list[Named]:
+    def _names(self, config: RunnableConfig | None, before: RunnableConfig | None) -> builtins.list[Named]:
         with self._store.snapshot() as at:
             return self._kept.names(at, config, str((before or {}).get("configurable", {}).get("checkpoint_id") or ""))
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import ormsgpack
-from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES
-from langgraph.checkpoint.serde.jsonplus import EXT_DELTA_SNAPSHOT, EXT_NUMPY_ARRAY, JsonPlusSerializer
+from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_METHODS, SAFE_MSGPACK_TYPES
+from langgraph.checkpoint.serde.jsonplus import (
+    EXT_DELTA_SNAPSHOT,
+    EXT_METHOD_SINGLE_ARG,
+    EXT_NUMPY_ARRAY,
+    JsonPlusSerializer,
+)
 
 from sqlstate.errors import InvalidValue
 
@@ -37,18 +43,14 @@ class Serializer(JsonPlusSerializer):
         """
         try:
             kind, data = super().dumps_typed(obj)
-        except (ormsgpack.MsgpackEncodeError, TypeError, ValueError, RecursionError) as e:
+            found = _extensions(data) if kind == "msgpack" else []
+        except (TypeError, ValueError, RecursionError) as e:  # what ormsgpack raises is one of them
             reason = e.__cause__ or e
             raise InvalidValue(
                 f"{reason}: LangGraph's serializer cannot store it without pickle, which is never used"
             ) from e
-        if kind == "msgpack":
-            for module, name in _classes(data):
-                if (module, name) not in SAFE_MSGPACK_TYPES and (module, name) not in self._allowed():
-                    raise InvalidValue(
-                        f"it holds a {module}.{name}, which would not be read back as one; "
-                        f"give that class in allowed_types= of SqlstateSaver"
-                    )
+        for code, parts in found:
+            self._check(code, parts)
         return kind, bytes(data)
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
@@ -65,20 +67,34 @@ class Serializer(JsonPlusSerializer):
         except ormsgpack.MsgpackDecodeError as e:
             raise InvalidValue(f"its bytes are not msgpack: {e}") from e
 
-    def _allowed(self) -> set[tuple[str, ...]]:
-        return self._allowed_msgpack_modules or set()
+    def _check(self, code: int, parts: Any) -> None:
+        """Refuse what would not be read as what it is: LangGraph's reader puts its parts there, or None."""
+        if code == EXT_DELTA_SNAPSHOT:
+            return
+        if code == EXT_NUMPY_ARRAY:
+            if parts[0][1] in "OV":
+                raise InvalidValue("it holds a NumPy array of objects or records; store a list of them")
+            return
+        module, name = parts[0], parts[1]
+        is_method = code == EXT_METHOD_SINGLE_ARG
+        if (module, name, parts[3]) in SAFE_MSGPACK_METHODS if is_method else (module, name) in SAFE_MSGPACK_TYPES:
+            return
+        what = f"it holds a {module}.{name}, which would not be read back as one"
+        allowed = self._allowed_msgpack_modules
+        if is_method:
+            raise InvalidValue(f"{what}; store its text, or a plain datetime")
+        if not isinstance(allowed, set) or (module, name) not in allowed:
+            raise InvalidValue(f"{what}; give that class in allowed_types= of SqlstateSaver")
+        if not hasattr(sys.modules.get(module), name):
+            raise InvalidValue(f"{what}: no class has that name at the top of that module; define it there")
 
 
-def _classes(data: bytes) -> set[tuple[str, str]]:
-    """Return module and name of each class that reading *data* would construct."""
-    found: set[tuple[str, str]] = set()
+def _extensions(data: bytes) -> list[tuple[int, Any]]:
+    """Return the code and the parts of each object in *data* that is no plain value, innermost first."""
+    found: list[tuple[int, Any]] = []
 
     def look(code: int, inside: bytes) -> object:
-        if code == EXT_NUMPY_ARRAY:
-            return None
-        parts = ormsgpack.unpackb(inside, ext_hook=look, option=ormsgpack.OPT_NON_STR_KEYS)
-        if code != EXT_DELTA_SNAPSHOT:
-            found.add((parts[0], parts[1]))
+        found.append((code, ormsgpack.unpackb(inside, ext_hook=look, option=ormsgpack.OPT_NON_STR_KEYS)))
         return ()  # hashable, where it is an item of a set or a key
 
     ormsgpack.unpackb(data, ext_hook=look, option=ormsgpack.OPT_NON_STR_KEYS)

@@ -177,7 +177,8 @@ def _checked(ops: Iterable[Op]) -> list[Op]:
 
 def _puts(ops: Iterable[Op]) -> dict[str, dict[str, Any] | None]:
     """Return what is put, or None for what is deleted, by its key; the last of equal ones counts."""
-    return {_key(op.namespace, op.key): op.value for op in ops if isinstance(op, PutOp)}
+    puts = (op for op in ops if isinstance(op, PutOp))
+    return {_key(op.namespace, op.key): None if op.value is None else dict(op.value) for op in puts}
 
 
 def _key(namespace: Namespace, key: str) -> str:
