@@ -37,8 +37,10 @@ def _ours(path: Path) -> Iterator[Any]:
         yield SqlstateSaver(store)
 
 
-def _theirs(path: Path) -> AbstractContextManager[Any]:
-    return SqliteSaver.from_conn_string(str(path))
+@contextmanager
+def _theirs(path: Path) -> Iterator[Any]:
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        yield saver
 
 
 SAVERS: Final[dict[str, Callable[[Path], AbstractContextManager[Any]]]] = {"sqlstate": _ours, "sqlite": _theirs}

@@ -65,7 +65,7 @@ class SqlstateSession(SessionABC):
         self, session_id: str, store: Store, *, session_settings: SessionSettings | None = None, name: str = NAME
     ) -> None:
         self.session_id = session_id
-        self.session_settings = session_settings or SessionSettings()
+        self.session_settings = SessionSettings().resolve(session_settings)
         self._store = store
         self._name = check_collection(name)
         self._prefix = keys.prefix(session_id)
@@ -86,8 +86,8 @@ class SqlstateSession(SessionABC):
             >>> await SqlstateSession("ada", store).get_items(10)
             []
         """
-        if limit is None and self.session_settings is not None:
-            limit = self.session_settings.limit
+        if limit is None:
+            limit = SessionSettings().resolve(self.session_settings).limit
 
         def newest() -> list[Any]:
             with self._store.snapshot() as at:

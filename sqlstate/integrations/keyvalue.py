@@ -1,6 +1,6 @@
 """A store for py-key-value-aio, which FastMCP keeps its state in: `pip install 'sqlstate-store[keyvalue]'`.
 
-`FastMCP(client_storage=SqlstateStore("app.db"))` is one way to use it.
+`FastMCP("notes", session_state_store=SqlstateStore("app.db"))` keeps the state of its sessions in a store file.
 """
 
 from __future__ import annotations

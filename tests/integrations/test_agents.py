@@ -16,9 +16,11 @@ import pytest
 
 pytest.importorskip("agents.memory")
 
+from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, function_tool
 from agents.memory import Session, SessionSettings
+from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
-from sqlstate import InvalidOption, InvalidValue
+from sqlstate import InvalidKey, InvalidOption, InvalidValue, StoreClosed
 from sqlstate.integrations.agents import SqlstateSession
 from tests import ROOT
 
@@ -26,14 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import sqlstate
+    from tests.conftest import OpenStore
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The SDK is for asyncio only."""
-    return "asyncio"
 
 
 @pytest.fixture
@@ -72,6 +69,17 @@ async def test_the_settings_bound_what_is_read(store: sqlstate.Store) -> None:
     assert await session.get_items(3) == said(1, 2, 3)
 
 
+async def test_settings_are_taken_as_the_sdk_takes_them(store: sqlstate.Store) -> None:
+    given: Any = {"limit": 0}
+    session = SqlstateSession("ada", store, session_settings=given)
+    assert isinstance(session.session_settings, SessionSettings)
+    await session.add_items(said(1))
+    assert await session.get_items() == []
+    session.session_settings = None
+    assert await session.get_items() == said(1)
+    assert SqlstateSession("ada", store).session_settings == SessionSettings()
+
+
 async def test_sessions_with_any_name_are_apart(store: sqlstate.Store) -> None:
     sessions = [SqlstateSession(name, store) for name in ("a", "a/b", "a/", "a%2Fb", "", "é" * 300, "a\0")]
     for number, each in enumerate(sessions):
@@ -107,6 +115,74 @@ async def test_what_others_wrote_there_is_named(session: SqlstateSession, store:
     assert len(store["agents/sessions"]) == 1
 
 
+class Scripted(Model):
+    """Says one text after the other, calls a tool in between, and keeps what it was told. It needs no network."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    async def get_response(self, system_instructions: Any, input: Any, *args: Any, **options: Any) -> ModelResponse:  # noqa: A002
+        self.told.append([*input] if isinstance(input, list) else [{"role": "user", "content": input}])
+        number = len(self.told)
+        output: Any
+        if number == 2:
+            output = ResponseFunctionToolCall(
+                id="f", call_id="c", type="function_call", name="weather", arguments='{"city": "Zürich"}'
+            )
+        else:
+            text = ResponseOutputText(text=f"answer {number}", type="output_text", annotations=[], logprobs=[])
+            output = ResponseOutputMessage(
+                id=f"{number}", type="message", role="assistant", content=[text], status="completed"
+            )
+        return ModelResponse(output=[output], usage=Usage(), response_id=None)
+
+    def stream_response(self, *args: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+async def test_an_agent_goes_on_with_its_conversation_in_another_process_of_the_store(
+    session: SqlstateSession, store: sqlstate.Store, open_store: OpenStore
+) -> None:
+    @function_tool
+    def weather(city: str) -> str:
+        return f"rain in {city}"
+
+    config, model = RunConfig(tracing_disabled=True), Scripted()
+    agent = Agent("a", model=model, tools=[weather])
+    assert (await Runner.run(agent, "hello", session=session, run_config=config)).final_output == "answer 1"
+    other = SqlstateSession("ada", open_store())
+    assert (await Runner.run(agent, "weather?", session=other, run_config=config)).final_output == "answer 3"
+    kept: list[Any] = await session.get_items()
+    assert [item.get("role") or item["type"] for item in kept] == [
+        "user", "assistant", "user", "function_call", "function_call_output", "assistant",
+    ]  # fmt: skip
+    assert kept[4]["output"] == "rain in Zürich"
+    assert [item.get("content") for item in model.told[1] if item.get("role") == "user"] == ["hello", "weather?"]
+    bound = RunConfig(tracing_disabled=True, session_settings=SessionSettings(limit=1))
+    await Runner.run(agent, "bye", session=session, run_config=bound)
+    assert len(model.told[-1]) == 2
+
+
+async def test_a_store_that_was_closed_says_so(session: SqlstateSession, store: sqlstate.Store) -> None:
+    store.close()
+    for task in (session.get_items(), session.add_items(said(1)), session.pop_item(), session.clear_session()):
+        with pytest.raises(StoreClosed):
+            await task
+
+
+def test_one_session_serves_several_event_loops(session: SqlstateSession) -> None:
+    for number in range(3):
+        asyncio.run(session.add_items(said(number)))
+    assert asyncio.run(session.get_items()) == said(0, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 1_048_577])
+async def test_a_name_that_cannot_be_kept_is_refused(store: sqlstate.Store, name: Any) -> None:
+    with pytest.raises((InvalidKey, InvalidOption)):
+        await SqlstateSession(name, store).add_items(said(1))
+    assert store.head().seq == 0
+
+
 WRITER = """
 import asyncio, sys
 import sqlstate
@@ -122,6 +198,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 async def test_processes_add_at_once_and_lose_nothing(store: sqlstate.Store, path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), f"{n}"], env=environment) for n in range(3)]

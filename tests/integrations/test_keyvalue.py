@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,12 +34,6 @@ if TYPE_CHECKING:
     from tests.conftest import OpenStore
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The library is for asyncio only."""
-    return "asyncio"
 
 
 @pytest.fixture
@@ -257,6 +253,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 async def test_processes_write_at_once_and_lose_nothing(kept: SqlstateStore, path: Path) -> None:
     await kept.put("first", {"n": 0}, collection="c")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -296,6 +293,62 @@ async def test_a_write_that_fails_says_why(store: sqlstate.Store) -> None:
     with pytest.raises(ZeroDivisionError):
         await awaited.write(store, lambda _: 1 // 0)
     assert await awaited.write(store, lambda txn: txn.get("c", "k", "nothing")) == "nothing"
+
+
+async def test_a_store_that_was_closed_says_so(kept: SqlstateStore, store: sqlstate.Store) -> None:
+    await kept.put("k", {"x": 1})
+    store.close()
+    for task in (kept.get("k"), kept.put("k", {"x": 1}), kept.cull(), kept.keys()):
+        with pytest.raises(StoreClosed):
+            await task
+
+
+SERVER = """
+import asyncio, os, signal, sys
+from fastmcp import Client, FastMCP
+from fastmcp.server.dependencies import get_session
+from fastmcp.server.sessions import SessionId, SessionProvider
+from sqlstate.integrations.keyvalue import SqlstateStore
+
+async def main(path, session=None):
+    async with SqlstateStore(path) as kept:
+        mcp = FastMCP("notes", session_state_store=kept)
+        mcp.add_provider(SessionProvider())
+
+        @mcp.tool
+        async def note(text: str, session_id: SessionId) -> list[str]:
+            session = await get_session(session_id)
+            notes = [*await session.get("notes", []), text]
+            await session.set("notes", notes)
+            return notes
+
+        async with Client(mcp) as client:
+            if session is None:
+                session = (await client.call_tool("create_session", {})).data
+                for text in ("a", "b"):
+                    await client.call_tool("note", {"text": text, "session_id": session})
+                print(session, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+            print((await client.call_tool("note", {"text": "c", "session_id": session})).data)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("fastmcp") is None, reason="fastmcp is not installed")
+async def test_a_server_of_fastmcp_goes_on_where_a_killed_one_left_it(kept: SqlstateStore, path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-c", SERVER, str(path)]
+    killed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    session = killed.stdout.strip()
+    other = subprocess.run([*command, session], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert other.stdout == "['a', 'b', 'c']\n"
+    [key] = await kept.keys("fastmcp_state")
+    found = await kept.get(key, collection="fastmcp_state")
+    assert found is not None
+    assert found["value"]["state"] == {"notes": ["a", "b", "c"]}
 
 
 @pytest.mark.slow

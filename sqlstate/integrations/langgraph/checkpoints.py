@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgspec
 from langgraph.checkpoint.base import WRITES_IDX_MAP, CheckpointTuple, get_checkpoint_id, writes_sort_key
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from langchain_core.runnables import RunnableConfig
-    from langgraph.checkpoint.base import PendingWrite
+    from langgraph.checkpoint.base import CheckpointMetadata, PendingWrite
 
     from sqlstate.integrations.langgraph.serializer import Serializer
     from sqlstate.store.snapshot import Snapshot
@@ -114,7 +114,7 @@ class Checkpoints:
         return CheckpointTuple(
             config=of.config,
             checkpoint=serde.loads_typed((described.type, data)),
-            metadata=described.metadata,  # type: ignore[arg-type]  # as it was given, or edited in the file
+            metadata=cast("CheckpointMetadata", described.metadata),  # or as it was edited in the file
             parent_config=of._replace(checkpoint=described.parent).config if described.parent else None,
             pending_writes=self._writes_of(at, of, serde),
         )
