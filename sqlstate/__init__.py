@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlstate import headlog as headlog
     from sqlstate import proof as proof
     from sqlstate.commit.future import Future as Future
+    from sqlstate.errors import BlocksEventLoop as BlocksEventLoop
     from sqlstate.errors import Busy as Busy
     from sqlstate.errors import CannotOpen as CannotOpen
     from sqlstate.errors import CommitOutcomeUnknown as CommitOutcomeUnknown
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
     from sqlstate.errors import TransactionEnded as TransactionEnded
     from sqlstate.errors import ValueRedacted as ValueRedacted
     from sqlstate.errors import WalPinned as WalPinned
+    from sqlstate.format.keys import pack_key as pack_key
+    from sqlstate.format.keys import unpack_key as unpack_key
+    from sqlstate.format.plain import plain as plain
     from sqlstate.format.records import Head as Head
     from sqlstate.format.records import Kind as Kind
     from sqlstate.format.records import Record as Record
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from sqlstate.recovery.report import RecoveryReport as RecoveryReport
     from sqlstate.sqlite.counters import Counters as Counters
     from sqlstate.store.batch import Batch as Batch
+    from sqlstate.store.blocks import Attempts as Attempts
     from sqlstate.store.collection import Collection as Collection
     from sqlstate.store.opening import open as open  # noqa: A004, the word every Python programmer looks for
     from sqlstate.store.past.at import PastView as PastView
@@ -100,6 +105,7 @@ _MODULES = {
     "maintenance.backup.backup": ("BackupReport",),
     "maintenance.backup.restore": ("restore",),
     "store.batch": ("Batch",),
+    "store.blocks": ("Attempts",),
     "maintenance.check.check": (
         "CheckReport",
         "Finding",
@@ -109,6 +115,7 @@ _MODULES = {
     "store.view": ("CollectionView",),
     "sqlite.counters": ("Counters",),
     "errors": (
+        "BlocksEventLoop",
         "Busy",
         "CannotOpen",
         "CommitOutcomeUnknown",
@@ -167,6 +174,8 @@ _MODULES = {
     "store.past.diff": ("Difference", "diff"),
     "store.past.log": ("Claims", "CutReport"),
     "store.past.merge": ("Collision", "MergeReport", "merge"),
+    "format.keys": ("pack_key", "unpack_key"),
+    "format.plain": ("plain",),
     "format.values": ("ABSENT", "REDACTED"),
     "store.upkeep": ("Stats",),
     "tables.schema": ("Sizes",),

@@ -33,7 +33,7 @@
     ├── StoreIOError            the operating system refused to read or write
     └── CommitOutcomeUnknown    an error at COMMIT: the commit may or may not be there
 
-There is one warning, WalPinned (RuntimeWarning).
+There are two warnings, WalPinned and BlocksEventLoop (RuntimeWarning).
 
 A message says what happened, what it means for the data, and what to do. The facts in it are also
 attributes of the exception. The page docs/reference/errors.md lists them with their exit codes.
@@ -419,6 +419,13 @@ class WalPinned(RuntimeWarning):
 
     It is given once each time that this happens, and never raised: commits are durable all the same. The message names
     the oldest reader.
+    """
+
+
+class BlocksEventLoop(RuntimeWarning):
+    """A blocking call was made in the thread of a running event loop: while it waits, no task runs.
+
+    It is given once for each handle, and never raised. The message names what to use instead.
     """
 
 

@@ -18,12 +18,13 @@ from sqlstate.aio.opening import Opening, open  # noqa: A004, the word every Pyt
 from sqlstate.aio.scan import AsyncIterated, AsyncScan
 from sqlstate.aio.snapshot import AsyncSnapshot
 from sqlstate.aio.store import AsyncStore
-from sqlstate.aio.transaction import AsyncTransaction
+from sqlstate.aio.transaction import AsyncAttempts, AsyncTransaction
 from sqlstate.aio.view import AsyncCollectionView
 from sqlstate.aio.watch import AsyncWatch, AsyncWatchedChanges
 from sqlstate.aio.writes import Ticket
 
 __all__ = [
+    "AsyncAttempts",
     "AsyncCollection",
     "AsyncCollectionView",
     "AsyncIterated",

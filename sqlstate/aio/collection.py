@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 import anyio.lowlevel
 
 from sqlstate.aio.view import AsyncCollectionView, AsyncReads
-from sqlstate.format.names import make_name, stored_name
+from sqlstate.format.names import stored_name
+from sqlstate.store.access import as_stored
+from sqlstate.store.collection import check_mapping
+from sqlstate.store.view import K
+from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from sqlstate.aio.scan import AsyncIterated
     from sqlstate.aio.writes import SingleWrite
-    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.names import Name, Stored
     from sqlstate.format.values import Codec
     from sqlstate.store.entries import StoreEntries
     from sqlstate.store.open_transaction import OpenTransaction
@@ -53,7 +57,7 @@ class Buffer(AsyncReads, Protocol):
         """Delete an entry when the transaction ends."""
 
 
-class AsyncCollection(AsyncCollectionView[T]):
+class AsyncCollection(AsyncCollectionView[T, K]):
     """A named, ordered mapping of a store.
 
     Each writing call is one transaction, durable when it returns; those of many tasks share commits. An exception
@@ -73,7 +77,7 @@ class AsyncCollection(AsyncCollectionView[T]):
     def __init__(self, access: AsyncWrites, name: str, codec: Codec[T]) -> None:
         super().__init__(access, name, codec)
 
-    def history(self, key: Key) -> AsyncIterated[Change]:
+    def history(self, key: K) -> AsyncIterated[Change]:
         """Return the changes of one entry that commits made, newest first, for `async for`.
 
         Cost: 1 hop for each 256 changes; the first reads the log, without its values, unless there is an index:
@@ -93,7 +97,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         """
         return self._access.iterated(lambda entries: self._form.on(entries).history(key))
 
-    async def put(self, key: Key, value: T) -> None:
+    async def put(self, key: K, value: T) -> None:
         """Put an entry.
 
         Cost: a share of a commit.
@@ -112,7 +116,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         """
         await self._access.change_one(*self._form.encode(key, value))
 
-    async def delete(self, key: Key) -> bool:
+    async def delete(self, key: K) -> bool:
         """Delete an entry, and return True if there was one.
 
         Cost: a share of a commit.
@@ -128,14 +132,14 @@ class AsyncCollection(AsyncCollectionView[T]):
             >>> await store["users"].delete(1)
             False
         """
-        deleted: bool = (await self._access.change_one(make_name(self.name, key), None)).result
+        deleted: bool = (await self._access.change_one(self._form.name_of(key), None)).result
         return deleted
 
     @overload
-    async def pop(self, key: Key) -> T: ...
+    async def pop(self, key: K) -> T: ...
     @overload
-    async def pop(self, key: Key, default: T | D) -> T | D: ...
-    async def pop(self, key: Key, default: Any = _UNSET) -> Any:
+    async def pop(self, key: K, default: T | D) -> T | D: ...
+    async def pop(self, key: K, default: Any = _UNSET) -> Any:
         """Delete the entry of *key* and return its value, or *default* if there is no such entry.
 
         Cost: a share of a commit.
@@ -154,7 +158,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         given = () if default is _UNSET else (default,)
         return await self._access.change(lambda txn: self._form.on(txn).pop(key, *given))
 
-    async def popitem(self) -> tuple[Key, T]:
+    async def popitem(self) -> tuple[K, T]:
         """Delete the entry with the greatest key and return (key, value).
 
         Cost: a share of a commit.
@@ -170,7 +174,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         """
         return await self._access.change(lambda txn: self._form.on(txn).popitem())
 
-    async def setdefault(self, key: Key, default: T) -> T:
+    async def setdefault(self, key: K, default: T) -> T:
         """Return the value of *key*; put *default* first if there is no such entry.
 
         Cost: a share of a commit.
@@ -206,6 +210,7 @@ class AsyncCollection(AsyncCollectionView[T]):
             other: a mapping.
 
         Raises:
+            InvalidOption: *other* is no mapping.
             InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing is kept of the call.
             StoreError: what `AsyncStore.run()` raises.
 
@@ -231,6 +236,7 @@ class AsyncCollection(AsyncCollectionView[T]):
             other: a mapping.
 
         Raises:
+            InvalidOption: *other* is no mapping.
             InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
             StoreError: what `AsyncStore.run()` raises.
 
@@ -243,7 +249,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         puts = await self._encoded(other)
 
         def replace(txn: OpenTransaction) -> None:
-            for key in self._form.on(txn).keys():  # noqa: SIM118, iterating it is iterating this
+            for key, _ in txn.scan(Span(self.name), as_stored, values=False):
                 if stored_name(self.name, key) not in puts:
                     txn.delete_stored(stored_name(self.name, key))
             for name, stored in puts.items():
@@ -268,6 +274,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         await self._access.change(lambda txn: self._form.on(txn).clear())
 
     async def _encoded(self, other: Mapping[Any, T]) -> dict[Name, Stored]:
+        check_mapping(other)
         puts = {}
         for i, (key, value) in enumerate(list(other.items()), 1):
             name, stored = self._form.encode(key, value)
@@ -277,7 +284,7 @@ class AsyncCollection(AsyncCollectionView[T]):
         return puts
 
 
-class BufferedCollection(AsyncCollectionView[T]):
+class BufferedCollection(AsyncCollectionView[T, K]):
     """A named, ordered mapping as an asynchronous transaction sees it.
 
     put(), delete() and update() are not awaited: the transaction keeps them until it ends. A scan sees what was
@@ -297,7 +304,7 @@ class BufferedCollection(AsyncCollectionView[T]):
     def __init__(self, access: Buffer, name: str, codec: Codec[T]) -> None:
         super().__init__(access, name, codec)
 
-    def put(self, key: Key, value: T) -> None:
+    def put(self, key: K, value: T) -> None:
         """Put an entry when the transaction ends.
 
         Cost: none.
@@ -316,7 +323,7 @@ class BufferedCollection(AsyncCollectionView[T]):
         """
         self._access.put_stored(*self._form.encode(key, value))
 
-    def delete(self, key: Key) -> None:
+    def delete(self, key: K) -> None:
         """Delete an entry, if there is one, when the transaction ends.
 
         Cost: none.
@@ -332,7 +339,7 @@ class BufferedCollection(AsyncCollectionView[T]):
             >>> async with store.transaction() as txn:
             ...     txn["users"].delete(1)
         """
-        self._access.delete_stored(make_name(self.name, key))
+        self._access.delete_stored(self._form.name_of(key))
 
     def update(self, other: Mapping[Any, T]) -> None:
         """Put all entries of a mapping when the transaction ends. If one cannot be stored, none is put.
@@ -343,6 +350,7 @@ class BufferedCollection(AsyncCollectionView[T]):
             other: a mapping.
 
         Raises:
+            InvalidOption: *other* is no mapping.
             InvalidKey, InvalidValue: an entry cannot be stored exactly.
             TransactionEnded: the block has ended.
 
@@ -350,5 +358,6 @@ class BufferedCollection(AsyncCollectionView[T]):
             >>> async with store.transaction() as txn:
             ...     txn["users"].update({1: "ada", 2: "bob"})
         """
+        check_mapping(other)
         for name, stored in [self._form.encode(key, value) for key, value in other.items()]:
             self._access.put_stored(name, stored)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.entries import AsyncStoreEntries
     from sqlstate.aio.threads import Threads
+    from sqlstate.format.keys import Bound
     from sqlstate.format.names import Key
     from sqlstate.format.records import Head
     from sqlstate.store.past.change import Change
@@ -35,8 +36,9 @@ class AsyncPast:
         *,
         upto: int | None = None,
         collection: str | None = None,
-        prefix: str | bytes | None = None,
+        prefix: Bound | None = None,
         type: Any = None,  # noqa: A002, the word users know
+        key: Any = None,
     ) -> AsyncIterated[Change]:
         """Return what the commits after number *after* changed, for `async for`, as `Store.changes()` does.
 
@@ -46,8 +48,9 @@ class AsyncPast:
             after: number of a commit, 0 for all there are.
             upto: number of the last commit wanted; None for the newest at the first step.
             collection: name of the only collection wanted; None for all.
-            prefix: only the text keys, or bytes keys, that begin with it.
+            prefix: only the keys that begin with it: text, bytes or, with *key*, tuples.
             type: of the values, as for collection(); None for values without a type.
+            key: of the keys, as for collection(); None for keys without a type.
 
         Raises:
             StoreError: at the first step, what `Store.changes()` raises.
@@ -59,7 +62,7 @@ class AsyncPast:
         """
         return AsyncIterated(
             self._threads,
-            lambda: self._store.changes(after, upto=upto, collection=collection, prefix=prefix, type=type),
+            lambda: self._store.changes(after, upto=upto, collection=collection, prefix=prefix, type=type, key=key),
         )
 
     def at(self, when: int | datetime) -> AsyncSnapshot:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlstate.format.records import Head
     from sqlstate.store.entries import StoreEntries
     from sqlstate.store.snapshot import OpenSnapshot
-    from sqlstate.store.view import V
+    from sqlstate.store.view import K, V
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")
@@ -154,8 +154,9 @@ class AsyncSnapshot(Entries):
         name: str,
         *,
         type: type[V] | None = None,  # noqa: A002, the word users know
+        key: type[K] | None = None,
         forbid_unknown: bool = False,
-    ) -> AsyncCollectionView[V]:
+    ) -> AsyncCollectionView[V, K]:
         """Return a collection as it was, whose values are of *type*.
 
         Cost: none.
@@ -163,11 +164,12 @@ class AsyncSnapshot(Entries):
         Args:
             name: text of 1 to 255 bytes.
             type: as for `Store.collection()`.
+            key: as for `Store.collection()`.
             forbid_unknown: as for `Store.collection()`.
 
         Raises:
             InvalidName: the name is not such text.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+            InvalidOption: as for `Store.collection()`.
 
         Examples:
             >>> await store.put("ages", "ada", 36)
@@ -175,9 +177,8 @@ class AsyncSnapshot(Entries):
             ...     print(await view.collection("ages", type=int).get("ada"))
             36
         """
-        return AsyncCollectionView(
-            self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown)
-        )
+        codec = codec_for(type, key, forbid_unknown=forbid_unknown)
+        return AsyncCollectionView(self._entries, check_collection(name), codec)
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that had entries, in order.

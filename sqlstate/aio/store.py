@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from sqlstate.aio.buffered import Buffered
 from sqlstate.aio.collection import AsyncCollection
 from sqlstate.aio.entries import AsyncStoreEntries
 from sqlstate.aio.past import AsyncPast
 from sqlstate.aio.snapshot import AsyncSnapshot
-from sqlstate.aio.transaction import AsyncTransaction
+from sqlstate.aio.transaction import Transactions, check_plain
 from sqlstate.aio.upkeep import AsyncUpkeep
 from sqlstate.aio.view import Entries
 from sqlstate.aio.watch import AsyncWatch, AsyncWatchedChanges
 from sqlstate.aio.writes import Submitted, Ticket
-from sqlstate.errors import Busy, InvalidOption
+from sqlstate.errors import Busy
 from sqlstate.format.names import check_collection
 from sqlstate.format.values import codec_for
 from sqlstate.store.blocks import on_face
@@ -28,13 +26,14 @@ if TYPE_CHECKING:
 
     from sqlstate.aio.event_loop import Loop
     from sqlstate.aio.threads import Threads
+    from sqlstate.format.keys import Bound
     from sqlstate.format.names import Key
     from sqlstate.format.records import Head
     from sqlstate.recovery.report import RecoveryReport
     from sqlstate.store.past.change import Change
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
-    from sqlstate.store.view import V
+    from sqlstate.store.view import K, V
 
 T = TypeVar("T")
 
@@ -42,7 +41,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
+class AsyncStore(Entries, Transactions, AsyncPast, AsyncUpkeep):
     """One open store, for the tasks of one event loop. Made by `sqlstate.aio.open()`; close it, or use `async with`.
 
     Reading is one hop to one of at most 8 threads for each call. The store's own thread writes, and writes of all
@@ -96,7 +95,14 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
         """
         return self.collection(collection)
 
-    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> AsyncCollection[V]:  # noqa: A002, the word users know
+    def collection(
+        self,
+        name: str,
+        *,
+        type: type[V] | None = None,  # noqa: A002, the word users know
+        key: type[K] | None = None,
+        forbid_unknown: bool = False,
+    ) -> AsyncCollection[V, K]:
         """Return a collection whose values are of *type*, as `Store.collection()` does.
 
         Cost: none.
@@ -105,11 +111,12 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             name: text of 1 to 255 bytes.
             type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode; None for
                 values without a type.
+            key: int, str, bytes, a union of them, or tuple[...] of those; None for any int, str or bytes.
             forbid_unknown: reading a document with members that the type lacks raises InvalidValue.
 
         Raises:
             InvalidName: the name is not such text.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+            InvalidOption: as for `Store.collection()`.
 
         Examples:
             >>> ages = store.collection("ages", type=int)
@@ -117,7 +124,8 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             >>> await ages.get("ada")
             36
         """
-        return AsyncCollection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+        codec = codec_for(type, key, forbid_unknown=forbid_unknown)
+        return AsyncCollection(self._entries, check_collection(name), codec)
 
     async def collections(self) -> list[str]:
         """Return the names of all collections that have entries, in order.
@@ -186,7 +194,7 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             >>> report.head.seq
             1
         """
-        _check_plain(work)
+        check_plain(work)
         return await self._threads.run(lambda: work(self._store), whole=True)
 
     @overload
@@ -199,7 +207,8 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
         *,
         changes: Literal[True],
         collection: str | None = None,
-        prefix: str | bytes | None = None,
+        prefix: Bound | None = None,
+        key: Any = None,
     ) -> AsyncWatchedChanges: ...
     def watch(
         self,
@@ -208,7 +217,8 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
         *,
         changes: bool = False,
         collection: str | None = None,
-        prefix: str | bytes | None = None,
+        prefix: Bound | None = None,
+        key: Any = None,
     ) -> AsyncWatch | AsyncWatchedChanges:
         """Return the commits after number *after*, each once and in order, as they come, for `async for`.
 
@@ -221,11 +231,12 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             timeout: seconds without a commit after which it ends; 0 ends it once it has caught up, None never does.
             changes: give pairs of a commit and the list of its changes.
             collection: with *changes*: name of the only collection wanted. Commits without such changes are left out.
-            prefix: with *changes*: only the text keys, or bytes keys, that begin with it, likewise.
+            prefix: with *changes*: only the keys that begin with it, likewise.
+            key: with *changes*: type of the keys, as for collection().
 
         Raises:
             InvalidOption: *after* is not a number from 0 to 2^63-1, *timeout* not a number of seconds; or *collection*
-                or *prefix* is given without *changes*.
+                or *prefix* is given without *changes*; or *key* is no type of keys.
             InvalidName, InvalidKey: no entry can be in the collection, or have a key with the prefix.
 
         Examples:
@@ -234,13 +245,13 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             >>> [head.seq async for head in store.watch(after=0, timeout=0)]
             [1, 2]
         """
-        wanted = check_watch(after, timeout, Wanted(collection, prefix), changes=changes)
+        wanted = check_watch(after, timeout, Wanted(collection, prefix, key=key), changes=changes)
         heads = AsyncWatch(self._store, self._loop, self._threads, after, timeout)
         if wanted is None:
             return heads
 
         def of(head: Head) -> Iterator[Change]:
-            return self._store.changes(head.seq - 1, upto=head.seq, collection=collection, prefix=prefix)
+            return self._store.changes(head.seq - 1, upto=head.seq, collection=collection, prefix=prefix, key=key)
 
         return AsyncWatchedChanges(heads, self._threads, of, wanted)
 
@@ -287,35 +298,6 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
         """
         return await self[collection].delete(key)
 
-    async def run(self, work: Callable[[Transaction], R], note: str = "") -> R:
-        """Return what *work* returns of a transaction of its own, once that is durable. An exception undoes everything.
-
-        Cost: a share of a commit.
-
-        Args:
-            work: a plain function of a `Transaction`, called once in the store's own thread. Keep it short: others
-                wait.
-            note: text of at most 4,096 bytes for the log.
-
-        Raises:
-            Busy, StoreFull, StoreIOError, Damaged: nothing was changed.
-            CommitOutcomeUnknown: an error at COMMIT. Open the store again, and ask `Store.committed()`.
-            ReadOnly: the store was opened with read_only=True.
-            InvalidOption: *work* is a coroutine function, or *note* is too long.
-            Exception: what *work* raised; nothing was changed.
-
-        Examples:
-            >>> def visit(txn):
-            ...     txn.put("counters", "visits", txn.get("counters", "visits", 0) + 1)
-            ...     return txn.get("counters", "visits")
-            >>> await store.run(visit), await store.run(visit)
-            (1, 2)
-        """
-        _check_plain(work)
-        write = await self._entries.write(on_face(work), check_note(note))
-        result: R = write.result
-        return result
-
     def submit(self, work: Callable[[Transaction], R], note: str = "") -> Ticket[R]:
         """Queue *work*, and return a ticket at once.
 
@@ -338,7 +320,7 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             1
         """
         self._loop.check()
-        _check_plain(work)
+        check_plain(work)
         write = Submitted(on_face(work), check_note(note), self._loop)
         self._entries.stored.enqueue(write)
         return Ticket(write)
@@ -358,27 +340,6 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
             10
         """
         return await self._threads.run(self._store.barrier)
-
-    def transaction(self, note: str = "") -> AsyncTransaction:
-        """Return a transaction, for `async with`: it reads one commit, and keeps its writes until the block ends.
-
-        Cost: a share of a commit; none if it only reads.
-
-        Args:
-            note: text of at most 4,096 bytes for the log.
-
-        Raises:
-            InvalidOption: the note is too long.
-            Conflict: at the end of the block: something that it read was changed since. Nothing was written.
-            StoreError: at the end of the block: what run() raises.
-
-        Examples:
-            >>> async with store.transaction() as txn:
-            ...     txn.put("counters", "visits", await txn.get("counters", "visits", 0) + 1)
-            >>> await store.get("counters", "visits")
-            1
-        """
-        return AsyncTransaction(Buffered(self._entries.stored, self._threads, self._entries.carry, note))
 
     async def close(self) -> None:
         """Wait for what was submitted, and close the store. Closing twice does nothing; cancelled, it is waited for.
@@ -424,11 +385,3 @@ class AsyncStore(Entries, AsyncPast, AsyncUpkeep):
 
     def __repr__(self) -> str:
         return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {self._entries.condition}>"
-
-
-def _check_plain(work: Callable[..., object]) -> None:
-    if iscoroutinefunction(work):
-        raise InvalidOption(
-            f"{work!r} is a coroutine function, and the store's thread can await nothing; give a plain function, or "
-            "use transaction()"
-        )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, Unpack, cast, overload
 
 import anyio.lowlevel
 
 from sqlstate.aio.scan import AsyncScan
-from sqlstate.format.names import check_collection, first_name, make_name, next_collection, stored_name
+from sqlstate.format.names import check_collection, first_name, next_collection, stored_name
 from sqlstate.format.values import JSON
 from sqlstate.store.collection import Collection
-from sqlstate.store.view import UNSET
+from sqlstate.store.view import UNSET, K
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from sqlstate.aio.scan import Rows
+    from sqlstate.format.keys import Bound
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.format.values import Codec
     from sqlstate.store.access import Writable
@@ -59,7 +61,7 @@ class AsyncReads(Protocol):
         """Return the rows of a scan; nothing is read before the first is wanted."""
 
 
-class _Form(Collection[T]):
+class _Form(Collection[T, K]):
     """What a collection knows without a store: its name, its type, what it refuses."""
 
     __slots__ = ()
@@ -67,26 +69,33 @@ class _Form(Collection[T]):
     def __init__(self, name: str, codec: Codec[T]) -> None:
         super().__init__(cast("Any", None), name, codec)
 
-    def decode(self, key: Key, stored: Stored) -> T:
+    def name_of(self, key: K) -> Name:
+        return self._keys.name(self.name, key)
+
+    def given(self, stored: Key) -> K:
+        key: K = self._keys.given(self.name, stored)
+        return key
+
+    def decode(self, key: object, stored: Stored) -> T:
         return self._decode(key, stored)
 
-    def encode(self, key: Key, value: T) -> tuple[Name, Stored]:
-        return make_name(self.name, key), self._encode(key, value)
+    def encode(self, key: K, value: T) -> tuple[Name, Stored]:
+        return self.name_of(key), self._encode(key, value)
 
-    def names(self, keys: Iterable[Key]) -> list[Name]:
-        return self._names(keys)
+    def names(self, keys: Iterable[K]) -> list[Name]:
+        return self._keys.names(self.name, keys)
 
-    def found(self, names: Sequence[Name], stored: Sequence[Stored | None], default: Any) -> dict[Key, Any]:
+    def found(self, names: Sequence[Name], stored: Sequence[Stored | None], default: Any) -> dict[K, Any]:
         return self._found(names, stored, default)
 
     def bounded(self, **bounds: Unpack[Bounds]) -> tuple[Span, int | None]:
         return self._bounded(**bounds)
 
-    def on(self, entries: Writable) -> Collection[T]:
+    def on(self, entries: Writable) -> Collection[T, K]:
         return Collection(entries, self.name, self._codec)
 
 
-class AsyncCollectionView(Generic[T]):
+class AsyncCollectionView(Generic[T, K]):
     """A named, ordered mapping that tasks can read: a collection of a snapshot, or the reading half of the others.
 
     Keys are int, str or bytes, in that order, each kind ascending. get(), get_many(), contains() and count() are
@@ -101,18 +110,21 @@ class AsyncCollectionView(Generic[T]):
 
     __slots__ = ("_access", "_form", "name")
 
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)  # the type of keys can be left out
+
     _access: AsyncReads
 
     def __init__(self, access: AsyncReads, name: str, codec: Codec[T]) -> None:
         self._access = access
-        self._form = _Form(name, codec)
+        self._form: _Form[T, K] = _Form(name, codec)
         self.name: str = name
 
     @overload
-    async def get(self, key: Key) -> T | None: ...
+    async def get(self, key: K) -> T | None: ...
     @overload
-    async def get(self, key: Key, default: T | D) -> T | D: ...
-    async def get(self, key: Key, default: Any = None) -> Any:
+    async def get(self, key: K, default: T | D) -> T | D: ...
+    async def get(self, key: K, default: Any = None) -> Any:
         """Return the value of *key*, or *default* if there is no such entry.
 
         Cost: 1 hop.
@@ -130,14 +142,14 @@ class AsyncCollectionView(Generic[T]):
             >>> await store["users"].get(1), await store["users"].get(2, "nobody")
             ('ada', 'nobody')
         """
-        stored = await self._access.get_stored(make_name(self.name, key))
+        stored = await self._access.get_stored(self._form.name_of(key))
         return default if stored is None else self._form.decode(key, stored)
 
     @overload
-    async def get_many(self, keys: Iterable[Key]) -> dict[Key, T]: ...
+    async def get_many(self, keys: Iterable[K]) -> dict[K, T]: ...
     @overload
-    async def get_many(self, keys: Iterable[Key], default: D) -> dict[Key, T | D]: ...
-    async def get_many(self, keys: Iterable[Key], default: Any = UNSET) -> dict[Key, Any]:
+    async def get_many(self, keys: Iterable[K], default: D) -> dict[K, T | D]: ...
+    async def get_many(self, keys: Iterable[K], default: Any = UNSET) -> dict[K, Any]:
         """Return a dict of the entries that *keys* name, in the order of *keys*, all of one moment.
 
         A key that is given twice is in the dict once; one without an entry is left out, or gets *default*.
@@ -161,7 +173,7 @@ class AsyncCollectionView(Generic[T]):
         """
         names = self._form.names(keys)
         stored = await self._access.get_many_stored(names)
-        found: dict[Key, Any] = {}
+        found: dict[K, Any] = {}
         for start in range(0, len(names), DECODED_AT_ONCE):
             if start:
                 await anyio.lowlevel.checkpoint()
@@ -169,7 +181,7 @@ class AsyncCollectionView(Generic[T]):
             found |= self._form.found(names[part], stored[part], default)
         return found
 
-    async def contains(self, key: Key) -> bool:
+    async def contains(self, key: K) -> bool:
         """Return True if there is an entry with this key.
 
         Cost: 1 hop.
@@ -184,11 +196,9 @@ class AsyncCollectionView(Generic[T]):
             >>> await store["users"].contains(1)
             False
         """
-        return await self._access.has_stored(make_name(self.name, key))
+        return await self._access.has_stored(self._form.name_of(key))
 
-    async def count(
-        self, *, start: Key | None = None, stop: Key | None = None, prefix: str | bytes | None = None
-    ) -> int:
+    async def count(self, *, start: Bound | None = None, stop: Bound | None = None, prefix: Bound | None = None) -> int:
         """Return the number of entries, or of those within bounds. It is read off the tree.
 
         Cost: 1 hop.
@@ -196,7 +206,7 @@ class AsyncCollectionView(Generic[T]):
         Args:
             start: the first key wanted, whether an entry has it or not.
             stop: the first key no longer wanted.
-            prefix: only strings, or only bytes, that begin with this; not with *start* or *stop*.
+            prefix: only strings, bytes or tuples that begin with this; not with *start* or *stop*.
 
         Raises:
             InvalidKey: a bound is not a key.
@@ -212,15 +222,13 @@ class AsyncCollectionView(Generic[T]):
         high = first_name(next_collection(self.name)) if span.stop is None else stored_name(self.name, span.stop)
         return await self._access.count_names(low, high) if low < high else 0
 
-    def keys(self, **bounds: Unpack[Bounds]) -> AsyncScan[Key]:
-        """Return the keys in order, for `async for`. The arguments are those of items().
+    def keys(self, **bounds: Unpack[Bounds]) -> AsyncScan[K]:
+        """Return the keys in order, for `async for`.
 
         Cost: 1 hop for each chunk of 1,000 to 8,000 rows.
 
         Args:
-            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
-                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
-                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
+            bounds: as for items().
 
         Raises:
             InvalidKey, InvalidOption: as items().
@@ -230,17 +238,16 @@ class AsyncCollectionView(Generic[T]):
             >>> [key async for key in store["users"].keys(reverse=True)]
             [2, 1]
         """
-        return self._scan(bounds, lambda key, _: key, values=False)
+        given = self._form.given
+        return self._scan(bounds, lambda key, _: given(key), values=False)
 
     def values(self, **bounds: Unpack[Bounds]) -> AsyncScan[T]:
-        """Return the values in the order of their keys, for `async for`. The arguments are those of items().
+        """Return the values in the order of their keys, for `async for`.
 
         Cost: 1 hop for each chunk of 1,000 to 8,000 rows, or 1 MiB.
 
         Args:
-            bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
-                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
-                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
+            bounds: as for items().
 
         Raises:
             InvalidKey, InvalidOption: as items().
@@ -252,15 +259,16 @@ class AsyncCollectionView(Generic[T]):
         """
         return self._scan(bounds, self._form.decode)
 
-    def items(self, **bounds: Unpack[Bounds]) -> AsyncScan[tuple[Key, T]]:
+    def items(self, **bounds: Unpack[Bounds]) -> AsyncScan[tuple[K, T]]:
         """Return the (key, value) pairs in the order of keys, for one `async for`.
 
         Cost: 1 hop for each chunk of 1,000 to 8,000 rows, or 1 MiB.
 
         Args:
             bounds: *start*, the first key wanted, whether an entry has it or not; *stop*, the first key no longer
-                wanted; or *prefix*, for the strings or the bytes that begin with it; *reverse*, from the greatest key
-                to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes.
+                wanted; or *prefix*, for the strings, bytes or tuples that begin with it; *reverse*, from the greatest
+                key to the smallest; *limit*, the most entries. "" comes before all strings, b"" before all bytes, and
+                a tuple before all that begin with its elements.
 
         Raises:
             InvalidKey: a bound is not a key.
@@ -271,14 +279,19 @@ class AsyncCollectionView(Generic[T]):
             >>> [pair async for pair in store["users"].items(start=2)]
             [(2, 'bob'), (3, 'cyd')]
         """
-        decode = self._form.decode
-        return self._scan(bounds, lambda key, stored: (key, decode(key, stored)))
+        form = self._form
+
+        def pair(key: Key, stored: Stored) -> tuple[K, T]:
+            given = form.given(key)
+            return given, form.decode(given, stored)
+
+        return self._scan(bounds, pair)
 
     def _scan(self, bounds: Bounds, make: Callable[[Key, Stored], R], *, values: bool = True) -> AsyncScan[R]:
         span, limit = self._form.bounded(**bounds)
         return AsyncScan(self._access.rows(span, values=values), make, limit)
 
-    def __aiter__(self) -> AsyncScan[Key]:
+    def __aiter__(self) -> AsyncScan[K]:
         """Scan the keys, as keys() does."""
         return self.keys()
 

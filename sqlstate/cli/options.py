@@ -12,14 +12,18 @@ import click
 
 import sqlstate
 from sqlstate.cli.output import on_terminal, printable
+from sqlstate.cli.transfer.exact_json import ContentError, parse_document
+from sqlstate.cli.transfer.exported import elements_of
 from sqlstate.cli.transfer.forms import int_key
 from sqlstate.cli.words import in_shell_words
-from sqlstate.errors import InvalidKey, ReadOnly, StoreFull
+from sqlstate.errors import InvalidKey, InvalidValue, ReadOnly, StoreFull
+from sqlstate.format.keys import keys_for, pack_key, unpack_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlstate.cli.output import Form
+    from sqlstate.format.keys import Elements
     from sqlstate.format.names import Key
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -152,10 +156,11 @@ def key_type_option(function: F) -> F:
     """Add the option that says how keys are written."""
     return click.option(
         "--key-type",
-        type=click.Choice(["str", "int", "hex"]),
+        type=click.Choice(["str", "int", "hex", "tuple"]),
         default="str",
         show_default=True,
-        help="How keys are written here: as text, as an int, or as bytes in hexadecimal digits.",
+        help="How keys are written here: as text, as an int, as bytes in hexadecimal digits, or as a JSON list of the "
+        "elements of a tuple.",
     )(function)
 
 
@@ -182,10 +187,49 @@ def parse_key(text: str, key_type: str) -> Key:
         return int_key(text)
     if key_type == "str":
         return text
+    if key_type == "tuple":
+        return pack_key(parse_tuple(text))
     try:
         return bytes.fromhex(text)
     except ValueError:
         raise InvalidKey(f"key {text!r} is not bytes in hexadecimal digits, two for each byte") from None
+
+
+def parse_bounds(given: dict[str, Any]) -> dict[str, Key | None]:
+    """Return the bounds of a scan that the options --start, --stop and --prefix write.
+
+    Raises:
+        InvalidKey: one is no key of the type that --key-type says.
+        InvalidOption: --prefix is given together with another.
+    """
+    texts = {name: given[name] for name in ("start", "stop", "prefix") if given.get(name) is not None}
+    if given["key_type"] != "tuple":
+        return {name: parse_key(text, given["key_type"]) for name, text in texts.items()}
+    start, stop = keys_for(tuple).bounds(**{name: parse_tuple(text) for name, text in texts.items()})
+    return {"start": start, "stop": stop}
+
+
+def shown_key(key: Key, key_type: str) -> Key | Elements:
+    """Return a key as it is shown where keys are written like this: bytes that a tuple is stored as, as that."""
+    if key_type == "tuple" and type(key) is bytes:
+        with suppress(InvalidKey):
+            return unpack_key(key)
+    return key
+
+
+def parse_tuple(text: str) -> Elements:
+    """Return the elements of a tuple that *text* writes, as a JSON list.
+
+    Raises:
+        InvalidKey: it writes none.
+    """
+    try:
+        items = parse_document(text)
+        if type(items) is list:
+            return elements_of(items)
+    except (InvalidValue, ContentError) as e:
+        raise InvalidKey(f"key {text!r} is not a JSON list of the elements of a tuple: {e}") from None
+    raise InvalidKey(f"key {text!r} is not a JSON list of the elements of a tuple, such as '[\"ann\",9]'")
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]  # in older versions of click it has none

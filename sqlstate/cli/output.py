@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from sqlstate.format.keys import Elements
     from sqlstate.format.names import Key, Stored
 
 T = TypeVar("T")
@@ -186,14 +187,16 @@ def escaped(document: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in document)
 
 
-def key_cell(key: Key) -> str:
+def key_cell(key: Key | Elements) -> str:
     """Return a key for a table: text is in quotes where it could be taken for another key."""
     if isinstance(key, bytes):
         return f"x'{key[:64].hex()}" + ("…" if len(key) > 64 else "'")
     if isinstance(key, int):
         return str(key)
+    if isinstance(key, tuple):
+        return f"[{', '.join(map(key_cell, key))}]"
     head = key[:128]
-    plain = head.isprintable() and head[0] not in "-0123456789x\"'" and head == head.strip()
+    plain = head.isprintable() and head[:1] not in "-0123456789x\"'" and head == head.strip()
     return head if plain else escaped(json.dumps(head, ensure_ascii=False))
 
 

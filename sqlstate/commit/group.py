@@ -142,6 +142,7 @@ class GroupCommit(Generic[X]):
 
     def _ask(self, request: WaitedSingle | Barrier | WaitedCall) -> Any:
         """Have the committer run *request*; return its result, or raise its error."""
+        self._engine.warn_in_loop()
         try:
             self.enqueue(request)
             self._await(request)

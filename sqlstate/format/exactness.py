@@ -150,7 +150,7 @@ def _mappings(written: dict[Any, Any], read: dict[Any, Any]) -> bool:
             if other is not member:
                 converted |= compare(member, other)
         except Differs as differs:
-            raise differs.under(_step(name)) from None
+            raise differs.under(step(name)) from None
     return converted
 
 
@@ -264,7 +264,7 @@ def members(value: Any) -> list[tuple[str, Any]]:
     if cls in (list, tuple, set, frozenset):
         return [(f"[{number}]" if cls in (list, tuple) else "", member) for number, member in enumerate(tuple(value))]
     if cls is dict:
-        return [(_step(name), member) for name, member in value.copy().items()]
+        return [(step(name), member) for name, member in value.copy().items()]
     if cls in _OF_TYPE:
         return []
     layout = _layout(cls)
@@ -276,7 +276,8 @@ def members(value: Any) -> list[tuple[str, Any]]:
     return [(step, member) for step, member in held if member is not _MISSING and member is not msgspec.UNSET]
 
 
-def _step(name: object) -> str:
+def step(name: object) -> str:
+    """Return the step from a mapping to what it holds by this name."""
     return f".{name}" if type(name) is str else f"[{short_repr(name)}]"
 
 

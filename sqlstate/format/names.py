@@ -76,7 +76,8 @@ def make_name(collection: str, key: Key) -> Name:
     elif cls == 2:
         size = len(cast("bytes", key))
     else:
-        raise InvalidKey(f"a key is an int, str or bytes, not {type(key).__name__}: {short_repr(key)}")
+        how = "; store.collection(name, key=tuple) takes tuples" if issubclass(type(key), tuple) else ""
+        raise InvalidKey(f"a key is an int, str or bytes, not {type(key).__name__}: {short_repr(key)}{how}")
     if not 1 <= size <= fmt.KEY_BYTES_MAX:
         raise InvalidKey(f"a key has 1 to {fmt.KEY_BYTES_MAX:,} bytes, this one {size:,}")
     return collection, cls, key

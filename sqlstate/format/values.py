@@ -12,11 +12,13 @@ import msgspec
 from sqlstate.errors import Damaged, InvalidOption, InvalidValue
 from sqlstate.format import constants as fmt
 from sqlstate.format.documents import document
+from sqlstate.format.keys import keys_for
 from sqlstate.format.typed import Typed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlstate.format.keys import Keys
     from sqlstate.format.names import Stored
 
 T = TypeVar("T")
@@ -58,7 +60,7 @@ def same(a: Stored | None, b: Stored | None) -> bool:
 
 
 class Codec(Generic[T]):
-    """Turns values into what is stored and back.
+    """Turns values, and keys, into what is stored and back.
 
     Without a type: bytes as they are, everything else as one JSON document that reads back equal and
     of the same types. With a type, any that msgspec can encode (dataclass, attrs class, Struct,
@@ -68,19 +70,23 @@ class Codec(Generic[T]):
     Args:
         type_: the type of all values, or None.
         forbid_unknown: refuse to read a document that has members which the type has no field for.
+        key: the type of all keys, or None.
 
     Raises:
-        InvalidOption: msgspec cannot decode the type; or *forbid_unknown* without one.
+        InvalidOption: msgspec cannot decode the type; *forbid_unknown* without one; or no keys are of the type *key*.
     """
 
-    __slots__ = ("_typed", "holds_bytes")
+    __slots__ = ("_typed", "holds_bytes", "keys")
 
+    keys: Keys
+    """How keys are stored."""
     holds_bytes: bool
     """Whether bytes are values, as they are."""
 
-    def __init__(self, type_: type[T] | None = None, *, forbid_unknown: bool = False) -> None:
+    def __init__(self, type_: type[T] | None = None, *, forbid_unknown: bool = False, key: Any = None) -> None:
         if forbid_unknown and type_ is None:
             raise InvalidOption("forbid_unknown=True needs a type= that says which fields are known")
+        self.keys = keys_for(key)
         self.holds_bytes = type_ is None or type_ is bytes
         self._typed = None if type_ is None else Typed(type_, forbid_unknown=forbid_unknown)
 
@@ -165,10 +171,13 @@ JSON: Final[Codec[Any]] = Codec()
 """Values without a type: bytes, or a JSON document."""
 
 
-def codec_for(type_: Any, *, forbid_unknown: bool) -> Codec[Any]:
-    """Return the codec of a collection whose values are of *type_*; None stands for values without a type.
+def codec_for(type_: Any, key: Any, *, forbid_unknown: bool = False) -> Codec[Any]:
+    """Return the codec of a collection whose values are of *type_*, and whose keys are of the type *key*, if not None.
 
     Raises:
-        InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* without a type.
+        InvalidOption: the type cannot be stored as JSON; *forbid_unknown* without a type; or *key* is no type
+            of keys.
     """
-    return JSON if type_ is None and not forbid_unknown else Codec(type_, forbid_unknown=forbid_unknown)
+    if type_ is None and key is None and not forbid_unknown:
+        return JSON
+    return Codec(type_, forbid_unknown=forbid_unknown, key=key)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import (
+    BlocksEventLoop,
     Busy,
     CannotOpen,
     CommitOutcomeUnknown,
@@ -37,6 +40,27 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.overlay import Pages
+
+
+def _running_loop() -> str:
+    """Return whose event loop this thread runs, or "". None is imported: one that was not cannot run."""
+    if "ipykernel" in sys.modules:
+        return ""  # cells of a notebook run inside a loop that has nothing else to do
+    events, trio = sys.modules.get("asyncio.events"), sys.modules.get("trio.lowlevel")
+    try:
+        if events is not None and events._get_running_loop() is not None:  # noqa: SLF001, documented, and never raises
+            return "asyncio"
+        return "trio" if trio is not None and trio.in_trio_run() else ""
+    except AttributeError:  # it is being imported, or has no such function
+        return ""
+
+
+def _level_outside() -> int:
+    """Return which frame, counted from the caller's as 1, is the first outside of this package: the user's line."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001, as warnings itself does
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "sqlstate":
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class Engine:
@@ -80,6 +104,7 @@ class Engine:
         self.watchers: Watchers = Watchers()
         """They are woken when this handle makes a commit, and when it is closed."""
         self.timeout = timeout
+        self._seen_in_loop = False
         self.vfs = vfs
         self.writer_lock: WriterLock = WriterLock()
         self.real_path: str = os.path.realpath(self.path)  # SQLite names the -wal after the file that a link leads to
@@ -153,6 +178,19 @@ class Engine:
         """Whether life.check() would pass."""
         return self.life.usable
 
+    def warn_in_loop(self) -> None:
+        """Warn, once, if this thread runs an event loop: what is called now may block it."""
+        if self._seen_in_loop or not (loop := _running_loop()):
+            return
+        self._seen_in_loop = True
+        with suppress(BlocksEventLoop):  # even if the user made it an error: the call goes on
+            warnings.warn(
+                f"{self.path}: a blocking call in the thread of a running {loop} event loop; while it waits for the "
+                "disk or for other writers, no task runs. Use sqlstate.aio, or make such calls in a thread",
+                BlocksEventLoop,
+                stacklevel=_level_outside(),
+            )
+
     def lock_writer(self, over: Over) -> None:
         """Wait for the writer lock of this handle. A transaction that the block before left open is left as it is.
 
@@ -165,6 +203,7 @@ class Engine:
             ReadOnly: the store was opened for reading.
         """
         self.life.check_writable()
+        self.warn_in_loop()
         if self.readers.gone:  # in a rollback-journal store they would block the commit
             self.readers.reclaim()
         self.wait_for_writer(over)

@@ -6,7 +6,7 @@ StoreEntries, a Transaction an OpenTransaction, a Batch an OpenBatch, a Snapshot
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 
 from sqlstate.commit.clock import now
 from sqlstate.errors import StoreUnusable
@@ -138,6 +138,76 @@ class Writable(Reads, Protocol):
 
         An exception in the block undoes those of the block alone.
         """
+
+
+class Faces:
+    """What has collections by name: a store, a transaction, a batch, a snapshot or a view of the past."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, collection: str, /) -> Any: ...
+
+        def collections(self) -> list[str]:
+            """Return the names of all collections that have entries, in order."""
+
+    @overload
+    def get(self, collection: str, key: Key) -> Any: ...
+    @overload
+    def get(self, collection: str, key: Key, default: Any) -> Any: ...
+    def get(self, collection: str, key: Key, default: Any = None) -> Any:
+        """Return the value of an entry, or *default* if there is no such entry.
+
+        Cost: 1 statement.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+            default: returned as it is.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            TransactionEnded: what is read has ended, or belongs to another thread.
+
+        Examples:
+            >>> store.put("users", 1, "ada")
+            >>> store.get("users", 1), store.get("users", 2, "nobody")
+            ('ada', 'nobody')
+        """
+        return self[collection].get(key, default)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the collections; as collections()."""
+        return iter(self.collections())
+
+    def __contains__(self, collection: object) -> bool:
+        """Return True if the collection has entries.
+
+        Cost: as `len()` of the collection.
+
+        Args:
+            collection: its name.
+
+        Raises:
+            InvalidName: the name is not text of 1 to 255 bytes.
+
+        Examples:
+            >>> "settings" in store
+            False
+        """
+        return bool(len(self[cast("str", collection)]))
+
+    def __len__(self) -> int:
+        """Return the number of collections that have entries.
+
+        Cost: as collections().
+        """
+        return len(self.collections())
+
+    def __bool__(self) -> bool:
+        """Return True, with or without entries: `if store:` asks whether there is a store."""
+        return True
 
 
 class Face(Protocol[E_co]):

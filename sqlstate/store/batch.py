@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlstate.commit.commit import BUFFER_BYTES, Commit
 from sqlstate.errors import StoreUnusable, TransactionEnded
-from sqlstate.format.names import check_collection, make_name, stored_name
+from sqlstate.format.names import stored_name
 from sqlstate.sqlite.blocks import Block
 from sqlstate.store.access import condition, find_by_name
 from sqlstate.store.blocks import PartBlock, unbegun
 from sqlstate.store.collection import Collections
 from sqlstate.store.open_transaction import OpenTransaction, Part
-from sqlstate.store.transaction import check_note, encode
+from sqlstate.store.transaction import check_note
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
-    from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.connection import Connection
@@ -58,78 +58,6 @@ class Batch(Collections):
 
     def __init__(self, entries: OpenBatch) -> None:
         self._entries = entries
-
-    def put(self, collection: str, key: Key, value: Any) -> None:
-        """Put an entry, in a transaction of its own.
-
-        Cost: none before the flush.
-
-        Args:
-            collection: name of the collection, 1 to 255 bytes of text.
-            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
-            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
-
-        Raises:
-            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly; the batch goes on without it.
-            TransactionEnded: the batch has ended, or belongs to another thread.
-            StoreUnusable: a transaction of the batch is open.
-
-        Examples:
-            >>> with store.batch() as batch:
-            ...     batch.put("users", 1, "ada")
-            >>> store["users"][1]
-            'ada'
-        """
-        name = make_name(check_collection(collection), key)
-        self._entries.put_stored(name, encode(name, value))
-
-    @overload
-    def get(self, collection: str, key: Key) -> Any: ...
-    @overload
-    def get(self, collection: str, key: Key, default: Any) -> Any: ...
-    def get(self, collection: str, key: Key, default: Any = None) -> Any:
-        """Return the value of an entry as the batch left it, or *default* if there is no such entry.
-
-        Cost: 1 statement.
-
-        Args:
-            collection: name of the collection.
-            key: int, str or bytes.
-            default: returned as it is.
-
-        Raises:
-            InvalidName, InvalidKey: no entry can have this name.
-            TransactionEnded: the batch has ended, or belongs to another thread.
-
-        Examples:
-            >>> with store.batch() as batch:
-            ...     batch.put("users", 1, "ada")
-            ...     print(batch.get("users", 1))
-            ada
-        """
-        return self[collection].get(key, default)
-
-    def delete(self, collection: str, key: Key) -> bool:
-        """Delete an entry, in a transaction of its own, and return True if there was one.
-
-        Cost: 1 statement.
-
-        Args:
-            collection: name of the collection.
-            key: int, str or bytes.
-
-        Raises:
-            InvalidName, InvalidKey: no entry can have this name.
-            TransactionEnded: the batch has ended, or belongs to another thread.
-
-        Examples:
-            >>> with store.batch() as batch:
-            ...     batch.put("users", 1, "ada")
-            ...     print(batch.delete("users", 1))
-            True
-        """
-        with self.transaction() as txn:
-            return txn.delete(collection, key)
 
     def collections(self) -> list[str]:
         """Return the names of all collections that have entries, as the batch left them.

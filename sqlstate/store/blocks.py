@@ -1,20 +1,26 @@
-"""The blocks of `store.transaction()` and `batch.transaction()`."""
+"""The blocks of `store.transaction()` and `batch.transaction()`, and attempts at them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from random import uniform
+from time import sleep
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from sqlstate.errors import TransactionEnded
+from sqlstate.errors import Busy, Conflict, InvalidOption, TransactionEnded
+from sqlstate.format.documents import short_repr
 from sqlstate.sqlite.blocks import Block
 from sqlstate.store.open_transaction import OpenTransaction, Part
 from sqlstate.store.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlstate.commit.group import GroupCommit
 
 R = TypeVar("R")
+
+RETRIED: Final = (Busy, Conflict)
+"""After these nothing was changed, and another attempt may go well."""
 
 
 class WriteBlock(Block):
@@ -92,3 +98,125 @@ def unbegun(name: str, kind: type, word: str) -> Exception:
 def on_face(work: Callable[[Transaction], R]) -> Callable[[OpenTransaction], R]:
     """Return a function of an open transaction that calls *work* with its face."""
     return lambda txn: work(Transaction(txn))
+
+
+def check_retries(retries: int) -> int:
+    """Return *retries* if it is a number of further attempts.
+
+    Raises:
+        InvalidOption: it is not an int, 0 or more.
+    """
+    if type(retries) is not int or retries < 0:
+        raise InvalidOption(f"retries={short_repr(retries)} is not a number of further attempts, 0 or more")
+    return retries
+
+
+def pause(failures: int) -> float:
+    """Return the seconds to wait after so many attempts have failed: by chance, so that rivals do not meet again."""
+    return uniform(0, 0.001 * 2 ** min(failures, 6))  # noqa: S311, no secret
+
+
+def attempts_of(retries: int, word: str = "") -> InvalidOption:
+    """Return what to raise where attempts are used as a block."""
+    return InvalidOption(
+        f"transaction(retries={retries}) gives attempts, for a loop: `{word}for attempt in "
+        f"store.transaction(retries={retries}):`, and in it `{word}with attempt as txn:`"
+    )
+
+
+class Attempts:
+    """Attempts at a transaction, for a loop. Made by `store.transaction(retries=)`.
+
+    Each turn of the loop gives one, for a `with` block. If Busy or Conflict ends the block and attempts are left, the
+    exception goes no further and the loop goes on. A block that ends in any other way ends the loop.
+
+    Inside a transaction or batch of the same thread there is one attempt: that one's end decides, and another attempt
+    would see the same.
+
+    Examples:
+        >>> for attempt in store.transaction(retries=3):
+        ...     with attempt as txn:
+        ...         visits = txn.get("counters", "visits", 0)
+        ...         txn.put("counters", "visits", visits + 1)
+        >>> store["counters"]["visits"]
+        1
+    """
+
+    __slots__ = ("_group", "_note", "_retries")
+
+    def __init__(self, group: GroupCommit[OpenTransaction], note: str, retries: int) -> None:
+        self._group = group
+        self._note = note
+        self._retries = check_retries(retries)
+
+    def __iter__(self) -> Iterator[Attempt]:
+        """Yield attempts, until the block of one ends well."""
+        left = self._retries if self._group.open_blocks.innermost() is None else 0
+        while True:
+            attempt = Attempt(self._group, self._note, left)
+            yield attempt
+            if not attempt.failed:
+                return
+            left = attempt.left
+            sleep(pause(self._retries - left))
+
+    def __enter__(self) -> NoReturn:
+        raise attempts_of(self._retries)
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __repr__(self) -> str:
+        return f"<sqlstate.Attempts at a transaction: {self._retries + 1:,}>"
+
+
+class Attempt(TransactionBlock):
+    """One attempt at a transaction, for a `with` block."""
+
+    __slots__ = ("failed", "left")
+
+    failed: bool
+    """Whether it ended so that another one is to be made."""
+    left: int
+    """How many others can be made."""
+
+    def __init__(self, group: GroupCommit[OpenTransaction], note: str, left: int) -> None:
+        super().__init__(group, note)
+        self.left = left
+        self.failed = False
+
+    if TYPE_CHECKING:
+
+        def __exit__(self, *error: Any) -> bool: ...  # type: ignore[override]
+
+    def enter(self) -> Transaction:
+        """Begin it; a block cannot be left before it has begun, so the Busy of others is waited for here."""
+        while True:
+            try:
+                return super().enter()
+            except Busy:
+                if not self.left:
+                    raise
+                self.left -= 1
+
+    def leave(self, kind: type[BaseException] | None, *error: object) -> bool:  # type: ignore[override]
+        """End it; return True if its exception goes no further."""
+        try:
+            super().leave(kind, *error)
+        except RETRIED:
+            if not self.left or not (kind is None or issubclass(kind, RETRIED)):
+                raise
+            self.failed = True
+        else:
+            self.failed = self.left > 0 and kind is not None and issubclass(kind, RETRIED)
+        self.left -= self.failed
+        return self.failed
+
+
+def in_attempts(work: Callable[[], R], retries: int) -> R:
+    """Return what *work* returns, which is done again after each Busy and Conflict, *retries* times at most."""
+    for failures in range(1, retries + 1):
+        try:
+            return work()
+        except RETRIED:
+            sleep(pause(failures))
+    return work()

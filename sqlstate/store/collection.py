@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlstate.errors import EntryNotFound, InvalidValue
-from sqlstate.format.names import (
-    Key,
-    Stored,
-    check_collection,
-    make_name,
-    stored_name,
-)
+from sqlstate.errors import EntryNotFound, InvalidOption, InvalidValue
+from sqlstate.format.documents import short_repr
+from sqlstate.format.names import Stored, check_collection, make_name, stored_name
 from sqlstate.format.values import JSON, codec_for
-from sqlstate.store.access import as_stored
-from sqlstate.store.view import UNSET, CollectionView
+from sqlstate.store.access import Faces, as_stored
+from sqlstate.store.view import UNSET, CollectionView, K
 from sqlstate.tables.state import Span
 
 if TYPE_CHECKING:
-    from sqlstate.format.names import Name
+    from sqlstate.format.names import Key, Name
     from sqlstate.format.values import Codec
     from sqlstate.store.access import Writable, Writes
     from sqlstate.store.view import V
@@ -29,7 +24,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-class Collection(CollectionView[T], MutableMapping[Key, T]):
+class Collection(CollectionView[T, K], MutableMapping[K, T]):
     """A named, ordered mapping of a store, transaction or batch: all of a `dict` but copy(), fromkeys() and `|`.
 
     Each writing call is one transaction, durable when it returns; inside a transaction of the same thread it is part
@@ -38,7 +33,8 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     A value is bytes, or what JSON carries exactly: None, bool, int from -2^63 to 2^64-1, finite float, str, list, and
     dict with str keys, nested at most 200 deep; at most 268,435,456 bytes as stored. Anything that would not read back
     equal and of the same types, such as a tuple or a subclass, raises InvalidValue, which names the place inside the
-    value. The members of an object come back sorted by name. `Store.collection()` gives values other types.
+    value. The members of an object come back sorted by name. `Store.collection()` gives values other types,
+    and keys one type, or tuples. `Collection[T, K]` is the type of a collection, K of its keys.
 
     Examples:
         >>> settings = store["settings"]
@@ -57,7 +53,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
     def __init__(self, access: Writable, name: str, codec: Codec[T]) -> None:
         super().__init__(access, name, codec)
 
-    def __setitem__(self, key: Key, value: T) -> None:
+    def __setitem__(self, key: K, value: T) -> None:
         """Put an entry.
 
         Cost: 1 commit, or none if the value is there already.
@@ -67,9 +63,9 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             InvalidValue: the value would not read back exactly.
             StoreError: what `Store.transaction()` raises.
         """
-        self._access.put_stored(make_name(self.name, key), self._encode(key, value))
+        self._access.put_stored(self._keys.name(self.name, key), self._encode(key, value))
 
-    def __delitem__(self, key: Key) -> None:
+    def __delitem__(self, key: K) -> None:
         """Delete an entry.
 
         Cost: 1 commit.
@@ -78,14 +74,14 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             EntryNotFound: there is no such entry. It is a KeyError.
             StoreError: what `Store.transaction()` raises.
         """
-        if not self._access.remove(make_name(self.name, key)):
+        if not self._access.remove(self._keys.name(self.name, key)):
             raise EntryNotFound(self.name, key)
 
     @overload
-    def pop(self, key: Key, /) -> T: ...
+    def pop(self, key: K, /) -> T: ...
     @overload
-    def pop(self, key: Key, /, default: T | D) -> T | D: ...
-    def pop(self, key: Key, /, default: Any = UNSET) -> Any:
+    def pop(self, key: K, /, default: T | D) -> T | D: ...
+    def pop(self, key: K, /, default: Any = UNSET) -> Any:
         """Delete the entry of *key* and return its value, or *default* if there is no such entry.
 
         Cost: 1 commit, or none if there is no such entry.
@@ -104,7 +100,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             >>> store["users"].pop(1), store["users"].pop(1, None)
             ('ada', None)
         """
-        name = make_name(self.name, key)
+        name = self._keys.name(self.name, key)
 
         def pop(txn: Writes) -> Any:
             stored = txn.get_stored(name)
@@ -118,7 +114,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
 
         return self._access.run(pop)
 
-    def popitem(self) -> tuple[Key, T]:
+    def popitem(self) -> tuple[K, T]:
         """Delete the entry with the greatest key and return (key, value).
 
         Cost: 1 commit.
@@ -133,16 +129,17 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             (2, 'bob')
         """
 
-        def popitem(txn: Writes) -> tuple[Key, T]:
+        def popitem(txn: Writes) -> tuple[K, T]:
             for key, stored in txn.scan(Span(self.name, reverse=True, limit=1), as_stored, values=True):
-                value = self._decode(key, stored)
+                given: K = self._keys.given(self.name, key)
+                value = self._decode(given, stored)
                 txn.delete_stored(stored_name(self.name, key))
-                return key, value
+                return given, value
             raise EntryNotFound(self.name, "(any)")
 
         return self._access.run(popitem)
 
-    def setdefault(self, key: Key, default: Any = None, /) -> T:
+    def setdefault(self, key: K, default: Any = None, /) -> T:
         """Return the value of *key*; put *default* first if there is no such entry.
 
         Cost: 1 commit, or none if the entry is there.
@@ -159,7 +156,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             >>> store["settings"].setdefault("lang", "fr"), store["settings"].setdefault("lang", "de")
             ('fr', 'fr')
         """
-        name, fresh = make_name(self.name, key), self._encode(key, default)
+        name, fresh = self._keys.name(self.name, key), self._encode(key, default)
 
         def put_if_absent(txn: Writes) -> Stored:
             stored = txn.get_stored(name)
@@ -202,6 +199,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
 
         Raises:
             InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
+            InvalidOption: *other* is no mapping.
             StoreError: what `Store.transaction()` raises.
 
         Examples:
@@ -210,6 +208,7 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             >>> dict(store["users"])
             {2: 'bob', 3: 'cyd'}
         """
+        check_mapping(other)
         wanted = dict(self._encoded(other.items()))
         with self._access.writing() as txn:
             for key, _ in txn.scan(Span(self.name), as_stored, values=False):
@@ -219,9 +218,9 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             txn.put_all(wanted.items())
 
     def _encoded(self, pairs: Iterable[tuple[Any, T]]) -> Iterator[tuple[Name, Stored]]:
-        collection, encode = self.name, self._codec.encode
+        collection, name_of, encode = self.name, self._keys.name, self._codec.encode
         for key, value in pairs:
-            name = make_name(collection, key)
+            name = name_of(collection, key)
             try:
                 stored = encode(value)
             except InvalidValue as e:
@@ -243,16 +242,75 @@ class Collection(CollectionView[T], MutableMapping[Key, T]):
             0
         """
         with self._access.writing() as txn:
-            for key, _ in txn.scan(Span(self.name), as_stored, values=False):
-                txn.delete_stored(stored_name(self.name, key))
+            delete_all(txn, self.name)
 
 
-class Collections:
+def encode(name: Name, value: Any) -> Stored:
+    """Return *value* as it is stored.
+
+    Raises:
+        InvalidValue: it would not read back exactly; the error names the entry.
+    """
+    try:
+        return JSON.encode(value)
+    except InvalidValue as e:
+        raise e.located(name[0], name[2]) from None
+
+
+class Collections(Faces):
     """What has collections that can be read and written: a store, a transaction or a batch."""
 
     __slots__ = ()
 
     _entries: Writable
+
+    def put(self, collection: str, key: Key, value: Any) -> None:
+        """Put an entry. Of a store or a batch it is a transaction of its own.
+
+        Cost: of a store 1 commit, or none if the value is there already; of a transaction or a batch none before its
+        end.
+
+        Args:
+            collection: name of the collection, 1 to 255 bytes of text; it exists while it has entries.
+            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
+            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
+
+        Raises:
+            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly; a transaction or a batch goes on
+                without it.
+            StoreError: what `Store.transaction()` raises.
+            TransactionEnded: the transaction or batch has ended, or belongs to another thread.
+
+        Examples:
+            >>> store.put("users", 1, {"name": "ada"})
+            >>> with store.transaction() as txn:
+            ...     txn.put("users", 2, txn.get("users", 1))
+            >>> store["users"][2]
+            {'name': 'ada'}
+        """
+        name = make_name(check_collection(collection), key)
+        self._entries.put_stored(name, encode(name, value))
+
+    def delete(self, collection: str, key: Key) -> bool:
+        """Delete an entry, and return True if there was one. Of a store or a batch it is a transaction of its own.
+
+        Cost: 1 statement; of a store 1 commit, or none if there is no such entry.
+
+        Args:
+            collection: name of the collection.
+            key: int, str or bytes.
+
+        Raises:
+            InvalidName, InvalidKey: no entry can have this name.
+            StoreError: what `Store.transaction()` raises.
+            TransactionEnded: the transaction or batch has ended, or belongs to another thread.
+
+        Examples:
+            >>> store.put("users", 1, "ada")
+            >>> store.delete("users", 1), store.delete("users", 1)
+            (True, False)
+        """
+        return self._entries.remove(make_name(check_collection(collection), key))
 
     def __getitem__(self, collection: str) -> Collection[Any]:
         """Return the collection of this name. It exists while it has entries.
@@ -264,12 +322,68 @@ class Collections:
         """
         return Collection(self._entries, check_collection(collection), JSON)
 
-    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> Collection[V]:  # noqa: A002, the word users know
+    def __setitem__(self, collection: str, entries: Mapping[Any, Any]) -> None:
+        """Make a collection equal to a mapping, in one transaction that writes only what differs.
+
+        Cost: as `Collection.replace()`.
+
+        Args:
+            collection: its name.
+            entries: a mapping of keys to values; an empty one empties the collection.
+
+        Raises:
+            InvalidName, InvalidKey, InvalidValue: an entry cannot be stored exactly; nothing was changed.
+            InvalidOption: *entries* is no mapping.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"] = {1: "ada", 2: "bob"}
+            >>> store["users"] = {2: "bob", 3: "cyd"}
+            >>> dict(store["users"])
+            {2: 'bob', 3: 'cyd'}
+        """
+        self[collection].replace(entries)
+
+    def __delitem__(self, collection: str) -> None:
+        """Delete all entries of a collection, in one transaction.
+
+        Cost: as `Collection.clear()`.
+
+        Args:
+            collection: its name.
+
+        Raises:
+            EntryNotFound: it has no entries. It is a KeyError.
+            InvalidName: the name is not text of 1 to 255 bytes.
+            StoreError: what `Store.transaction()` raises.
+
+        Examples:
+            >>> store["users"] = {1: "ada"}
+            >>> del store["users"]
+            >>> list(store)
+            []
+        """
+        name = check_collection(collection)
+        with self._entries.writing() as txn:
+            if not delete_all(txn, name):
+                raise EntryNotFound(name, "(any)")
+
+    def collection(
+        self,
+        name: str,
+        *,
+        type: type[V] | None = None,  # noqa: A002, the word users know
+        key: type[K] | None = None,
+        forbid_unknown: bool = False,
+    ) -> Collection[V, K]:
         """Return a collection whose values are of *type*: converted and validated in both directions.
 
         A value is read back before it is stored: if it is not equal, and of equal type all the way down, InvalidValue
         names the place inside. One value is converted: an int where the type says float is stored as the equal float.
         Values of a type are still plain JSON documents to everybody else.
+
+        With *key*, a key of another type raises InvalidKey, also when it is read. Tuples order element by element, and
+        one of fewer elements can be the prefix= of a scan, or bound it. Everybody else sees the bytes of pack_key().
 
         Cost: none.
 
@@ -277,12 +391,15 @@ class Collections:
             name: text of 1 to 255 bytes.
             type: a dataclass, attrs class, msgspec.Struct, TypedDict, or any type that msgspec can encode; None for
                 values without a type. It is not recorded in the file.
+            key: int, str, bytes, a union of them, or tuple[...] of those, such as tuple[str, int] or tuple[str, ...];
+                None for any int, str or bytes. It is not recorded in the file.
             forbid_unknown: reading a document with members that the type lacks raises InvalidValue, at any depth.
                 Otherwise such members are left out, and lost when the value is written back.
 
         Raises:
             InvalidName: the name is not such text.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+            InvalidOption: the type cannot be stored as JSON; *key* is no type of keys; or *forbid_unknown* is given
+                without a type.
 
         Examples:
             >>> from dataclasses import dataclass
@@ -294,8 +411,27 @@ class Collections:
             >>> users[1] = User("ada", 36)
             >>> users[1], store["users"][1]
             (User(name='ada', age=36), {'age': 36, 'name': 'ada'})
+            >>> parts = store.collection("parts", key=tuple[str, int])
+            >>> parts.update({("bolt", 10): "M8", ("nut", 7): "M6", ("bolt", 7): "M6"})
+            >>> list(parts.keys(prefix=("bolt",)))
+            [('bolt', 7), ('bolt', 10)]
         """
-        return Collection(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+        return Collection(self._entries, check_collection(name), codec_for(type, key, forbid_unknown=forbid_unknown))
+
+
+def delete_all(txn: Writes, collection: str) -> bool:
+    """Delete all entries of a collection; return whether there were any."""
+    found = False
+    for key, _ in txn.scan(Span(collection), as_stored, values=False):
+        txn.delete_stored(stored_name(collection, key))
+        found = True
+    return found
+
+
+def check_mapping(other: Any) -> None:
+    """Raise InvalidOption if *other*, which a collection is to become or get, is no mapping."""
+    if not isinstance(other, Mapping):
+        raise InvalidOption(f"{short_repr(other)} is {type(other).__name__}, and no mapping of keys to values")
 
 
 def _pairs(other: Any) -> Iterable[tuple[Any, Any]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.errors import CommitOutcomeUnknown
+    from sqlstate.format.keys import Bound
     from sqlstate.format.records import Head
     from sqlstate.headlog import SignedHead, Signer
     from sqlstate.proof import Proof
@@ -98,7 +99,8 @@ class Commits(Provable):
         *,
         changes: Literal[True],
         collection: str | None = None,
-        prefix: str | bytes | None = None,
+        prefix: Bound | None = None,
+        key: Any = None,
     ) -> Iterator[tuple[Head, list[Change]]]: ...
     def watch(
         self,
@@ -107,7 +109,8 @@ class Commits(Provable):
         *,
         changes: bool = False,
         collection: str | None = None,
-        prefix: str | bytes | None = None,
+        prefix: Bound | None = None,
+        key: Any = None,
     ) -> Iterator[Head] | Iterator[tuple[Head, list[Change]]]:
         """Yield the commits after number *after*, each once and in order, as this and other processes make them.
 
@@ -122,11 +125,12 @@ class Commits(Provable):
             changes: yield pairs of a commit and the list of its changes, as changes() gives them, which are all in
                 memory then.
             collection: with *changes*: name of the only collection wanted. Commits without such changes are left out.
-            prefix: with *changes*: only the text keys, or bytes keys, that begin with it, likewise.
+            prefix: with *changes*: only the keys that begin with it, likewise.
+            key: with *changes*: type of the keys, as for collection().
 
         Raises:
             InvalidOption: *after* is not a number from 0 to 2^63-1, *timeout* not a number of seconds; or *collection*
-                or *prefix* is given without *changes*.
+                or *prefix* is given without *changes*; or *key* is no type of keys.
             InvalidName, InvalidKey: no entry can be in the collection, or have a key with the prefix.
 
         Examples:
@@ -138,7 +142,7 @@ class Commits(Provable):
             ...     print(head.seq, [(change.key, change.before, change.value) for change in changes])
             2 [('lang', 'fr', 'de')]
         """
-        wanted = check_watch(after, timeout, Wanted(collection, prefix), changes=changes)
+        wanted = check_watch(after, timeout, Wanted(collection, prefix, key=key), changes=changes)
         newest = self.head().seq
         heads = watching.follow(self._engine, self._meta, newest if after is None else after, timeout)
         return heads if wanted is None else with_changes(self._engine, heads, wanted)

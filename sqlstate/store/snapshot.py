@@ -11,7 +11,7 @@ from sqlstate.format.values import JSON, codec_for
 from sqlstate.proving.entries import Provable
 from sqlstate.sqlite.pages import Pages, Rows
 from sqlstate.sqlite.readers import Lease, ended
-from sqlstate.store.access import chunks, condition, find_by_name
+from sqlstate.store.access import Faces, chunks, condition, find_by_name
 from sqlstate.store.view import CollectionView
 from sqlstate.tables import merkle, state, wal
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.store.access import Made
-    from sqlstate.store.view import V
+    from sqlstate.store.view import K, V
     from sqlstate.tables.meta import Meta
     from sqlstate.tables.state import Span
     from sqlstate.tables.wal_changes import Logged
@@ -33,7 +33,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class View:
+class View(Faces):
     """One state of a store that can be read: what a Snapshot and a PastView have in common."""
 
     __slots__ = ("__weakref__", "_entries", "head", "store_id")
@@ -58,7 +58,14 @@ class View:
         """
         return CollectionView(self._entries, check_collection(collection), JSON)
 
-    def collection(self, name: str, *, type: type[V] | None = None, forbid_unknown: bool = False) -> CollectionView[V]:  # noqa: A002, the word users know
+    def collection(
+        self,
+        name: str,
+        *,
+        type: type[V] | None = None,  # noqa: A002, the word users know
+        key: type[K] | None = None,
+        forbid_unknown: bool = False,
+    ) -> CollectionView[V, K]:
         """Return a collection as it was, whose values are of *type*.
 
         Cost: none.
@@ -66,11 +73,12 @@ class View:
         Args:
             name: text of 1 to 255 bytes.
             type: as for `Store.collection()`.
+            key: as for `Store.collection()`.
             forbid_unknown: as for `Store.collection()`.
 
         Raises:
             InvalidName: the name is not such text.
-            InvalidOption: the type cannot be stored as JSON; or *forbid_unknown* is given without a type.
+            InvalidOption: as for `Store.collection()`.
 
         Examples:
             >>> store["ages"]["ada"] = 36
@@ -78,7 +86,8 @@ class View:
             ...     print(view.collection("ages", type=int)["ada"])
             36
         """
-        return CollectionView(self._entries, check_collection(name), codec_for(type, forbid_unknown=forbid_unknown))
+        codec = codec_for(type, key, forbid_unknown=forbid_unknown)
+        return CollectionView(self._entries, check_collection(name), codec)
 
     def collections(self) -> list[str]:
         """Return the names of all collections that had entries, in order.

@@ -9,7 +9,8 @@ from sqlstate.errors import Conflict, InvalidRecord, StoreError
 from sqlstate.format.names import check_collection, check_number, make_name
 from sqlstate.format.records import Kind, Record
 from sqlstate.format.values import ABSENT
-from sqlstate.store.transaction import check_note, encode
+from sqlstate.store.collection import encode
+from sqlstate.store.transaction import check_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

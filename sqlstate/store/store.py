@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from sqlstate.commit.committer import Committer
 from sqlstate.commit.group import GroupCommit
 from sqlstate.store.access import condition, refuse_inside
 from sqlstate.store.batch import BatchBlock
-from sqlstate.store.blocks import TransactionBlock, on_face
+from sqlstate.store.blocks import Attempts, TransactionBlock, check_retries, in_attempts, on_face
 from sqlstate.store.collection import Collection, Collections
 from sqlstate.store.commits import Commits
 from sqlstate.store.entries import StoreEntries
@@ -23,7 +23,7 @@ from sqlstate.store.transaction import Transaction, check_note
 from sqlstate.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -52,8 +52,9 @@ class Store(Collections, Commits, Past, Log, Redaction, Upkeep):
 
     Examples:
         >>> store["settings"]["lang"] = "fr"
-        >>> list(store), "settings" in store, store.head().seq
-        (['settings'], True, 1)
+        >>> store["numbers"] = {1: "one", 2: "two"}
+        >>> list(store), len(store), "settings" in store, store.head().seq
+        (['numbers', 'settings'], 2, True, 2)
         >>> store
         <sqlstate.Store '...app.db': open>
     """
@@ -125,38 +126,27 @@ class Store(Collections, Commits, Past, Log, Redaction, Upkeep):
         """
         return self._entries.collections()
 
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the collections; as collections()."""
-        return iter(self.collections())
-
-    def __contains__(self, collection: object) -> bool:
-        """Return True if the collection has entries.
-
-        Cost: as `len()` of the collection.
-
-        Args:
-            collection: its name.
-
-        Raises:
-            InvalidName: the name is not text of 1 to 255 bytes.
-
-        Examples:
-            >>> "settings" in store
-            False
-        """
-        return bool(len(self[cast("str", collection)]))
-
-    def transaction(self, note: str = "") -> AbstractContextManager[Transaction]:
+    @overload
+    def transaction(self, note: str = "") -> AbstractContextManager[Transaction]: ...
+    @overload
+    def transaction(self, note: str = "", *, retries: int) -> Attempts: ...
+    def transaction(
+        self, note: str = "", *, retries: int | None = None
+    ) -> AbstractContextManager[Transaction] | Attempts:
         """Begin a transaction, for a `with` block: its end commits durably, an exception undoes everything.
 
         A transaction holds the writer's lock from its beginning, so what it reads stays true until it ends. If nothing
         differs at its end, no commit is made. Inside a transaction of the same thread it is nested: an exception
         undoes its own writes alone, and the outermost decides about the rest.
 
+        With *retries* it gives attempts, for a loop with the block inside: after Busy or Conflict the block runs again,
+        after a pause of some milliseconds, with nothing left of what it did. Inside a transaction there is one attempt.
+
         Cost: 1 commit, or none if nothing changed.
 
         Args:
             note: text of at most 4,096 bytes for the log. Only the outermost transaction has one.
+            retries: how many more attempts there are after the first.
 
         Raises:
             Busy: another writer held the lock for the whole timeout. Nothing was changed.
@@ -166,18 +156,23 @@ class Store(Collections, Commits, Past, Log, Redaction, Upkeep):
             Damaged: a row on the way of the write is not as it was written. Nothing was changed.
             CommitOutcomeUnknown: an error at COMMIT. Open the store again, and ask committed().
             ReadOnly: the store was opened with read_only=True.
-            InvalidOption: the note is too long, or is given to a nested transaction.
+            InvalidOption: the note is too long, or is given to a nested transaction; or *retries* is no number.
 
         Examples:
             >>> with store.transaction(note="first user") as txn:
             ...     txn.put("users", 1, "ada")
             ...     txn.put("counters", "users", 1)
+            >>> for attempt in store.transaction(retries=3):
+            ...     with attempt as txn:
+            ...         txn.expect("counters", "users", 1)
+            ...         txn.put("counters", "users", 2)
             >>> store.head().seq
-            1
+            2
         """
-        return TransactionBlock(self._group, check_note(note))
+        check_note(note)
+        return TransactionBlock(self._group, note) if retries is None else Attempts(self._group, note, retries)
 
-    def run(self, work: Callable[[Transaction], T], note: str = "") -> T:
+    def run(self, work: Callable[[Transaction], T], note: str = "", *, retries: int = 0) -> T:
         """Call *work* with a transaction of its own, and return its result once that is durable.
 
         With mode="group" the call may run in the store's own thread. Inside a transaction of this thread *work*
@@ -188,8 +183,11 @@ class Store(Collections, Commits, Past, Log, Redaction, Upkeep):
         Args:
             work: a function of the transaction. An exception undoes what it did, and is raised here.
             note: text of at most 4,096 bytes for the log.
+            retries: how many times it is called again after Busy or Conflict, each time in a new transaction and after
+                a pause of some milliseconds. Inside a transaction or batch of this thread it is called once.
 
         Raises:
+            InvalidOption: the note is too long, or *retries* is no number.
             StoreError: what transaction() raises.
 
         Examples:
@@ -199,7 +197,9 @@ class Store(Collections, Commits, Past, Log, Redaction, Upkeep):
             >>> store.run(visit), store.run(visit)
             (1, 2)
         """
-        return self._entries.run(on_face(work), check_note(note))
+        check_note(note)
+        most = check_retries(retries) if self._writer.open_blocks.innermost() is None else 0
+        return in_attempts(lambda: self._entries.run(on_face(work), note), most)
 
     def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
         """Queue *work* for the store's own thread, and return at once.

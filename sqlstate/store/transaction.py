@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
-from sqlstate.errors import Conflict, InvalidOption, InvalidValue
+from sqlstate.errors import Conflict, InvalidOption
 from sqlstate.format import constants as fmt
-from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
+from sqlstate.format.names import check_collection, make_name
 from sqlstate.format.values import ABSENT, JSON, same
-from sqlstate.store.collection import Collections
+from sqlstate.store.collection import Collections, encode
 
 if TYPE_CHECKING:
+    from sqlstate.format.names import Key
     from sqlstate.store.open_transaction import OpenTransaction
-
-
-def encode(name: Name, value: Any) -> Stored:
-    """Return *value* as it is stored.
-
-    Raises:
-        InvalidValue: it would not read back exactly; the error names the entry.
-    """
-    try:
-        return JSON.encode(value)
-    except InvalidValue as e:
-        raise e.located(name[0], name[2]) from None
 
 
 def check_note(note: str) -> str:
@@ -64,78 +53,6 @@ class Transaction(Collections):
 
     def __init__(self, entries: OpenTransaction) -> None:
         self._entries = entries
-
-    def put(self, collection: str, key: Key, value: Any) -> None:
-        """Put an entry.
-
-        Cost: none before the end.
-
-        Args:
-            collection: name of the collection, 1 to 255 bytes of text; it exists while it has entries.
-            key: int from -2^63 to 2^63-1, or str or bytes of 1 to 1,048,576 bytes.
-            value: bytes, or what JSON carries exactly, up to 268,435,456 bytes as stored.
-
-        Raises:
-            InvalidName, InvalidKey, InvalidValue: the entry cannot be stored exactly; the transaction goes on without
-                it.
-            TransactionEnded: the block has ended, or belongs to another thread.
-
-        Examples:
-            >>> with store.transaction() as txn:
-            ...     txn.put("users", 1, {"name": "ada"})
-            >>> store["users"][1]
-            {'name': 'ada'}
-        """
-        name = make_name(check_collection(collection), key)
-        self._entries.put_stored(name, encode(name, value))
-
-    @overload
-    def get(self, collection: str, key: Key) -> Any: ...
-    @overload
-    def get(self, collection: str, key: Key, default: Any) -> Any: ...
-    def get(self, collection: str, key: Key, default: Any = None) -> Any:
-        """Return the value of an entry as this transaction sees it, or *default* if there is no such entry.
-
-        Cost: 1 statement.
-
-        Args:
-            collection: name of the collection.
-            key: int, str or bytes.
-            default: returned as it is.
-
-        Raises:
-            InvalidName, InvalidKey: no entry can have this name.
-            TransactionEnded: the block has ended, or belongs to another thread.
-
-        Examples:
-            >>> with store.transaction() as txn:
-            ...     txn.put("users", 1, "ada")
-            ...     print(txn.get("users", 1), txn.get("users", 2, "nobody"), store.head().seq)
-            ada nobody 0
-        """
-        return self[collection].get(key, default)
-
-    def delete(self, collection: str, key: Key) -> bool:
-        """Delete an entry, and return True if there was one.
-
-        Cost: 1 statement.
-
-        Args:
-            collection: name of the collection.
-            key: int, str or bytes.
-
-        Raises:
-            InvalidName, InvalidKey: no entry can have this name.
-            TransactionEnded: the block has ended, or belongs to another thread.
-
-        Examples:
-            >>> store["users"][1] = "ada"
-            >>> with store.transaction() as txn:
-            ...     print(txn.delete("users", 1), txn.delete("users", 1))
-            True False
-        """
-        name = make_name(check_collection(collection), key)
-        return self._entries.remove(name)
 
     def expect(self, collection: str, key: Key, value: Any) -> None:
         """Go on only if the entry has this value, as this transaction sees it.

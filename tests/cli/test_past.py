@@ -53,6 +53,47 @@ def test_changes_and_history_print_json_lines(db: str) -> None:
     assert "--follow" in bad(2, "changes", db, "--follow", "--json")
 
 
+def test_tuples_are_written_and_shown_as_lists(tmp_path: Path) -> None:
+    file, typed = str(tmp_path / "t.db"), ("--key-type", "tuple")
+    for key in ('["ann",9]', '["ann",10]', '["ann\\u0000",1]', '["bob",{"$base64":true,"encoded":"/w=="}]'):
+        good("put", file, "c", key, "1", *typed)
+    with sqlstate.open(file) as store:
+        store["c"].update({"text": 2, b"\xff": 3})
+    ann, others = [["ann", 9], ["ann", 10]], [["ann\0", 1], ["bob", {"$base64": True, "encoded": "/w=="}]]
+    foreign = ["text"], [{"$base64": True, "encoded": "/w=="}]
+
+    def keys(*options: str) -> list[Any]:
+        return [each["key"] for each in lines(good(*options, *typed))]
+
+    assert keys("list", file, "c") == [*foreign[0], *ann, *others, *foreign[1]], "other keys as ever"
+    assert keys("list", file, "c", "--prefix", '["ann"]') == ann
+    assert keys("list", file, "c", "--prefix", "[]", "--keys") == [*ann, *others]
+    assert keys("list", file, "c", "--start", '["ann",10]', "--stop", '["bob"]') == [ann[1], others[0]]
+    assert keys("changes", file, "--prefix", '["ann"]') == ann
+    assert keys("changes", file, "--upto", "1") == [["ann", 9]]
+    assert keys("history", file, "c", '["ann",9]') == [["ann", 9]]
+    assert json.loads(good("prove", file, "c", '["ann",9]', *typed))
+    shown = on_terminal("list", file, "c", *typed).shown
+    assert "[ann, 9]" in shown
+    assert '["ann\\u0000", 1]' in shown
+    # What list prints, import reads.
+    (tmp_path / "listed.jsonl").write_text(good("list", file, "c", *typed))
+    good("import", str(tmp_path / "again.db"), str(tmp_path / "listed.jsonl"))
+    with sqlstate.open(file) as one, sqlstate.open(tmp_path / "again.db") as two:
+        assert one.head().root == two.head().root
+    good("delete", file, "c", '["ann",9]', *typed)
+    bad(1, "get", file, "c", '["ann",9]', *typed)
+    for key, said in (
+        ("ann", "not a JSON list"), ('{"a":1}', "not a JSON list"), ("[1.5]", "element 0"), ("[null]", "element 0"),
+        ("[]", "1 to 1,048,576 bytes"), ('[{"a":1}]', "bytes are written"), ("[[1]]", "element 0"),
+    ):  # fmt: skip
+        assert said in bad(2, "get", file, "c", key, *typed)
+    assert "element 0" in bad(2, "list", file, "c", "--prefix", "[true]", *typed)
+    assert "prefix" in bad(2, "list", file, "c", "--prefix", "[1]", "--start", "[1]", *typed)
+    (tmp_path / "bad.jsonl").write_text('{"collection":"c","key":["a",1.5],"value":1}\n')
+    assert "element 1" in bad(2, "import", file, str(tmp_path / "bad.jsonl"))
+
+
 def test_an_index_for_histories_is_made_and_dropped_once(db: str) -> None:
     before = good("history", db, "c", "k")
     for changed in (True, False):

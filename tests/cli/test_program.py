@@ -189,7 +189,10 @@ def test_put_says_what_it_did(db: str) -> None:
     assert json.loads(good("put", db, "c", "k", "2", "--jsonl"))["changed"] is False
 
 
-KEYS = [("ada", "str", "ada"), ("-7", "int", -7), ("7", "str", "7"), ("00fF", "hex", b"\0\xff"), ("-x", "str", "-x")]
+KEYS = [
+    *(("ada", "str", "ada"), ("-7", "int", -7), ("7", "str", "7"), ("00fF", "hex", b"\0\xff"), ("-x", "str", "-x")),
+    ('["ann", -9, {"$base64":true,"encoded":"AA=="}]', "tuple", sqlstate.pack_key(("ann", -9, b"\0"))),
+]
 
 
 @pytest.mark.parametrize(("text", "key_type", "key"), KEYS)

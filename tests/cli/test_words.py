@@ -38,6 +38,7 @@ ELSEWHERE = (
     "transaction",
     "open_transaction",
     "batch",
+    "blocks",
     "staged",
     "session",
     "snapshot",

@@ -1023,8 +1023,8 @@ def test_every_class_that_can_be_used_is_in_the_calls() -> None:
     """Otherwise its methods would be nowhere in the tests above."""
     usable = {getattr(sqlstate, name) for name in sqlstate.__all__ if isinstance(getattr(sqlstate, name), type)}
     facts = (
-        sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.Change, sqlstate.CheckReport, sqlstate.Collision,
-        sqlstate.CompactReport, sqlstate.RedactReport, sqlstate.Sizes,
+        sqlstate.Attempts, sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.Change, sqlstate.CheckReport,
+        sqlstate.Collision, sqlstate.CompactReport, sqlstate.RedactReport, sqlstate.Sizes,
         sqlstate.Counters, sqlstate.CutReport, sqlstate.Difference, sqlstate.Finding, sqlstate.MergeReport,
         sqlstate.Future, sqlstate.Head, sqlstate.JournalReport, sqlstate.Kind, sqlstate.Proof, sqlstate.Record,
         sqlstate.RecoveryReport, sqlstate.RepairReport, sqlstate.SignedHead, sqlstate.Signer, sqlstate.Stats,

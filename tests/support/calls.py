@@ -54,10 +54,25 @@ PROVABLE: Final[dict[str, Call]] = {
     "prove_range": lambda store: store.prove_range("c"),
 }
 
+FACES: Final[dict[str, Call]] = {
+    "__contains__": lambda of: "c" in of,
+    "__iter__": lambda of: iter(of),
+    "__len__": lambda of: len(of),
+    "collections": lambda of: of.collections(),
+    "get": lambda of: of.get("c", "k"),
+}
+
+FACE_WRITES: Final[dict[str, Call]] = {
+    "__delitem__": lambda of: of.__delitem__("c"),
+    "__setitem__": lambda of: of.__setitem__("c", {"k": 2}),
+    "delete": lambda of: of.delete("c", "k"),
+    "put": lambda of: of.put("c", "k", 2),
+}
+
 STORE: Final[dict[str, Call]] = {
-    "__contains__": lambda store: "c" in store,
+    **FACES,
+    **FACE_WRITES,
     "__enter__": lambda store: store.__enter__(),
-    "__iter__": lambda store: iter(store),
     "at": lambda store: store.at(1),
     "audit": lambda store: store.audit(),
     "backup": lambda store: store.backup(store.path.with_name("backup.db")),
@@ -72,7 +87,6 @@ STORE: Final[dict[str, Call]] = {
     "oldest": lambda store: store.oldest,
     "set_log_limit": lambda store: store.set_log_limit(None),
     "check_audit": lambda store: store.check_audit(),
-    "collections": lambda store: store.collections(),
     "commits": lambda store: store.commits(),
     "compact": lambda store: store.compact(),
     "committed": lambda store: store.committed(sqlstate.CommitOutcomeUnknown(1, "")),
@@ -134,16 +148,14 @@ COLLECTION_WRITES: Final[dict[str, Call]] = {
 }
 
 SNAPSHOT: Final[dict[str, Call]] = {
-    "collections": lambda snapshot: snapshot.collections(),
+    **FACES,
     **PROVABLE,
 }
 
 TRANSACTION: Final[dict[str, Call]] = {
-    "collections": lambda txn: txn.collections(),
-    "delete": lambda txn: txn.delete("c", "k"),
+    **FACES,
+    **FACE_WRITES,
     "expect": lambda txn: txn.expect("c", "k", 1),
-    "get": lambda txn: txn.get("c", "k"),
-    "put": lambda txn: txn.put("c", "k", 2),
 }
 
 STAGED: Final[dict[str, Call]] = {
@@ -155,17 +167,16 @@ STAGED: Final[dict[str, Call]] = {
 }
 
 BATCH: Final[dict[str, Call]] = {
-    "collections": lambda batch: batch.collections(),
-    "delete": lambda batch: batch.delete("c", "k"),
+    **FACES,
+    **FACE_WRITES,
     "flush": lambda batch: batch.flush(),
-    "get": lambda batch: batch.get("c", "k"),
-    "put": lambda batch: batch.put("c", "k", 2),
     "transaction": lambda batch: batch.transaction(),
 }
 
 _HANDLE = "makes a handle without asking the file; every method of the handle refuses"
 _FACT = "a fact that was read when the store was opened"
 _ENDS = "ends the use; it has nothing to refuse"
+_TRUE = "says that there is a handle, in any state of it"
 
 CLAIM_WRITES: Final[dict[str, Call]] = {
     "__delitem__": lambda claims: claims.__delitem__("index"),
@@ -189,8 +200,12 @@ CLAIMS: Final[dict[str, Call]] = CLAIM_WRITES | {
     "values": lambda claims: claims.values(),
 }
 
+_BLOCK = {"__bool__": _TRUE, "__getitem__": _HANDLE, "collection": _HANDLE}
+_SNAPSHOT = _BLOCK | {"__enter__": _HANDLE, "close": _ENDS}
+
 EXEMPT: Final[dict[type, dict[str, str]]] = {
     sqlstate.Store: {
+        "__bool__": _TRUE,
         "__getitem__": _HANDLE,
         "close": _ENDS,
         "collection": _HANDLE,
@@ -202,17 +217,11 @@ EXEMPT: Final[dict[type, dict[str, str]]] = {
     sqlstate.WriteAheadLog: {},
     sqlstate.Collection: {},
     sqlstate.CollectionView: {},
-    sqlstate.Snapshot: {"__enter__": _HANDLE, "__getitem__": _HANDLE, "close": _ENDS, "collection": _HANDLE},
-    sqlstate.PastView: {"__enter__": _HANDLE, "__getitem__": _HANDLE, "close": _ENDS, "collection": _HANDLE},
-    sqlstate.Transaction: {
-        "__getitem__": _HANDLE,
-        "collection": _HANDLE,
-    },
+    sqlstate.Snapshot: _SNAPSHOT,
+    sqlstate.PastView: _SNAPSHOT,
+    sqlstate.Transaction: _BLOCK,
     sqlstate.StagedTransaction: {"__enter__": _HANDLE},
-    sqlstate.Batch: {
-        "__getitem__": _HANDLE,
-        "collection": _HANDLE,
-    },
+    sqlstate.Batch: _BLOCK,
     sqlstate.Claims: {},
 }
 
@@ -222,7 +231,7 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
     sqlstate.Collection: VIEW | COLLECTION_WRITES,
     sqlstate.CollectionView: VIEW,
     sqlstate.Snapshot: SNAPSHOT,
-    sqlstate.PastView: {"collections": lambda past: past.collections()},
+    sqlstate.PastView: FACES,
     sqlstate.Transaction: TRANSACTION,
     sqlstate.StagedTransaction: STAGED,
     sqlstate.Batch: BATCH,
@@ -230,8 +239,8 @@ CALLS: Final[dict[type, dict[str, Call]]] = {
 }
 
 STORE_WRITES: Final = (
-    "barrier", "batch", "compact", "cut", "redact", "resume", "revert", "run", "set_log_limit", "set_logging", "stage",
-    "submit", "transaction", "undo",
+    *FACE_WRITES, "barrier", "batch", "compact", "cut", "redact", "resume", "revert", "run", "set_log_limit",
+    "set_logging", "stage", "submit", "transaction", "undo",
 )  # fmt: skip
 
 # Each changes something; on a store for reading each is refused with ReadOnly.

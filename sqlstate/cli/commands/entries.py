@@ -19,7 +19,9 @@ from sqlstate.cli.options import (
     file_argument,
     key_type_option,
     note_option,
+    parse_bounds,
     parse_key,
+    shown_key,
     twice_if_full,
 )
 from sqlstate.cli.output import (
@@ -44,6 +46,7 @@ from sqlstate.store.access import entries_of
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from sqlstate.format.keys import Elements
     from sqlstate.store.access import Named
 
 TEXT_KEY: Final = 1
@@ -227,25 +230,23 @@ def list_(settings: Settings, /, *, file: str, collection: str, **given: Any) ->
 
     As JSON each is printed in the form of export, so that import reads it again.
     """
-    bounds = {
-        name: None if given[name] is None else parse_key(given[name], given["key_type"])
-        for name in ("start", "stop", "prefix")
-    }
+    bounds = parse_bounds(given)
     keys_only = given["keys_only"]
 
-    def line(item: tuple[Key, Stored]) -> str:
+    def line(item: tuple[Key | Elements, Stored]) -> str:
         if keys_only:
             return f'{{"collection":{quoted(collection)},"key":{key_text(item[0])}}}'
         return entry_text(collection, *item)
 
-    def cells(item: tuple[Key, Stored]) -> tuple[str, ...]:
+    def cells(item: tuple[Key | Elements, Stored]) -> tuple[str, ...]:
         return (key_cell(item[0]),) if keys_only else (key_cell(item[0]), value_cell(item[1]))
 
     columns = [Column("KEY")] if keys_only else [Column("KEY", long=True), Column("VALUE")]
     with settings.read(file) as store, settings.view(store, given["at"]) as state:
         view = stored_view(state, collection)
         wanted: dict[str, Any] = {**bounds, "reverse": given["reverse"], "limit": given["limit"]}
-        items = ((key, "") for key in view.keys(**wanted)) if keys_only else view.items(**wanted)
+        stored = ((key, "") for key in view.keys(**wanted)) if keys_only else view.items(**wanted)
+        items = ((shown_key(key, given["key_type"]), value) for key, value in stored)
         if not write_list(items, settings.list_form, line, columns, cells):
             settings.say("no entries")
     return Exit.OK

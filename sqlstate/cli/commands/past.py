@@ -21,6 +21,8 @@ from sqlstate.cli.options import (
     key_type_option,
     note_option,
     parse_key,
+    parse_tuple,
+    shown_key,
 )
 from sqlstate.cli.output import Column, key_cell, value_cell, write_json, write_list, write_object
 from sqlstate.cli.transfer.exported import key_text, quoted, value_text
@@ -64,24 +66,28 @@ def changes(settings: Settings, /, *, file: str, collection: str | None, **given
     one change. A value that is left out was or is no entry; one of which the log has the digest only is
     named in "redacted". Values have the form of export.
     """
-    prefix = None if given["prefix"] is None else parse_key(given["prefix"], given["key_type"])
-    if isinstance(prefix, int):
-        raise click.UsageError("--prefix is the beginning of text or bytes; an int has none.")
-    wanted: dict[str, Any] = {"collection": collection, "prefix": prefix}
+    key_type = given["key_type"]
+    wanted: dict[str, Any] = {"collection": collection}
+    if given["prefix"] is not None:
+        if key_type == "int":
+            raise click.UsageError("--prefix is the beginning of text, bytes or a tuple; an int has none.")
+        as_tuple = key_type == "tuple"
+        wanted["prefix"] = parse_tuple(given["prefix"]) if as_tuple else parse_key(given["prefix"], key_type)
+        wanted["key"] = tuple if as_tuple else None
     if given["follow"]:
         if given["upto"] is not None or settings.as_json:
             raise click.UsageError("--follow has no end, so it goes neither with --upto nor with --json.")
         with settings.read(file) as store:
             after = store.oldest - 1 if given["after"] is None else given["after"]
             found = chain.from_iterable(each for _, each in store.watch(after, changes=True, **wanted))
-            for change in islice(found, given["limit"]):
+            for change in islice(_shown(found, key_type), given["limit"]):
                 write_json(_change_line(change))
                 sys.stdout.flush()
         return Exit.OK
     with settings.read(file) as store:
         after = store.oldest - 1 if given["after"] is None else given["after"]
         every = store.changes(after, upto=given["upto"], **wanted)
-        return _write_changes(settings, every, given["limit"])
+        return _write_changes(settings, every, given["limit"], key_type)
 
 
 @click.command(short_help="Print how an entry changed, newest first.")
@@ -95,7 +101,8 @@ def changes(settings: Settings, /, *, file: str, collection: str | None, **given
 def history(settings: Settings, /, *, file: str, collection: str, key: str, limit: int | None, key_type: str) -> int:
     """Print the changes of one entry, newest first, as changes prints them."""
     with settings.read(file) as store:
-        return _write_changes(settings, store[collection].history(parse_key(key, key_type)), limit)
+        found = store[collection].history(parse_key(key, key_type))
+        return _write_changes(settings, found, limit, key_type)
 
 
 @click.command(short_help="Keep an index for history, or drop it.")
@@ -120,9 +127,14 @@ def index(settings: Settings, /, *, file: str, drop: bool) -> int:
     return Exit.OK
 
 
-def _write_changes(settings: Settings, found: Iterator[Change], limit: int | None) -> int:
+def _shown(found: Iterable[Change], key_type: str) -> Iterator[Change]:
+    return (change._replace(key=shown_key(change.key, key_type)) for change in found)
+
+
+def _write_changes(settings: Settings, found: Iterator[Change], limit: int | None, key_type: str) -> int:
     with closing(cast("Generator[Change]", found)):
-        if not write_list(islice(found, limit), settings.list_form, _change_line, _CHANGE_COLUMNS, _change_cells):
+        shown = islice(_shown(found, key_type), limit)
+        if not write_list(shown, settings.list_form, _change_line, _CHANGE_COLUMNS, _change_cells):
             settings.say("no changes")
     return Exit.OK
 

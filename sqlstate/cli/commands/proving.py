@@ -13,7 +13,7 @@ import click
 from sqlstate import headlog, proof
 from sqlstate.cli.commands.entries import raw_value, value_of
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import Settings, common, file_argument, key_type_option, parse_key
+from sqlstate.cli.options import Settings, common, file_argument, key_type_option, parse_bounds, parse_key
 from sqlstate.cli.output import Column, key_cell, value_cell, write, write_list, write_object
 from sqlstate.cli.transfer.exported import entry_text
 from sqlstate.cli.transfer.forms import ReadEntry, SourceError, read_asked, read_texts
@@ -91,9 +91,7 @@ def _question(collection: str | None, keys: Sequence[str], given: dict[str, Any]
         raise click.UsageError(
             "A question about entries names a COLLECTION; one about commits, or with --entries, does not."
         )
-    bounds = {
-        name: None if given[name] is None else parse_key(given[name], given["key_type"]) for name in ("start", "stop")
-    }
+    bounds = {"start": None, "stop": None, **parse_bounds({**given, "prefix": None})}
     if given["limit"] is not None and asked != ["as_range"]:
         raise click.UsageError("--limit is for --range.")
     if any(bound is not None for bound in bounds.values()) and asked not in (["as_range"], ["as_count"]):

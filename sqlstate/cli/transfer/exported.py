@@ -1,21 +1,26 @@
 """The exported form of entries, as text.
 
 An exported line is one entry, `{"collection":"c","key":K,"value":V}`. K is a number for int, a string for
-str, the base64 form for bytes. V is the stored document byte for byte, or the base64 form for bytes:
-`{"$base64":true,"encoded":"…"}`. A document that is an object with a member `$base64` or `$json` is written
-`{"$json":document}`, so that it is never taken for a form.
+str, the base64 form for bytes; where tuples were asked for, a list of these for a tuple. V is the stored document
+byte for byte, or the base64 form for bytes: `{"$base64":true,"encoded":"…"}`. A document that is an object with a
+member `$base64` or `$json` is written `{"$json":document}`, so that it is never taken for a form.
 """
 
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Final
+import binascii
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sqlstate.errors import Damaged
+from sqlstate.cli.transfer.exact_json import ContentError, shown
+from sqlstate.errors import Damaged, InvalidKey
+from sqlstate.format.keys import pack_key
 
 if TYPE_CHECKING:
+    from sqlstate.format.keys import Elements
     from sqlstate.format.names import Key, Stored
 
 BASE64: Final = "$base64"
@@ -28,8 +33,8 @@ def quoted(text: str) -> str:
     return msgspec.json.encode(text).decode()
 
 
-def key_text(key: Key) -> str:
-    """Return JSON for a key.
+def key_text(key: Key | Elements) -> str:
+    """Return JSON for a key, or for a tuple: a list.
 
     Raises:
         Damaged: it is of no type that a key can have.
@@ -40,7 +45,50 @@ def key_text(key: Key) -> str:
         return _base64_form(key)
     if isinstance(key, int):
         return str(key)
+    if isinstance(key, tuple):
+        return f"[{','.join(map(key_text, key))}]"
     raise Damaged(f"I1: a key is a {type(key).__name__}; it was changed from outside. Restore a backup")
+
+
+def from_base64_form(form: dict[str, Any]) -> bytes:
+    """Return the bytes that an object writes.
+
+    Raises:
+        ContentError: it writes none.
+    """
+    encoded = form.get(ENCODED)
+    if form.keys() != {BASE64, ENCODED} or form[BASE64] is not True or type(encoded) is not str:
+        raise ContentError(
+            f'bytes are written {{"{BASE64}":true,"{ENCODED}":"…"}}, '
+            f'and a document that has a member {BASE64} is written {{"{DOCUMENT}":document}}'
+        )
+    with suppress(binascii.Error, ValueError):
+        raw = base64.b64decode(encoded)
+        # Encoded again: the decoder skips what is not base64, and knows several texts for the same bytes.
+        if base64.b64encode(raw).decode() == encoded:
+            return raw
+    raise ContentError(f"{shown(encoded)} is not base64")
+
+
+def elements_of(items: list[Any]) -> Elements:
+    """Return the tuple that a list of ints, strings and bytes in the base64 form writes.
+
+    Raises:
+        ContentError: an item is an object, but no such form.
+    """
+    return tuple(from_base64_form(each) if type(each) is dict else each for each in items)
+
+
+def packed_list(items: list[Any]) -> bytes:
+    """Return the key that a list of the elements of a tuple writes.
+
+    Raises:
+        ContentError: it writes none.
+    """
+    try:
+        return pack_key(elements_of(items))
+    except InvalidKey as e:
+        raise ContentError(str(e)) from None
 
 
 def value_text(stored: Stored) -> str:
@@ -62,7 +110,7 @@ def value_text(stored: Stored) -> str:
     return f'{{"{DOCUMENT}":{stored}}}' if looks_like_form else stored
 
 
-def entry_text(collection: str, key: Key, stored: Stored) -> str:
+def entry_text(collection: str, key: Key | Elements, stored: Stored) -> str:
     """Return the exported form of an entry, without a line end.
 
     Raises:

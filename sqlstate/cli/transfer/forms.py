@@ -5,19 +5,16 @@ Nothing here knows a store; `import_export` does.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, cast
 
 from sqlstate.cli.transfer.exact_json import ContentError, parse, parse_file, shown
-from sqlstate.cli.transfer.exported import BASE64, DOCUMENT, ENCODED
+from sqlstate.cli.transfer.exported import BASE64, DOCUMENT, from_base64_form, packed_list
 from sqlstate.errors import InvalidKey, InvalidOption
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, check_collection
@@ -407,31 +404,20 @@ def _exported(document: Any, *, value_missing: bool = False) -> tuple[str, Key, 
     if type(collection) is not str:
         raise ContentError(f"the collection is {_kind(collection)}, and its name is a string")
     if type(key) is dict:
-        key = _from_base64(key)
+        key = from_base64_form(key)
+    elif type(key) is list:
+        key = packed_list(key)
     elif type(key) not in (int, str):
-        raise ContentError(f"the key is {_kind(key)}, and a key is a string, an int, or bytes in the base64 form")
+        raise ContentError(
+            f"the key is {_kind(key)}, and a key is a string, an int, bytes in the base64 form, or a list of these"
+        )
     if type(value) is dict and BASE64 in value:
-        value = _from_base64(value)
+        value = from_base64_form(value)
     elif type(value) is dict and DOCUMENT in value:
         if len(value) != 1:
             raise ContentError(f'an object with the member {DOCUMENT} has no other: {{"{DOCUMENT}":document}}')
         value = value[DOCUMENT]
     return collection, key, value
-
-
-def _from_base64(form: dict[str, Any]) -> bytes:
-    encoded = form.get(ENCODED)
-    if form.keys() != {BASE64, ENCODED} or form[BASE64] is not True or type(encoded) is not str:
-        raise ContentError(
-            f'bytes are written {{"{BASE64}":true,"{ENCODED}":"…"}}, '
-            f'and a document that has a member {BASE64} is written {{"{DOCUMENT}":document}}'
-        )
-    with suppress(binascii.Error, ValueError):
-        raw = base64.b64decode(encoded)
-        # Encoded again: the decoder skips what is not base64, and knows several texts for the same bytes.
-        if base64.b64encode(raw).decode() == encoded:
-            return raw
-    raise ContentError(f"{shown(encoded)} is not base64")
 
 
 def _kind(value: object) -> str:

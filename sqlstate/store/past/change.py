@@ -46,15 +46,15 @@ class Change(NamedTuple):
     """Of the transaction in it that changed the entry last."""
     collection: str
     """Name of the entry's collection."""
-    key: Key
-    """Key of the entry."""
+    key: Any
+    """Key of the entry: an int, str or bytes, or of the type that was asked for with `key=`."""
     before: Any
     """Value before the commit, ABSENT for none; or REDACTED: there was one, and the log has its digest alone."""
     value: Any
     """Value after it, likewise."""
 
 
-def misfit(codec: Codec[Any], collection: str, key: Key, error: InvalidValue) -> StoreError:
+def misfit(codec: Codec[Any], collection: str, key: object, error: InvalidValue) -> StoreError:
     """Return what to raise for *error*, which decoding the value of an entry raised: without a type it is damage."""
     if codec.typed:
         return error.located(collection, key)
@@ -84,7 +84,7 @@ def read(
     Args:
         reading: returns a block with a connection; nothing is held between the blocks.
         touches: how commits changed entries.
-        codec: of the values.
+        codec: of the values and keys.
     """
     at = 0
     while at < len(touches):
@@ -101,7 +101,8 @@ def read(
                         break
         for head, name, touched, values in found:
             shown = (shown_as(name, each, codec) for each in values)
-            yield Change(head.seq, head.at, touched.note, name[0], name[2], *shown)
+            key = codec.keys.given(name[0], name[2])
+            yield Change(head.seq, head.at, touched.note, name[0], key, *shown)
 
 
 def shown_as(name: Name, logged: Logged, codec: Codec[Any] = JSON) -> Any:

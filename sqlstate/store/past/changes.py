@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlstate.errors import InvalidKey, InvalidOption
-from sqlstate.format.names import check_bound, check_collection, check_number
+from sqlstate.errors import InvalidOption
+from sqlstate.format.names import check_collection, check_number, stored_name
 from sqlstate.format.values import codec_for
 from sqlstate.store.access import refuse_inside
 from sqlstate.store.past import change, undo
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
+    from sqlstate.format.keys import Bound
     from sqlstate.format.names import Name
     from sqlstate.format.records import Head
     from sqlstate.sqlite.engine import Engine
@@ -28,37 +29,41 @@ if TYPE_CHECKING:
 
 
 class Wanted:
-    """Which changes are wanted, and of which type their values are.
+    """Which changes are wanted, and of which types their values and keys are.
 
     Args:
         collection: name of the only collection wanted; None for all.
-        prefix: only keys that begin with it, text or bytes; None for all.
+        prefix: only keys that begin with it; None for all.
         type_: of the values; None for values without a type.
+        key: of the keys; None for keys without a type.
 
     Raises:
         InvalidName, InvalidKey: no entry can be like this.
-        InvalidOption: the type cannot be stored as JSON.
+        InvalidOption: the type cannot be stored as JSON, or no keys are of such a type.
     """
 
-    __slots__ = ("_collection", "_prefix", "codec", "everything")
+    __slots__ = ("_collection", "_start", "_stop", "codec", "everything")
 
     everything: bool
     """Whether changes of all entries are wanted."""
 
-    def __init__(self, collection: str | None = None, prefix: str | bytes | None = None, type_: Any = None) -> None:
+    def __init__(
+        self, collection: str | None = None, prefix: Bound | None = None, type_: Any = None, key: Any = None
+    ) -> None:
         self._collection = None if collection is None else check_collection(collection)
-        if prefix is not None and type(prefix) not in (str, bytes):
-            raise InvalidKey(f"a prefix is str or bytes, not {type(prefix).__name__}")
-        self._prefix = None if prefix is None else check_bound(prefix)
         self.everything = collection is None and prefix is None
-        self.codec = codec_for(type_, forbid_unknown=False)
+        self.codec = codec_for(type_, key)
+        low, high = self.codec.keys.bounds(prefix=prefix)
+        self._start, self._stop = (None if each is None else stored_name("", each) for each in (low, high))
 
     def takes(self, name: Name) -> bool:
         """Return True if changes of this entry are wanted."""
         if self._collection is not None and name[0] != self._collection:
             return False
-        prefix, key = self._prefix, name[2]
-        return prefix is None or (type(key) is type(prefix) and key.startswith(prefix))  # type: ignore[union-attr,arg-type]
+        if self._start is None:
+            return True
+        key = stored_name("", name[2])
+        return key >= self._start and (self._stop is None or key < self._stop)
 
 
 class Past:
@@ -80,8 +85,9 @@ class Past:
         *,
         upto: int | None = None,
         collection: str | None = None,
-        prefix: str | bytes | None = None,
+        prefix: Bound | None = None,
         type: Any = None,  # noqa: A002, the word users know
+        key: Any = None,
     ) -> Iterator[Change]:
         """Yield what the commits after number *after* changed, commit by commit, and in each in the order of keys.
 
@@ -96,12 +102,14 @@ class Past:
             after: number of a commit, 0 for all there are.
             upto: number of the last commit wanted; None for the newest at the call.
             collection: name of the only collection wanted; None for all.
-            prefix: only the text keys, or bytes keys, that begin with it.
+            prefix: only the keys that begin with it: text, bytes or, with *key*, tuples.
             type: of the values, as for collection(); None for values without a type.
+            key: of the keys, as for collection(); None for keys without a type.
 
         Raises:
-            InvalidOption: *after* or *upto* is not a number from 0 to 2^63-1, or the type cannot be stored as JSON.
-            InvalidName, InvalidKey: no entry can be in the collection, or have a key with the prefix.
+            InvalidOption: *after* or *upto* is not a number from 0 to 2^63-1, or *type* or *key* is none.
+            InvalidName: no entry can be in the collection.
+            InvalidKey: no entry can have a key with the prefix; or, while iterating, a key is not of the type *key*.
             InvalidValue: while iterating: a document does not fit the type.
             Damaged: while iterating: a record of the log is not as it was written.
             StoreClosed: while iterating: the store was closed.
@@ -120,7 +128,7 @@ class Past:
         if after < last:
             with self._engine.reading() as connection:
                 wal.check_kept(connection, after)
-        return changed(self._engine, after, last, Wanted(collection, prefix, type))
+        return changed(self._engine, after, last, Wanted(collection, prefix, type, key))
 
     def at(self, when: int | datetime) -> PastView:
         """Return the store as an earlier commit left it, for reading. Use it in a `with` block.
@@ -219,8 +227,8 @@ def check_watch(after: int | None, timeout: float | None, wanted: Wanted, *, cha
         check_number("after", after)
     if timeout is not None:
         check_timeout(timeout)
-    if not changes and not wanted.everything:
-        raise InvalidOption("collection and prefix say which changes are wanted; ask for changes with them")
+    if not changes and not (wanted.everything and wanted.codec.keys.as_is):
+        raise InvalidOption("collection, prefix and key say which changes are wanted; ask for changes with them")
     return wanted if changes else None
 
 

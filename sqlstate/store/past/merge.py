@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from sqlstate.errors import InvalidOption, LogCut
 from sqlstate.format.values import ABSENT, same
 from sqlstate.store.access import entries_of, refuse_inside
+from sqlstate.store.collection import encode
 from sqlstate.store.entries import StoreEntries
 from sqlstate.store.past import change
 from sqlstate.store.past.at import OpenPast
 from sqlstate.store.past.undo import in_one_commit
 from sqlstate.store.snapshot import OpenSnapshot
-from sqlstate.store.transaction import encode
 from sqlstate.tables import cut_commits, merkle_diff, state, wal, wal_changes
 
 if TYPE_CHECKING:
