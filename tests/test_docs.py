@@ -63,6 +63,8 @@ def example_pages() -> list[Any]:
         programs = sum(len(list(commands(each.text))) for each in blocks(text) if each.info == "console")
         marks = [pytest.mark.slow] if programs > 4 else []
         marks += [pytest.mark.skip(f"what {adapter} needs is missing") for adapter in MISSING if adapter in text]
+        if "from fastmcp" in text and not is_installed("fastmcp"):
+            marks.append(pytest.mark.skip("fastmcp is missing"))
         found.append(pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks))
     return found
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agents.memory import SessionABC, SessionSettings
 
+from sqlstate.format.keys import pack_key
 from sqlstate.format.names import check_collection
-from sqlstate.integrations import awaited, keys
+from sqlstate.integrations import awaited
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["SqlstateSession"]
 
 NAME: Final = "agents/sessions"
-DIGITS: Final = 16
-"""Of an item's number in its key, so that keys are in the order of items."""
+Item = dict[str, Any]
+Key = tuple[str, int]
+"""The session, and the number of the item."""
 
 
 class SqlstateSession(SessionABC):
@@ -68,7 +70,7 @@ class SqlstateSession(SessionABC):
         self.session_settings = SessionSettings().resolve(session_settings)
         self._store = store
         self._name = check_collection(name)
-        self._prefix = keys.prefix(session_id)
+        pack_key((session_id,))  # it can be one
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the newest items, oldest of them first.
@@ -91,7 +93,7 @@ class SqlstateSession(SessionABC):
 
         def newest() -> list[Any]:
             with self._store.snapshot() as at:
-                return [*self._items(at).values(prefix=self._prefix, reverse=True, limit=limit)][::-1]
+                return [*self._view(at).values(prefix=(self.session_id,), reverse=True, limit=limit)][::-1]
 
         return await awaited.read(newest)
 
@@ -127,9 +129,9 @@ class SqlstateSession(SessionABC):
         """
 
         def pop(txn: Transaction) -> Any:
-            for key, item in self._items(txn).items(prefix=self._prefix, reverse=True, limit=1):
-                txn.delete(self._name, key)
-                return item
+            kept = self._items(txn)
+            for key in kept.keys(prefix=(self.session_id,), reverse=True, limit=1):
+                return kept.pop(key)
             return None
 
         return await awaited.write(self._store, pop)
@@ -147,17 +149,19 @@ class SqlstateSession(SessionABC):
         """
 
         def clear(txn: Transaction) -> None:
-            for key in [*txn[self._name].keys(prefix=self._prefix)]:
-                txn.delete(self._name, key)
+            kept = self._items(txn)
+            for key in [*kept.keys(prefix=(self.session_id,))]:
+                del kept[key]
 
         await awaited.write(self._store, clear)
 
-    def _items(self, at: Snapshot | Transaction) -> CollectionView[dict[str, Any]]:
-        return at.collection(self._name, type=dict[str, Any])
+    def _view(self, at: Snapshot) -> CollectionView[Item, Key]:
+        return at.collection(self._name, type=Item, key=tuple[str, int])
+
+    def _items(self, txn: Transaction) -> Collection[Item, Key]:
+        return txn.collection(self._name, type=Item, key=tuple[str, int])
 
     def _add(self, txn: Transaction, items: list[Any]) -> None:
-        last = 0
-        for key in txn[self._name].keys(prefix=self._prefix, reverse=True, limit=1):
-            last = int(keys.split(str(key))[-1])
-        added: Collection[dict[str, Any]] = txn.collection(self._name, type=dict[str, Any])
-        added.update({f"{self._prefix}{number:0{DIGITS}}": item for number, item in enumerate(items, last + 1)})
+        kept = self._items(txn)
+        last = max((number for _, number in kept.keys(prefix=(self.session_id,), reverse=True, limit=1)), default=0)
+        kept.update({(self.session_id, number): item for number, item in enumerate(items, last + 1)})

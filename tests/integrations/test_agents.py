@@ -20,7 +20,7 @@ from agents import Agent, Model, ModelResponse, RunConfig, Runner, Usage, functi
 from agents.memory import Session, SessionSettings
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
-from sqlstate import InvalidKey, InvalidOption, InvalidValue, StoreClosed
+from sqlstate import InvalidKey, InvalidOption, InvalidValue, StoreClosed, pack_key
 from sqlstate.integrations.agents import SqlstateSession
 from tests import ROOT
 
@@ -108,7 +108,7 @@ async def test_an_item_that_would_not_come_back_is_refused_with_its_call(
 
 
 async def test_what_others_wrote_there_is_named(session: SqlstateSession, store: sqlstate.Store) -> None:
-    store["agents/sessions"]["ada/0000000000000001"] = 5
+    store["agents/sessions"][pack_key(("ada", 1))] = 5
     for call in (session.get_items(), session.pop_item()):
         with pytest.raises(InvalidValue):
             await call
@@ -176,7 +176,7 @@ def test_one_session_serves_several_event_loops(session: SqlstateSession) -> Non
     assert asyncio.run(session.get_items()) == said(0, 1, 2)
 
 
-@pytest.mark.parametrize("name", ["\ud800", "x" * 1_048_577])
+@pytest.mark.parametrize("name", ["\ud800", "x" * 1_048_577, 5, None])
 async def test_a_name_that_cannot_be_kept_is_refused(store: sqlstate.Store, name: Any) -> None:
     with pytest.raises((InvalidKey, InvalidOption)):
         await SqlstateSession(name, store).add_items(said(1))

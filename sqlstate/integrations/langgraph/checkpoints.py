@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, overload
 
 import msgspec
 from langgraph.checkpoint.base import WRITES_IDX_MAP, CheckpointTuple, get_checkpoint_id, writes_sort_key
 
 from sqlstate.errors import InvalidOption, InvalidValue
-from sqlstate.integrations import keys
+from sqlstate.format.names import check_collection
 
 if TYPE_CHECKING:
     from collections.abc import Collection as Several
     from collections.abc import Iterable, Iterator
 
     from langchain_core.runnables import RunnableConfig
-    from langgraph.checkpoint.base import CheckpointMetadata, PendingWrite
+    from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, PendingWrite
 
     from sqlstate.integrations.langgraph.serializer import Serializer
+    from sqlstate.store.collection import Collection
     from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.transaction import Transaction
+    from sqlstate.store.view import CollectionView
 
 COUNTERS: Final = "counters_since_delta_snapshot"
 """Where the metadata name the channels that are kept as changes since an earlier checkpoint."""
+
+
+Key = tuple[str, str, str]
+"""Thread, namespace and id of a checkpoint."""
+WriteKey = tuple[str, str, str, str, int]
+"""The same of the checkpoint that is written behind, the task, and the number of the write."""
 
 
 class Named(NamedTuple):
@@ -33,6 +41,11 @@ class Named(NamedTuple):
     thread: str
     ns: str
     checkpoint: str
+
+    @property
+    def key(self) -> Key:
+        """The key of the checkpoint."""
+        return self.thread, self.ns, self.checkpoint
 
     @property
     def config(self) -> RunnableConfig:
@@ -90,45 +103,43 @@ class Checkpoints:
     """
 
     def __init__(self, prefix: str) -> None:
-        self.described = f"{prefix}checkpoints"
-        self.values = f"{prefix}values"
-        self.writes = f"{prefix}writes"
+        self.names = tuple(check_collection(f"{prefix}{kind}") for kind in ("checkpoints", "values", "writes"))
 
     # Reading.
 
     def newest(self, at: Snapshot | Transaction, thread: str, ns: str) -> str:
         """Return the id of the newest checkpoint, `""` if there is none."""
-        for key in at[self.described].keys(prefix=keys.prefix(thread, ns), reverse=True, limit=1):
-            return keys.split(str(key))[-1]
+        for key in self._described(at).keys(prefix=(thread, ns), reverse=True, limit=1):
+            return key[2]
         return ""
 
     def find(self, at: Snapshot | Transaction, of: Named, serde: Serializer) -> CheckpointTuple | None:
         """Return a checkpoint, or None."""
-        key = keys.join(*of)
-        described = at.collection(self.described, type=Described).get(key)
+        described = self._described(at).get(of.key)
         if described is None:
             return None
-        data = at[self.values].get(key)
-        if not isinstance(data, bytes):
-            raise InvalidValue("the bytes of the checkpoint are not there", "$", self.values, key)
+        data = self._values(at).get(of.key)
+        checkpoint = None if data is None else serde.loads_typed((described.type, data))
+        if not (isinstance(checkpoint, dict) and isinstance(checkpoint.get("channel_values"), dict)):
+            raise InvalidValue("no checkpoint of LangGraph is there", "$", self.names[1], of.key)
         return CheckpointTuple(
             config=of.config,
-            checkpoint=serde.loads_typed((described.type, data)),
-            metadata=cast("CheckpointMetadata", described.metadata),  # or as it was edited in the file
+            checkpoint=cast("Checkpoint", checkpoint),
+            metadata=cast("CheckpointMetadata", described.metadata),
             parent_config=of._replace(checkpoint=described.parent).config if described.parent else None,
             pending_writes=self._writes_of(at, of, serde),
         )
 
     def _writes_of(self, at: Snapshot | Transaction, of: Named, serde: Serializer) -> list[PendingWrite]:
         found = []
-        for key, value in at[self.writes].items(prefix=keys.prefix(*of)):
-            task, index = keys.split(str(key))[-2:]
-            head, _, data = value.partition(b"\n") if isinstance(value, bytes) else (b"", b"", b"")
+        for key, value in self._writes(at).items(prefix=of.key):
+            head, _, data = value.partition(b"\n")
             try:
                 write = msgspec.json.decode(head, type=Write)
-                order = writes_sort_key(write.path, task, int(index))
-            except (msgspec.DecodeError, ValueError) as e:
-                raise InvalidValue(f"it is no write of a task: {e}", "$", self.writes, key) from e
+            except msgspec.DecodeError as e:
+                raise InvalidValue(f"it is no write of a task: {e}", "$", self.names[2], key) from e
+            *_, task, index = key
+            order = writes_sort_key(write.path, task, index)
             found.append((order, (task, write.channel, serde.loads_typed((write.type, data)))))
         return [write for _, write in sorted(found, key=lambda pair: pair[0])]
 
@@ -145,95 +156,110 @@ class Checkpoints:
             if found is not None:
                 yield found
 
-    def names(self, at: Snapshot | Transaction, config: RunnableConfig | None, before: str) -> list[Named]:
-        """Return what the checkpoints of a thread are called, or of all threads, newest first."""
+    def listed(self, at: Snapshot, config: RunnableConfig | None, before: str) -> Iterator[Named]:
+        """Yield what the checkpoints of a thread are called, or of all threads, newest first.
+
+        With a namespace, they are read as they are wanted; else all are read first.
+        """
+        described = self._described(at)
         within = None if config is None else named(config)
-        ns = None if config is None else config["configurable"].get("checkpoint_ns")
-        scan = at[self.described].keys() if within is None else at[self.described].keys(prefix=keys.prefix(within[0]))
-        found = [Named(*keys.split(str(key))) for key in scan]
-        return sorted(
-            (
-                each
-                for each in found
-                if (ns is None or each.ns == ns)
-                and (within is None or not within.checkpoint or each.checkpoint == within.checkpoint)
-                and (not before or each.checkpoint < before)
-            ),
-            key=lambda each: each.checkpoint,
-            reverse=True,
-        )
+        if within is not None and within.checkpoint:
+            found: Iterable[Key] = [within.key] if within.key in described else []
+        elif within is not None and config is not None and config["configurable"].get("checkpoint_ns") is not None:
+            found = described.keys(prefix=(within.thread, within.ns), reverse=True)
+        else:
+            scan = described.keys() if within is None else described.keys(prefix=(within.thread,))
+            found = sorted(scan, key=lambda key: key[2], reverse=True)
+        return (Named(*key) for key in found if not before or key[2] < before)
 
     # Writing.
 
     def put(self, txn: Transaction, of: Named, described: Described, data: bytes) -> None:
         """Put a checkpoint."""
-        key = keys.join(*of)
-        txn.collection(self.described, type=Described)[key] = described
-        txn.put(self.values, key, data)
+        self._described(txn)[of.key] = described
+        self._values(txn)[of.key] = data
 
     def put_writes(self, txn: Transaction, of: Named, task: str, writes: Iterable[tuple[Write, bytes]]) -> None:
         """Put what a task wrote; what is there stays, but for the kinds of which a task has one each."""
+        kept = self._writes(txn)
         for number, (write, data) in enumerate(writes):
-            index = WRITES_IDX_MAP.get(write.channel, number)
-            key = keys.join(*of, task, str(index))
-            if index < 0 or key not in txn[self.writes]:
-                txn.put(self.writes, key, msgspec.json.encode(write) + b"\n" + data)
+            key = (*of.key, task, WRITES_IDX_MAP.get(write.channel, number))
+            if key[-1] < 0 or key not in kept:
+                kept[key] = msgspec.json.encode(write) + b"\n" + data
 
-    def delete(self, txn: Transaction, names: Iterable[Named]) -> None:
+    def delete(self, txn: Transaction, found: Iterable[Named]) -> None:
         """Delete checkpoints, and their writes."""
-        for each in names:
-            key = keys.join(*each)
-            txn.delete(self.described, key)
-            txn.delete(self.values, key)
-            for write in [*txn[self.writes].keys(prefix=keys.prefix(*each))]:
-                txn.delete(self.writes, write)
+        for each in found:
+            self._described(txn).pop(each.key, None)
+            self._values(txn).pop(each.key, None)
+            writes = self._writes(txn)
+            for key in [*writes.keys(prefix=each.key)]:
+                del writes[key]
 
     def delete_threads(self, txn: Transaction, threads: Iterable[str]) -> None:
         """Delete all of some threads."""
         for thread in threads:
-            for collection in (self.described, self.values, self.writes):
-                for key in [*txn[collection].keys(prefix=keys.prefix(thread))]:
-                    txn.delete(collection, key)
+            for collection in self._all(txn):
+                for key in [*collection.keys(prefix=(thread,))]:
+                    del collection[key]
 
     def delete_runs(self, txn: Transaction, runs: Several[str]) -> None:
         """Delete the checkpoints that some runs made."""
-        of_runs = [
-            Named(*keys.split(str(key)))
-            for key, described in txn.collection(self.described, type=Described).items()
-            if described.metadata.get("run_id") in runs
-        ]
-        self.delete(txn, of_runs)
+        found = self._described(txn).items()
+        self.delete(txn, [Named(*key) for key, described in found if described.metadata.get("run_id") in runs])
 
     def copy(self, txn: Transaction, source: str, target: str) -> None:
         """Copy all of a thread to another one."""
-        begin = keys.prefix(source)
-        for collection in (self.described, self.values, self.writes):
-            copied = {
-                f"{keys.prefix(target)}{str(key).removeprefix(begin)}": value
-                for key, value in txn[collection].items(prefix=begin)
-            }
-            txn[collection].update(copied)
+        for collection in self._all(txn):
+            found = [*collection.items(prefix=(source,))]
+            collection.update({(target, *key[1:]): value for key, value in found})
 
     def keep_latest(self, txn: Transaction, threads: Iterable[str], serde: Serializer) -> None:
         """Delete all but the newest checkpoint of each namespace, and those that its channels are made from."""
         for thread in threads:
-            names = [Named(*keys.split(str(key))) for key in txn[self.described].keys(prefix=keys.prefix(thread))]
+            found = [Named(*key) for key in self._described(txn).keys(prefix=(thread,))]
             kept: set[Named] = set()
-            for ns in {each.ns for each in names}:
-                newest = Named(thread, ns, max(each.checkpoint for each in names if each.ns == ns))
+            for newest in {each.ns: each for each in found}.values():  # the last one of each counts
                 kept |= {newest, *self._needed(txn, newest, serde)}
-            self.delete(txn, (each for each in names if each not in kept))
+            self.delete(txn, (each for each in found if each not in kept))
 
     def _needed(self, txn: Transaction, of: Named, serde: Serializer) -> Iterator[Named]:
         found = self.find(txn, of, serde)
-        if found is None:
+        counters = found and found.metadata.get(COUNTERS)
+        if found is None or not isinstance(counters, dict):
             return
-        missing = {*found.metadata.get(COUNTERS, ())} - {*found.checkpoint["channel_values"]}
+        missing = {*counters} - {*found.checkpoint["channel_values"]}
         for each in self.ancestors(txn, found, serde):
             if not missing:
                 return
             missing -= {*each.checkpoint["channel_values"]}
             yield named(each.config)
+
+    # The collections.
+
+    @overload
+    def _described(self, at: Transaction) -> Collection[Described, Key]: ...
+    @overload
+    def _described(self, at: Snapshot | Transaction) -> CollectionView[Described, Key]: ...
+    def _described(self, at: Snapshot | Transaction) -> CollectionView[Described, Key]:
+        return at.collection(self.names[0], type=Described, key=tuple[str, str, str])
+
+    @overload
+    def _values(self, at: Transaction) -> Collection[bytes, Key]: ...
+    @overload
+    def _values(self, at: Snapshot | Transaction) -> CollectionView[bytes, Key]: ...
+    def _values(self, at: Snapshot | Transaction) -> CollectionView[bytes, Key]:
+        return at.collection(self.names[1], type=bytes, key=tuple[str, str, str])
+
+    @overload
+    def _writes(self, at: Transaction) -> Collection[bytes, WriteKey]: ...
+    @overload
+    def _writes(self, at: Snapshot | Transaction) -> CollectionView[bytes, WriteKey]: ...
+    def _writes(self, at: Snapshot | Transaction) -> CollectionView[bytes, WriteKey]:
+        return at.collection(self.names[2], type=bytes, key=tuple[str, str, str, str, int])
+
+    def _all(self, txn: Transaction) -> Iterator[Collection[Any, Any]]:
+        return (txn.collection(name, key=tuple) for name in self.names)
 
 
 def as_json(metadata: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, get_checkpoint_metadata
 
 from sqlstate.errors import InvalidOption
-from sqlstate.format.names import check_collection
 from sqlstate.integrations import awaited
 from sqlstate.integrations.langgraph.checkpoints import Checkpoints, Described, Named, Write, as_json, named
 from sqlstate.integrations.langgraph.serializer import Serializer
@@ -73,7 +73,6 @@ class SqlstateSaver(BaseCheckpointSaver[int]):
         super().__init__(serde=Serializer(allowed_types))
         self._store = store
         self._kept = Checkpoints(prefix)
-        check_collection(self._kept.described)
 
     # Reading.
 
@@ -105,7 +104,8 @@ class SqlstateSaver(BaseCheckpointSaver[int]):
     ) -> Iterator[CheckpointTuple]:
         """Yield the checkpoints of a thread, or of all, newest first. Each is read when its turn comes.
 
-        Cost: reads the keys of the thread, or of all; then 1 snapshot for each checkpoint.
+        Cost: reads keys, of the namespace as many as are wanted, of a thread or of all threads all of them; then
+        1 snapshot for each checkpoint.
 
         Args:
             config: names a thread, and perhaps a namespace and a checkpoint; None for all threads.
@@ -121,7 +121,7 @@ class SqlstateSaver(BaseCheckpointSaver[int]):
             []
         """
         left = limit
-        for each in self._names(config, before):
+        for each in self._listed(config, before, None if filter else limit):
             if left is not None and left <= 0:
                 return
             found = self._matching(each, filter)
@@ -171,9 +171,12 @@ class SqlstateSaver(BaseCheckpointSaver[int]):
             of = of._replace(checkpoint=self._kept.newest(at, of.thread, of.ns))
         return self._kept.find(at, of, self.serde) if of.checkpoint else None
 
-    def _names(self, config: RunnableConfig | None, before: RunnableConfig | None) -> builtins.list[Named]:
+    def _listed(
+        self, config: RunnableConfig | None, before: RunnableConfig | None, limit: int | None
+    ) -> builtins.list[Named]:
+        than = str((before or {}).get("configurable", {}).get("checkpoint_id") or "")
         with self._store.snapshot() as at:
-            return self._kept.names(at, config, str((before or {}).get("configurable", {}).get("checkpoint_id") or ""))
+            return [*islice(self._kept.listed(at, config, than), None if limit is None else max(limit, 0))]
 
     def _matching(self, of: Named, wanted: dict[str, Any] | None) -> CheckpointTuple | None:
         with self._store.snapshot() as at:
@@ -357,7 +360,7 @@ class SqlstateSaver(BaseCheckpointSaver[int]):
     ) -> AsyncIterator[CheckpointTuple]:
         """Do as list(), in a task. See there."""
         left = limit
-        for each in await awaited.read(partial(self._names, config, before)):
+        for each in await awaited.read(partial(self._listed, config, before, None if filter else limit)):
             if left is not None and left <= 0:
                 return
             found = await awaited.read(partial(self._matching, each, filter))

@@ -20,7 +20,7 @@ from langgraph.store.base import (
 
 from sqlstate.errors import InvalidOption, InvalidValue
 from sqlstate.format.names import check_collection
-from sqlstate.integrations import awaited, keys
+from sqlstate.integrations import awaited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from sqlstate.store.snapshot import Snapshot
     from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
+    from sqlstate.store.view import CollectionView
 
 NAME: Final = "langgraph/store"
 Namespace = tuple[str, ...]
+Key = tuple[str, ...]
+"""The labels of the namespace, and the item's own key."""
 
 
 @dataclass
@@ -118,7 +121,7 @@ class SqlstateStore(BaseStore):
 
     def _result(self, at: Snapshot, op: Op) -> Result:
         if isinstance(op, GetOp):
-            found = at.collection(self._name, type=Memory).get(_key(op.namespace, op.key))
+            found = self._memories(at).get((*op.namespace, op.key))
             return None if found is None else _item(Item, op.namespace, op.key, found)
         if isinstance(op, SearchOp):
             wanted = (item for item in self._items(at, op.namespace_prefix) if _matches(item.value, op.filter or {}))
@@ -127,15 +130,17 @@ class SqlstateStore(BaseStore):
             return self._namespaces(at, op)
         return None
 
-    def _items(self, at: Snapshot, namespace: Namespace) -> Iterator[SearchItem]:
-        found = at.collection(self._name, type=Memory)
-        scan = found.items(prefix=keys.prefix(*namespace)) if namespace else found.items()
-        for key, memory in scan:
-            *labels, last = keys.split(str(key))
-            yield _item(SearchItem, tuple(labels), last, memory)
+    def _memories(self, at: Snapshot) -> CollectionView[Memory, Key]:
+        return at.collection(self._name, type=Memory, key=Key)
+
+    def _items(self, at: Snapshot, within: Namespace) -> Iterator[SearchItem]:
+        found = self._memories(at).items(prefix=within) if within else self._memories(at).items()
+        for (*namespace, key), memory in found:
+            if len(namespace) >= len(within):  # else the item's own key is the last label of the namespace
+                yield _item(SearchItem, tuple(namespace), key, memory)
 
     def _namespaces(self, at: Snapshot, op: ListNamespacesOp) -> list[Namespace]:
-        every = {tuple(keys.split(str(key))[:-1]) for key in at[self._name]}
+        every = {key[:-1] for key in self._memories(at)}
         wanted = {
             namespace[: op.max_depth]
             for namespace in every
@@ -143,12 +148,12 @@ class SqlstateStore(BaseStore):
         }
         return sorted(wanted)[op.offset : op.offset + op.limit]
 
-    def _write(self, txn: Transaction, puts: dict[str, dict[str, Any] | None]) -> None:
-        kept = txn.collection(self._name, type=Memory)
+    def _write(self, txn: Transaction, puts: dict[Key, dict[str, Any] | None]) -> None:
+        kept = txn.collection(self._name, type=Memory, key=Key)
         now = datetime.now(UTC).isoformat()
         for key, value in puts.items():
             if value is None:
-                txn.delete(self._name, key)
+                kept.pop(key, None)
             else:
                 before = kept.get(key)
                 kept[key] = Memory(value, now if before is None else before.created_at, now)
@@ -175,14 +180,10 @@ def _checked(ops: Iterable[Op]) -> list[Op]:
     return checked
 
 
-def _puts(ops: Iterable[Op]) -> dict[str, dict[str, Any] | None]:
+def _puts(ops: Iterable[Op]) -> dict[Key, dict[str, Any] | None]:
     """Return what is put, or None for what is deleted, by its key; the last of equal ones counts."""
     puts = (op for op in ops if isinstance(op, PutOp))
-    return {_key(op.namespace, op.key): None if op.value is None else dict(op.value) for op in puts}
-
-
-def _key(namespace: Namespace, key: str) -> str:
-    return keys.join(*namespace, key)
+    return {(*op.namespace, op.key): None if op.value is None else dict(op.value) for op in puts}
 
 
 def _item(kind: type[Any], namespace: Namespace, key: str, memory: Memory) -> Any:
