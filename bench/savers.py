@@ -1,14 +1,17 @@
-"""LangGraph's checkpoints in a store and in its own SQLite saver: processes that put at once, on the same disk.
+"""LangGraph's checkpoints in a store and in its own SQLite saver, on the same disk.
 
     python -m bench.savers --processes 8 --checkpoints 1000
+    python -m bench.savers --tasks 50 --checkpoints 1000
 
-Each process has a thread of its own, and puts a checkpoint of 2 KB and one write after the other. Both savers sync each
-commit. Afterwards a new saver reads all of it back. It needs the extra `langgraph` and langgraph-checkpoint-sqlite.
+Processes, or the tasks of one event loop, put at once. Each has a thread of LangGraph of its own, and puts a checkpoint
+of 2 KB and one write after the other. Both savers sync each commit; for tasks the store has mode="group". Afterwards a new
+saver reads all of it back. It needs the extra `langgraph` and langgraph-checkpoint-sqlite.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import multiprocessing
 import statistics
 import tempfile
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 import sqlstate
 from sqlstate.integrations.langgraph import SqlstateSaver
@@ -82,35 +86,71 @@ def measure(kind: str, path: Path, processes: int, count: int) -> tuple[float, i
     seconds = time.perf_counter() - begun
     for worker in workers:
         worker.join()
+    return seconds, processes * count - _whole(kind, path, processes), errors
+
+
+def _whole(kind: str, path: Path, writers: int) -> int:
+    """Return how many checkpoints are there with their write."""
     with SAVERS[kind](path) as saver:
-        whole = sum(
-            len(each.pending_writes or []) == 1 for who in range(processes) for each in saver.list(_config(who))
-        )
-    return seconds, processes * count - whole, errors
+        return sum(len(each.pending_writes or []) == 1 for who in range(writers) for each in saver.list(_config(who)))
+
+
+def measure_tasks(kind: str, path: Path, tasks: int, count: int) -> tuple[float, int, Counter[str]]:
+    """Return the same as measure() of tasks of one event loop."""
+    errors: Counter[str] = Counter()
+
+    async def put(saver: Any, who: int) -> None:
+        at = _config(who)
+        for number in range(count):
+            try:
+                at = await saver.aput(at, {**empty_checkpoint(), "channel_values": _VALUES}, {"step": number}, {})
+                await saver.aput_writes(at, [("messages", number)], "task")
+            except Exception as error:  # noqa: BLE001, what it is, is what is counted
+                errors[f"{type(error).__name__}: {error}"] += 1
+
+    async def put_all(saver: Any) -> float:
+        await saver.aput(_config(-1), empty_checkpoint(), {}, {})
+        begun = time.perf_counter()
+        await asyncio.gather(*(put(saver, who) for who in range(tasks)))
+        return time.perf_counter() - begun
+
+    async def put_into_theirs() -> float:
+        async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+            return await put_all(saver)
+
+    if kind == "sqlite":
+        seconds = asyncio.run(put_into_theirs())
+    else:
+        with sqlstate.open(path, mode="group") as store:
+            seconds = asyncio.run(put_all(SqlstateSaver(store)))
+    return seconds, tasks * count - _whole(kind, path, tasks), errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure both in turns, and print the medians and their ratio."""
     parser = argparse.ArgumentParser(prog="python -m bench.savers")
     parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--checkpoints", type=int, default=1000, help="of all processes together")
+    parser.add_argument("--tasks", type=int, help="of one event loop, instead of processes")
+    parser.add_argument("--checkpoints", type=int, default=1000, help="of all together")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="on the disk that is to be measured")
     options = parser.parse_args(arguments)
-    count = options.checkpoints // options.processes
+    run, writers = (measure, options.processes) if options.tasks is None else (measure_tasks, options.tasks)
+    count = options.checkpoints // writers
     rates: dict[str, list[float]] = {kind: [] for kind in SAVERS}
     lost: Counter[str] = Counter()
     errors: dict[str, Counter[str]] = {kind: Counter() for kind in SAVERS}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for turn in range(options.rounds):
             for kind in SAVERS:
-                seconds, missing, failed = measure(kind, Path(folder) / f"{turn}-{kind}.db", options.processes, count)
-                rates[kind].append(options.processes * count / seconds)
+                seconds, missing, failed = run(kind, Path(folder) / f"{turn}-{kind}.db", writers, count)
+                rates[kind].append(writers * count / seconds)
                 lost[kind] += missing
                 errors[kind] += failed
     for kind in SAVERS:
         print(f"{kind:9} {statistics.median(rates[kind]):8,.0f} checkpoints/s, {lost[kind]} lost, {dict(errors[kind])}")
-    print(f"ratio     {statistics.median(rates['sqlstate']) / statistics.median(rates['sqlite']):8.2f}")
+    ratios = [ours / theirs for ours, theirs in zip(rates["sqlstate"], rates["sqlite"], strict=True)]
+    print(f"ratio     {statistics.median(ratios):8.2f} in the median of {len(ratios)} rounds")
 
 
 if __name__ == "__main__":

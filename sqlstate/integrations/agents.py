@@ -49,7 +49,9 @@ class SqlstateSession(SessionABC):
         session_settings: as given, or the SDK's defaults.
 
     Raises:
+        InvalidKey: the name of the session cannot be part of a key.
         InvalidName: the name of the collection is not text of 1 to 255 bytes.
+        InvalidOption: *store* is no open store.
 
     Examples:
         >>> session = SqlstateSession("ada", store)
@@ -68,7 +70,7 @@ class SqlstateSession(SessionABC):
     ) -> None:
         self.session_id = session_id
         self.session_settings = SessionSettings().resolve(session_settings)
-        self._store = store
+        self._store = awaited.check_store(store)
         self._name = check_collection(name)
         pack_key((session_id,))  # it can be one
 

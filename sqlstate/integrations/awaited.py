@@ -1,4 +1,4 @@
-"""How the adapters wait for a store in asyncio. A store outlives event loops, so it belongs to none of them."""
+"""How the adapters use an open store in asyncio. A store outlives event loops, so it belongs to none of them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,29 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from sqlstate.errors import InvalidOption
+from sqlstate.store.store import Store
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlstate.store.store import Store
     from sqlstate.store.transaction import Transaction
 
 R = TypeVar("R")
 
 # After so many seconds without an outcome the store is asked to look after its own thread.
 LOOK_SECONDS: Final = 1.0
+
+
+def check_store(store: object) -> Store:
+    """Return *store* if it is one that an adapter can use.
+
+    Raises:
+        InvalidOption: it is something else, such as a path.
+    """
+    if not isinstance(store, Store):
+        raise InvalidOption(f"store= is what sqlstate.open() returns, not {type(store).__name__}")
+    return store
 
 
 async def read(work: Callable[[], R]) -> R:

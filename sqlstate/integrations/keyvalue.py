@@ -72,7 +72,7 @@ class SqlstateStore(
         seed: entries to put when it is opened: {collection: {key: value}}.
 
     Raises:
-        InvalidOption: neither or both of *path* and *store*; or the prefix is too long.
+        InvalidOption: neither or both of *path* and *store*; *store* is no open store; or the prefix is too long.
 
     Examples:
         >>> async with SqlstateStore("app.db") as tokens:
@@ -92,6 +92,8 @@ class SqlstateStore(
     ) -> None:
         if (path is None) == (store is None):
             raise InvalidOption("give either path= or store=, a store that is open")
+        if store is not None:
+            awaited.check_store(store)
         if len(_bytes(prefix)) > PREFIX_BYTES_MAX:
             raise InvalidOption(f"prefix={prefix!r} has more than {PREFIX_BYTES_MAX} bytes")
         super().__init__(

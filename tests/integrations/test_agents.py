@@ -183,6 +183,13 @@ async def test_a_name_that_cannot_be_kept_is_refused(store: sqlstate.Store, name
     assert store.head().seq == 0
 
 
+def test_what_is_no_store_is_refused() -> None:
+    other: Any
+    for other in ("agents.db", None):
+        with pytest.raises(InvalidOption, match=r"sqlstate\.open"):
+            SqlstateSession("ada", other)
+
+
 WRITER = """
 import asyncio, sys
 import sqlstate

@@ -173,7 +173,12 @@ async def test_what_cannot_be_a_key_is_refused(kept: SqlstateStore, key: str) ->
 
 
 async def test_wrong_options_are_refused(store: sqlstate.Store, tmp_path: Path) -> None:
-    for options in ({}, {"path": tmp_path / "a.db", "store": store}, {"store": store, "prefix": "x" * 200}):
+    for options in (
+        {},
+        {"path": tmp_path / "a.db", "store": store},
+        {"store": "a.db"},
+        {"store": store, "prefix": "x" * 200},
+    ):
         with pytest.raises(InvalidOption):
             SqlstateStore(**options)
     kept = SqlstateStore(store=store)

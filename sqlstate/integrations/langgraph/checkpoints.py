@@ -205,8 +205,8 @@ class Checkpoints:
 
     def delete_runs(self, txn: Transaction, runs: Several[str]) -> None:
         """Delete the checkpoints that some runs made."""
-        found = self._described(txn).items()
-        self.delete(txn, [Named(*key) for key, described in found if described.metadata.get("run_id") in runs])
+        found = ((Named(*key), described.metadata.get("run_id")) for key, described in self._described(txn).items())
+        self.delete(txn, [each for each, run in found if isinstance(run, str) and run in runs])
 
     def copy(self, txn: Transaction, source: str, target: str) -> None:
         """Copy all of a thread to another one."""

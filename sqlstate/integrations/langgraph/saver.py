@@ -54,6 +54,7 @@ class SqlstateSaver(BaseCheckpointSaver[int]):
 
     Raises:
         InvalidName: the prefix is too long.
+        InvalidOption: *store* is no open store.
 
     Examples:
         >>> from langgraph.checkpoint.base import empty_checkpoint
@@ -71,7 +72,7 @@ class SqlstateSaver(BaseCheckpointSaver[int]):
         self, store: Store, *, allowed_types: Iterable[type | tuple[str, ...]] = (), prefix: str = PREFIX
     ) -> None:
         super().__init__(serde=Serializer(allowed_types))
-        self._store = store
+        self._store = awaited.check_store(store)
         self._kept = Checkpoints(prefix)
 
     # Reading.

@@ -65,6 +65,7 @@ class SqlstateStore(BaseStore):
 
     Raises:
         InvalidName: the name is not text of 1 to 255 bytes.
+        InvalidOption: *store* is no open store.
 
     Examples:
         >>> memories = SqlstateStore(store)
@@ -76,7 +77,7 @@ class SqlstateStore(BaseStore):
     __slots__ = ("_name", "_store")
 
     def __init__(self, store: Store, *, name: str = NAME) -> None:
-        self._store = store
+        self._store = awaited.check_store(store)
         self._name = check_collection(name)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
@@ -122,7 +123,7 @@ class SqlstateStore(BaseStore):
     def _result(self, at: Snapshot, op: Op) -> Result:
         if isinstance(op, GetOp):
             found = self._memories(at).get((*op.namespace, op.key))
-            return None if found is None else _item(Item, op.namespace, op.key, found)
+            return None if found is None else self._item(Item, op.namespace, op.key, found)
         if isinstance(op, SearchOp):
             wanted = (item for item in self._items(at, op.namespace_prefix) if _matches(item.value, op.filter or {}))
             return [item for _, item in zip(range(op.offset + op.limit), wanted, strict=False)][op.offset :]
@@ -137,7 +138,14 @@ class SqlstateStore(BaseStore):
         found = self._memories(at).items(prefix=within) if within else self._memories(at).items()
         for (*namespace, key), memory in found:
             if len(namespace) >= len(within):  # else the item's own key is the last label of the namespace
-                yield _item(SearchItem, tuple(namespace), key, memory)
+                yield self._item(SearchItem, tuple(namespace), key, memory)
+
+    def _item(self, kind: type[Any], namespace: Namespace, key: str, memory: Memory) -> Any:
+        try:
+            created, updated = map(datetime.fromisoformat, (memory.created_at, memory.updated_at))
+        except ValueError as e:
+            raise InvalidValue(f"no time in ISO 8601: {e}", "$", self._name, (*namespace, key)) from e
+        return kind(value=memory.value, key=key, namespace=namespace, created_at=created, updated_at=updated)
 
     def _namespaces(self, at: Snapshot, op: ListNamespacesOp) -> list[Namespace]:
         every = {key[:-1] for key in self._memories(at)}
@@ -184,16 +192,6 @@ def _puts(ops: Iterable[Op]) -> dict[Key, dict[str, Any] | None]:
     """Return what is put, or None for what is deleted, by its key; the last of equal ones counts."""
     puts = (op for op in ops if isinstance(op, PutOp))
     return {(*op.namespace, op.key): None if op.value is None else dict(op.value) for op in puts}
-
-
-def _item(kind: type[Any], namespace: Namespace, key: str, memory: Memory) -> Any:
-    return kind(
-        value=memory.value,
-        key=key,
-        namespace=namespace,
-        created_at=datetime.fromisoformat(memory.created_at),
-        updated_at=datetime.fromisoformat(memory.updated_at),
-    )
 
 
 def _fits(condition: MatchCondition, namespace: Namespace) -> bool:

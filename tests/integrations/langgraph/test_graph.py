@@ -97,6 +97,7 @@ graph(die, checkpointer=SqlstateSaver(store)).invoke({"log": ["go"]}, AT, durabi
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "group"])
 def test_a_graph_goes_on_where_a_killed_process_left_it(open_store: OpenStore, path: Path, mode: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,6 +130,13 @@ class Plain:
     """What only pickle could store."""
 
 
+@dataclass
+class Known:
+    """What LangGraph stores, and reads back only if it is allowed."""
+
+    x: int
+
+
 @pytest.mark.parametrize("metadata", [{"a": {1}}, {"a": float("nan")}, {"a": Plain()}, {"a": b"x"}])
 def test_metadata_that_are_not_json_are_refused(saver: SqlstateSaver, store: sqlstate.Store, metadata: Any) -> None:
     with pytest.raises(InvalidValue):
@@ -167,6 +175,34 @@ def test_a_config_that_names_too_little_is_refused(saver: SqlstateSaver) -> None
         saver.put_writes(config(), [("a", 1)], "task")
     with pytest.raises(InvalidOption):
         saver.prune(["t"], strategy="oldest")
+
+
+def test_what_is_no_store_is_refused() -> None:
+    other: Any
+    for other in ("agent.db", None, sqlstate):
+        with pytest.raises(InvalidOption, match=r"sqlstate\.open"):
+            SqlstateSaver(other)
+
+
+def test_metadata_that_others_edited_are_taken_as_they_are(saver: SqlstateSaver, store: sqlstate.Store) -> None:
+    kept = store.collection("langgraph/checkpoints", key=tuple[str, str, str])
+    for number in range(3):
+        saver.put(config(), checkpoint(number), {"run_id": "r", "step": number}, {})
+    kept["t", "", "00000002"] |= {"metadata": {"run_id": ["r"], "counters_since_delta_snapshot": 5}}
+    saver.delete_for_runs(["r"])
+    saver.prune(["t"])
+    assert [found.checkpoint["id"] for found in saver.list(config())] == ["00000002"]
+
+
+def test_what_langgraph_allows_for_a_graph_is_allowed_to_its_copy_alone(saver: SqlstateSaver) -> None:
+    """As with LANGGRAPH_STRICT_MSGPACK=true, where it takes the classes from the graph's state."""
+    copy = saver.with_allowlist({(Known.__module__, "Known")})
+    at = copy.put(config(), checkpoint(1, a=Known(1)), {}, {})
+    found = copy.get_tuple(at)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"a": Known(1)}
+    with pytest.raises(InvalidValue, match="Known"):
+        saver.put(config(), checkpoint(2, a=Known(1)), {}, {})
 
 
 def chain(saver: SqlstateSaver, length: int, snapshots: set[int]) -> Any:
@@ -221,12 +257,13 @@ with sqlstate.open(path, timeout=60) as store:
 """
 
 
+@pytest.mark.slow
 def test_processes_put_at_once_and_lose_nothing(saver: SqlstateSaver, path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    commands = [[sys.executable, "-c", WRITER, str(path), f"{who}", "20"] for who in range(3)]
+    commands = [[sys.executable, "-c", WRITER, str(path), f"{who}", "20"] for who in range(8)]
     writers = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [writer.wait() for writer in writers] == [0] * 3
-    for who in range(3):
+    assert [writer.wait() for writer in writers] == [0] * 8
+    for who in range(8):
         found = [*saver.list(config(f"{who}"))]
         assert [each.metadata["step"] for each in found] == [*range(19, -1, -1)]
         assert all(len(each.pending_writes or []) == 1 for each in found)

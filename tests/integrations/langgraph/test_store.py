@@ -19,7 +19,7 @@ from langgraph.store.base import GetOp, InvalidNamespaceError, ListNamespacesOp,
 from langgraph.store.memory import InMemoryStore
 
 import sqlstate
-from sqlstate import InvalidOption, InvalidValue
+from sqlstate import InvalidOption, InvalidValue, pack_key
 from sqlstate.integrations.langgraph import SqlstateStore
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +93,26 @@ def test_what_a_memory_cannot_be_is_refused(memories: SqlstateStore, store: sqls
         with pytest.raises(InvalidNamespaceError):
             memories.batch([PutOp(namespace, "k", {})])
     assert store.head().seq == 0
+
+
+@pytest.mark.parametrize(
+    "found",
+    [5, {"value": 1, "created_at": "2026-01-01", "updated_at": "2026-01-01"}, {"value": {}},
+     {"value": {}, "created_at": "soon", "updated_at": "2026-01-01"}],
+)  # fmt: skip
+def test_an_edited_memory_is_named(memories: SqlstateStore, store: sqlstate.Store, found: Any) -> None:
+    store["langgraph/store"][pack_key(("a", "k"))] = found
+    with pytest.raises(InvalidValue, match="langgraph/store"):
+        memories.get(("a",), "k")
+    with pytest.raises(InvalidValue, match="langgraph/store"):
+        memories.search(("a",))
+
+
+def test_what_is_no_store_is_refused() -> None:
+    other: Any
+    for other in ("agent.db", None, sqlstate):
+        with pytest.raises(InvalidOption, match=r"sqlstate\.open"):
+            SqlstateStore(other)
 
 
 LABELS = st.sampled_from(["a", "b", "a/b", "ab", "é", "*", "%"])
