@@ -4,8 +4,8 @@
     python -m bench.savers --tasks 50 --checkpoints 1000
 
 Processes, or the tasks of one event loop, put at once. Each has a thread of LangGraph of its own, and puts a checkpoint
-of 2 KB and one write after the other. Both savers sync each commit; for tasks the store has mode="group". Afterwards a new
-saver reads all of it back. It needs the extra `langgraph` and langgraph-checkpoint-sqlite.
+of 2 KB and one write after the other. Both savers sync each commit; for tasks the store has mode="group". Afterwards a
+new saver reads all of it back. It needs the extra `langgraph` and langgraph-checkpoint-sqlite.
 """
 
 from __future__ import annotations

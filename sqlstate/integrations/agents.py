@@ -8,10 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from agents.memory import SessionABC, SessionSettings
+from agents.memory import SessionSettings
 
-from sqlstate.format.keys import pack_key
-from sqlstate.format.names import check_collection
 from sqlstate.integrations import awaited
 
 if TYPE_CHECKING:
@@ -31,12 +29,12 @@ Key = tuple[str, int]
 """The session, and the number of the item."""
 
 
-class SqlstateSession(SessionABC):
-    """The history of one conversation, in a store. What was added is on the disk when the call returns.
+class SqlstateSession:
+    """A `Session` of the SDK: the history of one conversation, in a store.
 
-    Items that are added together stay together and in order, whoever adds beside: other tasks, threads and processes. A
-    call is one transaction. An item is a dict that JSON carries exactly; anything else raises InvalidValue, and
-    nothing of the call is added.
+    What was added is on the disk when the call returns. Items that are added together stay together and in order,
+    whoever adds beside: other tasks, threads and processes. A call is one transaction. An item is a dict that JSON
+    carries exactly; anything else raises InvalidValue, and nothing of the call is added.
 
     Args:
         session_id: names the conversation; not empty.
@@ -71,8 +69,8 @@ class SqlstateSession(SessionABC):
         self.session_id = session_id
         self.session_settings = SessionSettings().resolve(session_settings)
         self._store = awaited.check_store(store)
-        self._name = check_collection(name)
-        pack_key((session_id,))  # it can be one
+        self._name = name
+        store.collection(name, key=tuple[str, int]).keys(prefix=(session_id,))  # both can be what they are to be
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the newest items, oldest of them first.

@@ -43,7 +43,8 @@ def said(*contents: object) -> Any:
 
 
 async def test_it_is_a_session_of_the_sdk(session: SqlstateSession, store: sqlstate.Store) -> None:
-    assert isinstance(session, Session)
+    of_the_sdk: Session = session
+    assert isinstance(of_the_sdk, Session)
     assert await session.get_items() == []
     assert await session.pop_item() is None
     await session.add_items([])
@@ -177,9 +178,9 @@ def test_one_session_serves_several_event_loops(session: SqlstateSession) -> Non
 
 
 @pytest.mark.parametrize("name", ["\ud800", "x" * 1_048_577, 5, None])
-async def test_a_name_that_cannot_be_kept_is_refused(store: sqlstate.Store, name: Any) -> None:
+def test_a_name_that_cannot_be_kept_is_refused(store: sqlstate.Store, name: Any) -> None:
     with pytest.raises((InvalidKey, InvalidOption)):
-        await SqlstateSession(name, store).add_items(said(1))
+        SqlstateSession(name, store)
     assert store.head().seq == 0
 
 

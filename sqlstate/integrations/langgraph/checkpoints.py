@@ -164,7 +164,7 @@ class Checkpoints:
         described = self._described(at)
         within = None if config is None else named(config)
         if within is not None and within.checkpoint:
-            found: Iterable[Key] = [within.key] if within.key in described else []
+            found: Iterable[Key] = [within.key]
         elif within is not None and config is not None and config["configurable"].get("checkpoint_ns") is not None:
             found = described.keys(prefix=(within.thread, within.ns), reverse=True)
         else:
@@ -189,10 +189,10 @@ class Checkpoints:
 
     def delete(self, txn: Transaction, found: Iterable[Named]) -> None:
         """Delete checkpoints, and their writes."""
+        described, values, writes = self._all(txn)
         for each in found:
-            self._described(txn).pop(each.key, None)
-            self._values(txn).pop(each.key, None)
-            writes = self._writes(txn)
+            described.pop(each.key, None)
+            values.pop(each.key, None)
             for key in [*writes.keys(prefix=each.key)]:
                 del writes[key]
 
@@ -224,8 +224,9 @@ class Checkpoints:
             self.delete(txn, (each for each in found if each not in kept))
 
     def _needed(self, txn: Transaction, of: Named, serde: Serializer) -> Iterator[Named]:
-        found = self.find(txn, of, serde)
-        counters = found and found.metadata.get(COUNTERS)
+        described = self._described(txn).get(of.key)
+        counters = described and described.metadata.get(COUNTERS)
+        found = self.find(txn, of, serde) if isinstance(counters, dict) else None
         if found is None or not isinstance(counters, dict):
             return
         missing = {*counters} - {*found.checkpoint["channel_values"]}

@@ -21,6 +21,7 @@ pytest.importorskip("langgraph.checkpoint.conformance")
 
 import ormsgpack
 from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 import sqlstate
 from sqlstate import InvalidKey, InvalidOption, InvalidValue, StoreClosed, pack_key
@@ -119,6 +120,41 @@ def test_threads_and_namespaces_with_any_text_are_apart(saver: SqlstateSaver) ->
     saver.delete_thread("a")
     left = {found.config["configurable"]["thread_id"] for found in saver.list(None)}
     assert left == {*AWKWARD} - {"a"}
+
+
+def test_what_a_task_wrote_stays_when_it_is_put_again_but_for_its_error(saver: SqlstateSaver) -> None:
+    at = saver.put(config(), checkpoint(1), {}, {})
+    for value in ("first", "second"):
+        saver.put_writes(at, [("a", value), (ERROR, value), (INTERRUPT, value)], "task", "path")
+    found = saver.get_tuple(at)
+    assert found is not None
+    assert sorted(found.pending_writes or []) == sorted(
+        [("task", "a", "first"), ("task", ERROR, "second"), ("task", INTERRUPT, "second")]
+    )
+
+
+def test_writes_are_in_the_order_of_the_tasks_places(saver: SqlstateSaver) -> None:
+    at = saver.put(config(), checkpoint(1), {}, {})
+    for task, path in (("x", "3"), ("y", "2"), ("z", "1"), ("w", "")):
+        saver.put_writes(at, [("b", task), ("a", task)], task, path)
+    found = saver.get_tuple(at)
+    assert found is not None
+    assert found.pending_writes == [(task, channel, task) for task in "wzyx" for channel in "ba"]
+
+
+def test_a_limit_counts_what_the_filter_lets_through(saver: SqlstateSaver) -> None:
+    for number in range(6):
+        saver.put(config(), checkpoint(number), {"source": "input" if number < 3 else "loop"}, {})
+    within: Any
+    for within in (config(), {"configurable": {"thread_id": "t"}}, None):
+        found = saver.list(within, filter={"source": "input"}, limit=2)
+        assert [each.checkpoint["id"] for each in found] == ["00000002", "00000001"]
+        before = saver.list(within, limit=1, before=config(checkpoint="00000002"))
+        assert [each.checkpoint["id"] for each in before] == ["00000001"]
+        assert [each.checkpoint["id"] for each in saver.list(within, limit=1)] == ["00000005"]
+        assert [*saver.list(within, limit=0)] == []
+    assert [each.checkpoint["id"] for each in saver.list(config(checkpoint="00000002"))] == ["00000002"]
+    assert [*saver.list(config(checkpoint="9"))] == []
 
 
 def test_a_number_as_a_thread_is_its_text(saver: SqlstateSaver) -> None:

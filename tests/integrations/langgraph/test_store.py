@@ -60,6 +60,13 @@ async def test_a_namespace_holds_what_is_below_it_and_nothing_beside_it(memories
     assert await memories.alist_namespaces(limit=1, offset=1) == [("a", "b")]
 
 
+def test_a_key_is_no_label(memories: SqlstateStore) -> None:
+    memories.put(("a",), "b", {"n": 1})
+    assert memories.search(("a", "b")) == []
+    assert [item.key for item in memories.search(("a",))] == ["b"]
+    assert memories.list_namespaces() == [("a",)]
+
+
 def test_a_filter_compares(memories: SqlstateStore) -> None:
     for number in range(5):
         memories.put(("a",), f"{number}", {"n": number, "in": {"x": number % 2}, "t": "s"})
