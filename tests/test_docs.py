@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,23 @@ PUBLIC_OF = {
     "sqlstate.proof": [*(name for name in vars(proof) if name.startswith("verify_")), "Document"],
     "sqlstate.headlog": [name for name in vars(headlog) if name.startswith("verify_")],
 }
+# The adapters by the packages that they need: their pages and examples are run where those are installed.
+ADAPTERS = {
+    "sqlstate.integrations.agents": "openai-agents",
+    "sqlstate.integrations.keyvalue": "py-key-value-aio",
+    "sqlstate.integrations.langgraph": "langgraph",
+}
+
+
+def is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+MISSING = [adapter for adapter, package in ADAPTERS.items() if not is_installed(package)]
+PUBLIC_OF |= {adapter: import_module(adapter).__all__ for adapter in ADAPTERS if adapter not in MISSING}
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [page for page in PAGES if page.name != "file-format.md"]  # its program is run by test_format.py
@@ -41,17 +59,19 @@ def example_pages() -> list[Any]:
     """Return the pages to run; one that starts many programs is slow."""
     found = []
     for page in RUN:
-        programs = sum(
-            len(list(commands(each.text))) for each in blocks(page.read_text("utf-8")) if each.info == "console"
-        )
+        text = page.read_text("utf-8")
+        programs = sum(len(list(commands(each.text))) for each in blocks(text) if each.info == "console")
         marks = [pytest.mark.slow] if programs > 4 else []
+        marks += [pytest.mark.skip(f"what {adapter} needs is missing") for adapter in MISSING if adapter in text]
+        if "from fastmcp" in text and not is_installed("fastmcp"):
+            marks.append(pytest.mark.skip("fastmcp is missing"))
         found.append(pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks))
     return found
 
 
 def api_problems(pages: str) -> list[str]:
     """Compare what the API pages are made from with the public names: each is shown once, and nothing else is."""
-    shown = re.findall(r"^::: (\S+)$", pages, re.MULTILINE)
+    shown = [name for name in re.findall(r"^::: (\S+)$", pages, re.MULTILINE) if name.rpartition(".")[0] not in MISSING]
     wanted = {
         f"{module}.{name}"
         for module, names in PUBLIC_OF.items()

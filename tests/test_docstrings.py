@@ -23,7 +23,7 @@ import pytest
 
 import sqlstate
 from sqlstate import aio
-from tests.test_docs import PUBLIC_OF
+from tests.test_docs import ADAPTERS, PUBLIC_OF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,9 @@ def problems(path: str, member: Any) -> list[str]:
         return [f"{path}: the first line is not a sentence"]
     if isinstance(member, property):
         return []
+    if text.endswith("See there."):
+        of, _, name = path.rpartition(".a")
+        return [] if f"{of}.{name}" in NAMES else [f"{path}: there is no {name}()"]
     found, parts = [], sections(text)
     if "Examples" not in parts or ">>> " not in parts.get("Examples", ""):
         found.append(f"{path}: no example")
@@ -146,6 +149,10 @@ def test_the_example_of_a_public_name_prints_what_it_shows(
     known: dict[str, Any] = {"sqlstate": sqlstate, "aio": aio, "asyncio": asyncio, "__name__": "__main__"}
     if ".aio" not in name:
         known["store"] = sqlstate.open("app.db")
+    adapter = next((module for module in ADAPTERS if name.startswith(f"{module}.")), None)
+    if adapter is not None:
+        module = import_module(adapter)
+        known |= {public: getattr(module, public) for public in module.__all__}
     found = failures(inspect.getdoc(NAMES[name]) or "", name, known)
     assert not found, "\n".join(found)
 

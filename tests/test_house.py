@@ -31,6 +31,7 @@ FLOORS = (
     "__init__",
     "aio",
     "importing",
+    "integrations",
     "store",
     "maintenance",
     "recovery",

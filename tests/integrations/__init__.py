@@ -1,0 +1,1 @@
+"""Tests of the adapters, each run where its framework is installed."""
