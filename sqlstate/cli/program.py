@@ -24,6 +24,7 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "get": ("entries", "get"),
     "delete": ("entries", "delete"),
     "list": ("entries", "list_"),
+    "query": ("entries", "query"),
     "collections": ("entries", "collections"),
     "import": ("transfer", "import_"),
     "export": ("transfer", "export"),

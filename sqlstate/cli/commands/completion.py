@@ -12,7 +12,7 @@ from sqlstate.cli.exits import Exit
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, *, shell: str) -> int:
-    """Print the script that makes SHELL complete this program's verbs and options.
+    """Print the script that makes SHELL complete this program's verbs and options, collections and keys.
 
     \b
     bash  eval "$(sqlstate completion bash)"    in ~/.bashrc
