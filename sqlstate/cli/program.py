@@ -31,6 +31,7 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "head": ("history", "head"),
     "log": ("history", "log"),
     "stats": ("history", "stats"),
+    "report": ("report", "report"),
     "changes": ("past", "changes"),
     "history": ("past", "history"),
     "index": ("past", "index"),
