@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.audited = 0  # entries of redactions and settings
         self.recoveries = 0
 
-    @initialize(journal=st.sampled_from(["wal", "wal", "delete"]), limit=st.sampled_from([None, None, 4000, 0]))
-    def begin(self, journal: Any, limit: int | None) -> None:
-        self.store = sqlstate.open(self.path, journal=journal, log_limit=limit)
+    @initialize(
+        journal=st.sampled_from(["wal", "wal", "delete"]),
+        limit=st.sampled_from([None, None, 4000, 0]),
+        mode=st.sampled_from(["full", "full", "group"]),
+    )
+    def begin(self, journal: Any, limit: int | None, mode: Any) -> None:
+        self.store = sqlstate.open(self.path, journal=journal, log_limit=limit, mode=mode)
         self.oldest = 1
         self.claims: dict[str, int] = {}
 
@@ -445,6 +450,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = copy.deepcopy(self.past[seq])
         self.expect_commit(before)
         assert head == self.store.head()
+
+    @rule(puts=st.lists(st.tuples(collections, keys, values), max_size=6), waits=st.booleans())
+    def hand_over(self, puts: list[Any], waits: bool) -> None:
+        """Functions of a transaction each, run here or by the store's own thread."""
+        for name, key, value in puts:
+            before = copy.deepcopy(self.model)
+            change = partial(sqlstate.Transaction.put, collection=name, key=key, value=value)
+            self.store.run(change) if waits else self.store.submit(change).result()
+            self.model[name][key] = value
+            self.expect_commit(before)
 
     @rule(puts=st.lists(st.tuples(collections, keys, values | st.just(ABSENT)), max_size=12))
     def batch(self, puts: list[Any]) -> None:

@@ -6,24 +6,28 @@ StoreEntries, a Transaction an OpenTransaction, a Batch an OpenBatch, a Snapshot
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from sqlstate.commit.clock import now
 from sqlstate.errors import StoreUnusable
 from sqlstate.format.names import make_name
 from sqlstate.sqlite.pages import Page
-from sqlstate.tables import state
+from sqlstate.tables import audit, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key, Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.life import Life
     from sqlstate.tables.state import Span
 
 R = TypeVar("R")
+T = TypeVar("T")
 E_co = TypeVar("E_co", covariant=True)
 
 if TYPE_CHECKING:
@@ -164,3 +168,31 @@ def refuse_inside(writer: WriteContext, what: str) -> None:
             f"{writer.engine.path}: {what}() cannot be called inside a transaction or batch of the same thread; "
             "leave its block first. Nothing was changed"
         )
+
+
+def in_one_write(group: GroupCommit[Any], what: str, work: Callable[[Connection, Head], T | None]) -> T | None:
+    """Call *work* in a durable SQLite transaction that makes no commit, and return what it returns.
+
+    Args:
+        group: of the store.
+        what: the method that was called, for messages.
+        work: gets the writing connection and the newest commit; returns None if it changed nothing: nothing is written.
+
+    Raises:
+        StoreUnusable: this thread has a transaction or batch open.
+        StoreError: what transaction() raises.
+    """
+    context = group.context
+    refuse_inside(context, what)
+    context.engine.life.check_writable()
+    with group.writing():
+        _, head = context.begin()
+        done = work(context.engine.write_connection, head)
+        if done is not None:
+            context.commit_unnumbered(what)
+        return done
+
+
+def note(context: WriteContext, head: Head, event: tuple[str, Mapping[str, Any]]) -> int:
+    """Append an audit entry of this kind and detail inside the open transaction, and return its number."""
+    return audit.append(context.engine.write_connection, context.meta.store_id, head, now(), event)

@@ -138,8 +138,8 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         raise
     store = Store(writer, report, (group_size if mode == "group" else 1, group_wait))
     try:
-        if log_limit not in ("kept", store.log_limit):
-            store.set_log_limit(None if log_limit == "kept" else log_limit)
+        if log_limit != "kept" and log_limit != store.log_limit:  # noqa: PLR1714, the second asks the file
+            store.set_log_limit(log_limit)
     except BaseException:
         store.close()
         raise

@@ -20,7 +20,8 @@ def read(connection: Connection) -> dict[str, int]:
     rows = connection.rows("SELECT name, seq FROM claims ORDER BY name")
     for name, seq in rows:
         if not (is_text(name) and is_number(seq)):
-            raise Damaged.found(connection.path, f"claim {quoted(name)} is of commit {quoted(seq)}, which is none")
+            what = f"claim {quoted(name)} is of commit {quoted(seq)}, which is none"
+            raise Damaged.about(connection.path, what, "sqlstate.repair() removes it")
     return dict(rows)
 
 
@@ -31,6 +32,13 @@ def write(connection: Connection, name: str, seq: int) -> None:
     """
     remove(connection, name)
     connection.run("INSERT INTO claims (name, seq) VALUES (?, ?)", (name, seq))
+
+
+def drop_malformed(connection: Connection) -> None:
+    """Remove rows that are no claims, inside the caller's transaction."""
+    for number, name, seq in connection.rows("SELECT number, name, seq FROM claims"):
+        if not (is_text(name) and is_number(seq)):
+            connection.run("DELETE FROM claims WHERE number = ?", (number,))
 
 
 def remove(connection: Connection, name: str) -> None:

@@ -145,10 +145,7 @@ def read_log_limit(connection: Connection) -> int | None:
     Raises:
         Damaged: the row is malformed.
     """
-    limit = connection.value("SELECT value FROM meta WHERE name = 'log_limit'")
-    if limit is not None and not is_number(limit):
-        raise Damaged.found(connection.path, f"the row log_limit of the table meta is {quoted(limit)}, no number")
-    return limit  # type: ignore[no-any-return]
+    return _number(connection, "log_limit")
 
 
 def write_log_limit(connection: Connection, limit: int | None) -> None:
@@ -160,14 +157,32 @@ def write_log_limit(connection: Connection, limit: int | None) -> None:
 
 
 def read_log_unsized(connection: Connection) -> int:
-    """Return the bytes of the records of commits that do not say how large they are; 0 if there are none."""
-    size = connection.value("SELECT value FROM meta WHERE name = 'log_unsized'")
-    return size if is_number(size) else 0
+    """Return the bytes of the records of commits that do not say how large they are; 0 if there are none.
+
+    Raises:
+        Damaged: the row is malformed.
+    """
+    return _number(connection, "log_unsized") or 0
 
 
 def write_log_unsized(connection: Connection, size: int) -> None:
     """Write the bytes of the records of commits that an earlier version made, inside the caller's transaction."""
     _put(connection, "log_unsized", size)
+
+
+def drop_malformed(connection: Connection) -> None:
+    """Remove settings of the log that are malformed, inside the caller's transaction: without them it is kept whole."""
+    for name in ("log_limit", "log_unsized"):
+        if not is_number(connection.value("SELECT value FROM meta WHERE name = ?", (name,))):
+            connection.run("DELETE FROM meta WHERE name = ?", (name,))
+
+
+def _number(connection: Connection, name: str) -> int | None:
+    value = connection.value("SELECT value FROM meta WHERE name = ?", (name,))
+    if value is not None and not is_number(value):
+        what = f"the row {name} of the table meta is {quoted(value)}, no number"
+        raise Damaged.about(connection.path, what, "sqlstate.repair() removes it")
+    return value  # type: ignore[no-any-return]
 
 
 def _put(connection: Connection, name: str, value: Any) -> None:

@@ -6,7 +6,7 @@ record that ends it does; until then they stay wherever the log begins.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlstate.tables.wal import COLUMNS, ENDED, OF_STAGED
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from sqlstate.sqlite.connection import Connection, Row
     from sqlstate.tables.meta import LogStart
+
+R = TypeVar("R", bound="tuple[Any, ...]")
 
 _SIZE = "ifnull(octet_length(value), 0) + ifnull(octet_length(before), 0)"
 _ENDS = "session IS NOT NULL AND kind IN ('COMMIT', 'ROLLBACK')"
@@ -55,23 +57,16 @@ def live(connection: Connection, start: LogStart | None) -> Iterator[Row]:
     Raises:
         Damaged: in a row there is text that is not UTF-8.
     """
+    return without_cut(connection, connection.iterate(_ALL), start)
+
+
+def without_cut(connection: Connection, rows: Iterator[R], start: LogStart | None) -> Iterator[R]:
+    """Return *rows* without records that were cut; each begins with LSN, transaction, kind and session."""
     if start is None or start.removed == start.lsn:
-        return connection.iterate(_ALL)
-    gone = ended(connection, start)
-    return (row for row in connection.iterate(_ALL) if not is_cut(row, start, gone))
-
-
-def ended(connection: Connection, start: LogStart) -> frozenset[int]:
-    """Return the staged transactions that were cut and are still there."""
-    if start.removed == start.lsn:
-        return frozenset()
-    return frozenset(txn for (txn,) in connection.rows(ENDED, (start.removed, start.lsn)))
-
-
-def is_cut(row: Row, start: LogStart, ended: frozenset[int]) -> bool:
-    """Return True if a record, by LSN, transaction, kind and session, was cut and is still there."""
-    lsn, txn, _, session, *_ = row
-    return bool(start.removed < lsn <= start.lsn and (session is None or txn in ended))
+        return rows
+    removed, last = start.removed, start.lsn
+    ended = {txn for (txn,) in connection.rows(ENDED, (removed, last))}
+    return (row for row in rows if not removed < row[0] <= last or not (row[3] is None or row[1] in ended))
 
 
 def size(connection: Connection) -> int:

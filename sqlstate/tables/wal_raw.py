@@ -26,10 +26,7 @@ def scan_raw(connection: Connection, start: LogStart | None) -> Iterator[RawReco
     Without records that were cut and are still there; *start* is where the log begins.
     """
     rows = (RawRecord._make(raw_rows.decoded(row)) for row in connection.iterate(_RAW))
-    if start is None or start.removed == start.lsn:
-        return rows
-    gone = wal_cut.ended(connection, start)
-    return (row for row in rows if not wal_cut.is_cut(row, start, gone))
+    return wal_cut.without_cut(connection, rows, start)
 
 
 def live(connection: Connection, start: LogStart | None) -> Iterator[Row]:

@@ -59,6 +59,8 @@ class Made(NamedTuple):
     rows: Rows
     commit_of: dict[int, int]
     loose: frozenset[int]
+    is_cut: bool
+    """Whether the oldest commits were cut: then an entry whose name was changed can be named by its place alone."""
 
 
 def make(seed: int, folder: Path) -> Made:
@@ -82,10 +84,12 @@ def make(seed: int, folder: Path) -> Made:
                 stage(store, rng, ends=number % 12 == 0)
             if number % 20 == 0:
                 store.backup(folder / "backup.db")
+        if seed % 2:
+            store.cut(before=30)
     file = path.read_bytes()
     rows = read(path)
     open_, commit_of, loose = _follow(rows)
-    return Made(file, rows, commit_of, frozenset(loose | open_))
+    return Made(file, rows, commit_of, frozenset(loose | open_), bool(seed % 2))
 
 
 def stage(store: sqlstate.Store, rng: random.Random, *, ends: bool) -> None:
@@ -270,14 +274,16 @@ def _text(cell: Cell) -> Any:
         return None
 
 
-def _entry(_: Made, before: Any, now: Any, findings: tuple[Finding, ...]) -> bool:
-    names = {(_text(row[0]), _text(row[1])) for row in (before, now) if row is not None}
-    ours = [each for each in findings if each.kind in ("entry", "missing", "extra")]
-    if before is not None and now is not None and before[:2] == now[:2]:
-        return [(each.kind, each.collection, each.key) for each in ours] == [("entry", *names.pop())]
-    missing = [(each.collection, each.key) for each in ours if each.kind == "missing"]
-    extra = [each for each in ours if each.kind == "extra"]
-    return missing == [(_text(before[0]), _text(before[1]))] and len(extra) == 1
+def _entry(made: Made, before: Any, now: Any, findings: tuple[Finding, ...]) -> bool:
+    was, is_ = (None if row is None else (_text(row[0]), _text(row[1])) for row in (before, now))
+    ours = [(each.kind, each.collection, each.key) for each in findings if each.kind in ("entry", "missing", "extra")]
+    if was == is_:
+        return ours == [("entry", *was)] if was else False
+    extra = [each for each in ours if each[0] == "extra"]
+    missing = [each[1:] for each in ours if each[0] == "missing"]
+    if made.is_cut and is_ is not None and (ours == [("entry", *is_)] or missing == [(None, None)]):
+        return True  # the log does not tell any more what the name was: it is told what stands there, or where it was
+    return missing == [was] and len(extra) == 1
 
 
 def _node(_: Made, before: Any, now: Any, findings: tuple[Finding, ...]) -> bool:

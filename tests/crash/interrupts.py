@@ -537,7 +537,10 @@ class Loops(Life):
         self.task = None
         ask = threading.Timer(FORGOTTEN_SECONDS, self._end_forgotten, [threading.get_ident(), self.number])
         ask.daemon = True
-        ask.start()
+        try:
+            ask.start()
+        except RuntimeError:  # the handler raised in the midst of a lock of the standard library
+            raise KeyboardInterrupt from None
         try:
             asyncio.run(self._uses(cancelling=cancelling))
         except _ForgottenError:

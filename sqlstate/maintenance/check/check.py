@@ -22,7 +22,7 @@ from sqlstate.maintenance.check.findings import Finding, FindingKind, Findings
 from sqlstate.maintenance.check.links import Links
 from sqlstate.maintenance.check.log import Figures, LogCheck
 from sqlstate.proving.commits import History
-from sqlstate.tables import audit, merkle, migrations, schema, staged, state, wal, wal_digests, wal_figures
+from sqlstate.tables import audit, claims, merkle, migrations, schema, staged, state, wal, wal_digests, wal_figures
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
@@ -369,6 +369,11 @@ class _Examination:
         self._wrong_events = {number for number, _ in wrong}
         for _, what in wrong:
             self._findings.add(FindingKind.AUDIT, f"I12: {what}")
+        for read in (metadata.read_log_limit, metadata.read_log_unsized, claims.read):
+            try:
+                read(self._connection)
+            except Damaged as e:
+                self._findings.add(FindingKind.SETTING, e.what)
         if wal_digests.listed(self._connection) != audit_trail.digest_logs(self._connection, self._meta.store_id):
             what = "the table digest_logs lists other collections than the audit trail says"
             self._findings.add(FindingKind.SETTING, what)

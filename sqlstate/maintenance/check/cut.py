@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlstate.format import constants as fmt
 from sqlstate.format.records import chain_next
-from sqlstate.tables import cut_commits
+from sqlstate.tables import claims, cut_commits
 from sqlstate.tables import meta as metadata
 from sqlstate.tables.raw_rows import is_digest
 
@@ -39,6 +39,9 @@ def wrong_cut(connection: Connection, meta: Meta) -> Iterator[str]:
         return
     if start is None:
         return
+    for name, claimed in claims.read(connection).items():
+        if claimed < seq:
+            yield f"{name!r} claims the commits after {claimed}, and those up to {seq} were cut"
     cut_commits.check_end(connection)
     before = cut_commits.chain(connection, meta, seq - 1)
     if before is None or chain_next(before, start.head[:4], start.records) != start.head.chain:

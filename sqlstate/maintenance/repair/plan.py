@@ -12,7 +12,8 @@ from sqlstate.maintenance.check.findings import FindingKind
 from sqlstate.maintenance.proven_tree import Content, leaves_of
 from sqlstate.maintenance.repair import entries, log
 from sqlstate.maintenance.repair.entries import Lost
-from sqlstate.tables import log_blocks, merkle, schema, state, wal, wal_digests, wal_raw
+from sqlstate.tables import claims, log_blocks, merkle, schema, state, wal, wal_digests, wal_raw
+from sqlstate.tables import meta as metadata
 from sqlstate.tables.raw_rows import is_entry_name
 from sqlstate.tables.schema import Differences
 
@@ -210,6 +211,8 @@ def apply(copy: Connection, plan: Plan) -> None:
     merkle.replace_nodes(copy, done.node_deletes, done.node_inserts)
     if plan.digest_logs is not None:
         wal_digests.set_all(copy, sorted(plan.digest_logs))
+        metadata.drop_malformed(copy)
+        claims.drop_malformed(copy)
     if plan.blocks:
         log_blocks.trim(copy, 0)
     schema.make(copy, plan.layout)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from sqlstate.commit.clock import now
 from sqlstate.commit.log_limit import advance
 from sqlstate.errors import InvalidOption, LogCut
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_collection, check_number
-from sqlstate.store.access import refuse_inside
+from sqlstate.store.access import in_one_write, note
 from sqlstate.store.past.at import commit_at
-from sqlstate.tables import audit, claims, wal, wal_cut
+from sqlstate.tables import claims, wal, wal_cut
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
@@ -95,28 +94,28 @@ class Claims(MutableMapping[str, int]):
         check_collection(name)
         check_number("seq", seq)
 
-        def claim(connection: Connection, head: Head) -> bool:
+        def claim(connection: Connection, head: Head) -> Literal[True] | None:
             if seq > head.seq:
                 raise InvalidOption(f"there is no commit {seq} to claim: the newest is {head.seq}")
             wal.check_kept(connection, seq)
             before = claims.read(connection).get(name)
             if before == seq:
-                return False
+                return None
             claims.write(connection, name, seq)
             if before is None:
-                _note(self._group.context, head, ("setting", {"claim": name, "seq": seq}))
+                note(self._group.context, head, ("setting", {"claim": name, "seq": seq}))
             return True
 
-        _in_one_write(self._group, "claims", claim)
+        in_one_write(self._group, "claims", claim)
 
     def __delitem__(self, name: str) -> None:
-        def release(connection: Connection, head: Head) -> bool:
+        def release(connection: Connection, head: Head) -> Literal[True]:
             del claims.read(connection)[name]
             claims.remove(connection, name)
-            _note(self._group.context, head, ("setting", {"claim": name, "seq": None}))
+            note(self._group.context, head, ("setting", {"claim": name, "seq": None}))
             return True
 
-        _in_one_write(self._group, "claims", release)
+        in_one_write(self._group, "claims", release)
 
 
 class Log:
@@ -161,17 +160,17 @@ class Log:
         check_log_limit(limit)
         context = self._writer
 
-        def set_limit(connection: Connection, head: Head) -> bool:
+        def set_limit(connection: Connection, head: Head) -> Literal[True] | None:
             if context.log.bytes == limit:
-                return False
+                return None
             metadata.write_log_limit(connection, limit)
             first = _SIZED if context.log.start.lsn else next(wal.closing(connection, 1, 1), _SIZED)
             if limit is not None and first[-1] is None:
                 metadata.write_log_unsized(connection, max(0, wal_cut.size(connection) - context.total))
-            _note(context, head, ("setting", {"log_limit": limit}))
+            note(context, head, ("setting", {"log_limit": limit}))
             return True
 
-        _in_one_write(self._group, "set_log_limit", set_limit)
+        in_one_write(self._group, "set_log_limit", set_limit)
 
     def cut(self, before: int | datetime) -> CutReport:
         """Cut the oldest commits from the log, in one SQLite transaction with an audit entry.
@@ -201,14 +200,13 @@ class Log:
             >>> [head.seq for head in store.commits()]
             [3]
         """
-        context, report = self._writer, [CutReport(0, 0, 0)]
+        context = self._writer
 
-        def cut(connection: Connection, head: Head) -> bool:
+        def cut(connection: Connection, head: Head) -> CutReport | None:
             start = context.log.start
             last = _last_before(connection, before, head.seq)
-            report[0] = CutReport(0, start.head.seq + 1, 0)
             if last <= start.head.seq:
-                return False
+                return None
             for name, seq in claims.read(connection).items():
                 if seq < last:
                     raise InvalidOption(
@@ -221,12 +219,10 @@ class Log:
                 new = new._replace(removed=gone)
             metadata.write_log_start(connection, new)
             commits = new.head.seq - start.head.seq
-            number = _note(context, head, ("cut", {"commits": commits, "oldest": new.head.seq + 1}))
-            report[0] = CutReport(commits, new.head.seq + 1, number)
-            return True
+            number = note(context, head, ("cut", {"commits": commits, "oldest": new.head.seq + 1}))
+            return CutReport(commits, new.head.seq + 1, number)
 
-        _in_one_write(self._group, "cut", cut)
-        return report[0]
+        return in_one_write(self._group, "cut", cut) or CutReport(0, context.log.start.head.seq + 1, 0)
 
 
 def check_log_limit(limit: int | None) -> None:
@@ -253,26 +249,3 @@ def _last_before(connection: Connection, before: int | datetime, newest: int) ->
         return commit_at(connection, earlier, newest)
     except LogCut:
         return 0
-
-
-def _note(context: WriteContext, head: Head, event: tuple[str, dict[str, Any]]) -> int:
-    return audit.append(context.engine.write_connection, context.meta.store_id, head, now(), event)
-
-
-def _in_one_write(group: GroupCommit[Any], what: str, work: Callable[[Connection, Head], bool]) -> None:
-    """Call *work* in a durable SQLite transaction that makes no commit; it returns False if it changed nothing."""
-    context = group.context
-    refuse_inside(context, what)
-    context.engine.life.check_writable()
-    with group.writing():
-        connection = context.engine.write_connection
-        _, head = context.begin()
-        try:
-            if not work(connection, head):
-                connection.rollback()
-                return
-            context.commit_unnumbered(what)
-        except BaseException:
-            if context.engine.usable:
-                connection.rollback()
-            raise

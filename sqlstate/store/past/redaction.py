@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlstate.commit.clock import now
 from sqlstate.errors import Busy, InvalidOption, InvalidRecord, StoreFull
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import check_collection, make_name, name_bytes
-from sqlstate.store.access import refuse_inside
-from sqlstate.tables import audit, wal_digests
+from sqlstate.store.access import in_one_write, note, refuse_inside
+from sqlstate.tables import wal_digests
 
 if TYPE_CHECKING:
     from sqlstate.commit.group import GroupCommit
     from sqlstate.commit.write_context import WriteContext
     from sqlstate.format.names import Key
+    from sqlstate.format.records import Head
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
-    from sqlstate.tables.meta import Meta
 
 Logging = Literal["values", "digests"]
 
@@ -56,7 +56,6 @@ class Redaction:
 
     _engine: Engine
     _group: GroupCommit[Any]
-    _meta: Meta
     _writer: WriteContext
 
     def redact(self, collection: str, key: Key) -> RedactReport:
@@ -109,23 +108,18 @@ class Redaction:
         """Take the values out in one SQLite transaction; return of how many records, and the audit entry's number."""
         connection, writer = self._engine.write_connection, self._writer
         lsn, head = writer.begin()
-        try:
-            staged = wal_digests.staged_with(connection, collection, key)
-            if staged:
-                raise InvalidRecord(
-                    f"staged transaction {staged[0]} has not ended, and has records of {collection!r}[{key!r}]; commit "
-                    "it or roll it back first. Nothing was changed"
-                )
-            records, entry = wal_digests.redact(connection, collection, key), None
-            if records:
-                detail = {"entry": sha256(fmt.TAG_REDACTED + raw).hexdigest(), "records": records}
-                entry = audit.append(connection, self._meta.store_id, head, now(), ("redact", detail))
-            wal_digests.overwrite_free_pages(connection)
-            writer.commit_unnumbered("the redaction", (lsn, head))
-        except BaseException:
-            if self._engine.usable:
-                connection.rollback()
-            raise
+        staged = wal_digests.staged_with(connection, collection, key)
+        if staged:
+            raise InvalidRecord(
+                f"staged transaction {staged[0]} has not ended, and has records of {collection!r}[{key!r}]; commit "
+                "it or roll it back first. Nothing was changed"
+            )
+        records, entry = wal_digests.redact(connection, collection, key), None
+        if records:
+            detail = {"entry": sha256(fmt.TAG_REDACTED + raw).hexdigest(), "records": records}
+            entry = note(writer, head, ("redact", detail))
+        wal_digests.overwrite_free_pages(connection)
+        writer.commit_unnumbered("the redaction", (lsn, head))
         return records, entry
 
     def _emptied(self) -> bool:
@@ -165,25 +159,18 @@ class Redaction:
             >>> [(change.before, change.value) for change in store.changes()]
             [(ABSENT, REDACTED), (REDACTED, 'new')]
         """
-        refuse_inside(self._writer, "set_logging")
         check_collection(collection)
         if log not in ("values", "digests"):
             raise InvalidOption(f"log={log!r} is not what a log keeps; use 'values' or 'digests'")
-        with self._group.writing():
-            connection, writer = self._engine.write_connection, self._writer
-            _, head = writer.begin()
-            try:
-                if (collection in wal_digests.collections(connection)) == (log == "digests"):
-                    connection.rollback()
-                    return
-                wal_digests.set_collection(connection, collection, digests=log == "digests")
-                detail = {"collection": collection, "log": log}
-                audit.append(connection, self._meta.store_id, head, now(), ("setting", detail))
-                writer.commit_unnumbered("the setting")
-            except BaseException:
-                if self._engine.usable:
-                    connection.rollback()
-                raise
+
+        def set_one(connection: Connection, head: Head) -> Literal[True] | None:
+            if (collection in wal_digests.collections(connection)) == (log == "digests"):
+                return None
+            wal_digests.set_collection(connection, collection, digests=log == "digests")
+            note(self._writer, head, ("setting", {"collection": collection, "log": log}))
+            return True
+
+        in_one_write(self._group, "set_logging", set_one)
 
     def digest_logs(self) -> list[str]:
         """Return the names of the collections of whose values the log keeps the digests only, in order.

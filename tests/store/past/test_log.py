@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import sqlstate
 from sqlstate import ABSENT, headlog
 from sqlstate.commit import log_limit
-from sqlstate.tables import meta, wal_cut
+from sqlstate.tables import meta, wal_changes, wal_cut
 from tests.reference import plain
 from tests.support.child import Child
 
@@ -220,6 +220,16 @@ def test_a_feed_that_is_overtaken_by_a_cut_is_told(store: sqlstate.Store) -> Non
     assert len({(each.seq, each.key) for each in seen}) == len(seen)
     whole = seen[-1].seq
     assert [each.key for each in seen if each.seq < whole] == [*range(100)] * (whole - 1)
+
+
+def test_a_feed_that_is_overtaken_between_two_reads_of_the_log_is_told(store: sqlstate.Store) -> None:
+    put(store, 540)
+    feed = store.changes()
+    seen = [next(feed) for _ in range(wal_changes.ROWS_AT_ONCE // 2)]  # a PUT and a COMMIT each
+    store.cut(before=530)
+    with pytest.raises(sqlstate.LogCut):
+        next(feed)
+    assert [each.seq for each in seen] == [*range(1, 513)]
 
 
 def test_a_view_of_the_past_stays_as_it_is_while_others_cut(store: sqlstate.Store) -> None:
@@ -489,6 +499,33 @@ def test_each_changed_byte_of_what_a_cut_left_is_named(a_cut_store: Path, data: 
         db.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (new,))
     with sqlstate.open(path, read_only=True) as store:
         assert not store.check().ok
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE meta SET value = 'NaN' WHERE name = 'log_limit'",
+        "UPDATE meta SET value = -1 WHERE name = 'log_limit'",
+        "INSERT INTO meta VALUES ('log_unsized', 1.5)",
+        "INSERT INTO claims (name, seq) VALUES (x'00', 1)",
+        "INSERT INTO claims (name, seq) VALUES ('feed', -1)",
+    ],
+)
+def test_a_setting_that_is_none_is_named_and_mended(path: Path, edit: str) -> None:
+    with sqlstate.open(path) as store:
+        put(store, 3)
+        store.claims["index"] = 2
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(edit)
+    with sqlstate.open(path, read_only=True) as store:
+        assert [finding.kind for finding in store.check().findings] == ["setting"]
+    with pytest.raises(sqlstate.RestoreRejected):
+        sqlstate.restore(path, path.with_name("restored.db"))
+    assert sqlstate.repair(path).ok
+    with sqlstate.open(path) as store:
+        put(store, 3)
+        assert dict(store.claims) == {"index": 2}
+        assert store.check().ok
 
 
 def test_an_old_record_that_is_damaged_keeps_nobody_from_writing(path: Path) -> None:
