@@ -18,8 +18,8 @@ import sqlstate
 from sqlstate.cli import completing, main
 
 HOSTILE = [
-    "a;reboot", "a b", "a$(id)", "a`id`", "a'b", 'a"b', "a\nplain,b", "a\\b", "a|b", "a&b", "a*", "a?", "a[b]", "a{1,2}",
-    "a<b", "a>b", "a!b", "a#b", "a~b", "a,b", "-a", "--quick", "=a", "~a", "a\x1b[31m", "a\u202eb", "a\0b",
+    "a;reboot", "a b", "a$(id)", "a`id`", "a'b", 'a"b', "a\nplain,b", "a\\b", "a|b", "a&b", "a*", "a?", "a[b]",
+    "a{1,2}", "a<b", "a>b", "a!b", "a#b", "a~b", "a,b", "-a", "--quick", "=a", "~a", "a\x1b[31m", "a\u202eb", "a\0b",
     "a\xa0b",
 ]  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +10,9 @@ import sqlstate
 from sqlstate.cli import options
 from sqlstate.cli.exits import Exit
 from tests.cli.test_program import bad, good, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -67,6 +70,6 @@ def test_a_limit_that_is_none_is_refused(db: str, limit: str) -> None:
 
 def test_list_without_a_collection_prints_the_collections(db: str) -> None:
     assert good("list", db) == good("collections", db)
-    assert good("list", db, "--at", "1") == '{"collection":"c","entries":1}\n'
+    assert good("list", db, "--at", "1") == '{"collection":"c","entries":1}\n{"collection":"n000","entries":1}\n'
     for option in (["--start", "a"], ["--stop", "a"], ["--prefix", "a"], ["--reverse"], ["--keys"]):
         assert "for the entries of a COLLECTION" in bad(Exit.USAGE, "list", db, *option)

@@ -105,7 +105,7 @@ def test_a_value_without_fields_fits_no_condition_on_one(value: Any) -> None:
     ],
 )
 def test_what_is_no_condition_is_refused_with_what_is_wrong(condition: str, why: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(why)): 
+    with pytest.raises(ValueError, match=re.escape(why)):
         Condition(condition)
 
 

@@ -27,7 +27,7 @@ def line(points: Sequence[tuple[float, float]]) -> str:
     """
     start, end = points[0][0], points[-1][0]
     greatest = max(number for _, number in points) or 1
-    parts = []
+    parts: list[str] = []
     for time, number in points:
         x = _along(time, start, end)
         y = HEIGHT - HEIGHT * number / greatest
