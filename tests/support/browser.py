@@ -172,6 +172,10 @@ class Browser:
         taken = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         to.write_bytes(base64.b64decode(taken["data"]))
 
+    def print_preview(self) -> None:
+        """Show the page as it is printed."""
+        self._call("Emulation.setEmulatedMedia", media="print")
+
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page."""
         result = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

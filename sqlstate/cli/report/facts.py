@@ -5,8 +5,8 @@ Each part is read by itself: where the store is damaged, that part says so, and 
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import closing
+from collections import Counter, deque
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -37,11 +37,16 @@ POINTS_MAX: Final = 400
 COLLECTIONS_SHOWN: Final = 100
 EVENTS_SHOWN: Final = 25
 CHANGES_SHOWN: Final = 25
+CHANGES_OF_A_COMMIT: Final = 5
 FINDINGS_SHOWN: Final = 50
 NAMES_SHOWN: Final = 20
 CELL_CHARACTERS_MAX: Final = 160
-# Of the value that the page proves: the page carries it whole.
+SENTENCE_CHARACTERS_MAX: Final = 1000
+# Of the key and the value that the page proves, and of the proof: the page carries them whole.
 PROVEN_BYTES_MAX: Final = 1 << 16
+PROOF_CHARACTERS_MAX: Final = 1 << 19
+
+DIGEST_ONLY: Final = "(digest only)"
 
 Part = dict[str, Any]
 
@@ -54,6 +59,8 @@ class Wanted:
     """Of the check."""
     entry: tuple[str, Key] | None = None
     """The entry that is proven; None for one that changed lately."""
+    content: bool = True
+    """Whether the page shows keys, values and notes, of the entry that the caller named aside."""
     progress: Callable[[int, int], None] | None = None
     """Of the check."""
     outcome: str = field(default="unknown", init=False)
@@ -71,43 +78,51 @@ def gather(store: sqlstate.Store, wanted: Wanted) -> Part:
     with store.snapshot() as view:
         head = view.head
         parts: dict[str, Callable[[], Part]] = {
-            "check": lambda: _check(store, wanted),
             "heads": lambda: _heads(store, head),
             "sizes": lambda: _sizes(store),
             "collections": lambda: _collections(store, view),
-            "changes": lambda: _changes(store, head),
+            "changes": lambda: _changes(store, head, wanted),
             "recovery": lambda: _recovery(store),
-            "audit": lambda: _audit(store),
-            "proof": lambda: _proof(store, view, wanted.entry),
+            "audit": lambda: _audit(store, wanted),
+            "proof": lambda: _proof(store, view, wanted),
         }
-        found: Part = {name: _read(part) for name, part in parts.items()}
+        found: Part = {name: _read(part, wanted) for name, part in parts.items()}
+    # It takes longest, and a snapshot keeps others' commits from being moved into the main file.
+    found["check"] = _read(lambda: _check(store, wanted), wanted)
     found["head"] = {"seq": head.seq, "root": head.root.hex(), "count": head.count, "at": head.at}
-    found["path"], found["store_id"] = printable(str(store.path)), store.store_id.hex()
+    # Not its folder, which may say whose machine it was.
+    found["name"], found["store_id"] = printable(store.path.name), store.store_id.hex()
+    found["content"] = wanted.content
     found["made"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return found
 
 
-def _read(part: Callable[[], Part]) -> Part:
+def _read(part: Callable[[], Part], wanted: Wanted) -> Part:
     try:
         return part()
     except InvalidInput:
         raise  # the caller asked for what cannot be
     except StoreError as e:
-        return {"problem": printable(in_shell_words(e))}
+        return {"problem": _sentence(printable(in_shell_words(e))) if wanted.content else type(e).__name__}
 
 
 def _check(store: sqlstate.Store, wanted: Wanted) -> Part:
     report = store.check(wanted.level, progress=wanted.progress)
     wanted.outcome = report.outcome
-    findings = [printable(f"{each.kind}: {each.what}") for each in report.findings[:FINDINGS_SHOWN]]
+    if wanted.content:
+        findings = [_sentence(printable(f"{each.kind}: {each.what}")) for each in report.findings[:FINDINGS_SHOWN]]
+        more = len(report.findings) - len(findings) + report.more
+    else:
+        findings = [f"{kind}: {number:,}" for kind, number in Counter(each.kind for each in report.findings).items()]
+        more = report.more
     return {
         "outcome": str(report.outcome),
         "said": OUTCOMES[report.outcome],
         "findings": findings,
-        "more": len(report.findings) - len(findings) + report.more,
+        "more": more,
         "level": report.level,
         "read": {name: getattr(report, name) for name in ("entries", "nodes", "records", "commits", "events")},
-        "foreign": [printable(each) for each in report.foreign[:FINDINGS_SHOWN]],
+        "foreign": [_short(printable(each)) for each in report.foreign[:FINDINGS_SHOWN]],
     }
 
 
@@ -119,7 +134,10 @@ def _heads(store: sqlstate.Store, newest: Head) -> Part:
     if number <= COMMITS_READ_MAX:
         heads = [*_commits(store, oldest, number)]
     else:
-        heads = [next(_commits(store, oldest + (number - 1) * n // (POINTS_MAX - 1), 1)) for n in range(POINTS_MAX)]
+        numbers = {oldest + (number - 1) * n // (POINTS_MAX - 1) for n in range(POINTS_MAX)}
+        heads = [head for seq in sorted(numbers) for head in _commits(store, seq, 1)]
+    if not heads:
+        return {"number": 0}  # what comes to this was cut meanwhile
     points: list[tuple[float, Head]] = []
     for head in heads:
         time = datetime.fromisoformat(head.at).timestamp()
@@ -130,13 +148,13 @@ def _heads(store: sqlstate.Store, newest: Head) -> Part:
     return {
         "number": number,
         "oldest": oldest,
-        "from": heads[0].at,
-        "to": heads[-1].at,
+        "from": _moment(heads[0].at),
+        "to": _moment(heads[-1].at),
         "greatest": max(head.count for head in heads),
         "line": charts.line([(time, head.count) for time, head in drawn]),
         "bars": bars,
         "most": most,
-        "newest": [(head.seq, head.at, head.count, head.root.hex()) for head in heads[:-6:-1]],
+        "newest": [(head.seq, _moment(head.at), head.count, head.root.hex()) for head in heads[:-6:-1]],
     }
 
 
@@ -171,28 +189,47 @@ def _collections(store: sqlstate.Store, view: sqlstate.Snapshot) -> Part:
     }
 
 
-def _newest_changes(store: sqlstate.Store, head: Head) -> Iterator[Change]:
-    """Yield changes, the newest commit's first."""
+def _newest_changes(store: sqlstate.Store, head: Head) -> Iterator[Change | None]:
+    """Yield changes, the newest commit's first and not all of any; None where some are left out."""
     for seq in range(head.seq, store.oldest - 1, -1):
         with closing(cast("Generator[Change]", store.changes(seq - 1, upto=seq))) as found:
-            yield from found
+            yield from islice(found, CHANGES_OF_A_COMMIT)
+            if next(found, None) is not None:
+                yield None
 
 
-def _changes(store: sqlstate.Store, head: Head) -> Part:
-    with closing(cast("Generator[Change]", _newest_changes(store, head))) as found:
-        rows = [
-            (
-                each.seq,
-                each.at,
-                printable(each.note),
-                key_cell(each.collection),
-                _short(key_cell(each.key)),
-                _short(logged_cell(each.before)),
-                _short(logged_cell(each.value)),
-            )
-            for each in islice(found, CHANGES_SHOWN)
-        ]
+def _changes(store: sqlstate.Store, head: Head, wanted: Wanted) -> Part:
+    hidden = {*store.digest_logs()}
+    rows: list[tuple[str | int, ...] | None] = []
+    with closing(cast("Generator[Change | None]", _newest_changes(store, head))) as found:
+        for each in islice(found, CHANGES_SHOWN):
+            if each is None:
+                rows.append(None)
+                continue
+            row = (each.seq, _moment(each.at), key_cell(each.collection))
+            if not wanted.content:
+                rows.append((*row, _what(each)))
+                continue
+            values = [_value_cell(value, hidden=each.collection in hidden) for value in (each.before, each.value)]
+            rows.append((*row, _short(key_cell(each.key)), *values, _short(printable(each.note))))
     return {"rows": rows}
+
+
+def _what(change: Change) -> str:
+    return "new" if change.before is ABSENT else "deleted" if change.value is ABSENT else "changed"
+
+
+def _value_cell(value: Any, *, hidden: bool) -> str:
+    """Return a value of the log; of a collection of which the log has digests, the value that is left is not shown."""
+    return DIGEST_ONLY if hidden and value is not ABSENT else _short(logged_cell(value))
+
+
+def _moment(at: str) -> str:
+    return at[:19].replace("T", " ")
+
+
+def _sentence(text: str) -> str:
+    return text if len(text) <= SENTENCE_CHARACTERS_MAX else f"{text[:SENTENCE_CHARACTERS_MAX]}…"
 
 
 def _short(text: str) -> str:
@@ -203,35 +240,58 @@ def _recovery(store: sqlstate.Store) -> Part:
     return {"due": store.recovery.due, "cells": {k: printable(v) for k, v in report_cells(store.recovery).items()}}
 
 
-def _audit(store: sqlstate.Store) -> Part:
+def _audit(store: sqlstate.Store, wanted: Wanted) -> Part:
     with closing(cast("Generator[Any]", store.audit())) as events:
         newest = deque(events, EVENTS_SHOWN)
     rows = [
-        (each.number, each.at, printable(each.kind), each.seq, _short(printable(event_text(each))))
+        (
+            each.number,
+            _moment(each.at),
+            _short(printable(each.kind)),
+            each.seq,
+            _short(printable(event_text(each))) if wanted.content else "",
+        )
         for each in reversed(newest)
     ]
-    return {"rows": rows, "number": rows[0][0] if rows else 0, "findings": [*map(printable, store.check_audit())]}
+    findings = [_sentence(printable(each)) for each in islice(store.check_audit(), FINDINGS_SHOWN)]
+    return {"rows": rows, "number": rows[0][0] if rows else 0, "findings": findings}
 
 
-def _proof(store: sqlstate.Store, view: sqlstate.Snapshot, entry: tuple[str, Key] | None) -> Part:
-    if entry is None:
-        entry = next(_candidates(store, view), None)
-        if entry is None:
-            return {"question": None}
-    collection, key = entry
+def _proof(store: sqlstate.Store, view: sqlstate.Snapshot, wanted: Wanted) -> Part:
+    if wanted.entry is not None:
+        return _paper(view, *wanted.entry)
+    if not wanted.content:
+        return {"question": None}
+    for collection, key in _candidates(store, view):
+        with suppress(InvalidOption):  # too large
+            return _paper(view, collection, key)
+    return {"question": None}
+
+
+def _paper(view: sqlstate.Snapshot, collection: str, key: Key) -> Part:
+    """Return a question about an entry, and the proof that answers it.
+
+    Raises:
+        InvalidName, InvalidKey: no entry can have that name.
+        InvalidOption: it is too large for a page.
+    """
     stored = entries_of(view).get_stored(make_name(check_collection(collection), key))
-    if stored is not None and _bytes(stored) > PROVEN_BYTES_MAX:
-        raise InvalidOption(
-            f"the value of the entry to prove has {_bytes(stored):,} bytes, and a report carries at most "
-            f"{PROVEN_BYTES_MAX:,}; name another one"
-        )
+    for what, size in ("key", _bytes(key)), ("value", _bytes(stored)):
+        if size > PROVEN_BYTES_MAX:
+            raise InvalidOption(
+                f"the {what} of the entry to prove has {size:,} bytes, and a report carries at most "
+                f"{PROVEN_BYTES_MAX:,}; name another one"
+            )
+    proof = view.prove(collection, key).to_json()
+    if len(proof) > PROOF_CHARACTERS_MAX:
+        raise InvalidOption(f"the proof has {len(proof):,} characters, too many for a report; name another entry")
     question: Part = {"kind": "absent" if stored is None else "present", "collection": collection}
     question["key"] = {_KEY_FORMS[type(key)]: key.hex() if isinstance(key, bytes) else str(key)}
     if stored is not None:
         question["value"] = {"bytes": stored.hex()} if isinstance(stored, bytes) else {"json": stored}
     return {
         "question": question,
-        "proof": view.prove(collection, key).to_json(),
+        "proof": proof,
         "collection": key_cell(collection),
         "key": _short(key_cell(key)),
         "value": "" if stored is None else _short(value_cell(stored)),
@@ -242,22 +302,24 @@ _KEY_FORMS: Final = {int: "int", str: "text", bytes: "bytes"}
 
 
 def _candidates(store: sqlstate.Store, view: sqlstate.Snapshot) -> Iterator[tuple[str, Key]]:
-    """Yield entries that are there and small enough to be carried: the latest changes first, and any if there is none.
+    """Yield entries that are there and may be shown: the latest changes first, and any if there is none.
 
-    The log may be cut, or redacted.
+    The log may be cut, or redacted. Who lets the log have no values of a collection does not want them in a page.
     """
-    with closing(cast("Generator[Change]", _newest_changes(store, view.head))) as found:
+    hidden = {*store.digest_logs()}
+    with closing(cast("Generator[Change | None]", _newest_changes(store, view.head))) as found:
         names = [
             (each.collection, each.key)
             for each in islice(found, CHANGES_SHOWN)
-            if each.value is not ABSENT and each.value is not REDACTED
+            if each is not None and each.value is not ABSENT and each.value is not REDACTED
         ]
     names += [(name, key) for name in islice(view.collections(), NAMES_SHOWN) for key in view[name].keys(limit=1)]
     for collection, key in names:
-        stored = entries_of(view).get_stored(make_name(collection, key))
-        if stored is not None and _bytes(stored) <= PROVEN_BYTES_MAX:
+        if collection not in hidden and entries_of(view).get_stored(make_name(collection, key)) is not None:
             yield collection, key
 
 
-def _bytes(stored: Stored) -> int:
-    return len(stored if isinstance(stored, bytes) else stored.encode())
+def _bytes(value: Key | Stored | None) -> int:
+    if isinstance(value, str):
+        return len(value.encode())
+    return len(value) if isinstance(value, bytes) else 0
