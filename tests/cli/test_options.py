@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import sqlstate
 from sqlstate.cli import options
 from sqlstate.cli.exits import Exit
-from tests.cli.test_program import bad, good, run
+from tests.cli.test_program import PROGRAM, bad, good, on_terminal, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,3 +74,19 @@ def test_list_without_a_collection_prints_the_collections(db: str) -> None:
     assert good("list", db, "--at", "1") == '{"collection":"c","entries":1}\n{"collection":"n000","entries":1}\n'
     for option in (["--start", "a"], ["--stop", "a"], ["--prefix", "a"], ["--reverse"], ["--keys"]):
         assert "for the entries of a COLLECTION" in bad(Exit.USAGE, "list", db, *option)
+
+
+@pytest.mark.slow
+def test_a_real_terminal_gets_the_first_rows_and_a_pipe_all(db: str) -> None:
+    code, shown = on_terminal("list", db, "c")
+    assert code == 0
+    assert shown.splitlines()[-2:] == [
+        "99   99",
+        "the first 100; there are more, and --limit says how many to print: a number, or all",
+    ]
+    assert len(on_terminal("list", db, "c", "--limit", "all").shown.splitlines()) == 151
+    quiet = on_terminal("list", db, "c", "--quiet")
+    assert len(quiet.shown.splitlines()) == 101
+    piped = subprocess.run([*PROGRAM, "list", db, "c"], capture_output=True, text=True, check=True)
+    assert len(piped.stdout.splitlines()) == 150
+    assert piped.stderr == ""

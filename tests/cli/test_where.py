@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sqlite3
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sqlstate
+from sqlstate.cli import options
 from sqlstate.cli.where import Condition
 from tests.cli.test_program import bad, good, run
 
@@ -139,3 +144,83 @@ def test_query_prints_what_fits_and_says_that_it_read_everything(tmp_path: Any) 
     assert "'x' is not JSON" in said
     assert "query --help" in said
     assert "Missing option '--where'" in bad(2, "query", db, "people")
+
+
+def test_a_condition_never_becomes_sql(tmp_path: Any) -> None:
+    db = str(tmp_path / "app.db")
+    name = "x'; DROP TABLE state; --"
+    with sqlstate.open(db) as store:
+        store[name].update({name: {name: name}, "other": {"a": 1}})
+        before = store.head()
+    quoted = json.dumps(name)
+    assert good("query", db, name, "--where", f"$.{quoted} = {quoted}", "--keys") == (
+        f'{{"collection":{quoted},"key":{quoted}}}\n'
+    )
+    for text in ("$.a = 1 OR 1=1", "$.a = 1; DROP TABLE state", "$.a') OR ('1'='1", "1=1", "$.a UNION SELECT 1"):
+        bad(2, "query", db, name, "--where", text)
+    with sqlstate.open(db) as store:
+        assert store.head() == before
+        assert store.check().ok
+
+
+def test_query_answers_in_each_form_and_with_a_limit(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = str(tmp_path / "app.db")
+    people(db)
+    assert json.loads(good("query", db, "people", "--where", "$.age > 100", "--json")) == []
+    assert good("query", db, "nobody", "--where", "$") == ""
+    assert run("query", db, "nobody", "--where", "$").stderr == "no entry fits\n0 entries read, 0 fit\n"
+    assert good("query", db, "people", "--where", "$.age", "--limit", "0") == ""
+    assert run("query", db, "people", "--where", "$", "--quiet").stderr == ""
+    monkeypatch.setattr(options, "on_terminal", lambda: True)
+    monkeypatch.setattr(options, "TERMINAL_ROWS_MAX", 2)
+    cut = run("query", db, "people", "--where", "$.age")
+    assert len(cut.stdout.splitlines()) == 3
+    assert cut.stderr.splitlines()[0].startswith("the first 2; there are more")
+
+
+def test_a_damaged_entry_ends_a_query_with_what_is_wrong(tmp_path: Any) -> None:
+    db = str(tmp_path / "app.db")
+    people(db)
+    with sqlite3.connect(db) as connection:
+        connection.execute("UPDATE state SET value = '{\"age\":' WHERE key = 'eve'")
+    connection.close()
+    result = run("query", db, "people", "--where", "$.age > 30")
+    assert (result.exit_code, '"ada"' in result.stdout, "eve" in result.stderr) == (3, True, True)
+
+
+DOCUMENT = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from([0.5, 2.0, "", "a", "b", "\ud83d\ude00", '"']),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b c", '"', "", "é"]), inner),
+    max_leaves=8,
+)
+
+
+@given(DOCUMENT, st.lists(st.sampled_from(["a", "b c", '"', "", "é", 0, 1, 2]), max_size=4), DOCUMENT)
+def test_a_path_and_its_comparisons_mean_what_python_means(value: Any, path: list[str | int], other: Any) -> None:
+    text = "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{json.dumps(step)}" for step in path)
+    field: Any = value
+    there = True
+    for step in path:
+        try:
+            there = there and isinstance(field, dict if isinstance(step, str) else list)
+            field = field[step] if there else None
+        except (KeyError, IndexError):
+            there = False
+    written = json.dumps(other)
+    assert Condition(text).fits(value) is there
+    same = there and json.dumps(plain(field), sort_keys=True) == json.dumps(plain(other), sort_keys=True)
+    assert Condition(f"{text} = {written}").fits(value) is same
+    assert Condition(f"{text} != {written}").fits(value) is (there and not same)
+    both = {type(field), type(other)}
+    if both == {str} or both <= {int, float}:
+        assert Condition(f"{text} < {written}").fits(value) is (there and field < other)
+        assert Condition(f"{text} >= {written}").fits(value) is (there and field >= other)
+
+
+def plain(value: Any) -> Any:
+    """Write whole floats as ints, which they equal."""
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
