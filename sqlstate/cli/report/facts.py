@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 COMMITS_READ_MAX: Final = 20_000
 POINTS_MAX: Final = 400
+COLLECTIONS_COUNTED: Final = 2_000
 COLLECTIONS_SHOWN: Final = 100
 EVENTS_SHOWN: Final = 25
 CHANGES_SHOWN: Final = 25
@@ -177,15 +178,18 @@ def _sizes(store: sqlstate.Store) -> Part:
 
 def _collections(store: sqlstate.Store, view: sqlstate.Snapshot) -> Part:
     digests = {*store.digest_logs()}
-    counted = sorted(((len(view[name]), name) for name in view.collections()), key=lambda each: (-each[0], each[1]))
+    names = list(view.collections())
+    counted = sorted(
+        ((len(view[name]), name) for name in names[:COLLECTIONS_COUNTED]), key=lambda each: (-each[0], each[1])
+    )
     shown = counted[:COLLECTIONS_SHOWN]
     greatest = counted[0][0] if counted else 1
-    rest = counted[COLLECTIONS_SHOWN:]
     return {
         "rows": [(key_cell(name), count, 100 * count / greatest, name in digests) for count, name in shown],
-        "number": len(counted),
-        "rest": len(rest),
-        "rest_entries": sum(count for count, _ in rest),
+        "number": len(names),
+        "uncounted": len(names) - len(counted),
+        "rest": len(names) - len(shown),
+        "rest_entries": view.head.count - sum(count for count, _ in shown),
     }
 
 

@@ -147,16 +147,21 @@ def test_what_is_huge_is_cut(tmp_path: Path) -> None:
     assert "a report carries at most" in bad(2, "report", db, "-o", str(tmp_path / "r"), "--entry", "c", "k" * 100_000)
 
 
-def test_many_collections_are_shown_in_part(tmp_path: Path) -> None:
+def test_many_collections_are_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     db = str(tmp_path / "app.db")
     with sqlstate.open(db) as store, store.transaction() as txn:
         for number in range(1500):
             txn.put(f"c{number:04}", "k", number)
-        txn.put("c0000", "other", 0)
+        txn.put("c0003", "other", 0)
     text, found = report(db)
-    assert found.tables["collections"][1][:2] == ["c0000", "2"]
+    assert found.tables["collections"][1][:2] == ["c0003", "2"]
     assert len(found.tables["collections"]) == 1 + facts.COLLECTIONS_SHOWN
-    assert "And 1,400 more, with 1,400 entries in all" in text
+    assert "And 1,400 more, with 1,400 entries in all.</p>" in text
+    monkeypatch.setattr(facts, "COLLECTIONS_COUNTED", 10)
+    text, found = report(db)
+    assert found.tables["collections"][1][:2] == ["c0003", "2"]
+    assert len(found.tables["collections"]) == 1 + 10
+    assert "And 1,490 more, with 1,490 entries in all. 1,490 of these were not looked at: the last by name.</p>" in text
 
 
 def test_a_large_log_is_drawn_from_some_of_its_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
