@@ -5,6 +5,7 @@ Each part is read by itself: where the store is damaged, that part says so, and 
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -87,31 +88,30 @@ def gather(store: sqlstate.Store, wanted: Wanted) -> Part:
             "audit": lambda: _audit(store, wanted),
             "proof": lambda: _proof(store, view, wanted),
         }
-        found: Part = {name: _read(part, wanted) for name, part in parts.items()}
+        found: Part = {name: _read(store, part, wanted) for name, part in parts.items()}
     # It takes longest, and a snapshot keeps others' commits from being moved into the main file.
-    found["check"] = _read(lambda: _check(store, wanted), wanted)
+    found["check"] = _read(store, lambda: _check(store, wanted), wanted)
     found["head"] = {"seq": head.seq, "root": head.root.hex(), "count": head.count, "at": head.at}
-    # Not its folder, which may say whose machine it was.
     found["name"], found["store_id"] = printable(store.path.name), store.store_id.hex()
     found["content"] = wanted.content
     found["made"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return found
 
 
-def _read(part: Callable[[], Part], wanted: Wanted) -> Part:
+def _read(store: sqlstate.Store, part: Callable[[], Part], wanted: Wanted) -> Part:
     try:
         return part()
     except InvalidInput:
         raise  # the caller asked for what cannot be
     except StoreError as e:
-        return {"problem": _sentence(printable(in_shell_words(e))) if wanted.content else type(e).__name__}
+        return {"problem": _said(store, in_shell_words(e)) if wanted.content else type(e).__name__}
 
 
 def _check(store: sqlstate.Store, wanted: Wanted) -> Part:
     report = store.check(wanted.level, progress=wanted.progress)
     wanted.outcome = report.outcome
     if wanted.content:
-        findings = [_sentence(printable(f"{each.kind}: {each.what}")) for each in report.findings[:FINDINGS_SHOWN]]
+        findings = [_said(store, f"{each.kind}: {each.what}") for each in report.findings[:FINDINGS_SHOWN]]
         more = len(report.findings) - len(findings) + report.more
     else:
         findings = [f"{kind}: {number:,}" for kind, number in Counter(each.kind for each in report.findings).items()]
@@ -232,7 +232,9 @@ def _moment(at: str) -> str:
     return at[:19].replace("T", " ")
 
 
-def _sentence(text: str) -> str:
+def _said(store: sqlstate.Store, text: str) -> str:
+    """Return a sentence for the page, without the store's folder, which may say whose machine it is."""
+    text = printable(text.replace(os.path.join(store.path.parent, ""), ""))
     return text if len(text) <= SENTENCE_CHARACTERS_MAX else f"{text[:SENTENCE_CHARACTERS_MAX]}…"
 
 
@@ -257,7 +259,7 @@ def _audit(store: sqlstate.Store, wanted: Wanted) -> Part:
         )
         for each in reversed(newest)
     ]
-    findings = [_sentence(printable(each)) for each in islice(store.check_audit(), FINDINGS_SHOWN)]
+    findings = [_said(store, each) for each in islice(store.check_audit(), FINDINGS_SHOWN)]
     return {"rows": rows, "number": rows[0][0] if rows else 0, "findings": findings}
 
 

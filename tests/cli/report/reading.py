@@ -75,6 +75,7 @@ def report(db: str, *options: str, code: int = 0) -> tuple[str, Page]:
     assert result.exit_code == code, (result.stderr, result.exception)
     assert result.stdout == "" or "--json" in options
     text = out.read_text("utf-8")
+    assert str(Path(db).parent) not in text
     return text, Page(text)
 
 

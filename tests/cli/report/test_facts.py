@@ -194,12 +194,12 @@ def test_a_damaged_store_is_shown_as_far_as_it_can_be_read(db: str) -> None:
 
 def test_a_part_that_cannot_be_read_says_so(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> Any:
-        raise sqlstate.Damaged("page <7> is not as it was written")
+        raise sqlstate.Damaged(f"{db}: page <7> is not as it was written")
 
     for part in ("_heads", "_sizes", "_collections", "_changes", "_recovery", "_audit", "_proof", "_check"):
         monkeypatch.setattr(facts, part, broken)
     text, _ = report(db, code=Exit.CANNOT_OPEN)
-    assert text.count("This part could not be read: page &lt;7&gt; is not") >= 8
+    assert text.count("This part could not be read: app.db: page &lt;7&gt; is not") >= 8
 
 
 def test_a_bug_of_ours_is_no_damage_of_the_file(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +227,7 @@ def test_a_store_with_any_byte_changed_gives_a_page_or_a_sentence(db: str, tmp_p
         result = run("report", str(file), "-o", str(out))
         assert result.exit_code in (Exit.OK, Exit.DAMAGED, Exit.CANNOT_OPEN), (result.stderr, result.exception)
         assert out.exists() or result.stderr.startswith("error: ")
+        assert not out.exists() or str(tmp_path) not in out.read_text("utf-8")
         ends.add((result.exit_code, out.exists()))
         assert file.read_bytes() == changed
         for left in tmp_path.glob("changed.db-*"):
