@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import sqlstate
+from bench.page import fill
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.report import facts
 from tests import ROOT
@@ -136,7 +137,7 @@ def test_a_commit_of_many_changes_leaves_room_for_others(tmp_path: Path) -> None
 def test_what_is_huge_is_cut(tmp_path: Path) -> None:
     db = str(tmp_path / "app.db")
     with sqlstate.open(db) as store:
-        for number in range(30):
+        for number in range(8):
             key = f"{number}" + "k" * 400_000
             with store.transaction(note="n" * 1000) as txn:
                 txn.put("c" * 255, key, [key])
@@ -145,6 +146,23 @@ def test_what_is_huge_is_cut(tmp_path: Path) -> None:
     assert len(text) < 200_000
     assert "no entry that could be proven" in text
     assert "a report carries at most" in bad(2, "report", db, "-o", str(tmp_path / "r"), "--entry", "c", "k" * 100_000)
+
+
+def test_the_largest_page_is_no_larger_than_it_must_be(tmp_path: Path) -> None:
+    db = str(tmp_path / "app.db")
+    most = "<" * (facts.PROVEN_BYTES_MAX - 2)  # in the page each is written as six characters
+    with sqlstate.open(db) as store:
+        fill(store, 3000, 1000)
+        with store.transaction(note="<" * 1000) as txn:
+            for number in range(20):
+                txn.put(f"{number:02}" + "<" * 250, most, most)
+            for start in "ac":
+                txn.put("c", start * 500_000, 0)
+    text, found = report(db, "--entry", "00" + "<" * 250, most)
+    assert paper(found)["question"]["value"] == {"json": f'"{most}"'}
+    assert len(text.encode()) < 1_200_000
+    said = bad(2, "report", db, "-o", str(tmp_path / "r.html"), "--entry", "c", "b")  # its neighbours are in the proof
+    assert "too many for a report; name another entry" in said
 
 
 def test_many_collections_are_shown_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
