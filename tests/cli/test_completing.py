@@ -52,6 +52,7 @@ def db(tmp_path: Path) -> str:
         )
         store["users"].update({2**63 - 1: 1, -(2**63): 1, 0: 1})
         store["urls"]["http://x/%41"] = 1
+        store["mail"]["eve@x.org"] = 1
         store["misc"].update(dict.fromkeys(HOSTILE, 0))
         for name in HOSTILE:
             if "\0" not in name:
@@ -61,8 +62,8 @@ def db(tmp_path: Path) -> str:
 
 def test_collections_are_offered(db: str) -> None:
     assert completed("list", db, "u") == ["urls", "users"]
-    assert completed("get", db, "") == ["misc", "urls", "users"]
-    assert completed("export", db, "users", "m") == ["misc"]
+    assert completed("get", db, "") == ["mail", "misc", "urls", "users"]
+    assert completed("export", db, "users", "m") == ["mail", "misc"]
     assert completed("changes", db, "x") == []
 
 
@@ -252,10 +253,15 @@ def test_a_real_shell_completes_a_collection_and_a_key(db: str, tmp_path: Path, 
     os.write(ours, f"{setup}; printf 'rea%s' dy\n".encode())
     while heard(b"ready"):
         pass
-    os.write(ours, f"sqlstate get {db} us\tbo\t >out\nsqlstate get {db} misc a\t 2>err\nexit\n".encode())
+    os.write(ours, f"sqlstate get {db} us\tbo\t >out\nsqlstate get {db} misc a\t 2>err\n".encode())
+    os.write(
+        ours, f"true; A=1 sqlstate get '{db}' ur\thttp:\t >colon\nsqlstate get {db} urls http://x/\t >>colon\n".encode()
+    )
+    os.write(ours, f"sqlstate get {db} mail e\t >>colon\nsqlstate get {db} mail eve@\t >>colon\nexit\n".encode())
     while heard():
         pass
     shell.wait()
     os.close(ours)
     assert (tmp_path / "out").read_text() == "3\n", shown
+    assert (tmp_path / "colon").read_text() == "1\n1\n1\n1\n", shown
     assert "'a'" in (tmp_path / "err").read_text(), shown  # as it was typed
