@@ -38,6 +38,9 @@ class Job(Protocol):
     settled: bool
     """Whether its outcome is known to the loop."""
 
+    def is_done(self) -> bool:
+        """Return True if its outcome is there, whether the loop was told or not; False if others will tell it again."""
+
     def withdraw(self) -> bool:
         """Return True if the task need not wait: the job never begins, or nobody needs its outcome."""
 
@@ -58,6 +61,10 @@ class Turn:
         self.settled = False  # it has come
         self.waiter: Any = None
         self.withdrawn = False
+
+    def is_done(self) -> bool:
+        """Return True if it has come."""
+        return self.settled
 
     def withdraw(self) -> bool:
         """Let the others pass."""
@@ -183,20 +190,20 @@ class Loop(ABC):
 class AsyncioLoop(Loop):
     """A loop of asyncio, or of another library that stands in for it.
 
-    While a task waits, the loop looks for delivered jobs now and then: Ctrl-C can interrupt the very callback that
-    would have reported them.
+    While a task waits, the loop looks now and then for jobs that are done: Ctrl-C can interrupt the very callback that
+    would have reported them, and an exception in another thread their delivery.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
-        self._waiting = 0
+        self._waiting: set[Job] = set()
         self._look_at = 0.0
 
     async def wait(self, job: Job) -> None:
         """Wait until *job* is settled."""
-        self._waiting += 1
         try:
+            self._waiting.add(job)
             if self._loop.time() >= self._look_at:
                 self._look_soon()
             job.waiter = self._loop.create_future()
@@ -211,18 +218,19 @@ class AsyncioLoop(Loop):
             _note(e, job)
             raise
         finally:
-            self._waiting -= 1
+            self._waiting.discard(job)
 
     def _look_soon(self) -> None:
         self._loop.call_later(LOOK_SECONDS, self._look)
         self._look_at = self._loop.time() + LOOK_SECONDS
 
     def _look(self) -> None:
-        if self._waiting > 0:
+        if self._waiting:
             self._look_soon()
         if self.look_after is not None:
             self.look_after()
         self._give_turns()  # those of tasks that were dropped
+        self._delivered.extend(job for job in self._waiting if job.is_done())
         if self._delivered:
             self._settle()
 

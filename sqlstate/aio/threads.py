@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from sqlstate.errors import StoreClosed
 
@@ -63,7 +63,7 @@ class Threads:
         self._loop.check()
         job = _ThreadJob(fn, self._loop, whole=whole)
         try:
-            job.future = self._pool.submit(job)
+            job.begin(self._pool)
         except RuntimeError:
             raise StoreClosed(f"{self._path}: the store is closed") from None
         except BaseException:
@@ -72,12 +72,9 @@ class Threads:
             raise
         try:
             await self._loop.wait(job)
-            if job.error is not None:
-                raise job.error
-            result: R = job.result
-            return result
+            return job.future.result()
         finally:
-            del job  # its error's traceback leads here
+            del job.future, job  # they lead to each other, and a traceback in the outcome leads here
 
     def send(self, fn: Callable[[], object]) -> None:
         """Have a thread call *fn*, soon; this thread does, if they have ended. What it raises is lost."""
@@ -93,31 +90,31 @@ class Threads:
         self._pool.shutdown(wait=False)
 
 
-class _ThreadJob:
+class _ThreadJob(Generic[R]):
     """A job of one of the threads."""
 
-    __slots__ = ("_fn", "_loop", "_whole", "error", "future", "result", "settled", "waiter")
+    __slots__ = ("_fn", "_loop", "_whole", "future", "settled", "waiter")
 
-    future: Future[None]
+    future: Future[R]
 
-    def __init__(self, fn: Callable[[], Any], loop: Loop, *, whole: bool) -> None:
+    def __init__(self, fn: Callable[[], R], loop: Loop, *, whole: bool) -> None:
         self._fn = fn
         self._loop = loop
         self._whole = whole
-        self.error: BaseException | None = None
-        self.result: Any = None
         self.settled = False
         self.waiter: Any = None
 
-    def __call__(self) -> None:
-        try:
-            self.result = self._fn()
-        except BaseException as e:  # noqa: BLE001, it is raised in the task that waits
-            self.error = e
-        try:
+    def begin(self, pool: ThreadPoolExecutor) -> None:
+        self.future = pool.submit(self._fn)
+        for _ in range(2):  # an Exception may cut one delivery short; under asyncio, the loop looks by itself too
+            self.future.add_done_callback(self._deliver)
+
+    def _deliver(self, _: Future[R]) -> None:
+        if not self.settled:
             self._loop.wake((self,))
-        except BaseException:  # noqa: BLE001, it interrupted the delivery; the task must not wait for ever
-            self._loop.wake((self,))
+
+    def is_done(self) -> bool:
+        return self.future.done()
 
     def withdraw(self) -> bool:
         if self._whole:

@@ -42,6 +42,10 @@ class Written:
         self.waiter = None
         self.withdrawn = False  # type: ignore[misc]
 
+    def is_done(self) -> bool:
+        """Return True if the loop was told of its outcome; the committer tells it again if that was cut short."""
+        return self.settled
+
     def withdraw(self) -> bool:
         """Keep it from beginning, and return True if that was in time."""
         if super().withdraw():  # type: ignore[misc]  # of Request

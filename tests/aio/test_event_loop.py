@@ -5,10 +5,13 @@ group at once. Method: a small bound, and a gate in the store's own thread, so t
 from __future__ import annotations
 
 import gc
+import logging
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from sqlstate import StoreClosed
@@ -174,3 +177,54 @@ async def test_the_loop_is_told_once_of_each_group(aiostore: aio.AsyncStore, mon
         await until(lambda: queued(aiostore) == 64)
         gate.open.set()
     assert told in ([65], [1, 64])
+
+
+def cut_short_once(loop: event_loop.Loop, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Raise where the next result is delivered to *loop*; return a list that is empty until then."""
+    wake, cut = loop.wake, list[int]()
+
+    def wake_or_raise(jobs: Any) -> None:
+        if not cut:
+            cut.append(1)
+            raise error
+        wake(jobs)
+
+    monkeypatch.setattr(loop, "wake", wake_or_raise)
+    return cut
+
+
+async def test_an_exception_that_cuts_a_delivery_short_leaves_no_task_waiting(
+    aiostore: aio.AsyncStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = cut_short_once(aiostore._loop, MemoryError, monkeypatch)
+    with anyio.fail_after(30):
+        assert await aiostore.get("c", 1) is None
+    assert cut
+
+
+@asyncio_only
+async def test_the_loop_finds_a_result_whose_thread_was_ended_before_it_told(
+    aiostore: aio.AsyncStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("concurrent.futures"), "disabled", True)  # it tells of what ended its thread
+    cut = cut_short_once(aiostore._loop, SystemExit, monkeypatch)
+    with anyio.fail_after(30):
+        assert await aiostore.get("c", 1) is None
+    assert cut
+
+
+async def test_the_outcome_of_a_read_is_dropped_with_its_task_without_the_garbage_collector(
+    aiostore: aio.AsyncStore,
+) -> None:
+    class Large:
+        pass
+
+    gc.disable()
+    try:
+        large = await aiostore._threads.run(Large)
+        gone = weakref.ref(large)
+        del large
+        await anyio.lowlevel.checkpoint()
+        assert gone() is None
+    finally:
+        gc.enable()
