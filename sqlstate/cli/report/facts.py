@@ -5,6 +5,7 @@ Each part is read by itself: where the store is damaged, that part says so, and 
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter, deque
 from contextlib import closing, suppress
@@ -140,9 +141,10 @@ def _heads(store: sqlstate.Store, newest: Head) -> Part:
     if not heads:
         return {"number": 0}  # what comes to this was cut meanwhile
     points: list[tuple[float, Head]] = []
+    latest = -math.inf
     for head in heads:
-        time = datetime.fromisoformat(head.at).timestamp()
-        points.append((max(time, points[-1][0]) if points else time, head))  # a clock can be set back
+        latest = max(latest, _seconds(head.at))  # a clock can be set back
+        points.append((latest, head))
     step = -(-len(points) // POINTS_MAX)
     drawn = [*points[::step], points[-1]]
     bars, most = charts.bars([(time, head.seq) for time, head in points], oldest - 1)
@@ -183,7 +185,7 @@ def _collections(store: sqlstate.Store, view: sqlstate.Snapshot) -> Part:
         ((len(view[name]), name) for name in names[:COLLECTIONS_COUNTED]), key=lambda each: (-each[0], each[1])
     )
     shown = counted[:COLLECTIONS_SHOWN]
-    greatest = counted[0][0] if counted else 1
+    greatest = max(1, counted[0][0]) if counted else 1  # a tree without nodes counts none
     return {
         "rows": [(key_cell(name), count, 100 * count / greatest, name in digests) for count, name in shown],
         "number": len(names),
@@ -226,6 +228,14 @@ def _what(change: Change) -> str:
 def _value_cell(value: Any, *, hidden: bool) -> str:
     """Return a value of the log; of a collection of which the log has digests, the value that is left is not shown."""
     return DIGEST_ONLY if hidden and value is not ABSENT else _short(logged_cell(value))
+
+
+def _seconds(at: str) -> float:
+    """Return the time of a commit; the beginning of time for one that was edited into what no calendar has."""
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except (ValueError, OverflowError):
+        return datetime.min.replace(tzinfo=UTC).timestamp()
 
 
 def _moment(at: str) -> str:

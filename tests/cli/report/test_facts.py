@@ -253,6 +253,58 @@ def test_a_store_with_any_byte_changed_gives_a_page_or_a_sentence(db: str, tmp_p
     assert (Exit.DAMAGED, True) in ends
 
 
+EDITS = [
+    "UPDATE wal SET at = '0000-01-01T00:00:00.000000Z' WHERE seq = 2",
+    "UPDATE wal SET at = '9999-12-31T23:59:59.999999Z' WHERE seq = 2",
+    "UPDATE wal SET at = '2026-13-41T99:99:99.000000Z' WHERE seq = 2",
+    "UPDATE wal SET at = NULL WHERE seq = 2",
+    "UPDATE wal SET count = -5 WHERE seq = 2",
+    "UPDATE wal SET count = 9223372036854775807 WHERE seq = 2",
+    "UPDATE wal SET seq = 99 WHERE seq = 3",
+    "UPDATE wal SET note = x'00ff'",
+    "UPDATE wal SET value = 'nope', key = 2.5 WHERE kind = 'PUT'",
+    "UPDATE wal SET collection = '' WHERE kind = 'PUT'",
+    "DELETE FROM wal WHERE seq = 2",
+    "DELETE FROM wal",
+    "DELETE FROM merkle",
+    "DELETE FROM state",
+    "DELETE FROM meta",
+    "UPDATE state SET value = '{'",
+    "UPDATE state SET collection = x'ff'",
+    "UPDATE state SET key = 1.5 WHERE key = 'ada'",
+    "UPDATE state SET key = '' WHERE key = 'ada'",
+    "UPDATE meta SET value = 'x' WHERE name = 'log_limit'",
+    "UPDATE claims SET name = x'ff'",
+    "UPDATE claims SET seq = -1",
+    "DROP TRIGGER audit_no_update; UPDATE audit SET detail = 'nope'",
+    "DROP TRIGGER audit_no_update; UPDATE audit SET detail = '[]', kind = 'recovery'",
+    "DROP TRIGGER audit_no_update; UPDATE audit SET at = 'x'",
+]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_store_gives_a_page_or_a_sentence(db: str, tmp_path: Path, edit: str) -> None:
+    with sqlite3.connect(db) as connection:
+        connection.executescript(edit)
+    connection.close()
+    before = Path(db).read_bytes()
+    for options in ((), ("--no-content",)):
+        out = tmp_path / "edited.html"
+        result = run("report", db, "-o", str(out), *options)
+        assert result.exit_code in (Exit.DAMAGED, Exit.CANNOT_OPEN), (result.stderr, result.exception)
+        assert out.exists() or result.stderr.startswith("error: ")
+    assert Path(db).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["<img src=x onerror=hit()>.db", "a\u202egnp.db", '"&.db'])
+def test_a_hostile_file_name_is_shown_as_text(db: str, name: str) -> None:
+    file = Path(db).with_name(name)
+    shutil.move(db, file)
+    text, found = report(str(file))
+    assert not {"img"} & {element for element, _ in found.elements}
+    assert "\u202e" not in text
+
+
 # ---- What it leaves alone ----
 
 
