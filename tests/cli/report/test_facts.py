@@ -339,6 +339,31 @@ def test_a_store_in_use_is_shown_and_left_alone(db: str) -> None:
         child.expects("committed")
 
 
+@pytest.mark.parametrize(
+    "part", ["_heads", "_sizes", "_collections", "_changes", "_recovery", "_audit", "_proof", "_check"]
+)
+def test_a_store_that_goes_on_and_is_cut_meanwhile_is_shown(
+    db: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(facts, part)
+    with sqlstate.open(db) as store:
+        root = store.head().root
+        del store.claims["mirror"]
+
+        def overtaken(*arguments: Any) -> Any:
+            for number in range(5):
+                store["more"][number] = number
+            store.cut(store.head().seq)
+            return original(*arguments)
+
+        monkeypatch.setattr(facts, part, overtaken)
+        text, found = report(db)
+    assert ">Sound<" in text
+    assert f">{root.hex()}<" in text
+    carried = sqlstate.proof.Proof.from_json(paper(found)["proof"])
+    sqlstate.proof.verify_present(carried, root, "users", 7, b"\x00\xff")
+
+
 def test_a_store_on_read_only_media_is_shown(db: str, tmp_path: Path) -> None:
     media = tmp_path / "media"
     media.mkdir()
