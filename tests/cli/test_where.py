@@ -189,7 +189,7 @@ def test_a_damaged_entry_ends_a_query_with_what_is_wrong(tmp_path: Any) -> None:
 
 
 DOCUMENT = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from([0.5, 2.0, "", "a", "b", "\ud83d\ude00", '"']),
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from([0.5, 2.0, "", "a", "b", "\U0001f600", '"']),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b c", '"', "", "é"]), inner),
     max_leaves=8,
 )
