@@ -134,7 +134,7 @@ def test_query_prints_what_fits_and_says_that_it_read_everything(tmp_path: Any) 
     assert both.stderr == "4 entries read, 1 fits\n"
     first = run("query", db, "people", "--where", "$.age", "--limit", "1", "--json")
     assert (first.stdout, first.stderr) == (
-        '[\n{"collection":"people","key":"ada","value":{"age":36}}\n]\n', "1 entry read, 1 fits\n",
+        '[\n{"collection":"people","key":"ada","value":{"age":36}}\n]\n', "1 entry read; the rest was not\n",
     )  # fmt: skip
     assert run("query", db, "people", "--where", "$.none").stderr == "no entry fits\n4 entries read, 0 fit\n"
     with sqlstate.open(db) as store:
@@ -176,6 +176,7 @@ def test_query_answers_in_each_form_and_with_a_limit(tmp_path: Any, monkeypatch:
     cut = run("query", db, "people", "--where", "$.age")
     assert len(cut.stdout.splitlines()) == 3
     assert cut.stderr.splitlines()[0].startswith("the first 2; there are more")
+    assert cut.stderr.splitlines()[1] == "3 entries read; the rest was not"
 
 
 def test_a_damaged_entry_ends_a_query_with_what_is_wrong(tmp_path: Any) -> None:

@@ -311,20 +311,23 @@ def query(settings: Settings, /, *, file: str, collection: str, **given: Any) ->
     """  # noqa: D205, D301, help prints the first paragraph whole; the backslash is click's mark
     conditions: tuple[Condition, ...] = given["conditions"]
     read = fit = 0
+    ended = False
 
     def fitting(view: CollectionView[Stored]) -> Iterator[tuple[Key, Stored]]:
-        nonlocal read, fit
+        nonlocal read, fit, ended
         for key, stored in view.items():
             read += 1
             value = decoded(JSON, collection, key, stored)
             if all(each.fits(value) for each in conditions):
                 fit += 1
                 yield key, stored
+        ended = True
 
     with settings.read(file) as store, settings.view(store, given["at"]) as state:
         found = fitting(stored_view(state, collection))
         _show_entries(settings, collection, found, given, none="no entry fits")
-    settings.say(f"{counted(read)} read, {fit:,} {'fits' if fit == 1 else 'fit'}")
+    outcome = f", {fit:,} {'fits' if fit == 1 else 'fit'}" if ended else "; the rest was not"
+    settings.say(f"{counted(read)} read{outcome}")
     return Exit.OK
 
 
