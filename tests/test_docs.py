@@ -177,8 +177,11 @@ def test_a_promise_without_its_test_is_found_out(right: str, wrong: str, problem
 
 
 def test_the_readme_has_no_links_that_need_a_clone() -> None:
-    """It is shown by package indexes too, where there is no folder beside it."""
-    assert re.findall(r"\]\((?!https://)", prose((ROOT / "README.md").read_text(encoding="utf-8"))) == []
+    """It is shown by package indexes too, where there is no folder beside it: there a picture is its text."""
+    text = prose((ROOT / "README.md").read_text(encoding="utf-8"))
+    pictures = re.findall(r"!\[([^]]{20,})\]\((docs/images/[^)]+)\)", text)
+    assert all((ROOT / path).is_file() for _, path in pictures)
+    assert len(re.findall(r"\]\((?!https://)", text)) == len(pictures)
 
 
 def test_the_site_has_each_page_once() -> None:

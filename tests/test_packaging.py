@@ -28,7 +28,7 @@ from tests import ROOT
 from tests.reference import plain
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SHIPPED = ("sqlstate", "migrations", "pyproject.toml", "README.md", "LICENSE")
+SHIPPED = ("sqlstate", "migrations", "docs", "pyproject.toml", "README.md", "LICENSE")
 
 needs_hatchling = pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling, the build backend, is missing")
 
@@ -109,8 +109,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         if file.is_file() and "__pycache__" not in file.parts
     }
     migrations = {f"sqlstate/_migrations/{file.name}": file.read_bytes() for file in (ROOT / "migrations").iterdir()}
-    assert sources.keys().isdisjoint(migrations)
-    assert {name: content for name, content in held.items() if name.startswith("sqlstate/")} == sources | migrations
+    verifier = {"sqlstate/_verify/verify.js": (ROOT / "docs/verify/verify.js").read_bytes()}
+    assert sources.keys().isdisjoint(migrations | verifier)
+    shipped = sources | migrations | verifier
+    assert {name: content for name, content in held.items() if name.startswith("sqlstate/")} == shipped
 
 
 @needs_hatchling

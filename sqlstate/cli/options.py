@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 import sqlstate
-from sqlstate.cli.output import on_terminal, printable
+from sqlstate.cli import completing
+from sqlstate.cli.output import on_terminal, printable, write_list
 from sqlstate.cli.transfer.exported import elements_of
 from sqlstate.cli.words import in_shell_words
 from sqlstate.errors import InvalidKey, InvalidValue, ReadOnly, StoreFull
@@ -19,14 +22,17 @@ from sqlstate.format.keys import keys_for, pack_key, unpack_key
 from sqlstate.importing.exact_json import ContentError, int_key, parse_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from sqlstate.cli.output import Form
+    from sqlstate.cli.output import Column, Form
     from sqlstate.format.keys import Elements
     from sqlstate.format.names import Key
 
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
+
+TERMINAL_ROWS_MAX: Final = 100
+"""Rows of a table on a terminal, for which no limit was given."""
 
 
 @dataclass(slots=True)
@@ -95,6 +101,35 @@ class Settings:
         """The form of output for a single thing."""
         return "table" if on_terminal() and not self.asked else "json"
 
+    def show(
+        self,
+        items: Iterable[T],
+        line: Callable[[T], str],
+        columns: Sequence[Column],
+        cells: Callable[[T], Sequence[str]],
+        *,
+        limit: int | None,
+        none: str,
+    ) -> None:
+        """Write a list, and say where a terminal gets only the beginning.
+
+        Args:
+            items: what to write.
+            line: gives the JSON of an item.
+            columns: of the table.
+            cells: gives the row of an item.
+            limit: how many at most; None for all, and for a terminal's first rows.
+            none: what to say if there are none.
+        """
+        form = self.list_form
+        cut = limit is None and form == "table"
+        rest = iter(items)
+        count = write_list(islice(rest, TERMINAL_ROWS_MAX if cut else limit), form, line, columns, cells)
+        if not count:
+            self.say(none)
+        elif cut and next(rest, None) is not None:
+            self.say(f"the first {count}; there are more, and --limit says how many to print: a number, or all")
+
     def say(self, message: str) -> None:
         """Write a message to standard error."""
         if not self.quiet:
@@ -144,6 +179,16 @@ def common(function: F) -> F:
 def file_argument(function: F) -> F:
     """Add the argument for the store's file."""
     return click.argument("file", type=click.Path(readable=False))(function)
+
+
+def collection_argument(**how: Any) -> Callable[[F], F]:
+    """Return what adds the argument for a collection, which the shell can complete."""
+    return click.argument("collection", shell_complete=completing.collections, **how)
+
+
+def key_argument(**how: Any) -> Callable[[F], F]:
+    """Return what adds the argument for a key, which the shell can complete."""
+    return click.argument("key", shell_complete=completing.keys, **how)
 
 
 def note_option(function: F) -> F:
@@ -249,6 +294,32 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]  # in older versions o
 
 
 MOMENT: Final = _Moment()
+
+
+class _Limit(click.ParamType):  # type: ignore[type-arg]  # in older versions of click it has none
+    """A number of rows, or all of them."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number; for "all" one that nothing reaches."""
+        if isinstance(value, int):
+            return value
+        if value == "all":
+            return sys.maxsize
+        if not re.fullmatch(r"[0-9]{1,18}", value):
+            self.fail(f"{value!r} is neither a number, 0 or more, nor all.", param, ctx)
+        return int(value)
+
+
+def limit_option(function: F) -> F:
+    """Add the option for how many to print."""
+    return click.option(
+        "--limit",
+        type=_Limit(),
+        metavar="N",
+        help=f"At most N, or all. Without it a terminal gets the first {TERMINAL_ROWS_MAX}.",
+    )(function)
 
 
 def at_option(function: F) -> F:

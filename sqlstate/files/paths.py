@@ -42,6 +42,18 @@ def size(path: str) -> int:
         ) from e
 
 
+def shipped(installed: str, tree: str) -> str | None:
+    """Return the path of what travels with the package, None if it is missing.
+
+    Args:
+        installed: its path inside the package, in an installation.
+        tree: its path beside the package, in a source tree.
+    """
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    found = os.path.join(package, installed), os.path.join(os.path.dirname(package), tree)
+    return next((path for path in found if os.path.exists(path)), None)
+
+
 def may_not_write(path: str) -> bool:
     """Return True if this user may not write the file or folder, by its permissions or its file system."""
     effective = os.access in os.supports_effective_ids

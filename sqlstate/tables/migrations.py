@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlstate.errors import Damaged, FormatTooNew, MigrationMismatch, NotAStore
+from sqlstate.files import paths
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.main_file import HEADER_BYTES, SQLITE_MAGIC
 from sqlstate.tables import raw_rows
@@ -199,8 +200,7 @@ def _files() -> list[tuple[str, bytes]]:
 
 def _folder() -> str:
     """Return the folder of the migrations: of an installation, or of the source tree."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for folder in (os.path.join(package, "_migrations"), os.path.join(os.path.dirname(package), "migrations")):
-        if os.path.isdir(folder):
-            return folder
-    raise MigrationMismatch("the installation has no migrations; install sqlstate-store again")
+    folder = paths.shipped("_migrations", "migrations")
+    if folder is None:
+        raise MigrationMismatch("the installation has no migrations; install sqlstate-store again")
+    return folder

@@ -263,7 +263,7 @@ def test_audit_prints_a_table_on_a_terminal(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_an_entry_says_is_one_line(kind: str, detail: dict[str, Any], what: str) -> None:
-    assert safety._what(sqlstate.AuditEntry(1, "", kind, 0, b"", detail, b"")) == what
+    assert safety.event_text(sqlstate.AuditEntry(1, "", kind, 0, b"", detail, b"")) == what
 
 
 def test_audit_check_finds_an_edited_entry(db: str, tmp_path: Path) -> None:

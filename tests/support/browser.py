@@ -94,9 +94,9 @@ class Browser:
 
     # ---- What a person does ----
 
-    def open(self, page: Path) -> None:
-        """Open a file and wait until it is loaded."""
-        self._call("Page.navigate", url=page.as_uri())
+    def open(self, page: Path | str) -> None:
+        """Open a file, or an address, and wait until it is loaded."""
+        self._call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while self._next().get("method") != "Page.loadEventFired":
             pass
 
@@ -166,11 +166,17 @@ class Browser:
         facts = [(node.get("role", {}).get("value", ""), node.get("name", {}).get("value", "")) for node in nodes]
         return [(role, name) for role, name in facts if role in wanted]
 
-    def screenshot(self, to: Path, width: int = 900) -> None:
-        """Write a picture of the whole page."""
-        self._call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        taken = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    def screenshot(self, to: Path, width: int = 900, height: int | None = None) -> None:
+        """Write a picture of the whole page, or of its beginning."""
+        size = {"width": width, "height": height or 900}
+        self._call("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=False)
+        self._call("Emulation.setScrollbarsHidden", hidden=height is not None)
+        taken = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=height is None)
         to.write_bytes(base64.b64decode(taken["data"]))
+
+    def print_preview(self) -> None:
+        """Show the page as it is printed."""
+        self._call("Emulation.setEmulatedMedia", media="print")
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page."""

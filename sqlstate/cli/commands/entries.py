@@ -1,4 +1,4 @@
-"""Verbs for entries: put, get, delete, list, collections."""
+"""Verbs for entries: put, get, delete, list, query, collections."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import (
     Settings,
     at_option,
+    collection_argument,
     common,
     counted,
     file_argument,
+    key_argument,
     key_type_option,
+    limit_option,
     note_option,
     parse_bounds,
     parse_key,
@@ -31,24 +34,29 @@ from sqlstate.cli.output import (
     value_cell,
     write,
     write_json,
-    write_list,
     write_object,
 )
 from sqlstate.cli.transfer.exported import entry_text, key_text, quoted, value_text
 from sqlstate.cli.transfer.forms import LINE_BYTES_MAX
 from sqlstate.cli.transfer.import_export import put_entry, stored_view
+from sqlstate.cli.where import CONDITION
 from sqlstate.errors import EntryNotFound, InvalidKey, InvalidValue, ValueRedacted
 from sqlstate.format import constants as fmt
 from sqlstate.format.names import Key, Name, Stored, check_collection, make_name
+from sqlstate.format.values import JSON
 from sqlstate.importing.encoding import encode_entry
 from sqlstate.importing.exact_json import int_key, parse_document
 from sqlstate.store.access import entries_of
+from sqlstate.store.past.change import decoded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
+    from sqlstate.cli.where import Condition
     from sqlstate.format.keys import Elements
     from sqlstate.store.access import Named
+    from sqlstate.store.view import CollectionView
 
 TEXT_KEY: Final = 1
 """The class of a key that is text, in a name."""
@@ -56,8 +64,8 @@ TEXT_KEY: Final = 1
 
 @click.command(short_help="Put an entry.")
 @file_argument
-@click.argument("collection")
-@click.argument("key")
+@collection_argument()
+@key_argument()
 @click.argument("value", required=False, type=click.UNPROCESSED)
 @click.option("--text", "as_text", is_flag=True, help="VALUE is text, stored as a JSON string.")
 @click.option("--bytes", "as_bytes", is_flag=True, help="VALUE is bytes, stored as they are.")
@@ -126,8 +134,8 @@ def value_of(raw: bytes, *, as_text: bool) -> Any:
 
 @click.command(short_help="Print the value of an entry.")
 @file_argument
-@click.argument("collection")
-@click.argument("key")
+@collection_argument()
+@key_argument()
 @click.option("--raw", is_flag=True, help="Print bytes as they are and a string as its text, and no line end.")
 @key_type_option
 @at_option
@@ -181,8 +189,8 @@ def _raw(stored: Stored) -> bytes:
 
 @click.command(short_help="Delete entries.")
 @file_argument
-@click.argument("collection")
-@click.argument("key", nargs=-1, required=True)
+@collection_argument()
+@key_argument(nargs=-1, required=True)
 @click.option("--missing-ok", is_flag=True, help="Delete those that are there.")
 @key_type_option
 @note_option
@@ -215,23 +223,48 @@ def delete(settings: Settings, /, *, file: str, collection: str, key: tuple[str,
 
 @click.command("list", short_help="Print the entries of a collection.")
 @file_argument
-@click.argument("collection")
+@collection_argument(required=False)
 @click.option("--start", metavar="KEY", help="First key wanted, if it is there.")
 @click.option("--stop", metavar="KEY", help="First key no longer wanted.")
 @click.option("--prefix", metavar="KEY", help="Only keys that begin with this.")
 @click.option("--reverse", is_flag=True, help="From the greatest key to the smallest.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
+@limit_option
 @click.option("--keys", "keys_only", is_flag=True, help="Keys only.")
 @key_type_option
 @at_option
 @common
 @click.pass_obj
-def list_(settings: Settings, /, *, file: str, collection: str, **given: Any) -> int:
+def list_(settings: Settings, /, *, file: str, collection: str | None, **given: Any) -> int:
     """Print the entries of a collection in the order of their keys: int before text before bytes.
 
-    As JSON each is printed in the form of export, so that import reads it again.
+    As JSON each is printed in the form of export, so that import reads it again. Without COLLECTION, the
+    collections are printed.
     """
     bounds = parse_bounds(given)
+    if collection is None:
+        if bounds or given["reverse"] or given["keys_only"]:
+            raise click.UsageError(
+                "--start, --stop, --prefix, --reverse and --keys are for the entries of a COLLECTION."
+            )
+        return _show_collections(settings, file, given["at"], given["limit"])
+    wanted: dict[str, Any] = {**bounds, "reverse": given["reverse"], "limit": given["limit"]}
+    with settings.read(file) as store, settings.view(store, given["at"]) as state:
+        view = stored_view(state, collection)
+        stored = ((key, "") for key in view.keys(**wanted)) if given["keys_only"] else view.items(**wanted)
+        items = ((shown_key(key, given["key_type"]), value) for key, value in stored)
+        _show_entries(settings, collection, items, given, none="no entries")
+    return Exit.OK
+
+
+def _show_entries(
+    settings: Settings,
+    collection: str,
+    items: Iterable[tuple[Key | Elements, Stored]],
+    given: dict[str, Any],
+    *,
+    none: str,
+) -> None:
+    """Print entries, or their keys, as the options --keys and --limit want it."""
     keys_only = given["keys_only"]
 
     def line(item: tuple[Key | Elements, Stored]) -> str:
@@ -243,32 +276,82 @@ def list_(settings: Settings, /, *, file: str, collection: str, **given: Any) ->
         return (key_cell(item[0]),) if keys_only else (key_cell(item[0]), value_cell(item[1]))
 
     columns = [Column("KEY")] if keys_only else [Column("KEY", long=True), Column("VALUE")]
+    settings.show(items, line, columns, cells, limit=given["limit"], none=none)
+
+
+@click.command(short_help="Print the entries whose fields fit.")
+@file_argument
+@collection_argument()
+@click.option(
+    "--where",
+    "conditions",
+    type=CONDITION,
+    multiple=True,
+    required=True,
+    metavar="CONDITION",
+    help="On a field of the value, such as '$.age > 30'; of several, all must fit.",
+)
+@limit_option
+@click.option("--keys", "keys_only", is_flag=True, help="Keys only.")
+@key_type_option
+@at_option
+@common
+@click.pass_obj
+def query(settings: Settings, /, *, file: str, collection: str, **given: Any) -> int:
+    """Print the entries of a collection whose values have fields that fit. It is a scan: there is no index of
+    values, and every entry is read, until --limit of them fit.
+
+    \b
+    $.name           there is such a field; it may be null
+    $.age > 30       = != < <= > >= and a number, or text as JSON:
+    $.lang = "fr"    text in double quotes; = and != take any JSON
+    $."a b"[0].c     names that are not plain words, places in lists
+    $ = 5            the whole value
+
+    Numbers are compared with numbers, and text with text, by code points. An entry without the field does not
+    fit, whatever the sign; nor does a value of bytes.
+    """  # noqa: D205, D301, help prints the first paragraph whole; the backslash is click's mark
+    conditions: tuple[Condition, ...] = given["conditions"]
+    read = fit = 0
+    ended = False
+
+    def fitting(view: CollectionView[Stored]) -> Iterator[tuple[Key | Elements, Stored]]:
+        nonlocal read, fit, ended
+        for key, stored in view.items():
+            read += 1
+            value = decoded(JSON, collection, key, stored)
+            if all(each.fits(value) for each in conditions):
+                fit += 1
+                yield shown_key(key, given["key_type"]), stored
+        ended = True
+
     with settings.read(file) as store, settings.view(store, given["at"]) as state:
-        view = stored_view(state, collection)
-        wanted: dict[str, Any] = {**bounds, "reverse": given["reverse"], "limit": given["limit"]}
-        stored = ((key, "") for key in view.keys(**wanted)) if keys_only else view.items(**wanted)
-        items = ((shown_key(key, given["key_type"]), value) for key, value in stored)
-        if not write_list(items, settings.list_form, line, columns, cells):
-            settings.say("no entries")
+        found = fitting(stored_view(state, collection))
+        _show_entries(settings, collection, found, given, none="no entry fits")
+    outcome = f", {fit:,} {'fits' if fit == 1 else 'fit'}" if ended else "; the rest was not"
+    settings.say(f"{counted(read)} read{outcome}")
     return Exit.OK
 
 
 @click.command(short_help="Print the collections.")
 @file_argument
+@limit_option
 @at_option
 @common
 @click.pass_obj
-def collections(settings: Settings, /, *, file: str, at: int | datetime | None) -> int:
+def collections(settings: Settings, /, *, file: str, limit: int | None, at: int | datetime | None) -> int:
     """Print the names of the collections, and how many entries each has."""
+    return _show_collections(settings, file, at, limit)
+
+
+def _show_collections(settings: Settings, file: str, at: int | datetime | None, limit: int | None) -> int:
     with settings.read(file) as store, settings.view(store, at) as view:
-        items = ((name, len(view[name])) for name in view.collections())
-        count = write_list(
-            items,
-            settings.list_form,
+        settings.show(
+            ((name, len(view[name])) for name in view.collections()),
             lambda item: f'{{"collection":{quoted(item[0])},"entries":{item[1]}}}',
             [Column("COLLECTION", long=True), Column("ENTRIES", right=True)],
             lambda item: (key_cell(item[0]), str(item[1])),
+            limit=limit,
+            none="no collections",
         )
-        if not count:
-            settings.say("no collections")
     return Exit.OK

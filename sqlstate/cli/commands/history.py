@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import asdict
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import Settings, common, file_argument
-from sqlstate.cli.output import Column, key_cell, printable, value_cell, write_list, write_object
+from sqlstate.cli.options import Settings, common, file_argument, limit_option
+from sqlstate.cli.output import Column, key_cell, printable, value_cell, write_object
 from sqlstate.cli.transfer.exported import key_text, value_text
 from sqlstate.format import constants as fmt
 from sqlstate.format.merkle import Leaf
@@ -53,7 +52,7 @@ def _head_facts(head: Head) -> dict[str, Any]:
     metavar="N",
     help="Only records with a greater LSN; with --commits, commits with a greater number.",
 )
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
+@limit_option
 @common
 @click.pass_obj
 def log(settings: Settings, /, *, file: str, commits: bool, after: int, limit: int | None) -> int:
@@ -65,16 +64,10 @@ def log(settings: Settings, /, *, file: str, commits: bool, after: int, limit: i
     with settings.read(file) as store:
         if commits:
             with closing(cast("Generator[Head]", store.commits(after + 1 if after else None))) as heads:
-                count = write_list(
-                    islice(heads, limit), settings.list_form, _commit_line, _COMMIT_COLUMNS, _commit_cells
-                )
+                settings.show(heads, _commit_line, _COMMIT_COLUMNS, _commit_cells, limit=limit, none="no commits")
         else:
             with closing(cast("Generator[Record]", store.wal.read(after))) as records:
-                count = write_list(
-                    islice(records, limit), settings.list_form, _record_line, _RECORD_COLUMNS, _record_cells
-                )
-        if not count:
-            settings.say("no commits" if commits else "no records")
+                settings.show(records, _record_line, _RECORD_COLUMNS, _record_cells, limit=limit, none="no records")
     return Exit.OK
 
 

@@ -15,10 +15,13 @@ from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import (
     MOMENT,
     Settings,
+    collection_argument,
     common,
     counted,
     file_argument,
+    key_argument,
     key_type_option,
+    limit_option,
     note_option,
     parse_key,
     parse_tuple,
@@ -50,11 +53,11 @@ _CHANGE_COLUMNS = [
 
 @click.command(short_help="Print what commits changed, or follow it.")
 @file_argument
-@click.argument("collection", required=False)
+@collection_argument(required=False)
 @click.option("--prefix", metavar="KEY", help="Only keys that begin with this.")
 @click.option("--after", type=click.IntRange(min=0), metavar="N", help="Only commits after number N; without it, all.")
 @click.option("--upto", type=click.IntRange(min=0), metavar="N", help="Only commits up to number N.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N changes.")
+@limit_option
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C, as JSON lines.")
 @key_type_option
 @common
@@ -92,9 +95,9 @@ def changes(settings: Settings, /, *, file: str, collection: str | None, **given
 
 @click.command(short_help="Print how an entry changed, newest first.")
 @file_argument
-@click.argument("collection")
-@click.argument("key")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N changes.")
+@collection_argument()
+@key_argument()
+@limit_option
 @key_type_option
 @common
 @click.pass_obj
@@ -133,9 +136,9 @@ def _shown(found: Iterable[Change], key_type: str) -> Iterator[Change]:
 
 def _write_changes(settings: Settings, found: Iterator[Change], limit: int | None, key_type: str) -> int:
     with closing(cast("Generator[Change]", found)):
-        shown = islice(_shown(found, key_type), limit)
-        if not write_list(shown, settings.list_form, _change_line, _CHANGE_COLUMNS, _change_cells):
-            settings.say("no changes")
+        settings.show(
+            _shown(found, key_type), _change_line, _CHANGE_COLUMNS, _change_cells, limit=limit, none="no changes"
+        )
     return Exit.OK
 
 
@@ -155,7 +158,8 @@ def _members(**values: Any) -> str:
     return f'{members},"redacted":[{",".join(redacted)}]' if redacted else members
 
 
-def _cell(value: Any) -> str:
+def logged_cell(value: Any) -> str:
+    """Return a value of the log for a table: nothing for no entry."""
     if value is REDACTED:
         return "(redacted)"
     return "" if value is ABSENT else value_cell(JSON.encode(value))
@@ -163,7 +167,7 @@ def _cell(value: Any) -> str:
 
 def _change_cells(change: Change) -> tuple[str, ...]:
     place = str(change.seq), key_cell(change.collection), key_cell(change.key)
-    return *place, _cell(change.before), _cell(change.value)
+    return *place, logged_cell(change.before), logged_cell(change.value)
 
 
 @click.command(short_help="Take back what a commit changed.")
@@ -240,7 +244,7 @@ def _difference_line(found: Difference) -> str:
 
 
 def _difference_cells(found: Difference) -> tuple[str, ...]:
-    return key_cell(found.collection), key_cell(found.key), _cell(found.a), _cell(found.b)
+    return key_cell(found.collection), key_cell(found.key), logged_cell(found.a), logged_cell(found.b)
 
 
 @click.command(short_help="Merge a copy that went its own way.")
@@ -291,5 +295,5 @@ def _print_collisions(found: Iterable[Collision]) -> None:
         "table",
         _collision_line,
         [*columns, Column("THEIRS")],
-        lambda each: (key_cell(each.collection), key_cell(each.key), *map(_cell, each[2:])),
+        lambda each: (key_cell(each.collection), key_cell(each.key), *map(logged_cell, each[2:])),
     )

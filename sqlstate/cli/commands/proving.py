@@ -13,7 +13,16 @@ import click
 from sqlstate import headlog, proof
 from sqlstate.cli.commands.entries import raw_value, value_of
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import Settings, common, file_argument, key_type_option, parse_bounds, parse_key
+from sqlstate.cli.options import (
+    Settings,
+    collection_argument,
+    common,
+    file_argument,
+    key_argument,
+    key_type_option,
+    parse_bounds,
+    parse_key,
+)
 from sqlstate.cli.output import Column, key_cell, value_cell, write, write_list, write_object
 from sqlstate.cli.transfer.exported import entry_text
 from sqlstate.cli.transfer.forms import ReadEntry, read_asked, read_texts
@@ -107,8 +116,8 @@ def _question(collection: str | None, keys: Sequence[str], given: dict[str, Any]
 
 @click.command(short_help="Make a proof about entries or commits.")
 @file_argument
-@click.argument("collection", required=False)
-@click.argument("key", nargs=-1)
+@collection_argument(required=False)
+@key_argument(nargs=-1)
 @_question_options
 @click.option(
     "--keys-from",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import asdict
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 import sqlstate
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import Settings, common, counted, file_argument, progress
-from sqlstate.cli.output import Column, printable, write_line, write_list, write_object
+from sqlstate.cli.options import Settings, common, counted, file_argument, limit_option, progress
+from sqlstate.cli.output import Column, printable, write_line, write_object
 from sqlstate.cli.transfer.exported import quoted
 from sqlstate.errors import JournalDamaged, RecoveryDue
 
@@ -61,10 +60,10 @@ def recover(settings: Settings, /, *, file: str, how: str) -> int:
 
 def _print_report(settings: Settings, report: RecoveryReport) -> None:
     form = settings.object_form
-    write_object(_report_cells(report) if form == "table" else report.as_dict(), form)
+    write_object(report_cells(report) if form == "table" else report.as_dict(), form)
 
 
-def _report_cells(report: RecoveryReport) -> dict[str, str]:
+def report_cells(report: RecoveryReport) -> dict[str, str]:
     """Return the report for people: what there is nothing to say about is left out."""
     close = "others have the store open" if report.shared else "clean" if report.clean else "not clean"
     cells = {
@@ -119,7 +118,7 @@ def _staged(numbers: Sequence[int]) -> str:
 @file_argument
 @click.option("--check", is_flag=True, help="Check the trail instead of printing it; exit code 3 if it is not sound.")
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only entries with a greater number.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N.")
+@limit_option
 @common
 @click.pass_obj
 def audit(settings: Settings, /, *, file: str, check: bool, after: int, limit: int | None) -> int:
@@ -134,8 +133,7 @@ def audit(settings: Settings, /, *, file: str, check: bool, after: int, limit: i
         if check:
             return _check_audit(settings, store)
         with closing(cast("Generator[AuditEntry]", store.audit(after))) as entries:
-            if not write_list(islice(entries, limit), settings.list_form, _audit_line, _AUDIT_COLUMNS, _audit_cells):
-                settings.say("no entries")
+            settings.show(entries, _audit_line, _AUDIT_COLUMNS, _audit_cells, limit=limit, none="no entries")
     return Exit.OK
 
 
@@ -167,10 +165,10 @@ def _audit_line(entry: AuditEntry) -> str:
 
 
 def _audit_cells(entry: AuditEntry) -> tuple[str, ...]:
-    return str(entry.number), entry.at, entry.kind, str(entry.seq), printable(_what(entry)).replace("\n", " ")
+    return str(entry.number), entry.at, entry.kind, str(entry.seq), printable(event_text(entry)).replace("\n", " ")
 
 
-def _what(entry: AuditEntry) -> str:
+def event_text(entry: AuditEntry) -> str:
     """Return an entry's detail in one line."""
     detail = entry.detail
     try:

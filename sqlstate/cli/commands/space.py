@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import MOMENT, Settings, common, file_argument, key_type_option, parse_key
+from sqlstate.cli.options import (
+    MOMENT,
+    Settings,
+    collection_argument,
+    common,
+    file_argument,
+    key_argument,
+    key_type_option,
+    parse_key,
+)
 from sqlstate.cli.output import Column, key_cell, write_list, write_object
 from sqlstate.cli.transfer.exported import quoted
 
@@ -93,8 +102,8 @@ def _claim_cells(claim: tuple[str, int]) -> tuple[str, ...]:
 
 @click.command(short_help="Take the old values of an entry out of the log.")
 @file_argument
-@click.argument("collection")
-@click.argument("key")
+@collection_argument()
+@key_argument()
 @key_type_option
 @common
 @click.pass_obj
@@ -119,7 +128,7 @@ def redact(settings: Settings, /, *, file: str, collection: str, key: str, key_t
 
 @click.command(short_help="Print or set what the log keeps of a collection.")
 @file_argument
-@click.argument("collection", required=False)
+@collection_argument(required=False)
 @click.argument("log", type=click.Choice(["values", "digests"]), required=False)
 @common
 @click.pass_obj

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sqlstate.cli.exits import Exit
-from sqlstate.cli.options import Settings, at_option, common, counted, file_argument, note_option, progress
+from sqlstate.cli.options import (
+    Settings,
+    at_option,
+    collection_argument,
+    common,
+    counted,
+    file_argument,
+    note_option,
+    progress,
+)
 from sqlstate.cli.output import Column, on_terminal, printable, write, write_json, write_list, write_object
 from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Source
 from sqlstate.cli.transfer.import_export import check_sources, export_file, export_lines, import_sources
@@ -185,7 +194,7 @@ def _source(name: str) -> Source:
 
 @click.command(short_help="Export entries as JSON lines.")
 @file_argument
-@click.argument("collection", nargs=-1)
+@collection_argument(nargs=-1)
 @click.option(
     "-o", "--output", metavar="OUT", type=click.Path(allow_dash=True, readable=False), help="Write to a file."
 )
