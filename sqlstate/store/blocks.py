@@ -215,6 +215,9 @@ class Attempt(TransactionBlock):
         self.left -= self.failed
         return self.failed
 
+    def __repr__(self) -> str:
+        return f"<an attempt at a transaction: {self.left:,} more can be made>"
+
 
 def in_attempts(work: Callable[[], R], retries: int) -> R:
     """Return what *work* returns, which is done again after each Busy and Conflict, *retries* times at most."""
