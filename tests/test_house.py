@@ -77,7 +77,7 @@ IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "compile", "breakpo
 # Reading a store never runs code from it.
 NOWHERE = {"pickle", "shelve", "marshal", "dill", "cloudpickle", "sqlite3"}
 # The one door to it, with the reason.
-ALLOWED = {("importing.pickled", "pickle"): "an import of one's own pickles, asked for with allow_pickle"}
+ALLOWED = {("importing.decoding", "pickle"): "an import of one's own pickles, asked for with allow_pickle"}
 # Where imports by a name that is put together at run time are allowed, with the reason.
 DYNAMIC = {
     "__init__": "loads a module when one of its names is first used, so that a verifier needs no SQLite",

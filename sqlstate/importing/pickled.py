@@ -28,7 +28,7 @@ from sqlstate.format.documents import short_repr
 from sqlstate.importing.exact_json import ContentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
 _HASHED_MAX: Final = 256  # parts of a key; each time that it is recalled, it is hashed again
 _DECIMAL_MAX: Final = 10_000  # characters
@@ -76,20 +76,6 @@ def unpickled(raw: bytes) -> Any:
     return _Machine().run(raw)
 
 
-def run_pickle(raw: bytes) -> Any:
-    """Return the value of a pickle as Python makes it: WHATEVER CODE IS IN IT RUNS.
-
-    Raises:
-        ContentError: it raised something.
-    """
-    import pickle  # noqa: PLC0415, for one's own files only, and when it was asked for by name
-
-    try:
-        return pickle.loads(raw)  # noqa: S301
-    except Exception as e:  # noqa: BLE001, its code can raise anything
-        raise ContentError(f"the pickle cannot be loaded: {type(e).__name__}: {e}") from None
-
-
 def weight(value: Any, weights: dict[int, int] | None = None, depth: int = fmt.JSON_DEPTH_MAX) -> int:
     """Return about how many bytes *value* takes where each part that stands in it several times is written out.
 
@@ -128,6 +114,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.hashed = _Hashing()
         self.remembered: dict[int, list[int]] = {}  # where in the memo an Unbuilt is, by its id
 
     def run(self, raw: bytes) -> Any:
@@ -182,16 +169,14 @@ class _Machine:
         if type(target) is list:
             target.extend(items)
         elif type(target) is set:
-            target.update(map(_hashable, items))
+            target.update(map(self.hashed, items))
         elif not isinstance(target, Unbuilt):
             raise ContentError(f"this is not a pickle: it adds to {type(target).__name__}")
 
     def set(self, items: list[Any]) -> None:
         target = self.top()
-        if len(items) % 2:
-            raise ContentError("this is not a pickle: it has a key without a value")
         if isinstance(target, dict):
-            target.update(_pairs(items))
+            target.update(self.hashed.pairs(items))
         elif not isinstance(target, Unbuilt):
             raise ContentError(f"this is not a pickle: it sets members of {type(target).__name__}")
 
@@ -203,12 +188,12 @@ class _Machine:
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
-        self.stack.append(_built(function, arguments))
+        self.stack.append(_built(function, arguments, self.hashed))
 
     def new(self, *, keywords: bool) -> None:
         given = self.pop() if keywords else {}
         arguments, cls = self.pop(), self.pop()
-        self.stack.append(_blank(cls) if given or arguments == () else _built(cls, arguments))
+        self.stack.append(_blank(cls) if given or arguments == () else _built(cls, arguments, self.hashed))
 
     def fill(self) -> None:
         state, target = self.pop(), self.pop()
@@ -264,27 +249,46 @@ def _python_2(text: str) -> Any:
     return text if text.isascii() else Unbuilt("the pickle has a string of Python 2 that is not ASCII")
 
 
-def _hashable(value: Any) -> Hashable:
-    """Return *value* if it can be a key or a member; hashing takes as long as *value* is large when written out."""
-    if isinstance(value, tuple | frozenset):
-        is_flat = len(value) <= _HASHED_MAX and not any(isinstance(each, tuple | frozenset) for each in value)
-        if not is_flat and weight(value) > _HASHED_MAX * _NODE_BYTES:
-            raise ContentError("a key or a member of a set has too many parts")
-    try:
-        hash(value)
-    except (TypeError, RecursionError):
-        raise ContentError(f"this is not a pickle: {type(value).__name__} as a key or member") from None
-    return value  # type: ignore[no-any-return]
+class _Hashing:
+    """Tells what can be a key or a member: hashing takes as long as it is large when written out.
+
+    Numbers, UUIDs and tuples can be chosen so that many have one hash, and each is compared with all before it.
+    """
+
+    def __init__(self) -> None:
+        self._same: dict[int, set[Any]] = {}
+
+    def __call__(self, value: Any) -> Any:
+        if type(value) in _SPREAD:
+            return value
+        if isinstance(value, tuple | frozenset):
+            is_flat = len(value) <= _HASHED_MAX and not any(isinstance(each, tuple | frozenset) for each in value)
+            if not is_flat and weight(value) > _HASHED_MAX * _NODE_BYTES:
+                raise ContentError("a key or a member of a set has too many parts")
+        try:
+            same = self._same.setdefault(hash(value), set())
+        except (TypeError, RecursionError):
+            raise ContentError(f"this is not a pickle: {type(value).__name__} as a key or member") from None
+        same.add(value)
+        if len(same) > _SAME_HASH_MAX:
+            raise ContentError("many keys or members were chosen to have one hash")
+        return value
+
+    def pairs(self, items: list[Any]) -> dict[Any, Any]:
+        if len(items) % 2:
+            raise ContentError("this is not a pickle: it has a key without a value")
+        return {self(items[at]): items[at + 1] for at in range(0, len(items), 2)}
 
 
-def _pairs(items: list[Any]) -> dict[Any, Any]:
-    return {_hashable(items[at]): items[at + 1] for at in range(0, len(items), 2)}
+# Nobody can choose their hashes, or not many that are one.
+_SPREAD: Final = frozenset((str, bytes, bool, type(None), date, datetime, time))
+_SAME_HASH_MAX: Final = 64
 
 
 # ---- Types that are built ----
 
 
-def _built(function: Any, arguments: Any) -> Any:
+def _built(function: Any, arguments: Any, hashed: _Hashing) -> Any:
     """Return what a call of *function* would, if it makes one of the types that are built."""
     if not isinstance(function, Unbuilt):
         raise ContentError("this is not a pickle: it calls what is no class and no function")
@@ -299,7 +303,7 @@ def _built(function: Any, arguments: Any) -> Any:
     if build is None or (missing is not None and function.name in _SCALARS):
         return _blank(function if build is None else missing)
     try:
-        return build(*arguments)
+        return build(hashed, *arguments) if function.name in _HASHED else build(*arguments)
     except (TypeError, ValueError, ArithmeticError):  # arguments that no pickle of this type has
         return Unbuilt(f"the pickle gives {function.name} what it cannot take")
 
@@ -310,13 +314,13 @@ def _exactly(value: Any, *types: type) -> Any:
     return value
 
 
-def _items(value: Any = ()) -> list[Any]:
-    return [_hashable(each) for each in _exactly(value, list, tuple)]
+def _items(hashed: _Hashing, value: Any = ()) -> list[Any]:
+    return [hashed(each) for each in _exactly(value, list, tuple)]
 
 
-def _ordered(value: Any = ()) -> OrderedDict[Any, Any]:
+def _ordered(hashed: _Hashing, value: Any = ()) -> OrderedDict[Any, Any]:
     pairs = [_exactly(pair, list, tuple) for pair in _exactly(value, list, tuple)]
-    return OrderedDict((_hashable(key), member) for key, member in pairs)
+    return OrderedDict((hashed(key), member) for key, member in pairs)
 
 
 def _moment(cls: type[datetime | time]) -> Callable[..., Any]:
@@ -353,8 +357,8 @@ def _new_list() -> list[Any]:
 
 
 _BUILDERS: Final[dict[str, Callable[..., Any]]] = {
-    "builtins.set": lambda value=(): set(_items(value)),
-    "builtins.frozenset": lambda value=(): frozenset(_items(value)),
+    "builtins.set": lambda *arguments: set(_items(*arguments)),
+    "builtins.frozenset": lambda *arguments: frozenset(_items(*arguments)),
     "builtins.dict": _new_dict,
     "builtins.list": _new_list,
     "builtins.bytes": lambda: b"",
@@ -375,6 +379,7 @@ _BUILDERS: Final[dict[str, Callable[..., Any]]] = {
     ),
     "decimal.Decimal": _decimal,
 }
+_HASHED: Final = frozenset(("builtins.set", "builtins.frozenset", "collections.OrderedDict"))
 # What an Unbuilt cannot be part of.
 _SCALARS: Final = frozenset(name for name in _BUILDERS if not name.startswith(("collections.", "builtins.")))
 
@@ -420,8 +425,8 @@ _STEPS: Final[dict[str, _Step]] = {
     "LIST": _push(lambda m, _: m.to_mark()),
     "TUPLE": _push(lambda m, _: tuple(m.to_mark())),
     **{f"TUPLE{size}": _tuple(size) for size in (1, 2, 3)},
-    "DICT": _push(lambda m, _: _even(m.to_mark())),
-    "FROZENSET": _push(lambda m, _: frozenset(map(_hashable, m.to_mark()))),
+    "DICT": _push(lambda m, _: m.hashed.pairs(m.to_mark())),
+    "FROZENSET": _push(lambda m, _: frozenset(map(m.hashed, m.to_mark()))),
     "APPEND": lambda m, _: m.append([m.pop()]),
     "APPENDS": lambda m, _: m.append(m.to_mark()),
     "ADDITEMS": lambda m, _: m.append(m.to_mark()),
@@ -440,9 +445,3 @@ _STEPS: Final[dict[str, _Step]] = {
     "OBJ": lambda m, _: m.from_stack(),
     "BINPERSID": lambda m, _: (m.pop(), m.stack.append(Unbuilt("the pickle needs what is not in it (BINPERSID)"))),
 }
-
-
-def _even(items: list[Any]) -> dict[Any, Any]:
-    if len(items) % 2:
-        raise ContentError("this is not a pickle: it has a key without a value")
-    return _pairs(items)

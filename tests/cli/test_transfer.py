@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate.cli.options import parse_key, shown_key
+from sqlstate.cli.transfer import forms
 from sqlstate.cli.transfer import forms as exchange
 from sqlstate.cli.transfer import import_export as transfer
 from sqlstate.cli.transfer.exported import entry_text, key_text
@@ -1120,6 +1121,19 @@ def test_a_compressed_source_that_is_damaged_is_rejected(store: Store, how: str)
             take(store, broken)
         assert caught.value.__notes__ == ["nothing was imported"]
     assert store.head().seq == 0
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_a_little_that_decompresses_to_very_much_is_rejected(
+    store: Store, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, "LINE_BYTES_MAX", 1000)
+    text = '{"c":{"k":"' + "x" * 985 + '"}}'
+    assert take(store, packed(text, how), "json").changed == 1
+    for format_, bomb in (("json", text + " " * 1_000_000), ("jsonl", " " * 1_000_000)):
+        with pytest.raises(ImportRejected, match=r"more than 1,000 bytes|longer than 1,000 bytes"):
+            take(store, packed(bomb, how), format_)
+    assert take(store, text + " " * 1_000_000, "json").changed == 0
 
 
 def test_zstd_that_cannot_be_read_says_what_to_install(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

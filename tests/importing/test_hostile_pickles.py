@@ -288,6 +288,33 @@ def test_no_pickle_takes_memory_or_time_without_end(name: str, at: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10, "KiB"
 
 
+def colliding(count: int) -> list[bytes]:
+    """Opcodes of ints that have one hash, none of them twice."""
+    return [b"\x8a\x0c" + (number * (2**61 - 1) << 3).to_bytes(12, "little") for number in range(1, count)]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda keys: b"}(" + b"N".join(keys) + b"Nu.",
+        lambda keys: b"}" + b"".join(key + b"Ns" for key in keys) + b".",
+        lambda keys: b"(" + b"N".join(keys) + b"Nd.",
+        lambda keys: b"\x8f(" + b"".join(keys) + b"\x90.",
+        lambda keys: b"(" + b"".join(keys) + b"\x91.",
+        lambda keys: b"\x8f(" + b"".join(key + b"\x85" for key in keys) + b"\x90.",
+        lambda keys: b"cbuiltins\nset\n((" + b"".join(keys) + b"ltR.",
+        lambda keys: b"ccollections\nOrderedDict\n((" + b"".join(key + b"N\x86" for key in keys) + b"ltR.",
+        lambda keys: b"\x8f(" + b"".join(b"cuuid\nUUID\n)\x81}X\3\0\0\0int" + key + b"sb" for key in keys) + b"\x90.",
+    ],
+    ids=["dict", "one by one", "DICT", "set", "frozenset", "tuples", "set()", "OrderedDict()", "UUIDs"],
+)
+def test_keys_that_were_chosen_to_have_one_hash_are_refused(around: Callable[[list[bytes]], bytes]) -> None:
+    assert unpickled(b"]" + b"".join(around(colliding(60))[:-1] + b"a" for _ in range(3)) + b".")
+    raw = around(colliding(1_000))
+    with pytest.raises(ContentError):
+        encode_foreign("c", "k", unpickled(raw))
+
+
 def test_many_recalls_of_a_key_are_no_way_around() -> None:
     row = b"(" + b"N" * 255 + b"tq\x00"
     wide = b"(" + b"N" * 100_000 + b"tq\x00"

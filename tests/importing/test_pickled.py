@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlstate.importing import pickled
+from sqlstate.importing.decoding import run_pickle
 from sqlstate.importing.encoding import encode_foreign
 from sqlstate.importing.exact_json import ContentError
 from sqlstate.importing.pickled import Unbuilt, unpickled, weight
@@ -259,6 +259,6 @@ def test_unbuilt_says_why() -> None:
     assert "app.User" in repr(unpickled(b"capp\nUser\n."))
     assert isinstance(unpickled(pickle.dumps(UUID(int=5), 2)), UUID)
     assert same(unpickled(pickle.dumps([date.min, time.max])), [date.min, time.max])
-    assert pickled.run_pickle(pickle.dumps(Own(a=1))) == {"a": 1}
+    assert run_pickle(pickle.dumps(Own(a=1))) == {"a": 1}
     with pytest.raises(ContentError, match="cannot be loaded"):
-        pickled.run_pickle(b"cno_such\nmodule\n.")
+        run_pickle(b"cno_such\nmodule\n.")

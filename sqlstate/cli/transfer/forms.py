@@ -88,7 +88,9 @@ def format_of(source: Source, how: Reading) -> Format:
     return format_
 
 
-def read_entries(format_: Format, stream: IO[bytes], keys: RecordKeys, stem: str) -> Iterator[ReadEntry]:
+def read_entries(
+    format_: Format, stream: IO[bytes], keys: RecordKeys, stem: str, *, was_compressed: bool = False
+) -> Iterator[ReadEntry]:
     """Yield the entries of a source. JSON is read at once, the other formats line after line.
 
     Args:
@@ -96,12 +98,13 @@ def read_entries(format_: Format, stream: IO[bytes], keys: RecordKeys, stem: str
         stream: the source.
         keys: collection and key; the same for all sources of an import, whose rows it counts.
         stem: the collection for CSV, if *keys* names none.
+        was_compressed: a little of it may become very much: do not read more JSON than one line may have.
 
     Raises:
         SourceError: the source is not what its format says.
     """
     if format_ == "json":
-        return _read_json(stream, keys)
+        return _read_json(stream, keys, LINE_BYTES_MAX if was_compressed else None)
     if format_ == "jsonl":
         return _read_lines(stream, keys.record if keys.how.keyed else _exported)
     return _read_csv(stream, keys, stem if keys.how.collection is None else keys.how.collection)
@@ -212,9 +215,11 @@ def _csv_rows(lines: _Lines) -> Iterator[tuple[str, list[str]]]:
             yield place, row
 
 
-def _read_json(stream: IO[bytes], keys: RecordKeys) -> Iterator[ReadEntry]:
-    raw = stream.read()
+def _read_json(stream: IO[bytes], keys: RecordKeys, most: int | None) -> Iterator[ReadEntry]:
+    raw = stream.read() if most is None else stream.read(most + 1)
     size = len(raw)
+    if most is not None and size > most:
+        raise SourceError("", f"decompressed, the JSON has more than {most:,} bytes; decompress it first")
     document = _parse_file(raw)
     del raw
     count = _count(document)

@@ -291,7 +291,8 @@ class _Feed(Iterator[tuple[Name, Stored]]):
     def _one(self, plan: _Planned, raw: IO[bytes], stream: IO[bytes], passed: int) -> Generator[tuple[Name, Stored]]:
         reported = 0
         seen = cast("Seen", self._seen)
-        for read in read_entries(plan.format, stream, self._keys, plain_name(plan.source.name).stem):
+        stem, was_compressed = plain_name(plan.source.name).stem, stream is not raw
+        for read in read_entries(plan.format, stream, self._keys, stem, was_compressed=was_compressed):
             try:
                 name, stored = encode_entry(read.collection, read.key, read.value)
             except InvalidInput as e:
