@@ -104,7 +104,8 @@ def _leaf(value: Any) -> Any:  # noqa: PLR0911, a rule each
     if isinstance(value, _RAW):
         return base64.b64encode(value).decode()
     if isinstance(value, datetime):
-        return _zulu(datetime.isoformat(value))
+        # One that is not even itself is no time, such as NaT of pandas, whose fields are those of the year 1.
+        return _zulu(datetime.isoformat(value)) if value == value else _NO_RULE  # noqa: PLR0124
     if isinstance(value, date):
         return date.isoformat(value)
     if isinstance(value, time):

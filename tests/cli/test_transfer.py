@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import pycountry
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sqlstate
+from sqlstate.cli.options import parse_key, shown_key
 from sqlstate.cli.transfer import exact_json
 from sqlstate.cli.transfer import forms as exchange
 from sqlstate.cli.transfer import import_export as transfer
 from sqlstate.cli.transfer import seen as seen_names
 from sqlstate.cli.transfer.exact_json import parse, parse_document
+from sqlstate.cli.transfer.exported import entry_text, key_text
 from sqlstate.cli.transfer.forms import Reading, Source
 from sqlstate.cli.transfer.import_export import (
     check_sources,
@@ -117,6 +119,34 @@ def test_an_export_imported_into_an_empty_store_gives_the_same_root(
         with copy.snapshot() as view:
             assert b"".join(export_lines(view)) == lines
     assert plain.judge(folder / "copy.db").findings == ()
+
+
+tuple_keys = st.lists(st.integers(-(2**63), 2**63 - 1) | text_ | st.binary(max_size=6), min_size=1, max_size=4).map(
+    tuple
+)
+
+
+def test_a_tuple_is_the_same_key_at_the_shell_in_a_file_and_in_the_store(store: Store) -> None:
+    view = store.collection("c", key=tuple)
+
+    @settings(max_examples=30, deadline=None)
+    @given(key=tuple_keys)
+    @example(key=("\0", b"\0\xff", -(2**63), "", b"", "$base64", "\u2028🦉"))
+    def check(key: tuple[Any, ...]) -> None:
+        text = key_text(key)
+        packed = sqlstate.pack_key(key)
+        assert "\n" not in text
+        assert parse_key(text, "tuple") == packed
+        assert shown_key(packed, "tuple") == key
+        view.clear()
+        take(store, entry_text("c", key, "1"))
+        assert list(view.items()) == [(key, 1)]
+        lines = exported(store)
+        view.clear()
+        take(store, "\n".join(lines))
+        assert list(view.items()) == [(key, 1)]
+
+    check()
 
 
 DOCUMENTS = [

@@ -63,6 +63,18 @@ class Number(int):
         return 99
 
 
+class NoTime(datetime):
+    """As NaT of pandas."""
+
+    __hash__ = datetime.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+
 @dataclass
 class User:
     name: str
@@ -207,6 +219,8 @@ itself["me"] = [itself]
         (["\ud800"], "$[0]", "lone surrogate"),
         ({"a": {"\ud800": 0}}, "$.a", "lone surrogate"),
         (User("\ud800"), "$.name", "lone surrogate"),
+        ([NoTime(1, 1, 1)], "$[0]", "NoTime"),
+        ({NoTime(1, 1, 1): 1}, "$", "no form as text"),
         (Box(Struct("a", [{1j}])), "$.of.when[0]", "complex"),
         ({"m": itself}, "", "200 levels deep"),
         (deep, "", "200 levels deep"),
