@@ -34,6 +34,7 @@ PYTHON = re.compile(r"\b(?!synchronous=)[a-z][a-z_]*=(True|False|None|['\"])|\b[
 # Modules of which the program raises nothing, or what it never asks for.
 ELSEWHERE = (
     "aio",
+    "integrations",
     "commit",
     "transaction",
     "open_transaction",

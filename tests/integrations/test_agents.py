@@ -209,9 +209,9 @@ asyncio.run(main(*sys.argv[1:]))
 @pytest.mark.slow
 async def test_processes_add_at_once_and_lose_nothing(store: sqlstate.Store, path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), f"{n}"], env=environment) for n in range(3)]
-    assert [writer.wait() for writer in writers] == [0] * 3
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), f"{n}"], env=environment) for n in range(2)]
+    assert [writer.wait() for writer in writers] == [0] * 2
     items: list[Any] = await SqlstateSession("shared", store).get_items()
     assert items[::2] == items[1::2]
-    for who in range(3):
+    for who in range(2):
         assert [item["number"] for item in items[::2] if item["who"] == f"{who}"] == [*range(10)]
