@@ -206,6 +206,7 @@ def test_a_damaged_store_is_shown_as_far_as_it_can_be_read(db: str) -> None:
     connection.close()
     text, found = report(db, code=Exit.DAMAGED)
     assert ">DAMAGED<" in text
+    assert "sqlstate repair" in text
     assert "&#39;ada&#39;" in text
     assert found.tables["heads"][1][0] == "3"
 
