@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAMS = sorted((ROOT / "docs" / "examples").glob("*.py"))
-PAGE_OF = {"note_editor.py": "write-a-desktop-program.md"}
+PAGE_OF = {"note_editor.py": "write-a-desktop-program.md", "web_service.py": "write-a-web-service.md"}
 HOW_TO = ROOT / "docs" / "how-to"
 
 
@@ -37,6 +39,27 @@ def test_a_page_prints_the_program_whole(program: Path) -> None:
     assert program.read_text(encoding="utf-8") in [block.text for block in blocks(page)], (
         "run `python -m tests.test_docs_examples`"
     )
+
+
+def test_the_fixtures_of_the_page_on_pytest_work(tmp_path: Path) -> None:
+    page = (HOW_TO / "test-with-pytest.md").read_text(encoding="utf-8")
+    for name, block in zip(("conftest.py", "test_app.py"), blocks(page), strict=True):
+        (tmp_path / name).write_text(block.text, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "5 passed" in done.stdout
 
 
 if __name__ == "__main__":
