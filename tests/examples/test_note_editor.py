@@ -332,3 +332,16 @@ def test_a_note_that_is_begun_right_after_a_save_is_shown(start: Callable[..., W
     window.until(".list size", "3")
     close(window)
     assert saved(path) == ["first", "second"]
+
+
+def test_what_is_typed_while_another_note_is_fetched_stays_in_its_own(start: Callable[..., Window], path: Path) -> None:
+    with sqlstate.open(path) as store:
+        store["notes"].update({"1": "first", "2": "second"})
+    window = start()
+    with sqlstate.open(path) as store, store.transaction() as txn:
+        txn.put("other", 1, "keeps the others waiting")
+        window.type(".text", "a")
+        window.tcl(".list selection clear 0 end; .list selection set 0; event generate .list <<ListboxSelect>>")
+        window.type(".text", "b")
+    window.until(".text get 1.0 end-1c", "first")
+    assert drafts(path) == ["secondab"]
