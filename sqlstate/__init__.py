@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from sqlstate.tables.audit import AuditEntry as AuditEntry
     from sqlstate.tables.schema import Sizes as Sizes
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported when first used: verifying a proof needs no SQLite.
 _MODULES = {

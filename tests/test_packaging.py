@@ -47,16 +47,20 @@ def build(sources: Path, *targets: str) -> Path:
     return sources / "dist"
 
 
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sdist and wheel, built from a copy of the sources."""
-    sources = tmp_path_factory.mktemp("sources")
+def build_all(sources: Path) -> Path:
+    """Build sdist and wheel from a copy of the sources, made in the empty folder *sources*; return their folder."""
     for name in SHIPPED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, sources / name)
         else:
             shutil.copy(ROOT / name, sources)
     return build(sources, "sdist", "wheel")
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sdist and wheel."""
+    return build_all(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +128,7 @@ def test_the_wheel_holds_the_types_marker_and_the_first_migration(wheel: Path) -
 def test_the_wheel_says_what_the_project_says(wheel: Path) -> None:
     said = email.message_from_bytes(metadata(wheel)["METADATA"])
     project = PROJECT["project"]
-    assert (said["Name"], said["Version"]) == (project["name"], project["version"])
+    assert (said["Name"], said["Version"]) == (project["name"], sqlstate.__version__)
     assert (said["Requires-Python"], said["License-Expression"]) == (project["requires-python"], project["license"])
     required = {re.sub(r"\s", "", line) for line in said.get_all("Requires-Dist", ()) if "extra ==" not in line}
     assert {frozenset(re.split(r"(?=[<>=])|,", line, maxsplit=1)) for line in required} == {
@@ -196,8 +200,11 @@ except sqlstate.MigrationMismatch as e:
 # ---- The project file ----
 
 
-def test_the_version_stands_in_two_places_and_is_one() -> None:
-    assert PROJECT["project"]["version"] == sqlstate.__version__
+def test_the_version_stands_in_one_place_and_heads_the_changelog() -> None:
+    assert "version" not in PROJECT["project"]
+    assert PROJECT["tool"]["hatch"]["version"]["path"] == "sqlstate/__init__.py"
+    newest = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[0]
+    assert re.fullmatch(re.escape(sqlstate.__version__) + r" - (\d{4}-\d\d-\d\d|unreleased)", newest)
 
 
 def test_the_dev_extra_includes_the_bench_extra() -> None:
