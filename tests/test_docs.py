@@ -195,12 +195,12 @@ print(x, __name__)
 
 ```console
 $ Y=3
-$ echo $Y; pwd; echo oops >&2; wc -l \\
-    iso3166-1.json
+$ echo $Y; pwd; echo oops >&2; echo a \\
+    b
 3
 …/page
 oops
-…iso3166-1.json
+a b
 ```
 
 ```python no-run

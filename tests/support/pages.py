@@ -6,8 +6,8 @@
     ```python no-run    is compiled only
     ```console no-run   is left alone: what a test must not do, such as making an environment
 
-A line `…` stands for any lines, `…` within a line for any text. Each page has a folder of its own, with
-iso3166-1.json of pycountry in it, an interpreter and a shell; `python` and `sqlstate` are those of this one.
+A line `…` stands for any lines, `…` within a line for any text. Each page has an empty folder of its own, an
+interpreter and a shell; `python` and `sqlstate` are those of the environment that is asked for, or of this one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -24,8 +23,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import unquote
-
-import pycountry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,12 +77,14 @@ def blocks(page: str) -> Iterator[Block]:
 class Session:
     """A process that runs one source after the other and keeps its variables: Python, or bash."""
 
-    def __init__(self, command: list[str], folder: Path) -> None:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    def __init__(self, python: str, command: list[str], folder: Path) -> None:
+        environment = os.environ | {"PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"}
+        if python != sys.executable:
+            environment.pop("PYTHONPATH", None)
         self._process = subprocess.Popen(
             command,
             cwd=folder,
-            env=os.environ | {"PATH": path},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -117,14 +116,13 @@ class Session:
         self._process.communicate(timeout=DEADLINE)
 
 
-def example_problems(page: str, place: str, folder: Path) -> list[str]:
+def example_problems(page: str, place: str, folder: Path, executable: str = sys.executable) -> list[str]:
     """Run the examples of a page, up to the first that ends its session; return what is not as the page says."""
-    shutil.copy(Path(pycountry.DATABASE_DIR) / "iso3166-1.json", folder)
     found = []
     every = list(blocks(page))
     with ExitStack() as stack:
-        python = stack.enter_context(Session([sys.executable, "-u", "-c", DRIVER], folder))
-        shell = stack.enter_context(Session(["bash", "--noprofile", "--norc"], folder))
+        python = stack.enter_context(Session(executable, [executable, "-u", "-c", DRIVER], folder))
+        shell = stack.enter_context(Session(executable, ["bash", "--noprofile", "--norc"], folder))
         for block, behind in zip_longest(every, every[1:]):
             where = f"{place}:{block.line}"
             if block.info not in FENCES:

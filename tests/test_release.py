@@ -1,0 +1,110 @@
+"""What a user gets: wheel and sdist that an index would take, and documents that can be followed with the wheel alone.
+
+Method: the wheel is installed in an empty environment, of each Python that is found here, together with what the page
+says to install and nothing else. Then the page is followed as it is printed, in an empty folder. Where pip cannot have
+the dependencies, the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+from tests.support.pages import example_problems
+from tests.test_packaging import PROJECT, build_all, needs_hatchling, run
+
+pytestmark = [pytest.mark.slow, needs_hatchling]
+
+LEAST = tuple(map(int, PROJECT["project"]["requires-python"].removeprefix(">=").split(".")))
+NAME = PROJECT["project"]["name"]
+TUTORIAL = ROOT / "docs" / "tutorial" / "first-store.md"
+TRIED = [ROOT / "README.md", TUTORIAL, *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+
+
+def pythons() -> dict[str, str]:
+    """Return the Pythons of this machine that are new enough, one of each version, by version."""
+    found = {".".join(map(str, sys.version_info[:2])): sys.executable}
+    places = [*Path.home().glob(".pyenv/versions/*/bin/python3"), *Path("/usr/local/bin").glob("python3.[0-9][0-9]")]
+    on_path = [Path(each) for minor in range(LEAST[1], 30) if (each := shutil.which(f"python3.{minor}"))]
+    for place in sorted({*places, *on_path}):
+        asked = [str(place), "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        version = done.stdout.strip()
+        if done.returncode == 0 and tuple(map(int, version.split("."))) >= LEAST:
+            found.setdefault(version, str(place))
+    return dict(sorted(found.items()))
+
+
+PYTHONS = pythons()
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sdist and wheel."""
+    return build_all(tmp_path_factory.mktemp("sources"))
+
+
+def environment(python: str, dist: Path, wanted: set[str], folder: Path) -> str:
+    """Make an environment with the wheel and what is *wanted* besides; return its Python."""
+    made = folder / "bin" / "python"
+    if not made.exists():
+        run(python, "-m", "venv", folder, cwd=dist)
+        pip = [str(made), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+        [wheel] = dist.glob("*.whl")
+        extras = {each.removeprefix(NAME) for each in wanted if each.startswith(NAME)}
+        others = {each for each in wanted if not each.startswith(NAME)}
+        project = PROJECT["project"]
+        needed = [
+            *project["dependencies"],
+            *(each for extra in extras if extra for each in project["optional-dependencies"][extra.strip("[]")]),
+            *sorted(others),
+        ]
+        done = subprocess.run([*pip, *needed], cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            shutil.rmtree(folder)
+            pytest.skip(f"pip cannot have what is needed: {done.stderr.strip().splitlines()[-1]}")
+        # So all that the wheel itself requires is there, or this fails.
+        run(*pip, "--no-index", *(f"{wheel}{extra}" for extra in sorted(extras | {""})), cwd=folder)
+    return str(made)
+
+
+def installs(page: str) -> set[str]:
+    """Return what a page says to install."""
+    lines = re.findall(r"pip install ((?!.*-e ).+?)(?:`|$)", page, re.MULTILINE)
+    return {each for line in lines for each in line.replace("'", "").split() if not each.startswith("-")}
+
+
+def test_an_index_would_take_both(dist: Path) -> None:
+    if find_spec("twine") is None:
+        pytest.skip("twine is missing")
+    said = run(sys.executable, "-m", "twine", "check", "--strict", *sorted(dist.glob("sqlstate*")), cwd=dist)
+    assert said.count("PASSED") == 2
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_tutorial_can_be_followed_with_each_python(version: str, dist: Path, tmp_path: Path) -> None:
+    page = TUTORIAL.read_text(encoding="utf-8")
+    python = environment(PYTHONS[version], dist, installs(page), tmp_path / "venv")
+    (folder := tmp_path / "tutorial").mkdir()
+    where = run(python, "-I", "-c", "import sqlstate; print(sqlstate.__file__)", cwd=folder)
+    assert where.startswith(str(tmp_path / "venv"))
+    assert example_problems(page, TUTORIAL.name, folder, python) == []
+
+
+def test_each_page_can_be_followed_with_the_wheel_and_what_it_says_to_install(dist: Path, tmp_path: Path) -> None:
+    found = []
+    for page in TRIED:
+        text = page.read_text(encoding="utf-8")
+        wanted = installs(text) | {NAME}
+        name = "-".join(re.sub(r"\W", "", each) for each in sorted(wanted))
+        python = environment(sys.executable, dist, wanted, tmp_path / name)
+        (folder := tmp_path / "pages" / page.stem).mkdir(parents=True)
+        found += example_problems(text, page.name, folder, python)
+    assert not found, "\n\n".join(found)
