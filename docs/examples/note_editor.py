@@ -56,11 +56,16 @@ class Notes:
         self.drafts.clear()
         for left in self.store.pending():
             with contextlib.suppress(sqlstate.InvalidRecord):  # another window was faster
-                draft = self.store.resume(left.txn)
-                if len(left.records) > 1:
-                    self.drafts[str(left.records[1].key)] = draft
-                else:
-                    draft.rollback()
+                self.adopt(self.store.resume(left.txn), [str(record.key) for record in left.records[1:]])
+
+    def adopt(self, draft: sqlstate.StagedTransaction, keys: list[str]) -> None:
+        """Go on with a draft. If two windows left one of the same note, one draft gets both texts."""
+        if keys and keys[0] not in self.drafts:
+            self.drafts[keys[0]] = draft
+            return
+        if keys:
+            self.drafts[keys[0]].put("notes", keys[0], both(self.read(keys[0]), draft.get("notes", keys[0])))
+        draft.rollback()
 
     def run(self, typed: tuple[str, str] | None, work: Callable[[], Any]) -> Any:
         """Put what was typed on the disk, and then do *work*."""
@@ -132,6 +137,12 @@ class Notes:
         if done:
             head = self.store.undo(done[-1][0], note=f"undo: {done[-1][1]}")
             undone.append((head.seq, done.pop()[1]))
+
+    def newest(self) -> int:
+        return self.store.head().seq
+
+    def close(self) -> None:
+        self.store.close()
 
     def backup(self) -> str:
         """Back up the file, and keep the four backups before."""
@@ -331,7 +342,7 @@ class Editor:
     def follow(self) -> None:
         """Look once a second whether another window committed something."""
         if not self.dirty and not self.drafting:
-            self.do(self.notes.store.head, lambda head: head.seq == self.seq or self.refresh(), lambda _: None)
+            self.do(self.notes.newest, lambda seq: seq == self.seq or self.refresh(), lambda _: None)
         self.root.after(1000, self.follow)
 
     # The menu.
@@ -382,7 +393,7 @@ class Editor:
     def close(self) -> None:
         """End when all that was typed is on the disk. Drafts come back at the next start."""
         self.text.config(state="disabled")
-        self.do(self.notes.store.close, lambda _: self.root.quit(), self.cannot_close)
+        self.do(self.notes.close, lambda _: self.root.quit(), self.cannot_close)
 
     def cannot_close(self, error: BaseException) -> None:
         self.text.config(state="normal")

@@ -345,3 +345,21 @@ def test_what_is_typed_while_another_note_is_fetched_stays_in_its_own(start: Cal
         window.type(".text", "b")
     window.until(".text get 1.0 end-1c", "first")
     assert drafts(path) == ["secondab"]
+
+
+def test_drafts_that_two_windows_left_of_one_note_are_both_there(start: Callable[..., Window], path: Path) -> None:
+    first = start()
+    first.type(".text", "plan")
+    save(first)
+    second = start()
+    first.type(".text", " a")
+    second.type(".text", " b")
+    wait_for_draft(path, "plan a")
+    wait_for_draft(path, "plan b")
+    first.kill()
+    second.kill()
+    window = start()
+    window.until("winfo exists .recovery", "1")
+    wait_for_draft(path, both := "plan a\n\n======== the other text ========\n\nplan b")
+    assert drafts(path) == [both]
+    assert text(window) == both
