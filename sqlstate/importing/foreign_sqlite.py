@@ -38,7 +38,10 @@ def _naming(path: str) -> Iterator[None]:
         yield
     except NotAStore:
         raise ImportRejected(path, "", "it is not an SQLite file, or is encrypted") from None
-    except (Busy, CannotOpen, StoreForked):
+    except Busy as e:
+        by = "another process" if e.holder is None else f"process {e.holder}"
+        raise Busy(f"{path}: {by} has it locked; end that program, and try again", e.holder) from None
+    except (CannotOpen, StoreForked):
         raise
     except StoreError as e:
         raise ImportRejected(path, "", f"SQLite cannot read it: {e.__cause__ or e}") from None

@@ -211,7 +211,7 @@ def test_a_file_that_another_program_has_locked_is_busy(
     for mode in ("WAL", "DELETE"):
         path = tmp_path / f"old {mode}"
         locks = "db.execute('PRAGMA locking_mode = EXCLUSIVE')\ndb.execute('BEGIN EXCLUSIVE')"
-        with program(FILL + locks, path, mode), pytest.raises(Busy, match="old"):
+        with program(FILL + locks, path, mode), pytest.raises(Busy, match="has it locked; end that program"):
             sqlstate.import_from(store, "sqlitedict", path)
     assert store.head().seq == 0
 
