@@ -5,6 +5,7 @@ A *stored* value is what SQLite holds: str for a JSON document, bytes for bytes.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import msgspec
@@ -180,4 +181,12 @@ def codec_for(type_: Any, key: Any, *, forbid_unknown: bool = False) -> Codec[An
     """
     if type_ is None and key is None and not forbid_unknown:
         return JSON
+    try:
+        return _codec(type_, key, forbid_unknown)
+    except TypeError:  # a type that has no hash, such as Annotated[int, []]
+        return Codec(type_, forbid_unknown=forbid_unknown, key=key)
+
+
+@lru_cache(maxsize=128)  # a transaction asks for the same types each time
+def _codec(type_: Any, key: Any, forbid_unknown: bool) -> Codec[Any]:  # noqa: FBT001, arguments of a cache
     return Codec(type_, forbid_unknown=forbid_unknown, key=key)

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, IntFlag, StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import sqlstate
 from sqlstate import InvalidOption, InvalidValue
 from sqlstate.format import constants as fmt
-from sqlstate.format.values import JSON, Codec
+from sqlstate.format.values import JSON, Codec, codec_for
 from tests.support.typed_values import Shape, anything, identical, shapes
 
 if TYPE_CHECKING:
@@ -785,3 +785,22 @@ def test_any_value_of_any_type_comes_back_the_same_or_is_refused(store: sqlstate
             assert JSON.encode(txn["c"]["k"]) == stored
 
         one()
+
+
+def test_a_type_is_looked_at_once_and_types_that_are_alike_are_told_apart() -> None:
+    """A transaction asks for the same types each time: to look at a dataclass and a tuple takes 0.2 ms."""
+    wanted: Any
+    for wanted in (list[Literal[1]], list[Literal[True]], Rank, int):
+        assert codec_for(wanted, tuple[str, int]) is codec_for(wanted, tuple[str, int])
+    codecs = [codec_for(wanted, None) for wanted in (list[Literal[1]], list[Literal[True]], list[int])]
+    assert len({*map(id, codecs)}) == 3
+    assert codec_for(int, None) is not codec_for(int, str)
+    assert codec_for(int, None) is not codec_for(int, None, forbid_unknown=True)
+
+
+def test_a_type_without_a_hash_is_a_type(store: sqlstate.Store) -> None:
+    for _ in range(2):
+        numbers = store.collection("c", type=Annotated[int, []])  # type: ignore[arg-type]
+        numbers["k"] = 5
+        with pytest.raises(InvalidValue):
+            numbers["k"] = "five"
