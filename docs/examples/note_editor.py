@@ -279,12 +279,13 @@ class Editor:
         if (self.dirty or again) and not self.drafting:
             self.drafting = True
             pause = len(self.text.get("1.0", "end-1c")) // 1000  # a million characters a second, to spare the log
-            self.do(lambda: None, lambda _: self.drafted(pause), self.not_drafted)
+            key = self.key
+            self.do(lambda: None, lambda _: self.drafted(key, pause), self.not_drafted)
 
-    def drafted(self, pause: int) -> None:
+    def drafted(self, key: str, pause: int) -> None:
         self.status.config(text="not saved; the draft is on the disk")
-        row, label = self.keys.index(self.key), f"• {title(self.text.get('1.0', '9.0'))}"
-        if self.list.get(row) != label:
+        label = f"• {title(self.text.get('1.0', '9.0'))}"
+        if key == self.key and key in self.keys and self.list.get(row := self.keys.index(key)) != label:
             self.list.delete(row)
             self.list.insert(row, label)
             self.list.selection_set(row)
