@@ -18,6 +18,7 @@ import pytest
 
 from tests import ROOT
 from tests.support.pages import example_problems
+from tests.test_docs import RUN
 from tests.test_packaging import PROJECT, build_all, needs_hatchling, run
 
 pytestmark = [pytest.mark.slow, needs_hatchling]
@@ -25,7 +26,8 @@ pytestmark = [pytest.mark.slow, needs_hatchling]
 LEAST = tuple(map(int, PROJECT["project"]["requires-python"].removeprefix(">=").split(".")))
 NAME = PROJECT["project"]["name"]
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-store.md"
-TRIED = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# All but the page that tells how to measure, which needs the sources and says so.
+TRIED = [page for page in RUN if page.name != "performance.md"]
 
 
 def pythons() -> dict[str, str]:
@@ -58,12 +60,12 @@ def environment(python: str, dist: Path, wanted: set[str], folder: Path) -> str:
         run(python, "-m", "venv", folder, cwd=dist)
         pip = [str(made), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
         [wheel] = dist.glob("*.whl")
-        extras = {each.removeprefix(NAME) for each in wanted if each.startswith(NAME)}
+        extras = {name for each in wanted if each.startswith(NAME) for name in re.findall(r"\w+", each[len(NAME) :])}
         others = {each for each in wanted if not each.startswith(NAME)}
         project = PROJECT["project"]
         needed = [
             *project["dependencies"],
-            *(each for extra in extras if extra for each in project["optional-dependencies"][extra.strip("[]")]),
+            *(each for extra in sorted(extras) for each in project["optional-dependencies"][extra]),
             *sorted(others),
         ]
         done = subprocess.run([*pip, *needed], cwd=folder, capture_output=True, text=True, check=False)
@@ -71,7 +73,7 @@ def environment(python: str, dist: Path, wanted: set[str], folder: Path) -> str:
             shutil.rmtree(folder)
             pytest.skip(f"pip cannot have what is needed: {done.stderr.strip().splitlines()[-1]}")
         # So all that the wheel itself requires is there, or this fails.
-        run(*pip, "--no-index", *(f"{wheel}{extra}" for extra in sorted(extras | {""})), cwd=folder)
+        run(*pip, "--no-index", f"{wheel}[{','.join(sorted(extras))}]" if extras else wheel, cwd=folder)
     return str(made)
 
 
@@ -105,6 +107,6 @@ def test_each_page_can_be_followed_with_the_wheel_and_what_it_says_to_install(di
         wanted = installs(text) | {NAME}
         name = "-".join(re.sub(r"\W", "", each) for each in sorted(wanted))
         python = environment(sys.executable, dist, wanted, tmp_path / name)
-        (folder := tmp_path / "pages" / page.stem).mkdir(parents=True)
+        (folder := tmp_path / "pages" / page.relative_to(ROOT)).mkdir(parents=True)
         found += example_problems(text, page.name, folder, python)
     assert not found, "\n\n".join(found)
