@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PROGRAM = ROOT / "docs" / "examples" / "note_editor.py"
 MISSING = tk_window.missing()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,7 @@ def close(window: Window) -> None:
     assert window.wait() == ""
 
 
+@pytest.mark.slow
 def test_what_was_typed_before_a_kill_is_offered_in_a_dialog(start: Callable[..., Window], path: Path) -> None:
     window = start()
     window.type(".text", "Dear Ada\nall is well")
@@ -134,6 +135,7 @@ def test_drafts_of_a_crash_can_be_discarded(start: Callable[..., Window], path: 
     assert drafts(path) == []
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_dialog_is_shown_leaves_the_draft(start: Callable[..., Window], path: Path) -> None:
     window = start()
     window.type(".text", "twice")
@@ -146,6 +148,7 @@ def test_a_kill_while_the_dialog_is_shown_leaves_the_draft(start: Callable[..., 
         assert text(window) == "twice"
 
 
+@pytest.mark.slow
 def test_keys_that_come_faster_than_the_disk_share_a_draft(start: Callable[..., Window], path: Path) -> None:
     window = start()
     window.type(".text", "all of it " * 30)
@@ -155,6 +158,7 @@ def test_keys_that_come_faster_than_the_disk_share_a_draft(start: Callable[..., 
         assert len(draft.records) < 20  # of 300 keys
 
 
+@pytest.mark.slow
 def test_a_window_that_is_closed_while_a_write_waits_ends_when_it_is_done(
     start: Callable[..., Window], path: Path
 ) -> None:
@@ -172,6 +176,7 @@ def test_a_window_that_is_closed_while_a_write_waits_ends_when_it_is_done(
     assert window.tcl("winfo exists .recovery") == "0"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_typing_goes_on(start: Callable[..., Window], tmp_path: Path) -> None:
     with small(tmp_path / "disk", 8) as disk:
         path = disk / "notes.db"
@@ -192,6 +197,7 @@ def test_a_full_disk_is_told_and_typing_goes_on(start: Callable[..., Window], tm
         assert saved(path) == ["before"]
 
 
+@pytest.mark.slow
 def test_two_windows_on_one_file_see_each_other_and_lose_nothing(start: Callable[..., Window], path: Path) -> None:
     first, second = start(), None
     first.type(".text", "plan")
@@ -213,6 +219,7 @@ def test_two_windows_on_one_file_see_each_other_and_lose_nothing(start: Callable
     wait_for_draft(path, merged.replace("plan b", "plan bx"))
 
 
+@pytest.mark.slow
 def test_a_file_that_was_removed_is_told_and_the_text_stays(start: Callable[..., Window], path: Path) -> None:
     window = start()
     window.type(".text", "here")
@@ -229,6 +236,7 @@ def test_a_file_that_was_removed_is_told_and_the_text_stays(start: Callable[...,
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_note_of_5_mb(start: Callable[..., Window], path: Path) -> None:
     window = start()
     window.tcl(".text insert end [string repeat {0123456789abcde\n} 312500]")
@@ -241,6 +249,7 @@ def test_a_note_of_5_mb(start: Callable[..., Window], path: Path) -> None:
     assert text(window) == "0123456789abcde\n" * 312500 + "x"
 
 
+@pytest.mark.slow
 def test_undo_takes_back_typing_and_the_menu_what_was_done(start: Callable[..., Window], path: Path) -> None:
     window = start()
     window.type(".text", "one")
@@ -264,6 +273,7 @@ def test_undo_takes_back_typing_and_the_menu_what_was_done(start: Callable[..., 
     assert window.tcl(".notes entrycget 4 -label") == "Take back: saving of 'one two'"
 
 
+@pytest.mark.slow
 def test_five_backups_are_kept_and_are_sound(start: Callable[..., Window], path: Path) -> None:
     window = start()
     window.type(".text", "again")
@@ -279,6 +289,7 @@ def test_five_backups_are_kept_and_are_sound(start: Callable[..., Window], path:
         assert saved(each) == ["again"]
 
 
+@pytest.mark.slow
 def test_a_conflicted_copy_is_merged(start: Callable[..., Window], path: Path) -> None:
     with sqlstate.open(path) as ours:
         ours["notes"].update({"1": "both", "2": "theirs"})
@@ -296,6 +307,7 @@ def test_a_conflicted_copy_is_merged(start: Callable[..., Window], path: Path) -
     window.until(".list get 2", "new")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"some other file\n" * 300, b"SQLite format 3\x00" + bytes(4080)])
 def test_a_file_that_is_no_store_is_named_in_a_dialog(
     content: bytes, start: Callable[..., Window], tmp_path: Path
@@ -308,6 +320,7 @@ def test_a_file_that_is_no_store_is_named_in_a_dialog(
     assert other.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_click_on_nothing_and_many_quick_clicks(start: Callable[..., Window], path: Path) -> None:
     with sqlstate.open(path) as store:
         store["notes"].update({str(number): f"note {number}" for number in range(5)})
@@ -322,6 +335,7 @@ def test_a_click_on_nothing_and_many_quick_clicks(start: Callable[..., Window], 
     assert sum(each.count("x") for each in drafts(path)) == 5
 
 
+@pytest.mark.slow
 def test_a_note_that_is_begun_right_after_a_save_is_shown(start: Callable[..., Window], path: Path) -> None:
     window = start()
     window.type(".text", "first")
@@ -334,6 +348,7 @@ def test_a_note_that_is_begun_right_after_a_save_is_shown(start: Callable[..., W
     assert saved(path) == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_what_is_typed_while_another_note_is_fetched_stays_in_its_own(start: Callable[..., Window], path: Path) -> None:
     with sqlstate.open(path) as store:
         store["notes"].update({"1": "first", "2": "second"})
@@ -347,6 +362,7 @@ def test_what_is_typed_while_another_note_is_fetched_stays_in_its_own(start: Cal
     assert drafts(path) == ["secondab"]
 
 
+@pytest.mark.slow
 def test_drafts_that_two_windows_left_of_one_note_are_both_there(start: Callable[..., Window], path: Path) -> None:
     first = start()
     first.type(".text", "plan")

@@ -188,6 +188,7 @@ def test_a_request_under_way_is_answered_when_the_service_is_told_to_end(server:
 
 @pytest.fixture
 def service(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, ModuleType]]:
+    pytest.importorskip("httpx", reason="httpx is missing, which Starlette's test client needs")
     testclient = pytest.importorskip("starlette.testclient")
     monkeypatch.setenv("STORE", str(path))
     monkeypatch.syspath_prepend(EXAMPLES)
