@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.slow, needs_hatchling]
 LEAST = tuple(map(int, PROJECT["project"]["requires-python"].removeprefix(">=").split(".")))
 NAME = PROJECT["project"]["name"]
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-store.md"
-# All but the page that tells how to measure, which needs the sources and says so.
-TRIED = [page for page in RUN if page.name != "performance.md"]
+# All but the page that tells how to measure, which needs the sources and says so; the tutorial has a test of its own.
+TRIED = [page for page in RUN if page.name not in ("performance.md", TUTORIAL.name)]
 
 
 def pythons() -> dict[str, str]:
@@ -47,6 +47,24 @@ def pythons() -> dict[str, str]:
 PYTHONS = pythons()
 
 
+def installs(page: str) -> set[str]:
+    """Return what a page says to install."""
+    lines = re.findall(r"pip install ((?!.*-e ).+?)(?:`|$)", page, re.MULTILINE)
+    return {each for line in lines for each in line.replace("'", "").split() if not each.startswith("-")}
+
+
+def by_what_they_install() -> dict[tuple[str, ...], list[Path]]:
+    """Return the pages that are tried, those together that say to install the same."""
+    found: dict[tuple[str, ...], list[Path]] = {}
+    for page in TRIED:
+        wanted = installs(page.read_text(encoding="utf-8")) | {NAME}
+        found.setdefault(tuple(sorted(wanted)), []).append(page)
+    return found
+
+
+GROUPS = by_what_they_install()
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sdist and wheel."""
@@ -55,32 +73,24 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment(python: str, dist: Path, wanted: set[str], folder: Path) -> str:
     """Make an environment with the wheel and what is *wanted* besides; return its Python."""
+    run(python, "-m", "venv", folder, cwd=dist)
     made = folder / "bin" / "python"
-    if not made.exists():
-        run(python, "-m", "venv", folder, cwd=dist)
-        pip = [str(made), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
-        [wheel] = dist.glob("*.whl")
-        extras = {name for each in wanted if each.startswith(NAME) for name in re.findall(r"\w+", each[len(NAME) :])}
-        others = {each for each in wanted if not each.startswith(NAME)}
-        project = PROJECT["project"]
-        needed = [
-            *project["dependencies"],
-            *(each for extra in sorted(extras) for each in project["optional-dependencies"][extra]),
-            *sorted(others),
-        ]
-        done = subprocess.run([*pip, *needed], cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            shutil.rmtree(folder)
-            pytest.skip(f"pip cannot have what is needed: {done.stderr.strip().splitlines()[-1]}")
-        # So all that the wheel itself requires is there, or this fails.
-        run(*pip, "--no-index", f"{wheel}[{','.join(sorted(extras))}]" if extras else wheel, cwd=folder)
+    pip = [str(made), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+    [wheel] = dist.glob("*.whl")
+    extras = {name for each in wanted if each.startswith(NAME) for name in re.findall(r"\w+", each[len(NAME) :])}
+    others = {each for each in wanted if not each.startswith(NAME)}
+    project = PROJECT["project"]
+    needed = [
+        *project["dependencies"],
+        *(each for extra in sorted(extras) for each in project["optional-dependencies"][extra]),
+        *sorted(others),
+    ]
+    done = subprocess.run([*pip, *needed], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"pip cannot have what is needed: {done.stderr.strip().splitlines()[-1]}")
+    # So all that the wheel itself requires is there, or this fails.
+    run(*pip, "--no-index", f"{wheel}[{','.join(sorted(extras))}]" if extras else wheel, cwd=folder)
     return str(made)
-
-
-def installs(page: str) -> set[str]:
-    """Return what a page says to install."""
-    lines = re.findall(r"pip install ((?!.*-e ).+?)(?:`|$)", page, re.MULTILINE)
-    return {each for line in lines for each in line.replace("'", "").split() if not each.startswith("-")}
 
 
 def test_an_index_would_take_both(dist: Path) -> None:
@@ -100,13 +110,13 @@ def test_the_tutorial_can_be_followed_with_each_python(version: str, dist: Path,
     assert example_problems(page, TUTORIAL.name, folder, python) == []
 
 
-def test_each_page_can_be_followed_with_the_wheel_and_what_it_says_to_install(dist: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", GROUPS, ids=" ".join)
+def test_pages_can_be_followed_with_the_wheel_and_what_they_say_to_install(
+    wanted: tuple[str, ...], dist: Path, tmp_path: Path
+) -> None:
+    python = environment(sys.executable, dist, {*wanted}, tmp_path / "venv")
     found = []
-    for page in TRIED:
-        text = page.read_text(encoding="utf-8")
-        wanted = installs(text) | {NAME}
-        name = "-".join(re.sub(r"\W", "", each) for each in sorted(wanted))
-        python = environment(sys.executable, dist, wanted, tmp_path / name)
+    for page in GROUPS[wanted]:
         (folder := tmp_path / "pages" / page.relative_to(ROOT)).mkdir(parents=True)
-        found += example_problems(text, page.name, folder, python)
+        found += example_problems(page.read_text(encoding="utf-8"), page.name, folder, python)
     assert not found, "\n\n".join(found)
