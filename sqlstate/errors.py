@@ -284,15 +284,15 @@ class InvalidRecord(InvalidInput):
 
 
 class EntryNotFound(StoreError, KeyError):
-    """The collection has no entry with this key.
+    """The collection has no entry with this key, or none at all.
 
     Attributes:
         collection: name of the collection.
-        key: the key asked for.
+        key: the key asked for; None if any would have done.
     """
 
-    def __init__(self, collection: str, key: object) -> None:
-        super().__init__(f"{collection!r} has no entry {key!r}")
+    def __init__(self, collection: str, key: object = None) -> None:
+        super().__init__(f"{collection!r} has no entry{'' if key is None else f' {key!r}'}")
         self.collection = collection
         self.key = key
 

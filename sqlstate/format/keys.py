@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, NewType, Union, get_args, get_origin
 
 from sqlstate.errors import InvalidKey, InvalidOption
 from sqlstate.format import constants as fmt
@@ -233,7 +233,8 @@ def keys_for(type_: Any) -> Keys:
     """
     if type_ is None:
         return ANY_KEYS
-    said = type_.__name__ if isinstance(type_, type) else short_repr(type_)
+    said = type_.__name__ if isinstance(type_, type | NewType) else short_repr(type_)
+    type_ = _behind(type_)
     if type_ is tuple:
         return TupleKeys((_CLASSES,), said, any_length=True)
     args = get_args(type_)
@@ -250,9 +251,17 @@ def keys_for(type_: Any) -> Keys:
     )
 
 
+def _behind(type_: Any) -> Any:
+    """Return the type that a NewType is at run time; other types as they are."""
+    while isinstance(type_, NewType):
+        type_ = type_.__supertype__
+    return type_
+
+
 def _classes(type_: Any) -> frozenset[type]:
     """Return which of int, str and bytes are of a type; none if others are too."""
-    parts = get_args(type_) if get_origin(type_) in (Union, UnionType) else (type_,)
+    type_ = _behind(type_)
+    parts = [*map(_behind, get_args(type_))] if get_origin(type_) in (Union, UnionType) else [type_]
     return frozenset(parts) if all(any(part is each for each in _CLASSES) for part in parts) else frozenset()
 
 

@@ -28,7 +28,7 @@ _NO_RULE: Final = object()
 _RAW: Final = (bytes, bytearray, memoryview)
 
 
-def plain(value: object, *, default: Callable[[Any], object] | None = None) -> Any:
+def plain(value: Any, *, default: Callable[[Any], object] | None = None) -> Any:
     """Return *value* with all that JSON cannot hold made into what it can, as the page of rules says.
 
     A datetime, Decimal or UUID becomes text, a tuple or set a list, a dataclass or a mapping of any kind a dict: as a
@@ -44,6 +44,7 @@ def plain(value: object, *, default: Callable[[Any], object] | None = None) -> A
     Raises:
         InvalidValue: no rule covers a part of it, two keys of a mapping would be one, a text holds a lone surrogate, or
             it is nested more than 200 levels deep. The error names the place inside the value.
+        Exception: what *default*, or a method of a mapping, set or sequence in the value, raised.
 
     Examples:
         >>> from datetime import date
@@ -52,7 +53,7 @@ def plain(value: object, *, default: Callable[[Any], object] | None = None) -> A
         >>> store["orders"][1]
         {'on': '2026-03-01', 'size': [3, 4], 'sum': '9.90'}
     """
-    if isinstance(value, _RAW):
+    if issubclass(type(value), _RAW):
         return bytes(value)
     try:
         return _plain(value, fmt.JSON_DEPTH_MAX, default)
@@ -63,18 +64,18 @@ def plain(value: object, *, default: Callable[[Any], object] | None = None) -> A
 
 
 def _plain(value: Any, depth: int, default: Callable[[Any], object] | None) -> Any:  # noqa: PLR0911, a rule each
-    leaf = _leaf(value)
+    leaf, cls = _leaf(value), type(value)
     if leaf is not _NO_RULE:
         return leaf
     if depth <= 0:
         raise Differs(f"nested more than {fmt.JSON_DEPTH_MAX} levels deep, or contains itself")
-    if isinstance(value, Enum):
+    if issubclass(cls, Enum):
         return _plain(value.value, depth - 1, default)
-    if isinstance(value, Mapping):
+    if issubclass(cls, Mapping):
         return _members(list(value.items()), depth, default)
-    if isinstance(value, AbstractSet):
+    if issubclass(cls, AbstractSet):
         return _in_order([_plain(member, depth - 1, default) for member in value])
-    if isinstance(value, Sequence):
+    if issubclass(cls, Sequence):
         return _items(list(value), depth, default)
     held = _fields(value)
     if held is not None:
@@ -90,28 +91,30 @@ def _leaf(value: Any) -> Any:  # noqa: PLR0911, a rule each
     """Return the plain form of what holds no others."""
     if value is None or value is True or value is False:
         return value
-    if isinstance(value, Enum):
+    cls = type(value)  # a proxy says that it is what it stands for, and then cannot be read as that
+    if issubclass(cls, Enum):
         return _NO_RULE  # also a StrEnum: its value is told, by the rules
-    if isinstance(value, str):
+    if issubclass(cls, str):
         return _text(str.__str__(value))
-    if isinstance(value, UserString):
+    if issubclass(cls, UserString):
         return _text(value.data)
-    if isinstance(value, int):
+    if issubclass(cls, int):
         number = int.__index__(value)
         return number if fmt.JSON_INT_MIN <= number <= fmt.JSON_INT_MAX else _digits(number)
-    if isinstance(value, float):
+    if issubclass(cls, float):
         return _float(float.__float__(value))
-    if isinstance(value, _RAW):
+    if issubclass(cls, _RAW):
         return base64.b64encode(value).decode()
-    if isinstance(value, datetime):
-        return _zulu(datetime.isoformat(value))
-    if isinstance(value, date):
+    if issubclass(cls, datetime):
+        # One that is not even itself is no time, such as NaT of pandas, whose fields are those of the year 1.
+        return _zulu(datetime.isoformat(value)) if value == value else _NO_RULE  # noqa: PLR0124
+    if issubclass(cls, date):
         return date.isoformat(value)
-    if isinstance(value, time):
+    if issubclass(cls, time):
         return _zulu(time.isoformat(value))
-    if isinstance(value, timedelta):
+    if issubclass(cls, timedelta):
         return msgspec.to_builtins(timedelta(value.days, value.seconds, value.microseconds))
-    if isinstance(value, Decimal | UUID) or hasattr(type(value), "__fspath__"):
+    if issubclass(cls, Decimal | UUID) or hasattr(cls, "__fspath__"):
         return _text(str(value))
     return _NO_RULE
 
@@ -155,7 +158,7 @@ def _name(key: Any) -> str:
     """Return the name that a key of a mapping is in an object."""
     if type(key) is str:
         return _text(key)
-    form = _leaf(key.value if isinstance(key, Enum) else key)
+    form = _leaf(key.value if issubclass(type(key), Enum) else key)
     if type(form) is str:
         return form
     if form is _NO_RULE:
@@ -184,7 +187,7 @@ def _in_order(members: list[Any]) -> list[Any]:
 def _fields(value: Any) -> dict[str, Any] | list[Any] | None:
     """Return the fields of a dataclass, attrs class or Struct, by name, or in order; None for all else."""
     cls = type(value)
-    if isinstance(value, msgspec.Struct):
+    if issubclass(cls, msgspec.Struct):
         config = value.__struct_config__
         tag = {} if config.tag is None else {config.tag_field or "type": config.tag}
         held = {

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_USE: Final = "with store.batch() as batch:"
+
 # Puts are kept in memory up to this and made transactions together.
 PUTS_AT_ONCE: Final = 4096
 
@@ -354,10 +356,10 @@ class BatchBlock(Block):
         return Batch(self._batch)
 
     def __getattr__(self, name: str) -> Any:
-        raise unbegun(name, Batch, "batch")
+        raise unbegun(name, Batch, "batch", _USE)
 
     def __getitem__(self, collection: str) -> Any:
-        raise unbegun("__getitem__", Batch, "batch")
+        raise unbegun("__getitem__", Batch, "batch", _USE)
 
     def leave(self, kind: type[BaseException] | None, *_: object) -> None:
         """Make durable what is not yet, or undo that."""

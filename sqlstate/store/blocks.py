@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from random import uniform
+from random import SystemRandom
 from time import sleep
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, TypeVar
 
 from sqlstate.errors import Busy, Conflict, InvalidOption, TransactionEnded
 from sqlstate.format.documents import short_repr
@@ -21,6 +21,7 @@ R = TypeVar("R")
 
 RETRIED: Final = (Busy, Conflict)
 """After these nothing was changed, and another attempt may go well."""
+_chance: Final = SystemRandom()  # it has no state that a fork would copy, and leaves that of the program alone
 
 
 class WriteBlock(Block):
@@ -59,15 +60,18 @@ class TransactionBlock(WriteBlock):
 
     __slots__ = ()
 
+    use: ClassVar[str] = "with store.transaction() as transaction:"
+    """How it begins."""
+
     def enter(self) -> Transaction:
         """Begin it, and return its face."""
         return Transaction(super().enter())
 
     def __getattr__(self, name: str) -> Any:
-        raise unbegun(name, Transaction, "transaction")
+        raise unbegun(name, Transaction, "transaction", self.use)
 
     def __getitem__(self, collection: str) -> Any:
-        raise unbegun("__getitem__", Transaction, "transaction")
+        raise unbegun("__getitem__", Transaction, "transaction", self.use)
 
 
 class PartBlock(Part):
@@ -80,18 +84,16 @@ class PartBlock(Part):
         return Transaction(super().enter())
 
     def __getattr__(self, name: str) -> Any:
-        raise unbegun(name, Transaction, "transaction")
+        raise unbegun(name, Transaction, "transaction", "with batch.transaction() as transaction:")
 
     def __getitem__(self, collection: str) -> Any:
-        raise unbegun("__getitem__", Transaction, "transaction")
+        raise unbegun("__getitem__", Transaction, "transaction", "with batch.transaction() as transaction:")
 
 
-def unbegun(name: str, kind: type, word: str) -> Exception:
+def unbegun(name: str, kind: type, word: str, use: str) -> Exception:
     """Return what to raise where *name* is looked up in a block that was not entered, and *kind* may have it."""
     if name == "__getitem__" or (not name.startswith("_") and hasattr(kind, name)):
-        return TransactionEnded(
-            f"the {word} has not begun, and nothing was changed; use it in a block: `with store.{word}() as {word}:`"
-        )
+        return TransactionEnded(f"the {word} has not begun, and nothing was changed; use it in a block: `{use}`")
     return AttributeError(f"the block of a {word} has no attribute {name!r}")
 
 
@@ -113,7 +115,7 @@ def check_retries(retries: int) -> int:
 
 def pause(failures: int) -> float:
     """Return the seconds to wait after so many attempts have failed: by chance, so that rivals do not meet again."""
-    return uniform(0, 0.001 * 2 ** min(failures, 6))  # noqa: S311, no secret
+    return _chance.uniform(0, 0.001 * 2 ** min(failures, 6))
 
 
 def attempts_of(retries: int, word: str = "") -> InvalidOption:
@@ -174,6 +176,7 @@ class Attempt(TransactionBlock):
 
     __slots__ = ("failed", "left")
 
+    use = "with attempt as txn:"
     failed: bool
     """Whether it ended so that another one is to be made."""
     left: int
@@ -186,6 +189,7 @@ class Attempt(TransactionBlock):
 
     if TYPE_CHECKING:
 
+        def __enter__(self) -> Transaction: ...
         def __exit__(self, *error: Any) -> bool: ...  # type: ignore[override]
 
     def enter(self) -> Transaction:
@@ -210,6 +214,9 @@ class Attempt(TransactionBlock):
             self.failed = self.left > 0 and kind is not None and issubclass(kind, RETRIED)
         self.left -= self.failed
         return self.failed
+
+    def __repr__(self) -> str:
+        return f"<an attempt at a transaction: {self.left:,} more can be made>"
 
 
 def in_attempts(work: Callable[[], R], retries: int) -> R:

@@ -63,7 +63,9 @@ class Collection(CollectionView[T, K], MutableMapping[K, T]):
             InvalidValue: the value would not read back exactly.
             StoreError: what `Store.transaction()` raises.
         """
-        self._access.put_stored(self._keys.name(self.name, key), self._encode(key, value))
+        keys = self._keys
+        name = make_name(self.name, key) if keys.as_is else keys.name(self.name, key)  # type: ignore[arg-type]
+        self._access.put_stored(name, self._encode(key, value))
 
     def __delitem__(self, key: K) -> None:
         """Delete an entry.
@@ -135,7 +137,7 @@ class Collection(CollectionView[T, K], MutableMapping[K, T]):
                 value = self._decode(given, stored)
                 txn.delete_stored(stored_name(self.name, key))
                 return given, value
-            raise EntryNotFound(self.name, "(any)")
+            raise EntryNotFound(self.name)
 
         return self._access.run(popitem)
 
@@ -366,7 +368,7 @@ class Collections(Faces):
         name = check_collection(collection)
         with self._entries.writing() as txn:
             if not delete_all(txn, name):
-                raise EntryNotFound(name, "(any)")
+                raise EntryNotFound(name)
 
     def collection(
         self,

@@ -114,8 +114,8 @@ def open(  # noqa: A001, PLR0913, the word every Python programmer looks for
         check_log_limit(log_limit)
     migrations.shipped()  # before a file is made that could not be filled
     engine = Engine(path, read_only=read_only, create=create, timeout=timeout, vfs=vfs, cache_bytes=cache_bytes)
-    engine.warn_in_loop()
     try:
+        engine.warn_in_loop()
         if _is_new(engine) and (read_only or not create):
             raise migrations.empty_file(engine.path)
         found = inspect(engine, thoroughly=migrations.is_older(engine.header))

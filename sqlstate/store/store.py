@@ -198,8 +198,9 @@ class Store(Collections, Commits, Past, Log, Redaction, Upkeep):
             (1, 2)
         """
         check_note(note)
-        most = check_retries(retries) if self._writer.open_blocks.innermost() is None else 0
-        return in_attempts(lambda: self._entries.run(on_face(work), note), most)
+        most = check_retries(retries)
+        inside = self._writer.open_blocks.innermost() is not None
+        return in_attempts(lambda: self._entries.run(on_face(work), note), 0 if inside else most)
 
     def submit(self, work: Callable[[Transaction], T], note: str = "") -> Future[T]:
         """Queue *work* for the store's own thread, and return at once.

@@ -101,7 +101,7 @@ class CollectionView(Mapping[K, T], Generic[T, K]):
             InvalidValue: the stored document does not fit the collection's type.
             Damaged: the stored row is not a JSON document.
         """
-        stored = self._access.find(self.name, cast("Key", key) if self._keys.as_is else self._keys.stored(key))
+        stored = self._access.find(self.name, key if self._keys.as_is else self._keys.stored(key))  # type: ignore[arg-type]
         if type(stored) is bytes and self._codec.holds_bytes:
             return cast("T", stored)  # with no call
         if stored is None:
@@ -129,7 +129,7 @@ class CollectionView(Mapping[K, T], Generic[T, K]):
             >>> store["settings"].get("lang"), store["settings"].get("zoom", 100)
             ('fr', 100)
         """
-        stored = self._access.find(self.name, cast("Key", key) if self._keys.as_is else self._keys.stored(key))
+        stored = self._access.find(self.name, key if self._keys.as_is else self._keys.stored(key))  # type: ignore[arg-type]
         if type(stored) is bytes and self._codec.holds_bytes:
             return cast("T", stored)  # with no call
         return default if stored is None else self._decode(key, stored)

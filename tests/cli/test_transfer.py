@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pycountry
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sqlstate
-from sqlstate.cli.transfer import forms
+from sqlstate.cli.options import parse_key, shown_key
 from sqlstate.cli.transfer import forms as exchange
 from sqlstate.cli.transfer import import_export as transfer
+from sqlstate.cli.transfer.exported import entry_text, key_text
 from sqlstate.cli.transfer.forms import Source
 from sqlstate.cli.transfer.import_export import (
     check_sources,
@@ -122,6 +123,34 @@ def test_an_export_imported_into_an_empty_store_gives_the_same_root(
         with copy.snapshot() as view:
             assert b"".join(export_lines(view)) == lines
     assert plain.judge(folder / "copy.db").findings == ()
+
+
+tuple_keys = st.lists(st.integers(-(2**63), 2**63 - 1) | text_ | st.binary(max_size=6), min_size=1, max_size=4).map(
+    tuple
+)
+
+
+def test_a_tuple_is_the_same_key_at_the_shell_in_a_file_and_in_the_store(store: Store) -> None:
+    view = store.collection("c", key=tuple)
+
+    @settings(max_examples=30, deadline=None)
+    @given(key=tuple_keys)
+    @example(key=("\0", b"\0\xff", -(2**63), "", b"", "$base64", "\u2028🦉"))
+    def check(key: tuple[Any, ...]) -> None:
+        text = key_text(key)
+        packed = sqlstate.pack_key(key)
+        assert "\n" not in text
+        assert parse_key(text, "tuple") == packed
+        assert shown_key(packed, "tuple") == key
+        view.clear()
+        take(store, entry_text("c", key, "1"))
+        assert list(view.items()) == [(key, 1)]
+        lines = exported(store)
+        view.clear()
+        take(store, "\n".join(lines))
+        assert list(view.items()) == [(key, 1)]
+
+    check()
 
 
 DOCUMENTS = [
@@ -1097,7 +1126,7 @@ def test_a_compressed_source_that_is_damaged_is_rejected(store: Store, how: str)
 def test_a_little_that_decompresses_to_very_much_is_rejected(
     store: Store, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forms, "LINE_BYTES_MAX", 1000)
+    monkeypatch.setattr(exchange, "LINE_BYTES_MAX", 1000)
     text = '{"c":{"k":"' + "x" * 985 + '"}}'
     assert take(store, packed(text, how), "json").changed == 1
     for format_, bomb in (("json", text + " " * 1_000_000), ("jsonl", " " * 1_000_000)):

@@ -33,6 +33,9 @@ ints = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2)
 elements = ints | texts | blobs
 tuples = st.lists(elements, min_size=1, max_size=4).map(tuple)
 
+UserId = typing.NewType("UserId", int)
+Place = typing.NewType("Place", tuple[UserId, int])
+
 
 @st.composite
 def alike(draw: st.DrawFn) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -157,7 +160,8 @@ def test_what_is_no_bytes_key_is_no_tuple(raw: Any) -> None:
 @pytest.mark.parametrize(
     "type_",
     [float, bool, object, Any, list, dict, tuple[float], tuple[()], tuple[str, None], Optional[str], "str", 1, [],  # noqa: UP045
-     tuple[tuple[int], str], tuple[list[int], ...], int | float],
+     tuple[tuple[int], str], tuple[list[int], ...], int | float,
+     typing.NewType("Ratio", float), typing.NamedTuple("Pair", [("a", int)])],
 )  # fmt: skip
 def test_what_is_no_type_of_keys_is_refused_by_name(store: sqlstate.Store, type_: Any) -> None:
     with pytest.raises(sqlstate.InvalidOption, match="is no type of keys"):
@@ -177,6 +181,10 @@ def test_what_is_no_type_of_keys_is_refused_by_name(store: sqlstate.Store, type_
         (tuple[int | str, bytes], [(1, b""), ("", b"")], [(b"", b"")]),
         (tuple[str, ...], [("a",), ("a", "b", "c")], [("a", 1), "a", ()]),
         (tuple, [("a", 1, b""), (1,)], ["a", (), (None,)]),
+        (UserId, [1], ["a", (1,)]),
+        (tuple[UserId, str], [(UserId(1), "a")], [("a", 1), (1,)]),
+        (Place, [(1, 2)], [(1,), 1]),
+        (UserId | str, [1, "a"], [b"a"]),
     ],
 )
 def test_a_type_of_keys_takes_its_own_and_refuses_others(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import uuid
 from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque, namedtuple
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate.format.documents import document, short_repr
+from tests.format.test_typed import HOSTILE, Rude
 
 ID = uuid.UUID(int=5)
 Pair = namedtuple("Pair", "x y")  # noqa: PYI024, users have these
@@ -61,6 +63,18 @@ class Text(str):
 class Number(int):
     def __int__(self) -> int:
         return 99
+
+
+class NoTime(datetime):
+    """As NaT of pandas."""
+
+    __hash__ = datetime.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return True
 
 
 @dataclass
@@ -207,6 +221,8 @@ itself["me"] = [itself]
         (["\ud800"], "$[0]", "lone surrogate"),
         ({"a": {"\ud800": 0}}, "$.a", "lone surrogate"),
         (User("\ud800"), "$.name", "lone surrogate"),
+        ([NoTime(1, 1, 1)], "$[0]", "NoTime"),
+        ({NoTime(1, 1, 1): 1}, "$", "no form as text"),
         (Box(Struct("a", [{1j}])), "$.of.when[0]", "complex"),
         ({"m": itself}, "", "200 levels deep"),
         (deep, "", "200 levels deep"),
@@ -239,6 +255,25 @@ def test_code_of_a_subclass_is_not_asked() -> None:
     assert sqlstate.plain(Number(5)) == 5
     assert sqlstate.plain({Text("a"): Text("b")}) == {"a": "b"}
     assert type(sqlstate.plain(Text("a"))) is str
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_a_hostile_value_is_refused_or_raises_its_own_error(number: int) -> None:
+    for value in (HOSTILE[number], [HOSTILE[number]], {"a": HOSTILE[number]}):
+        with suppress(sqlstate.InvalidValue, Rude):
+            document(sqlstate.plain(value))
+
+
+@pytest.mark.parametrize("kind", [str, int, float, bytes, list, dict, set, datetime, timedelta, Decimal, Colour, User])
+def test_what_only_says_that_it_is_something_is_refused(kind: type) -> None:
+    """As lazy objects of web frameworks, and mocks, do."""
+    proxy = type("Proxy", (), {"__class__": property(lambda _: kind)})()
+    assert isinstance(proxy, kind)
+    with pytest.raises(sqlstate.InvalidValue, match="Proxy"):
+        sqlstate.plain([proxy])
+    with pytest.raises(sqlstate.InvalidValue, match="no form as text"):
+        sqlstate.plain({proxy: 1})
+    assert sqlstate.plain([proxy], default=lambda _: "what it stands for") == ["what it stands for"]
 
 
 leaves = (

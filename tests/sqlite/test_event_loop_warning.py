@@ -115,6 +115,32 @@ def test_a_warning_made_an_error_does_not_keep_a_write_from_being_made(store: sq
     assert store.get("c", 1) == 1
 
 
+def test_code_of_the_user_that_shows_warnings_may_write_or_fail(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+
+    def write(message: Any, *_: Any, **__: Any) -> None:
+        store.put("log", 1, str(message))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise LookupError
+
+    async def main() -> None:
+        store.put("c", 1, 1)
+        monkeypatch.setattr(warnings, "showwarning", fail)
+        with pytest.raises(LookupError):
+            open_store(store.path.with_name("other.db"))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", write)
+        asyncio.run(main())
+    monkeypatch.undo()
+    assert "event loop" in store.get("log", 1)
+    assert store.get("c", 1) == 1
+
+
 def test_a_notebook_is_not_told(store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     assert told(lambda: store.put("c", 1, 1)) == []

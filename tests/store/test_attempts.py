@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_type
 
 import anyio
 import pytest
@@ -124,6 +124,8 @@ def looped_or_called(way: Any, store: sqlstate.Store, work: Callable[[Any], int]
 async def test_what_is_no_number_of_attempts_is_named(store: sqlstate.Store, path: Path, retries: Any) -> None:
     with pytest.raises(sqlstate.InvalidOption, match="retries="):
         store.run(lambda txn: None, retries=retries)
+    with store.transaction(), pytest.raises(sqlstate.InvalidOption, match="retries="):
+        store.run(lambda txn: None, retries=retries)
     if retries is not None:
         with pytest.raises(sqlstate.InvalidOption, match="retries="):
             store.transaction(retries=retries)
@@ -142,6 +144,35 @@ async def test_attempts_are_no_block(store: sqlstate.Store, path: Path) -> None:
         with pytest.raises(sqlstate.InvalidOption, match="loop: `async for attempt in"):
             async with tasks.transaction(retries=3):
                 pass
+
+
+def test_an_attempt_that_is_taken_for_a_transaction_says_how_it_begins(store: sqlstate.Store) -> None:
+    uses: list[Callable[[Any], object]] = [
+        lambda attempt: attempt.put("c", 1, 1), lambda attempt: attempt["c"], lambda attempt: attempt.collection("c"),
+    ]  # fmt: skip
+    for use in uses:
+        with pytest.raises(sqlstate.TransactionEnded, match=r"not begun.*`with attempt as txn:`"):
+            for attempt in store.transaction(retries=3):
+                use(attempt)
+
+
+async def test_a_type_checker_knows_what_an_attempt_gives(store: sqlstate.Store, aiostore: aio.AsyncStore) -> None:
+    def typed() -> int:
+        for attempt in store.transaction(retries=1):
+            with attempt as txn:
+                assert_type(txn, sqlstate.Transaction)
+                return 1
+        return 0  # mypy knows that the block may swallow an exception
+
+    assert typed() == 1
+    async for each in aiostore.transaction(retries=1):
+        async with each as writes:
+            assert isinstance(writes, aio.AsyncTransaction)
+            writes.put("c", 1, 1)
+    assert_type(store.run(lambda txn: 5, retries=1), int)
+    assert_type(await aiostore.run(lambda txn: "a", retries=1), str)
+    with store.transaction() as plain:
+        assert_type(plain, sqlstate.Transaction)
 
 
 def test_a_loop_can_be_left_in_the_middle(store: sqlstate.Store) -> None:
@@ -216,6 +247,24 @@ def test_processes_lose_no_update(store: sqlstate.Store, path: Path) -> None:
     assert store["c"]["n"] == 60
 
 
+def test_no_other_exception_is_lost_where_its_undoing_meets_a_writer(
+    store: sqlstate.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: Any, **__: Any) -> None:
+        raise sqlstate.Busy("at the end")
+
+    tried = []
+    with pytest.raises(sqlstate.Busy) as caught:
+        for attempt in store.transaction(retries=3):
+            with attempt:
+                tried.append(1)
+                monkeypatch.setattr(store._group, "end", end)
+                raise KeyboardInterrupt
+    assert isinstance(caught.value.__context__, KeyboardInterrupt)
+    assert tried == [1]
+    monkeypatch.undo()
+
+
 # ---- Tasks ----
 
 
@@ -265,6 +314,23 @@ async def test_tasks_try_as_often_as_asked(aiostore: aio.AsyncStore, retries: in
                     tried += 1
                     raise error("x")
         assert tried == 1
+
+
+async def test_each_loop_over_the_same_attempts_has_all_of_them(store: sqlstate.Store, path: Path) -> None:
+    async with aio.open(path) as tasks:
+        attempts, of_tasks = store.transaction(retries=1), tasks.transaction(retries=1)
+        for number in (1, 3):
+            tried = iter((number, number + 1, number, number + 1))
+            for attempt in attempts:
+                with attempt as txn:
+                    txn.put("c", "k", next(tried))
+                    txn.expect("c", "k", number + 1)
+            async for each in of_tasks:
+                async with each as writes:
+                    writes.put("c", "k", next(tried))
+                    writes.expect("c", "k", number + 1)
+            assert list(tried) == []
+            assert store["c"]["k"] == number + 1
 
 
 async def test_a_conflict_that_a_task_raises_in_the_block_is_tried_again(aiostore: aio.AsyncStore) -> None:

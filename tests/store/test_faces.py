@@ -41,9 +41,12 @@ def use(store: sqlstate.Store, of: Any) -> None:
     of["copy"] = {}
     assert "copy" not in of
     del of["settings"]
-    with pytest.raises(sqlstate.EntryNotFound, match="'settings'") as missing:
+    with pytest.raises(sqlstate.EntryNotFound, match=r"'settings' has no entry$") as missing:
         del of["settings"]
     assert isinstance(missing.value, KeyError)
+    assert (missing.value.collection, missing.value.key) == ("settings", None)
+    with pytest.raises(sqlstate.EntryNotFound, match=r"'settings' has no entry$"):
+        of["settings"].popitem()
     with pytest.raises(sqlstate.InvalidName):
         del of[""]
     with pytest.raises(sqlstate.InvalidName):

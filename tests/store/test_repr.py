@@ -128,9 +128,16 @@ def test_who_forgets_with_is_told_so(tmp_path: Path, word: str) -> None:
         assert dict(store["c"]) == {"k": 1}
 
 
+def test_attempts_say_how_many_there_are(tmp_path: Path) -> None:
+    with sqlstate.open(tmp_path / "app.db") as store:
+        attempts = store.transaction(retries=2)
+        assert repr(attempts) == "<sqlstate.Attempts at a transaction: 3>"
+        assert [repr(attempt) for attempt in attempts] == ["<an attempt at a transaction: 2 more can be made>"]
+
+
 def test_the_transaction_of_a_batch_wants_its_block_too(tmp_path: Path) -> None:
     with sqlstate.open(tmp_path / "app.db") as store, store.batch() as batch:
-        with pytest.raises(sqlstate.TransactionEnded, match=r"with store\.transaction\(\)"):
+        with pytest.raises(sqlstate.TransactionEnded, match=r"with batch\.transaction\(\)"):
             batch.transaction().put("c", "k", 1)  # type: ignore[attr-defined]
         batch.put("c", "k", 1)
 

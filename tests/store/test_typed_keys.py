@@ -226,6 +226,40 @@ def test_a_type_checker_knows_the_type_of_keys(store: sqlstate.Store) -> None:
         assert_type(view.collection("users", key=str), CollectionView[Any, str])
 
 
+def test_a_type_checker_refuses_keys_of_another_type(store: sqlstate.Store) -> None:
+    """Each ignored line is an error to mypy, which also tells of a comment that ignores nothing."""
+    users = store.collection("users", key=str)
+    pairs = store.collection("pairs", key=tuple[str, int])
+    calls: list[Callable[[], object]] = [
+        lambda: users.get(1),  # type: ignore[call-overload]
+        lambda: users[b"ada"],  # type: ignore[index]
+        lambda: users.setdefault(("ada",), 1),  # type: ignore[arg-type]
+        lambda: pairs["ada"],  # type: ignore[index]
+        lambda: pairs["ada", "1"],  # type: ignore[index]
+        lambda: pairs.pop(("ada", 1, 2)),  # type: ignore[arg-type]
+    ]
+    for call in calls:
+        with pytest.raises(sqlstate.InvalidKey):
+            call()
+
+
+@pytest.mark.anyio
+async def test_a_type_checker_knows_the_type_of_keys_of_tasks(aiostore: aio.AsyncStore) -> None:
+    users = aiostore.collection("users", type=int, key=str)
+    await users.update({"ada": 36})
+    assert [key.upper() async for key in users] == ["ADA"]
+    assert_type([pair async for pair in users.items()], list[tuple[str, int]])
+    assert_type(aiostore.collection("users", type=int), aio.AsyncCollection[int])
+    async with aiostore.transaction() as txn:
+        pairs = txn.collection("pairs", key=tuple[str, int])
+        pairs.put(("ada", 1), 1)
+        assert_type([key async for key in pairs], list[tuple[str, int]])
+        with pytest.raises(sqlstate.InvalidKey):
+            pairs.put("ada", 1)  # type: ignore[arg-type]
+    async with aiostore.snapshot() as view:
+        assert [key.upper() async for key in view.collection("users", key=str).keys(prefix="a")] == ["ADA"]
+
+
 def test_the_classes_can_be_given_their_types(store: sqlstate.Store) -> None:
     for cls in (sqlstate.Collection, sqlstate.CollectionView, aio.AsyncCollection, aio.AsyncCollectionView):
         for arguments in ((int,), (int, str), (Any, tuple[str, int])):
