@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 import sqlstate
 from sqlstate.cli.options import parse_key, shown_key
-from sqlstate.cli.transfer import forms
 from sqlstate.cli.transfer import forms as exchange
 from sqlstate.cli.transfer import import_export as transfer
 from sqlstate.cli.transfer.exported import entry_text, key_text
@@ -1127,7 +1126,7 @@ def test_a_compressed_source_that_is_damaged_is_rejected(store: Store, how: str)
 def test_a_little_that_decompresses_to_very_much_is_rejected(
     store: Store, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forms, "LINE_BYTES_MAX", 1000)
+    monkeypatch.setattr(exchange, "LINE_BYTES_MAX", 1000)
     text = '{"c":{"k":"' + "x" * 985 + '"}}'
     assert take(store, packed(text, how), "json").changed == 1
     for format_, bomb in (("json", text + " " * 1_000_000), ("jsonl", " " * 1_000_000)):
