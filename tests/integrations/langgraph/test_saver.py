@@ -25,7 +25,7 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 import sqlstate
 from sqlstate import InvalidKey, InvalidOption, InvalidValue, StoreClosed, pack_key
-from sqlstate.integrations.langgraph import SqlstateSaver
+from sqlstate.integrations.langgraph import SqlstateSaver, SqlstateStore
 from tests import ROOT
 from tests.support.checkpoints import checkpoint, config
 
@@ -281,7 +281,7 @@ WRITER = """
 import sys
 import sqlstate
 from langgraph.checkpoint.base import empty_checkpoint
-from sqlstate.integrations.langgraph import SqlstateSaver
+from sqlstate.integrations.langgraph import SqlstateSaver, SqlstateStore
 
 path, who, count = sys.argv[1:]
 with sqlstate.open(path, timeout=60) as store:
@@ -341,6 +341,39 @@ def test_one_saver_serves_several_event_loops_and_threads(saver: SqlstateSaver) 
     for loop in loops:
         loop.join()
     assert len([*saver.list(config())]) == 6
+
+
+@pytest.mark.parametrize("mode", ["full", "group"])
+def test_calls_for_tasks_do_not_block_the_event_loop_and_a_sync_one_says_that_it_does(
+    open_store: OpenStore, mode: Any
+) -> None:
+    store = open_store(mode=mode)
+    saver, memories = SqlstateSaver(store), SqlstateStore(store)
+
+    async def calls() -> None:
+        at = await saver.aput(config(), checkpoint(1), {}, {})
+        await saver.aput_writes(at, [("a", 1)], "task")
+        assert await saver.aget_tuple(at) is not None
+        assert [found async for found in saver.alist(None)] != []
+        await saver.aget_delta_channel_history(config=at, channels=["a"])
+        await saver.acopy_thread("t", "u")
+        await saver.aprune(["u"])
+        await saver.adelete_for_runs(["r"])
+        await saver.adelete_thread("u")
+        await memories.aput(("a",), "k", {"n": 1})
+        assert await memories.aget(("a",), "k") is not None
+
+    async def sync_call() -> None:
+        saver.put(config(), checkpoint(2), {}, {})
+        saver.put(config(), checkpoint(3), {}, {})
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", sqlstate.BlocksEventLoop)
+        asyncio.run(calls())
+        assert [each for each in found if each.category is sqlstate.BlocksEventLoop] == []
+        asyncio.run(sync_call())
+        assert len([each for each in found if each.category is sqlstate.BlocksEventLoop]) == 1
+    assert len([*saver.list(config())]) == 3
 
 
 async def test_a_store_that_was_closed_says_so(saver: SqlstateSaver, store: sqlstate.Store) -> None:
