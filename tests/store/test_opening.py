@@ -1025,10 +1025,11 @@ def test_every_class_that_can_be_used_is_in_the_calls() -> None:
     facts = (
         sqlstate.Attempts, sqlstate.AuditEntry, sqlstate.BackupReport, sqlstate.Change, sqlstate.CheckReport,
         sqlstate.Collision, sqlstate.CompactReport, sqlstate.RedactReport, sqlstate.Sizes,
-        sqlstate.Counters, sqlstate.CutReport, sqlstate.Difference, sqlstate.Finding, sqlstate.MergeReport,
+        sqlstate.Counters, sqlstate.CutReport, sqlstate.Difference, sqlstate.Finding, sqlstate.ImportReport,
+        sqlstate.MergeReport,
         sqlstate.Future, sqlstate.Head, sqlstate.JournalReport, sqlstate.Kind, sqlstate.Proof, sqlstate.Record,
-        sqlstate.RecoveryReport, sqlstate.RepairReport, sqlstate.SignedHead, sqlstate.Signer, sqlstate.Stats,
-        sqlstate.Uncommitted,
+        sqlstate.RecoveryReport, sqlstate.Refused, sqlstate.RepairReport, sqlstate.SignedHead, sqlstate.Signer,
+        sqlstate.Stats, sqlstate.Uncommitted,
     )  # fmt: skip
     assert {cls for cls in usable if not issubclass(cls, Exception)} - set(facts) == set(calls.CALLS)
     for cls, reasons in calls.EXEMPT.items():
