@@ -5,7 +5,8 @@ calls: pickletools parses it, and nothing that it says leads to anything but the
 class or function is needed, an Unbuilt stands in the value, so that a refusal can name the place.
 
 The standard library's way, a pickle.Unpickler whose find_class() allows some classes, is not enough for files that
-anybody may have made (CPython 3.11 to 3.14; tests/importing/test_hostile_pickles.py shows it):
+anybody may have made. tests/importing/test_hostile_pickles.py shows the first two points with CPython 3.11, and tries
+this machine with all of them:
 
 * An extension code that this process has resolved before (copyreg) never comes to find_class(): the call is made.
 * NEWOBJ takes nothing but real classes, and BUILD sets attributes of what it is given, also of a class that is allowed.
