@@ -13,6 +13,7 @@ import random
 import signal
 import sqlite3
 import threading
+import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,17 @@ def fill(store: Store, entries: int = 500) -> None:
         store["c"][number] = "x" * number
 
 
+def checkpoint(store: Store) -> None:
+    """Move SQLite's WAL into the file; another process may be doing it."""
+    while True:
+        try:
+            store._engine.checkpointer.run()
+        except Busy:
+            time.sleep(0.001)
+        else:
+            return
+
+
 def free(store: Store, pages: int = 400) -> None:
     """Let another program's table come and go, and leave so many free pages in the file."""
     connection = store._engine.write_connection
@@ -71,7 +83,7 @@ def free(store: Store, pages: int = 400) -> None:
     connection.run("DROP TABLE foreign_cache")
     store["c"]["freed"] = pages
     if store._engine.journal == "wal":
-        store._engine.checkpointer.run()
+        checkpoint(store)
     assert store.path.stat().st_size >= pages * PAGE
     assert store.sizes().free >= (pages - 4) * PAGE, "the put has taken some"
 
