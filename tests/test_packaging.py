@@ -209,9 +209,11 @@ def test_the_version_stands_in_one_place_and_heads_the_changelog() -> None:
     assert re.fullmatch(re.escape(sqlstate.__version__) + r" - (\d{4}-\d\d-\d\d|unreleased)", newest)
 
 
-def test_the_dev_extra_includes_the_bench_extra() -> None:
+def test_the_dev_extra_includes_all_others_but_those_for_documents_and_comparisons() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    assert f"{PROJECT['project']['name']}[bench]" in extras["dev"]
+    own = re.escape(PROJECT["project"]["name"])
+    [named] = [found[1] for each in extras["dev"] if (found := re.fullmatch(rf"{own}\[(.*)\]", each))]
+    assert {*named.split(",")} == {*extras} - {"dev", "docs", "peers"}
     assert extras["bench"]
 
 
