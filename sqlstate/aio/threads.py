@@ -61,9 +61,9 @@ class Threads:
             StoreUnusable, StoreForked: as Loop.check().
         """
         self._loop.check()
-        job = _ThreadJob(fn, self._loop, whole=whole)
+        job: _ThreadJob[R] = _ThreadJob(self._loop, whole=whole)
         try:
-            job.begin(self._pool)
+            job.begin(self._pool, fn)
         except RuntimeError:
             raise StoreClosed(f"{self._path}: the store is closed") from None
         except BaseException:
@@ -93,19 +93,18 @@ class Threads:
 class _ThreadJob(Generic[R]):
     """A job of one of the threads."""
 
-    __slots__ = ("_fn", "_loop", "_whole", "future", "settled", "waiter")
+    __slots__ = ("_loop", "_whole", "future", "settled", "waiter")
 
     future: Future[R]
 
-    def __init__(self, fn: Callable[[], R], loop: Loop, *, whole: bool) -> None:
-        self._fn = fn
+    def __init__(self, loop: Loop, *, whole: bool) -> None:
         self._loop = loop
         self._whole = whole
         self.settled = False
         self.waiter: Any = None
 
-    def begin(self, pool: ThreadPoolExecutor) -> None:
-        self.future = pool.submit(self._fn)
+    def begin(self, pool: ThreadPoolExecutor, fn: Callable[[], R]) -> None:
+        self.future = pool.submit(fn)
         for _ in range(2):  # an Exception may cut one delivery short; under asyncio, the loop looks by itself too
             self.future.add_done_callback(self._deliver)
 

@@ -5,15 +5,27 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sqlstate.files.paths import absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-# Suffixes of the files that SQLite and sqlstate keep next to an open store.
-_SIDECARS: Final = ("", "-wal", "-shm", "-journal", "-acknowledged")
+SIDECARS: Final = ("-wal", "-shm", "-journal", "-acknowledged")
+"""Suffixes of the files that SQLite and sqlstate keep next to an open store."""
+Identity = tuple[int, int]
+"""Device and inode: which file it is, whatever its names are."""
+
+
+def identity(path: str) -> Identity | None:
+    """Return the identity of the file that *path* leads to, None if there is no file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Named:
@@ -77,7 +89,7 @@ def belongs_to(path: str | os.PathLike[str], store: str | os.PathLike[str]) -> b
     Closing it after reading it as an ordinary file would drop SQLite's locks; replacing it would destroy the store.
     """
     real, ours = absolute(path, links=False), absolute(store, links=False)
-    if real in [ours + suffix for suffix in _SIDECARS]:
+    if real in [ours + suffix for suffix in ("", *SIDECARS)]:
         return True
     try:
         return os.path.samestat(os.stat(real), os.stat(ours))
@@ -93,23 +105,34 @@ def is_named(path: str, descriptor: int) -> bool:
         return False
 
 
-def open_files() -> frozenset[tuple[int, int]]:
-    """Return device and inode of what this process has open, by whichever library; none where the system does not say.
+def open_files() -> frozenset[Identity]:
+    """Return what this process has open, by whichever library; nothing where the system does not say.
 
     Closing another descriptor of a file drops the locks that this process has on it.
     """
+    return frozenset(file for file, *_ in _descriptors())
+
+
+def name_of(file: Identity | None) -> str:
+    """Return the current name of a file that this process has open; "" if it is not known."""
+    for own, links, entry in _descriptors():
+        if own == file:
+            with suppress(OSError):
+                return os.readlink(entry) if links else "without a name"
+    return ""
+
+
+def _descriptors() -> Iterator[tuple[Identity, int, str]]:
+    """Yield each open file, how many names it has, and the entry that leads to it."""
     try:
-        return frozenset(filter(None, map(_identity, os.listdir(_DESCRIPTORS))))
+        numbers = os.listdir(_DESCRIPTORS)
     except OSError:
-        return frozenset()
+        return
+    for number in numbers:
+        entry = f"{_DESCRIPTORS}/{number}"
+        with suppress(OSError):  # it was closed since
+            found = os.stat(entry)
+            yield (found.st_dev, found.st_ino), found.st_nlink, entry
 
 
 _DESCRIPTORS: Final = "/proc/self/fd"
-
-
-def _identity(number: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(f"{_DESCRIPTORS}/{number}")
-    except OSError:  # it was closed since
-        return None
-    return found.st_dev, found.st_ino

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from typing import Final
 
 from sqlstate.errors import CannotOpen, StoreIOError
@@ -78,6 +79,11 @@ def absolute(path: str | os.PathLike[str], *, links: bool) -> str:
             f"{os.fsdecode(path)} leads nowhere: it is relative, and the working directory was removed. Nothing was "
             "changed. Give an absolute path, or change to a folder that is there"
         ) from e
+
+
+def module_places() -> str:
+    """Return where this process finds its modules, as PYTHONPATH for another, whose current folder may be any."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
 
 
 def in_utf8(path: str) -> str:

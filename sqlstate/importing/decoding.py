@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from sqlstate.errors import ImportRejected, InvalidKey
-from sqlstate.files.identity import open_files
+from sqlstate.files.identity import Identity, open_files
 from sqlstate.files.paths import why
 from sqlstate.format import constants as fmt
 from sqlstate.importing.exact_json import ContentError, int_key, parse
 from sqlstate.importing.pickled import Unbuilt, unpickled
-from sqlstate.sqlite.forks import Identity, open_here
+from sqlstate.sqlite.forks import open_here
 
 KeyType = Literal["str", "int", "bytes"]
 Values = Literal["bytes", "text", "json", "pickle"]

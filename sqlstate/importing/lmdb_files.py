@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.errors import ImportRejected, InvalidOption
+from sqlstate.files.paths import module_places
 from sqlstate.importing.decoding import Choices, Found, Opened, asked, check_regular, unchanged
 from sqlstate.sqlite.lock_holders import is_locked
 
@@ -40,7 +41,7 @@ def _probe(path: str) -> None:
     """
     if getattr(sys, "frozen", False) or not sys.executable:
         return  # there is no Python that could be started
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
+    here = {**os.environ, "PYTHONPATH": module_places()}
     child = subprocess.run(  # noqa: S603, this Python
         [sys.executable, "-P", "-c", _CHILD, path], env=here, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )

@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlstate.errors import StoreForked
+from sqlstate.files.identity import SIDECARS, Identity, identity
 from sqlstate.files.living import Living
 
 if TYPE_CHECKING:
@@ -28,18 +29,6 @@ R = TypeVar("R")
 # How long a fork waits at most for threads inside SQLite, and threads for a fork.
 PAUSE_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.0002
-
-Identity = tuple[int, int]
-"""Device and inode: which file it is, whatever its names are."""
-
-
-def identity(path: str) -> Identity | None:
-    """Return the identity of the file that *path* leads to, None if there is no file."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 class OpenFile:
@@ -84,9 +73,7 @@ def open_here(path: str) -> bool:
 
     Opened and closed as an ordinary file, it would lose the locks of this process.
     """
-    names = [path] + [
-        path.removesuffix(suffix) for suffix in ("-wal", "-shm", "-journal", "-acknowledged") if path.endswith(suffix)
-    ]
+    names = [path, *(path.removesuffix(suffix) for suffix in SIDECARS if path.endswith(suffix))]
     found = {identity(name) for name in names} - {None}
     return any(each.identity in found for each in _open.members())
 

@@ -101,6 +101,11 @@ _OF_WAITED: Final = 1 / 10
 _OF_LEFT: Final = 1 / 100
 
 
+def chance() -> float:
+    """Return a number from 0 to 1, by chance. The module `random` takes 2 ms to import, and a fork copies its state."""
+    return int.from_bytes(os.urandom(4)) / 2**32
+
+
 def pause(since: float, until: float) -> float:
     """Return for how long to sleep before the next look at a lock that another connection holds.
 
@@ -114,7 +119,7 @@ def pause(since: float, until: float) -> float:
     """
     now = time.monotonic()
     most = min((now - since) * _OF_WAITED, (until - now) * _OF_LEFT, LONG_SLEEP_SECONDS)
-    return max(most, SHORT_SLEEP_SECONDS) * int.from_bytes(os.urandom(4)) / 2**32  # `random` takes 2 ms to import
+    return max(most, SHORT_SLEEP_SECONDS) * chance()
 
 
 class BusyHandler:

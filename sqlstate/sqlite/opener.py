@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import StoreIOError
 from sqlstate.files import paths
-from sqlstate.files.identity import Named
+from sqlstate.files.identity import Named, identity, name_of
 from sqlstate.sqlite.connection import Connection
-from sqlstate.sqlite.forks import identity
 from sqlstate.sqlite.overlay import Overlay
 
 if TYPE_CHECKING:
@@ -176,22 +175,6 @@ class Opener:
 
     def moved(self) -> str:
         """Return a sentence that says that the file lost its path, and its new path if the system knows."""
-        where = _name_of(self._identity)
+        where = name_of(self._identity)
         found = f"; it is {where} now" if where else ""
         return f"the file was renamed, removed or replaced while the store was open{found}"
-
-
-def _name_of(file: tuple[int, int] | None) -> str:
-    """Return the current name of a file that this process has open; "" if it is not known."""
-    folder = "/proc/self/fd"
-    try:
-        for number in os.listdir(folder):
-            try:
-                status = os.stat(f"{folder}/{number}")
-                if (status.st_dev, status.st_ino) == file:
-                    return os.readlink(f"{folder}/{number}") if status.st_nlink else "without a name"
-            except OSError:
-                continue
-    except OSError:
-        pass
-    return ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from random import SystemRandom
 from time import sleep
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, TypeVar
 
 from sqlstate.errors import Busy, Conflict, InvalidOption, TransactionEnded
 from sqlstate.format.documents import short_repr
 from sqlstate.sqlite.blocks import Block
+from sqlstate.sqlite.lock_holders import chance
 from sqlstate.store.open_transaction import OpenTransaction, Part
 from sqlstate.store.transaction import Transaction
 
@@ -21,7 +21,6 @@ R = TypeVar("R")
 
 RETRIED: Final = (Busy, Conflict)
 """After these nothing was changed, and another attempt may go well."""
-_chance: Final = SystemRandom()  # it has no state that a fork would copy, and leaves that of the program alone
 
 
 class WriteBlock(Block):
@@ -115,7 +114,7 @@ def check_retries(retries: int) -> int:
 
 def pause(failures: int) -> float:
     """Return the seconds to wait after so many attempts have failed: by chance, so that rivals do not meet again."""
-    return _chance.uniform(0, 0.001 * 2 ** min(failures, 6))
+    return 0.001 * (1 << min(failures, 6)) * chance()
 
 
 def attempts_of(retries: int, word: str = "") -> InvalidOption:

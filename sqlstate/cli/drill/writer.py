@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlstate.files.paths import module_places
 from sqlstate.store.opening import open as open_store
 
 if TYPE_CHECKING:
@@ -190,15 +191,13 @@ class WriterProcess:
     """
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
-        # Its modules are those of this process, whatever the current folder holds.
-        places = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, it has no name, and lives as long as we
         self._process = subprocess.Popen(  # noqa: S603, this Python, with arguments of our own
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | {"PYTHONPATH": places},
+            env=os.environ | {"PYTHONPATH": module_places()},
         )
         self._lines: deque[bytes] = deque()
         self.committed: bool = False

@@ -20,6 +20,7 @@ from sqlstate.cli.commands.recovery_and_backup import event_text, report_cells
 from sqlstate.cli.output import key_cell, printable, value_cell
 from sqlstate.cli.report import charts
 from sqlstate.cli.words import in_shell_words
+from sqlstate.commit.clock import now
 from sqlstate.errors import InvalidInput, InvalidOption, StoreError
 from sqlstate.format.names import check_collection, make_name
 from sqlstate.format.values import ABSENT, REDACTED
@@ -95,7 +96,7 @@ def gather(store: sqlstate.Store, wanted: Wanted) -> Part:
     found["head"] = {"seq": head.seq, "root": head.root.hex(), "count": head.count, "at": head.at}
     found["name"], found["store_id"] = printable(store.path.name), store.store_id.hex()
     found["content"] = wanted.content
-    found["made"] = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    found["made"] = f"{now()[:19]}Z"
     return found
 
 
