@@ -15,7 +15,7 @@ import apsw
 from bench import machine
 from bench.entries import key
 from bench.measure import Side, Timing, compare
-from sqlstate.files import identity
+from sqlstate.files import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def check_constraint() -> Timing:
 
 
 def sync_after_stat(folder: Path) -> Timing:
-    """Time writing and syncing a put's pages: with os.stat() of the file before, and with identity.Named.inode()."""
+    """Time writing and syncing a put's pages: with os.stat() of the file before, and with system.Inode.now()."""
     places = range(0, 64 * _FRAMES_BYTES, _FRAMES_BYTES)
     arguments = [(place,) for place in islice(cycle(places), _SYNCS)]
     paths = folder / "stat", folder / "inode"
@@ -98,7 +98,7 @@ def sync_after_stat(folder: Path) -> Timing:
     with paths[0].open("r+b", buffering=0) as first, paths[1].open("r+b", buffering=0) as second:
         return compare(
             Side(_look_write_sync(partial(os.stat, paths[0]), first), arguments),
-            Side(_look_write_sync(identity.Named(str(paths[1])).inode, second), arguments),
+            Side(_look_write_sync(system.Inode(str(paths[1])).now, second), arguments),
             warmup=_SYNCS // 4,
         )
 

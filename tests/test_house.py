@@ -73,6 +73,13 @@ PURE_MAY_IMPORT = {
     "typing",
     "uuid",
 }
+# These alone ask which system they run on; files.system has the table of what differs.
+ASKS_THE_SYSTEM = {"files.system", "files.linux", "files.windows"}
+OF_ONE_SYSTEM = {"fcntl", "grp", "msvcrt", "platform", "pty", "pwd", "resource", "termios", "winreg"}
+OF_THE_SYSTEM = re.compile(
+    r"sys\.platform|os\.name\b|hasattr\((os|signal),|getattr\((os|signal), \"|platform\.system|/proc/|/dev/"
+    r"|os\.(chown|fchmod|fchown|fork|fsync|geteuid|getuid|pread|pwrite|rename|replace|statvfs|uname)\b"
+)
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "compile", "breakpoint"}
 # Reading a store never runs code from it.
 NOWHERE = {"pickle", "shelve", "marshal", "dill", "cloudpickle", "sqlite3"}
@@ -225,6 +232,20 @@ def one_folder_imports_apsw(package: Sources) -> Iterator[Finding]:
         for each in imports(module, source, package):
             if each.of == "/apsw" and room_of(module) != "sqlite":
                 yield f"{module}:{each.line} imports apsw"
+
+
+def few_modules_ask_which_system_it_is(package: Sources) -> Iterator[Finding]:
+    for module, source in package.items():
+        if module in ASKS_THE_SYSTEM:
+            continue
+        for each in imports(module, source, package):
+            if each.of[1:] in OF_ONE_SYSTEM:
+                yield f"{module}:{each.line} imports {each.of[1:]}, which one system has"
+            elif room_of(module) != "files" and each.of in ("files.linux", "files.windows"):
+                yield f"{module}:{each.line} imports {each.of}, and not files.system"
+        for number, line in enumerate(source.splitlines(), 1):
+            if found := OF_THE_SYSTEM.search(line):
+                yield f"{module}:{number} asks which system it is on: {found[0]}"
 
 
 def nothing_imports_what_runs_code_from_data(package: Sources) -> Iterator[Finding]:
@@ -388,6 +409,7 @@ PACKAGE_RULES: tuple[Callable[[Sources], Iterator[Finding]], ...] = (
     imports_run_down,
     imports_have_no_cycle,
     one_folder_imports_apsw,
+    few_modules_ask_which_system_it_is,
     nothing_imports_what_runs_code_from_data,
     the_lower_half_is_pure,
     each_table_has_one_module_that_knows_its_sql,
@@ -444,6 +466,18 @@ SEEDS = (
     Seed(one_folder_imports_apsw, "commit.commit", "import apsw", "commit.commit:"),
     Seed(one_folder_imports_apsw, "tables.merkle", "import apsw.ext", "imports apsw"),
     Seed(one_folder_imports_apsw, "cli.program", "def f():\n    from apsw import Connection", "imports apsw"),
+    Seed(few_modules_ask_which_system_it_is, "sqlite.life", "import fcntl", "imports fcntl, which one system has"),
+    Seed(few_modules_ask_which_system_it_is, "files.replace", "x = os.name == 'nt'", "which system it is on: os.name"),
+    Seed(few_modules_ask_which_system_it_is, "cli.output", "if sys.platform == 'win32': pass", "sys.platform"),
+    Seed(few_modules_ask_which_system_it_is, "store.opening", "if hasattr(os, 'fork'): pass", "hasattr(os,"),
+    Seed(few_modules_ask_which_system_it_is, "commit.group", "os.replace(x, y)", "os.replace"),
+    Seed(few_modules_ask_which_system_it_is, "sqlite.forks", "open('/proc/locks')", "/proc/"),
+    Seed(
+        few_modules_ask_which_system_it_is,
+        "maintenance.compact",
+        "from sqlstate.files.windows import move",
+        "and not files.system",
+    ),
     Seed(nothing_imports_what_runs_code_from_data, "format.names", "import pickle", "imports pickle"),
     Seed(nothing_imports_what_runs_code_from_data, "cli.transfer.forms", "from shelve import open", "imports shelve"),
     Seed(nothing_imports_what_runs_code_from_data, "cli.program", "import marshal as m", "imports marshal"),
@@ -720,7 +754,7 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     target = tmp_path / "docs" / "with space.md"
     target.parent.mkdir()
     text = "# A page: of `code`\n\n## Twice\n\n## Twice\n\n```\n# Not this\n```\n"
-    target.write_text(text)
+    target.write_text(text, "utf-8", newline="\n")
     page = tmp_path / "README.md"
 
     def found(link: str) -> list[str]:

@@ -28,6 +28,7 @@ from sqlstate.errors import (
     StoreError,
     ValueRedacted,
 )
+from sqlstate.files import system
 from sqlstate.files.paths import why
 
 
@@ -107,9 +108,12 @@ def settle(code: int, *, as_json: bool) -> int:
             sys.stdout.flush()
     except OSError as e:
         silence()
-        if code == Exit.OK and not isinstance(e, BrokenPipeError):
-            tell(OSError(e.errno, e.strerror, "standard output"), as_json=as_json)
-        return exit_code(e) if code == Exit.OK else code
+        if code != Exit.OK:
+            return code
+        if system.has_no_reader(e):
+            return Exit.CLOSED_PIPE
+        tell(OSError(e.errno, e.strerror, "standard output"), as_json=as_json)
+        return exit_code(e)
     return code
 
 

@@ -10,6 +10,8 @@ import unicodedata
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
+from sqlstate.files import system
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -47,9 +49,9 @@ def write(data: bytes) -> None:
     try:
         while rest:  # an unbuffered stream can take less than it is given
             rest = rest[sys.stdout.buffer.write(rest) :]
-    except BrokenPipeError:
-        raise
     except OSError as e:
+        if system.has_no_reader(e):
+            raise BrokenPipeError(e.errno, e.strerror) from e
         raise OSError(e.errno, e.strerror, "standard output") from e
 
 

@@ -14,6 +14,7 @@ import click
 
 import sqlstate
 from sqlstate.cli.exits import MEANINGS, Exit, exit_code, settle, silence, tell
+from sqlstate.files import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -111,6 +112,7 @@ class Program(click.Group):
         )
         if not standalone_mode:
             return run()
+        system.write_utf8()
         options = arguments[: arguments.index("--")] if "--" in arguments else arguments
         as_json = "--json" in options or "--jsonl" in options
         try:
@@ -156,7 +158,7 @@ def _past_click() -> Iterator[None]:
 
 
 def _failed(error: BaseException, *, as_json: bool) -> Exit:
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, OSError) and error.filename is None and system.has_no_reader(error):
         silence()
         return Exit.CLOSED_PIPE
     if os.environ.get("SQLSTATE_DEBUG"):

@@ -8,7 +8,7 @@ one then. Where the system has no boot id the file is never made, and a missing 
 
 Nothing here fails a commit. A handle that cannot keep the file gives the dirty flag a new nonce, of which the file
 holds nothing. A handle makes or joins the file under SQLite's writer lock; from then on it holds the file's shared
-lock (flock), so that nobody removes the file. Each handle has two places in it and writes to them alternately, without
+lock, so that nobody removes the file. Each handle has two places in it and writes to them alternately, without
 a lock.
 """
 
@@ -21,10 +21,9 @@ from hashlib import sha256
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
+from sqlstate.files import system
+from sqlstate.files.identity import is_named
+from sqlstate.files.system import open_file, read_at, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +37,8 @@ _SEAL_BYTES: Final = 16
 _PLACE: Final = _NOTE.size + _SEAL_BYTES  # 64, as the header
 # Handles that died leave their places behind; beyond this size the file is made again.
 _BYTES_MAX: Final = 1 << 20
-_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-_FLAGS: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _ATTEMPTS: Final = 3
-_STANDARD: Final = 3  # descriptors below are the program's input and output
+_INODE_MAX: Final = (1 << 64) - 1
 
 
 class Position(NamedTuple):
@@ -117,7 +114,7 @@ class Notes:
                 return
             self._claim(len(data) or len(header))
             self._seal = sha256(header + nonce)
-            os.pwrite(self._descriptor, self._sealed(*position), self._place)
+            write_at(self._descriptor, self._sealed(*position), self._place)
         except OSError:
             self.close()
 
@@ -128,7 +125,7 @@ class Notes:
         self._second = not self._second
         try:
             note = self._sealed(lsn, audited, chain)
-            return os.pwrite(self._descriptor, note, self._place + _PLACE * self._second) == _PLACE
+            return write_at(self._descriptor, note, self._place + _PLACE * self._second) == _PLACE
         except OSError:
             return False
 
@@ -138,7 +135,7 @@ class Notes:
             os.ftruncate(self._descriptor, 0)
         with suppress(OSError):
             if _is_ours(self._file):
-                os.unlink(self._file)
+                system.remove(self._file)
         self.close()
 
     def remove(self) -> None:
@@ -147,10 +144,10 @@ class Notes:
         with suppress(OSError):
             if not _is_ours(self._file):
                 return
-            descriptor = os.open(self._file, os.O_RDONLY | _FLAGS)
+            descriptor = open_file(self._file, os.O_RDONLY)
             try:
-                if _lock(descriptor, exclusive=True) and _is_named(self._file, descriptor):
-                    os.unlink(self._file)
+                if _lock(descriptor, exclusive=True) and is_named(self._file, descriptor):
+                    system.remove(self._file)
             finally:
                 os.close(descriptor)
 
@@ -161,7 +158,7 @@ class Notes:
 
     def _hold(self, flags: int) -> None:
         """Open the file, and keep it open."""
-        self._descriptor = _above_standard(os.open(self._file, flags | _FLAGS, 0o600))
+        self._descriptor = system.above_standard(open_file(self._file, flags))
         self._closing = map(os.close, (self._descriptor,))
 
     def _sealed(self, lsn: int, audited: int, chain: bytes) -> bytes:
@@ -176,8 +173,8 @@ class Notes:
         if not _is_plain(self._file):
             return b""
         self._hold(os.O_RDWR)
-        if _lock(self._descriptor) and _is_named(self._file, self._descriptor):
-            data = os.pread(self._descriptor, _BYTES_MAX + 1, 0)
+        if _lock(self._descriptor) and is_named(self._file, self._descriptor):
+            data = read_at(self._descriptor, _BYTES_MAX + 1, 0)
             if data[: len(header)] == header and len(data) < _BYTES_MAX:
                 return data
         self.close()
@@ -189,24 +186,24 @@ class Notes:
         Returns False if another process removed it before it was locked.
         """
         if _is_ours(self._file):
-            os.unlink(self._file)
+            system.remove(self._file)
         self._hold(os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        if not _lock(self._descriptor) or not _is_named(self._file, self._descriptor):
+        if not _lock(self._descriptor) or not is_named(self._file, self._descriptor):
             self.close()
             return False
         status = os.stat(self._path)
         with suppress(OSError):  # who may write the store should be able to note what it commits
-            os.fchown(self._descriptor, status.st_uid if os.geteuid() == 0 else -1, status.st_gid)
+            system.give(self._descriptor, status)
         with suppress(OSError):
-            os.fchmod(self._descriptor, stat.S_IMODE(status.st_mode) & 0o666)
-        os.pwrite(self._descriptor, header, 0)
+            system.set_mode(self._descriptor, stat.S_IMODE(status.st_mode) & 0o666)
+        write_at(self._descriptor, header, 0)
         return True
 
     def _claim(self, size: int) -> None:
         """Append two places for this handle."""
         self._place = -(-size // _PLACE) * _PLACE
         self._second = False
-        os.pwrite(self._descriptor, bytes(2 * _PLACE), self._place)
+        write_at(self._descriptor, bytes(2 * _PLACE), self._place)
 
 
 def newest(path: str, store_id: bytes, nonce: bytes, *, last: bool = False) -> Position | None:
@@ -224,9 +221,9 @@ def newest(path: str, store_id: bytes, nonce: bytes, *, last: bool = False) -> P
     try:
         if not _is_plain(path + SUFFIX):
             return None
-        descriptor = os.open(path + SUFFIX, os.O_RDONLY | _FLAGS)
+        descriptor = open_file(path + SUFFIX, os.O_RDONLY)
         try:
-            data = os.pread(descriptor, _BYTES_MAX + 1, 0)
+            data = read_at(descriptor, _BYTES_MAX + 1, 0)
         finally:
             os.close(descriptor)
     except OSError:
@@ -255,13 +252,11 @@ def _notes(data: bytes, seal: Any) -> Iterator[Position]:
 def _header(path: str, store_id: bytes) -> bytes:
     """Return how the file must begin, empty where the system has no boot id."""
     try:
-        with open(_BOOT_ID, "rb") as file:
-            boot = bytes.fromhex(file.read(64).decode().strip().replace("-", ""))
-        if len(boot) == 16 and any(boot) and hasattr(os, "pwrite"):
-            return _HEADER.pack(_MAGIC, _VERSION, store_id, boot, os.stat(path).st_ino)
-    except (OSError, ValueError):
-        pass
-    return b""
+        inode = os.stat(path).st_ino & _INODE_MAX  # ReFS has ids of 128 bits
+    except OSError:
+        return b""
+    boot = system.boot_id()
+    return _HEADER.pack(_MAGIC, _VERSION, store_id, boot, inode) if boot else b""
 
 
 def _is_plain(path: str) -> bool:
@@ -277,38 +272,20 @@ def _is_ours(path: str) -> bool:
     """Return True if this module made the file, for any store, or began to make it."""
     if not _is_plain(path):
         return False
-    descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+    descriptor = open_file(path, os.O_RDONLY)
     try:
-        start = os.pread(descriptor, _HEADER.size, 0)
+        start = read_at(descriptor, _HEADER.size, 0)
     finally:
         os.close(descriptor)
     return not any(start) or start.startswith(_MAGIC)
 
 
-def _is_named(path: str, descriptor: int) -> bool:
-    """Return True if *path* still leads to the open file."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
 def _lock(descriptor: int, *, exclusive: bool = False) -> bool:
-    """Lock a file without waiting; return False if another process holds the lock. Without flock, return True."""
+    """Lock a file without waiting; return False if another process holds it. Where there are no locks, return True."""
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        system.lock(descriptor, exclusive=exclusive)
     except BlockingIOError:
         return False
-    except (AttributeError, OSError):
+    except OSError:
         pass
     return True
-
-
-def _above_standard(descriptor: int) -> int:
-    """Return a descriptor above those of standard input and output, which a program may have closed."""
-    if descriptor >= _STANDARD or fcntl is None:
-        return descriptor
-    try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD)
-    finally:
-        os.close(descriptor)

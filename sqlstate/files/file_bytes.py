@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from io import FileIO
-from threading import Lock
 from typing import Self
 
 from sqlstate.errors import CannotOpen, StoreIOError
-from sqlstate.files import paths
+from sqlstate.files import paths, system
 
 
 class FileBytes:
@@ -25,11 +24,10 @@ class FileBytes:
         StoreIOError: by a slice: the file cannot be read.
     """
 
-    __slots__ = ("_file", "_lock", "_path", "_size")
+    __slots__ = ("_file", "_path", "_size")
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lock = Lock()
         self._file: FileIO | None = None
         self._size = 0
         try:
@@ -59,11 +57,7 @@ class FileBytes:
 
     def _read(self, start: int, amount: int) -> bytes:
         assert self._file is not None  # noqa: S101, for the type checker
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), amount, start)
-        with self._lock:  # of one file, several threads may read
-            self._file.seek(start)
-            return self._file.read(amount)
+        return system.read_at(self._file.fileno(), amount, start)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

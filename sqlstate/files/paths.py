@@ -8,12 +8,13 @@ import sys
 from typing import Final
 
 from sqlstate.errors import CannotOpen, StoreIOError
+from sqlstate.files import system
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 DESCRIPTORS: Final = (
-    "this process, or the system, has as many files open as it may. Close what is not needed, or raise the limit "
-    "(ulimit -n)"
+    "this process, or the system, has as many files open as it may. Close what is not needed, or raise the limit"
+    f"{system.OPEN_FILES_LIMIT}"
 )
 
 
@@ -55,12 +56,6 @@ def shipped(installed: str, tree: str) -> str | None:
     return next((path for path in found if os.path.exists(path)), None)
 
 
-def may_not_write(path: str) -> bool:
-    """Return True if this user may not write the file or folder, by its permissions or its file system."""
-    effective = os.access in os.supports_effective_ids
-    return not os.access(path, os.W_OK, effective_ids=effective)
-
-
 def absolute(path: str | os.PathLike[str], *, links: bool) -> str:
     """Return the absolute path.
 
@@ -69,14 +64,18 @@ def absolute(path: str | os.PathLike[str], *, links: bool) -> str:
         links: leave links in it as they are; otherwise it is what they lead to.
 
     Raises:
-        CannotOpen: it is relative, and the working directory was removed.
+        CannotOpen: it is relative, and the working directory was removed; or the system lets no file have it.
         ValueError: it cannot be a path.
     """
+    given = os.fsdecode(path)
     try:
-        return os.path.abspath(os.fsdecode(path)) if links else os.path.realpath(os.fsdecode(path))
+        found = system.usable(given)
+        return os.path.abspath(found) if links else system.usable(os.path.realpath(found))
+    except system.Unusable as e:
+        raise CannotOpen(f"{given} can be no file: {e}. Nothing was changed. Choose another path") from None
     except FileNotFoundError as e:
         raise CannotOpen(
-            f"{os.fsdecode(path)} leads nowhere: it is relative, and the working directory was removed. Nothing was "
+            f"{given} leads nowhere: it is relative, and the working directory was removed. Nothing was "
             "changed. Give an absolute path, or change to a folder that is there"
         ) from e
 

@@ -1,11 +1,10 @@
 """Writes files that are whole or not there: each is written under a temporary name, and then replaces its target.
 
-A lock (flock) on a temporary file says that its maker lives: the system drops it with the maker's last descriptor. The
+A lock on a temporary file says that its maker lives: the system drops it with the maker's last descriptor. The
 maker locks the file before it relies on it, and then looks at its name again; a file is removed only by the holder of
 its lock. So a file whose maker lives is never removed. One whose maker died is found by its name, which holds the
 store's id.
 
-On systems without flock (Windows, untested) temporary files of dead processes stay.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Final
 
 from sqlstate.errors import InvalidOption
-from sqlstate.files import locks
+from sqlstate.files import system
 from sqlstate.files.identity import is_named
 from sqlstate.files.living import Living
-from sqlstate.files.locks import OPEN, lock, lock_own, sync
 from sqlstate.files.paths import absolute, why
+from sqlstate.files.system import folded, give, open_file, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,12 +64,12 @@ class Temporary:
         self._mode = 0o600
         while True:
             self.path = _temporary_path(self.target, store_id)
-            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN, 0o600)
+            self.descriptor = open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             _held.add(self)
             try:
                 if self._like is not None:  # at once: if its maker dies, users who may write the target can see it
-                    self._mode = _give(self.descriptor, self._like)
-                self.locked: bool = lock_own(self.descriptor)
+                    self._mode = give(self.descriptor, self._like)
+                self.locked: bool = _lock_own(self.descriptor)
                 if is_named(self.path, self.descriptor):
                     break
             except BaseException:
@@ -97,9 +96,8 @@ class Temporary:
             OSError: it cannot be done.
         """
         self._check_own()
-        if hasattr(os, "fchmod"):
-            os.fchmod(self.descriptor, self._mode)
-        sync(self.descriptor)
+        system.set_mode(self.descriptor, self._mode)
+        system.sync(self.descriptor)
 
     def place(self, *, overwrite: bool = True) -> None:
         """Give the file the target's name.
@@ -109,16 +107,9 @@ class Temporary:
             OSError: it cannot be done.
         """
         self._check_own()
-        if not locks.supported():
-            self.release()  # Windows renames no file that is open
-        if overwrite:
-            os.replace(self.path, self.target)
-        else:
-            self._place_new()
+        (system.replace if overwrite else system.place)(self.path, self.target)
         self.path = self.target
         self.replaced = True
-        if not locks.supported():
-            self.descriptor = os.open(self.path, os.O_RDWR | OPEN)
 
     def replace(self, *, overwrite: bool = True) -> None:
         """Make the file durable and give it the target's name, durably.
@@ -137,9 +128,9 @@ class Temporary:
             return
         with suppress(OSError):
             if is_named(self.path, self.descriptor):  # not so in the child of a fork
-                os.unlink(self.path)
+                system.remove(self.path)
                 if self.path != self.target:
-                    os.unlink(self.path + _JOURNAL)
+                    system.remove(self.path + _JOURNAL)
         self.release()
 
     def release(self) -> None:
@@ -156,19 +147,6 @@ class Temporary:
     def _check_own(self) -> None:
         if not is_named(self.path, self.descriptor):
             raise FileNotFoundError(errno.ENOENT, "the temporary file was removed, or is that of a parent process")
-
-    def _place_new(self) -> None:
-        try:
-            os.link(self.path, self.target)
-        except OSError:
-            if os.path.lexists(self.target):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.target) from None
-            # A file system without links. Between the line above and this, another could make the target.
-            os.rename(self.path, self.target)
-        else:
-            # It is done; a second name that stays is removed as one that the dead left.
-            with suppress(OSError):
-                os.unlink(self.path)
 
 
 @contextmanager
@@ -238,7 +216,7 @@ def remove_orphan(path: str, orphan: str, store_id: bytes) -> bool:
     if not _belongs(orphan, store_id, name) or not is_left(left):
         return False
     with suppress(OSError):  # it comes first: without its file, nobody would know whose it is
-        os.unlink(left + _JOURNAL)
+        system.remove(left + _JOURNAL)
     return is_left(left, remove=True)
 
 
@@ -247,17 +225,6 @@ def sweep(path: str | os.PathLike[str], store_id: bytes) -> None:
     target = absolute(path, links=False)
     for name in orphans(target, store_id):
         remove_orphan(target, name, store_id)
-
-
-def sync_folder(path: str) -> None:
-    """Make the names in a folder durable."""
-    if os.name == "nt":
-        return  # there a folder cannot be opened
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ---- Names and locks ----
@@ -280,27 +247,20 @@ def _shortened(name: str) -> str:
 def _belongs(orphan: str, store_id: bytes, name: str) -> bool:
     """Return True if a temporary file belongs to the store, or was to get *name*."""
     match = _TEMPORARY.fullmatch(orphan)
-    return match is not None and (match[2] == store_id.hex() or match[1] == _shortened(name))
+    return match is not None and (match[2] == store_id.hex() or folded(match[1]) == folded(_shortened(name)))
 
 
-def _give(descriptor: int, like: os.stat_result) -> int:
-    """Give a file the owner and group of another, as far as this user may; return the mode that is safe then."""
-    mode = stat.S_IMODE(like.st_mode)
-    if not hasattr(os, "fchown"):
-        return mode
-    for owner in (like.st_uid, -1):
-        with suppress(OSError):
-            os.fchown(descriptor, owner, like.st_gid)
-            break
-    if os.fstat(descriptor).st_gid != like.st_gid:  # what was its group's is not another's
-        mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
-    return mode
+def _lock_own(descriptor: int) -> bool:
+    """Lock a new file; return False on a file system without locks, where its maker counts as alive."""
+    try:
+        system.lock(descriptor, exclusive=True, wait=True)  # waits for one that is looking whether we live
+    except OSError:
+        return False
+    return True
 
 
 def is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
     """Return True if a file's maker is dead; with *remove*, remove the file then."""
-    if not locks.supported():
-        return False
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -322,12 +282,13 @@ def is_left(path: str, content: bytes = b"", *, remove: bool = False) -> bool:
 def _is_unowned(path: str, content: bytes, *, remove: bool) -> bool:
     """Return True if a file's maker is dead, by its lock; as is_left()."""
     # Processes that only look take a shared lock, and do not block each other.
-    descriptor = lock(path, exclusive=remove)
+    descriptor = open_file(path, os.O_RDONLY)
     try:
+        system.lock(descriptor, exclusive=remove)
         if os.read(descriptor, len(content)) not in (content, b"") or not is_named(path, descriptor):
             return False
         if remove:
-            os.unlink(path)
+            system.remove(path)
     finally:
         os.close(descriptor)
     return True
@@ -341,12 +302,12 @@ def _was_placed(path: str, status: os.stat_result, *, remove: bool) -> bool:
         return False
     with os.scandir(folder) as entries:
         others = [each.name for each in entries if each.name != own and each.inode() == status.st_ino]
-    target = next((name for name in others if _shortened(name) == match[1]), "")
+    target = next((name for name in others if folded(_shortened(name)) == folded(match[1])), "")
     if _SESSION_FILE.fullmatch(target):
         return _is_unowned(path, b"", remove=remove)
     # It may be a store: to close it, after a look at its lock, would drop SQLite's. Its maker does not mind.
     if target and remove:
-        os.unlink(path)
+        system.remove(path)
     return bool(target)
 
 
@@ -359,5 +320,4 @@ def _forget_all() -> None:
             os.close(null)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+system.at_fork(in_child=_forget_all)

@@ -1,7 +1,7 @@
 """Files that show other processes which sessions live.
 
 A session's file has its lock and content before it gets its name, which holds the session's id. Only the holder of its
-lock removes it. On systems without flock (Windows, untested), a session lives as long as its file cannot be removed.
+lock removes it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import Final
 
 from sqlstate.errors import StoreIOError
-from sqlstate.files import locks
-from sqlstate.files.locks import lock, sync
-from sqlstate.files.paths import why
+from sqlstate.files import system
+from sqlstate.files.paths import absolute, why
 from sqlstate.files.replace import Temporary, is_left
 
+_ID_DIGITS: Final = 32
 _SESSION: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -40,14 +40,12 @@ class SessionFile:
         try:
             self._file = Temporary(_session_path(path, session), store_id, like=path)
             try:
-                if locks.supported() and not self._file.locked:
+                if not self._file.locked:
                     raise OSError(errno.ENOLCK, "the file system has no locks")
-                with suppress(
-                    OSError, AttributeError
-                ):  # users who may write the store must see whether the session lives
-                    os.fchmod(self._file.descriptor, stat.S_IMODE(os.stat(path).st_mode) & 0o666)
+                with suppress(OSError):  # users who may write the store must see whether the session lives
+                    system.set_mode(self._file.descriptor, stat.S_IMODE(os.stat(path).st_mode) & 0o666)
                 os.write(self._file.descriptor, store_id + session)
-                sync(self._file.descriptor)  # a power cut must not leave the name of a file that says nothing
+                system.sync(self._file.descriptor)  # a power cut must not leave the name of a file that says nothing
                 self._file.place(overwrite=False)
             except BaseException:
                 self._file.discard()
@@ -65,11 +63,12 @@ class SessionFile:
 
 def session_alive(path: str, session: bytes) -> bool:
     """Return True if a session lives, in this process or another, or if that is not known."""
-    file = _session_path(path, session)
-    if not locks.supported():
-        return _in_use(file)
     try:
-        os.close(lock(file, exclusive=False))
+        descriptor = system.open_file(_session_path(path, session), os.O_RDONLY)
+        try:
+            system.lock(descriptor, exclusive=False)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return False
     except OSError:
@@ -79,12 +78,13 @@ def session_alive(path: str, session: bytes) -> bool:
 
 def dead_sessions(path: str, store_id: bytes) -> list[bytes]:
     """Return the ids of sessions of this store that left their files behind."""
-    folder, start = os.path.split(os.path.realpath(path) + "-session-")
+    folder, start = os.path.split(_session_path(path, b""))
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(start) and _SESSION.fullmatch(entry.name, len(start)):
-                session = bytes.fromhex(entry.name[len(start) :])
+            name, end = entry.name[:-_ID_DIGITS], entry.name[-_ID_DIGITS:]
+            if system.folded(name) == system.folded(start) and _SESSION.fullmatch(end):
+                session = bytes.fromhex(end)
                 if is_left(entry.path, store_id + session):
                     found.append(session)
     return sorted(found)
@@ -96,15 +96,4 @@ def remove_session(path: str, session: bytes, store_id: bytes) -> bool:
 
 
 def _session_path(path: str, session: bytes) -> str:
-    return f"{os.path.realpath(path)}-session-{session.hex()}"
-
-
-def _in_use(file: str) -> bool:
-    """Windows: what a process has open cannot be removed there."""
-    try:
-        os.remove(file)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    return f"{absolute(path, links=False)}-session-{session.hex()}"

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from sqlstate.errors import ImportRejected, InvalidKey
-from sqlstate.files.identity import Identity, open_files
+from sqlstate.files import system
+from sqlstate.files.identity import open_files
 from sqlstate.files.paths import why
+from sqlstate.files.system import Identity  # noqa: TC001, as above
 from sqlstate.format import constants as fmt
 from sqlstate.importing.exact_json import ContentError, int_key, parse
 from sqlstate.importing.pickled import Unbuilt, unpickled
@@ -174,16 +176,15 @@ def read_file(path: str, spared: Container[Identity] = ()) -> bytes | Unbuilt:
     """Return the content of a regular file that is a value, unless it is *spared*; links are not followed."""
     if open_here(path):
         return Unbuilt(f"{_OPEN_HERE}, as a store or beside one")
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         found = os.lstat(path)
         if not stat.S_ISREG(found.st_mode):
             return Unbuilt("it is a link, or no regular file")
         if (found.st_dev, found.st_ino) in spared:
             return Unbuilt(_OPEN_HERE)
-        with open(os.open(path, flags), "rb") as file:
+        with open(system.open_file(path, os.O_RDONLY), "rb") as file:
             was = os.fstat(file.fileno())
-            raw = file.read(fmt.VALUE_BYTES_MAX + 1)
+            raw = file.read(min(was.st_size, fmt.VALUE_BYTES_MAX) + 1)  # it makes room for all that it may read
             now = os.fstat(file.fileno())
         if (was.st_size, was.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
             return Unbuilt("its file changed while it was read")

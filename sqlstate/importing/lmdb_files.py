@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _DATABASES_MAX: Final = 4096
+_EXIT_CODE_MAX: Final = 255
 _DATABASE_BYTES: Final = 48  # what LMDB keeps of a named database, in the place of a value
 
 
@@ -45,7 +46,7 @@ def _probe(path: str) -> None:
     child = subprocess.run(  # noqa: S603, this Python
         [sys.executable, "-P", "-c", _CHILD, path], env=here, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
-    if child.returncode < 0:
+    if not 0 <= child.returncode <= _EXIT_CODE_MAX:  # a signal's number, or the code of a fault on Windows
         raise ImportRejected(path, "", "it is damaged or cut short: LMDB cannot read it, and ends the process")
 
 
@@ -126,8 +127,12 @@ def _databases(lmdb: Any, environment: Any, txn: Any) -> dict[bytes, Any]:
 def _lmdb_entries(path: str, txn: Any, database: Any, collection: str, choices: Choices, left_out: set[bytes]) -> Any:
     cursor = txn.cursor(db=database)
     with closing(cursor):
-        rows = iter(cursor)
+        rows, read = iter(cursor), 0
         while (row := asked(path, lambda: next(rows, None))) is not None:
+            read += 1
             key, value = row
             if key not in left_out:
                 yield Found(choices.collection or collection, choices.key(key, "bytes"), choices.value(value, "bytes"))
+        there = txn.stat(database)["entries"]
+        if read != there:  # where a file that was cut short reads as zeros, LMDB passes over them
+            raise ImportRejected(path, "", f"it says that it holds {there:,} entries, and {read:,} can be read")

@@ -19,7 +19,7 @@ from sqlstate.errors import (
     StoreIOError,
     StoreMissing,
 )
-from sqlstate.files import paths
+from sqlstate.files import paths, system
 from sqlstate.files import replace as files
 from sqlstate.sqlite import copying, main_file, settings
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
@@ -63,17 +63,54 @@ def open_source(origin: str, vfs: str | None, stack: ExitStack) -> Connection:
     return stack.enter_context(reading(origin, vfs))
 
 
-def take_place(made: files.Temporary, vfs: str | None) -> None:
-    """Put a file in the place of its target, on which this process holds the exclusive lock."""
+@contextmanager
+def renaming(held: ExitStack, path: str, *others: str) -> Iterator[None]:
+    """Rename *path* and *others* in the block, on which this process holds the exclusive lock through *held*.
+
+    Where the system lets nobody rename a file that SQLite has open, the locks are given up first: it lets nobody rename
+    one either that another process has opened since.
+
+    Raises:
+        Busy: another program has one of them open.
+    """
+    if system.PINS_OPEN_FILES:
+        held.close()
+    try:
+        for each in (path, *others):
+            system.check_unheld(each)  # before the first of them has another name
+        yield
+    except PermissionError as e:
+        if not system.PINS_OPEN_FILES:
+            raise
+        raise Busy(
+            f"{path}, or a file beside it, cannot be replaced: another program has it open, or this user may not. What "
+            "was there before is as it was. Close it there, and try again"
+        ) from e
+
+
+def take_place(made: files.Temporary, vfs: str | None, held: ExitStack) -> None:
+    """Put a file in the place of its target, on which this process holds the exclusive lock through *held*."""
+    with renaming(held, made.target):
+        if system.PINS_OPEN_FILES:
+            _take_place(made)
+            return
+        _outdate_others(made, vfs)
+
+
+def _outdate_others(made: files.Temporary, vfs: str | None) -> None:
     with invalidating_handles(made.target, vfs) as outdate:
         last = os.stat(made.target).st_nlink == 1  # with another name, the file goes on
-        made.sync()
-        for suffix in _JOURNALS:  # empty, or sidecars_of() had refused them; a new file must not get them
-            with suppress(OSError):
-                os.unlink(made.target + suffix)
-        made.replace()
+        _take_place(made)
         if last:
             outdate()
+
+
+def _take_place(made: files.Temporary) -> None:
+    made.sync()
+    for suffix in _JOURNALS:  # empty, or sidecars_of() had refused them; a new file must not get them
+        with suppress(OSError):
+            system.remove(made.target + suffix)
+    made.replace()
 
 
 class Meter:

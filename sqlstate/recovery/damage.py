@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import Damaged, JournalDamaged, RecoveryDue, StoreIOError
 from sqlstate.files import replace as files
+from sqlstate.files import system
 from sqlstate.recovery.report import is_unclean, report_of
 
 if TYPE_CHECKING:
@@ -119,6 +120,6 @@ def _quarantine(engine: Engine, found: Inspection, suffix: str, *, move: bool) -
             except (OSError, StoreIOError):
                 return ()  # the journal itself stays where it is
     if move:
-        os.replace(engine.real_path + suffix, target)
-        files.sync_folder(engine.files.folder)
+        system.replace(engine.real_path + suffix, target)
+        system.sync_folder(engine.files.folder)
     return (target,)

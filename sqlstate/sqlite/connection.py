@@ -7,7 +7,6 @@ exception of ours; see result_codes.
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import apsw
 
 from sqlstate.errors import Busy, StoreError
-from sqlstate.files import paths
+from sqlstate.files import paths, system
 from sqlstate.files.living import Living
 from sqlstate.sqlite.forks import OpenFile, call, forking, refusal, stand_by, tells_busy
 from sqlstate.sqlite.lock_holders import BusyHandler
@@ -83,7 +82,7 @@ class Connection:
             flags |= apsw.SQLITE_OPEN_URI
             name = f"{Path(path).as_uri()}?immutable=1"
         try:
-            self._sqlite = call(partial(apsw.Connection, name, flags=flags, vfs=vfs))
+            self._sqlite = call(partial(apsw.Connection, name, flags=flags, vfs=vfs or system.long_path_vfs(path)))
         except apsw.Error as e:
             raise translated(e, path, timeout) from e
         self._sqlite.set_busy_handler(self.busy.wait)
@@ -413,8 +412,7 @@ def _abandon_all() -> None:
         connection._sqlite = _Abandoned(refusal(connection.path))  # type: ignore[assignment]  # noqa: SLF001, it refuses
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+system.at_fork(in_child=_abandon_all)
 
 
 def memory() -> Connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import warnings
@@ -21,7 +20,7 @@ from sqlstate.errors import (
     StoreIOError,
     StoreUnusable,
 )
-from sqlstate.files import paths
+from sqlstate.files import paths, system
 from sqlstate.files.living import Living
 from sqlstate.sqlite import main_file, settings
 from sqlstate.sqlite.checkpoints import Checkpointer
@@ -37,6 +36,8 @@ from sqlstate.sqlite.sidecars import StoreFiles
 from sqlstate.sqlite.writer_lock import WriterLock, thread_name
 
 if TYPE_CHECKING:
+    import os
+
     from sqlstate.sqlite.blocks import Over
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.overlay import Pages
@@ -107,7 +108,8 @@ class Engine:
         self._seen_in_loop = False
         self.vfs = vfs
         self.writer_lock: WriterLock = WriterLock()
-        self.real_path: str = os.path.realpath(self.path)  # SQLite names the -wal after the file that a link leads to
+        # SQLite names the -wal after the file that a link leads to.
+        self.real_path: str = paths.absolute(self.path, links=False)
         self.files: StoreFiles = StoreFiles(self.real_path, vfs, timeout)
         # In one line: `with` is ended by steps of its own, and those of a line of its own can be interrupted.
         with _opening: self._prepare(create=create and not read_only)  # noqa: E701  # fmt: skip
@@ -359,5 +361,4 @@ def _after_fork() -> None:
         engine.life.fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+system.at_fork(in_child=_after_fork)

@@ -12,17 +12,19 @@ none in meanwhile.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlstate.errors import StoreForked
-from sqlstate.files.identity import SIDECARS, Identity, identity
+from sqlstate.files import system
+from sqlstate.files.identity import SIDECARS, identity
 from sqlstate.files.living import Living
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlstate.files.system import Identity
 
 R = TypeVar("R")
 
@@ -142,5 +144,4 @@ def _begin_child() -> None:
     _inherit()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_pause, after_in_parent=_go_on, after_in_child=_begin_child)
+system.at_fork(before=_pause, in_parent=_go_on, in_child=_begin_child)

@@ -1,4 +1,4 @@
-"""Waits for SQLite's locks, and names the process that holds one, where the system says so (Linux: /proc/locks).
+"""Waits for SQLite's locks, and names the process that holds one, where the system says so.
 
 The files are never opened for that: closing a descriptor of a locked file drops this process's own locks on it.
 """
@@ -9,12 +9,12 @@ import os
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sqlstate.files import system
 from sqlstate.sqlite.forks import forking, stand_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOCKS: Final = "/proc/locks"
 # Bytes that SQLite locks: of the -shm, see walformat.html in SQLite's documentation; of the main file, os.h.
 WAL_WRITE: Final = 120
 WAL_READ: Final = range(123, 128)
@@ -62,36 +62,18 @@ def of_reading(path: str) -> list[Holder]:
 
 def is_locked(path: str) -> bool | None:
     """Return True if a process holds a lock on some byte of a file, None where the system does not say."""
-    anything = range(1 << 62)
-    if not os.path.exists(LOCKS):
-        return None
-    return any(next(_locks(path, anything, shared=shared), None) is not None for shared in (False, True))
+    return system.is_held(path)
 
 
 def _locks(path: str, wanted: range, *, shared: bool) -> Iterator[int]:
     """Yield the processes that hold a lock, exclusive or *shared*, on one of the bytes *wanted* of a file."""
-    try:
-        status = os.stat(path)
-        with open(LOCKS, encoding="ascii") as file:
-            lines = file.read().splitlines()
-    except (OSError, ValueError):
-        return
-    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    kind = "READ" if shared else "WRITE"
-    for line in lines:
-        match line.split():
-            case [_, "POSIX", _, found, pid, at, first, last] if (found, at) == (kind, place):
-                end = wanted[-1] if last == "EOF" else int(last)
-                if int(pid) > 0 and int(first) <= wanted[-1] and end >= wanted[0]:
-                    yield int(pid)
+    for pid, is_shared, first, last in system.held_locks(path) or ():
+        if is_shared is shared and first <= wanted[-1] and last >= wanted[0]:
+            yield pid
 
 
 def _named(pid: int) -> Holder:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return Holder(pid, file.read().strip())
-    except OSError:
-        return Holder(pid, "")
+    return Holder(pid, system.process_name(pid))
 
 
 # Who waits for a lock sleeps a random time, at most between these, and then looks again.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import StoreIOError
 from sqlstate.files import paths
-from sqlstate.files.identity import Named, identity, name_of
+from sqlstate.files.identity import identity, name_of
+from sqlstate.files.system import Inode
 from sqlstate.sqlite.connection import Connection
 from sqlstate.sqlite.overlay import Overlay
 
@@ -100,8 +101,8 @@ class Opener:
         self._vfs = vfs
         paths.size(real_path)  # raises if it cannot be looked at
         self._identity = identity(real_path)
-        self._main = Named(real_path)
-        self._wal = Named(real_path + "-wal")
+        self._main = Inode(real_path)
+        self._wal = Inode(real_path + "-wal")
         self._wal_inode = 0
         self.frozen: ImmutableFile | None = None
         """The file as it is read where SQLite can make no -wal, else None."""
@@ -155,11 +156,11 @@ class Opener:
 
     def main_in_place(self) -> bool:
         """Return True if the path still leads to the file."""
-        return self._identity is not None and self._main.inode() == self._identity[1]
+        return self._identity is not None and self._main.now() == self._identity[1]
 
     def wal_in_place(self) -> bool:
         """Return True if the -wal has the inode that it had first. Commits to an unlinked -wal die with the process."""
-        inode = self._wal.inode()
+        inode = self._wal.now()
         if not self._wal_inode:
             self._wal_inode = inode
         return inode != 0 and inode == self._wal_inode

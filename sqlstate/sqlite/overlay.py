@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import apsw
 
+from sqlstate.files import system
 from sqlstate.sqlite.connection import Connection
 from sqlstate.sqlite.main_file import MODES
 
@@ -49,7 +50,7 @@ class Overlay:
     def __init__(self, path: str, pages: Pages, vfs: str | None) -> None:
         self._path = path
         self._name = f"sqlstate-overlay-{next(_numbers)}"
-        self._vfs = _OverlayVFS(self._name, vfs or "", pages)
+        self._vfs = _OverlayVFS(self._name, vfs or system.long_path_vfs(path) or "", pages)
 
     def connect(self) -> Connection:
         """Return a connection. It takes no locks: the caller makes sure that the file does not change."""

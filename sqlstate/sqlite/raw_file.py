@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import apsw
 
-from sqlstate.files import paths
+from sqlstate.files import paths, system
 from sqlstate.sqlite.forks import OpenFile, call
 from sqlstate.sqlite.lock_holders import SHORT_SLEEP_SECONDS, pause
 from sqlstate.sqlite.main_file import HEADER_BYTES, MODES, page_size
@@ -29,7 +29,12 @@ def _opened(path: str, vfs: str | None, flag: int) -> Iterator[apsw.VFSFile]:
     """
     opened = OpenFile(path)
     try:
-        file = call(apsw.VFSFile, vfs or "", paths.in_utf8(path), [flag | apsw.SQLITE_OPEN_MAIN_DB, 0])
+        file = call(
+            apsw.VFSFile,
+            vfs or system.long_path_vfs(path) or "",
+            paths.in_utf8(path),
+            [flag | apsw.SQLITE_OPEN_MAIN_DB, 0],
+        )
         try:
             yield file
         finally:
@@ -98,7 +103,7 @@ def exclusive_lock(path: str, vfs: str | None, timeout: float) -> Iterator[bool 
     first read on; one in rollback mode only while it reads or writes. Of several processes that ask at once, one gets
     the lock, and the others wait for up to *timeout* seconds.
     """
-    flag = apsw.SQLITE_OPEN_READONLY if paths.may_not_write(path) else apsw.SQLITE_OPEN_READWRITE
+    flag = apsw.SQLITE_OPEN_READONLY if system.may_not_write(path) else apsw.SQLITE_OPEN_READWRITE
     with _opened(path, vfs, flag) as file:
         try:
             is_alone = _acquired(file, timeout) if flag == apsw.SQLITE_OPEN_READWRITE else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import apsw
 
 from sqlstate.errors import Busy, InvalidOption, SQLiteTooOld, StoreIOError
+from sqlstate.files import system
 from sqlstate.sqlite.lock_holders import pause
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def apply(connection: Connection, journal: Journal, *, read_only: bool, cache: i
         f"journal_size_limit={WAL_BYTES_MAX}",  # otherwise a -wal keeps the size it has grown to
         f"query_only={int(read_only)}",
     ]
-    if sys.platform == "darwin":
+    if system.SYNCS_IN_FULL:
         settings += ["fullfsync=1", "checkpoint_fullfsync=1"]
     for setting in settings:
         connection.rows(f"PRAGMA {setting}")

@@ -6,7 +6,7 @@ import os
 from contextlib import AbstractContextManager, suppress
 
 from sqlstate.errors import CannotOpen, StoreError, StoreIOError
-from sqlstate.files import paths
+from sqlstate.files import paths, system
 from sqlstate.files.file_bytes import FileBytes
 from sqlstate.sqlite import main_file
 from sqlstate.sqlite.raw_file import exclusive_lock, read_at
@@ -38,10 +38,7 @@ class StoreFiles:
 
     def blocks(self, suffix: str) -> int:
         """Return the bytes that a sidecar occupies on the disk; 0 if there is none or the size is not known."""
-        try:
-            return os.stat(self.real_path + suffix).st_blocks * 512
-        except OSError:
-            return 0
+        return system.occupied(self.real_path + suffix)
 
     @property
     def folder(self) -> str:
@@ -100,7 +97,7 @@ class StoreFiles:
         with suppress(OSError, StoreError), exclusive_lock(self.real_path, self._vfs, 0.0) as is_alone:
             for journal in found if is_alone else ():
                 if main_file.is_nothing(journal):
-                    os.unlink(journal)
+                    system.remove(journal)
 
     def refuse_strangers(self, path: str) -> None:
         """Raise if making a store here would make SQLite delete the -wal or -journal of another file.

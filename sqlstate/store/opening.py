@@ -11,7 +11,7 @@ from sqlstate.commit.group import GROUP_SIZE, GROUP_WAIT
 from sqlstate.commit.log_limit import DEFAULT
 from sqlstate.commit.write_context import WriteContext
 from sqlstate.errors import Busy, CannotOpen, Damaged, InvalidOption, NotAStore, ReadOnly, StoreFull
-from sqlstate.files import paths
+from sqlstate.files import system
 from sqlstate.format import constants as fmt
 from sqlstate.recovery import damage
 from sqlstate.recovery import recover as recovery
@@ -178,7 +178,7 @@ def _connect(engine: Engine, options: tuple[Journal, LogLimitOption], found: Ins
     """Let SQLite open the file, and recover; bring it to this version's format, and return its facts."""
     there = engine.files.has("-wal") or engine.files.has("-journal")
     # A -wal that this user makes, the file's owner might not be able to write; one that is there can be read.
-    if engine.header[18:19] == b"\2" and not (engine.read_only and there) and paths.may_not_write(engine.real_path):
+    if engine.header[18:19] == b"\2" and not (engine.read_only and there) and system.may_not_write(engine.real_path):
         _freeze(engine, None)
     else:
         try:
@@ -213,17 +213,13 @@ def _lacks_shared_memory(engine: Engine, found: Inspection) -> bool:
 
     SQLite asks the system for one byte in each 4,096. With smaller blocks, the other blocks are not made sure of.
     """
-    if engine.header[18:19] != b"\2" or found.shared or not hasattr(os, "statvfs"):
+    if engine.header[18:19] != b"\2" or found.shared:
         return False
-    try:
-        system = os.statvfs(engine.files.folder)
-    except OSError:
-        return False
-    if system.f_frsize >= _SHM_STEP:
+    blocks = system.free_blocks(engine.files.folder)
+    if blocks is None or blocks[0] >= _SHM_STEP:
         return False
     frames = engine.files.size("-wal") // page_size(engine.header)
-    free = system.f_bavail * system.f_frsize + engine.files.blocks("-shm")
-    return free < _SHM_BYTES * (2 + frames // _SHM_FRAMES)
+    return blocks[1] + engine.files.blocks("-shm") < _SHM_BYTES * (2 + frames // _SHM_FRAMES)
 
 
 _SHM_STEP: Final = 4096
@@ -240,7 +236,7 @@ def _freeze(engine: Engine, cause: StoreError | None) -> None:
     """
     engine.disconnect()
     full = isinstance(cause, StoreFull)
-    if cause is not None and (engine.header[18:19] != b"\2" or not (full or paths.may_not_write(engine.files.folder))):
+    if cause is not None and (engine.header[18:19] != b"\2" or not (full or system.may_not_write(engine.files.folder))):
         raise cause
     if not engine.read_only:
         if full:

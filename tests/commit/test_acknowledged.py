@@ -17,12 +17,14 @@ import pytest
 
 import sqlstate
 from sqlstate.commit import acknowledged
+from sqlstate.files import system
 from tests import MIGRATIONS
 from tests.crash.campaign import check
 from tests.reference import plain
 from tests.support.images import folder_image
 from tests.support.remote import Remote
 from tests.support.shell import shell
+from tests.support.system import WINDOWS, has_mode, mkfifo, needs_proc, symlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +33,7 @@ if TYPE_CHECKING:
     from tests.conftest import OpenStore
 
 NOTES = "-acknowledged"
-needs_boot_id = pytest.mark.skipif(
-    not os.path.exists("/proc/sys/kernel/random/boot_id"), reason="no boot id: nothing is noted here"
-)
+needs_boot_id = pytest.mark.skipif(not system.boot_id(), reason="no boot id: nothing is noted here")
 pytestmark = needs_boot_id
 
 
@@ -206,7 +206,7 @@ def test_a_process_that_stays_while_another_closes_goes_on_noting(path: Path, op
 def test_a_store_that_is_opened_by_a_link_has_its_notes_beside_the_file(path: Path, tmp_path: Path) -> None:
     (tmp_path / "links").mkdir()
     link = tmp_path / "links" / "link.db"
-    link.symlink_to(path)
+    symlink(link, path)
     sqlstate.open(path).close()
     crash(link)
     assert beside(path).exists()
@@ -234,7 +234,7 @@ def other_inode(notes: Path) -> None:
 
 def linked(notes: Path) -> None:
     notes.rename(notes.with_name("elsewhere"))
-    notes.symlink_to("elsewhere")
+    symlink(notes, "elsewhere")
 
 
 def folder(notes: Path) -> None:
@@ -258,7 +258,7 @@ SPOILT: dict[str, Callable[[Path], object]] = {
     "huge": lambda notes: os.truncate(notes, 1 << 30),
     "a folder": folder,
     "a link": linked,
-    "a pipe": lambda notes: (notes.unlink(), os.mkfifo(notes)),
+    "a pipe": lambda notes: (notes.unlink(), mkfifo(notes)),
     "a second name": lambda notes: os.link(notes, notes.with_name("second")),
     "of another boot": other_boot,
     "of another file": other_inode,
@@ -306,7 +306,7 @@ def test_notes_that_cannot_be_written_any_more_fail_no_commit_and_are_not_believ
     store = sqlstate.open(path)
     store["c"]["k"] = 1
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pwrite", full)
+        patched.setattr(*((acknowledged, "write_at") if WINDOWS else (os, "pwrite")), full)
         store["c"]["k"] = 2
         assert not beside(path).exists()
         store["c"]["k"] = 3
@@ -376,7 +376,7 @@ def test_the_notes_have_the_mode_of_the_store_and_are_gone_when_it_is_closed(pat
     with sqlstate.open(path) as store:
         assert not beside(path).exists()
         store["c"]["k"] = 1
-        assert stat.S_IMODE(beside(path).stat().st_mode) == 0o664
+        assert has_mode(beside(path), 0o664)
     assert os.listdir(path.parent) == ["test.db"]
 
 
@@ -398,7 +398,9 @@ def test_a_store_without_sqlites_wal_has_none(path: Path) -> None:
 
 
 def test_where_there_is_no_boot_id_nothing_is_noted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acknowledged, "_BOOT_ID", "/nowhere")
+    if WINDOWS:
+        monkeypatch.setattr(system, "boot_id", bytes)
+    monkeypatch.setattr(system, "_BOOT_ID", "/nowhere")
     with sqlstate.open(path) as store, sqlstate.open(path) as other:
         store["c"]["k"] = 1
         other["c"]["k"] = 2
@@ -408,6 +410,7 @@ def test_where_there_is_no_boot_id_nothing_is_noted(path: Path, monkeypatch: pyt
     check_refused(path)
 
 
+@needs_proc
 def test_the_descriptor_is_not_inherited_and_never_one_of_the_first_three(path: Path) -> None:
     code = (
         "import os, sys, sqlstate\n"
@@ -429,8 +432,11 @@ def test_a_note_is_what_the_page_says(path: Path) -> None:
     content = beside(path).read_bytes()
     shell(path, "SELECT 1 FROM entries")
     header = content[:64]
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot = bytes.fromhex(file.read().strip().replace("-", ""))
+    if WINDOWS:
+        boot = system.boot_id()
+    else:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = bytes.fromhex(file.read().strip().replace("-", ""))
     assert header == (b"SqStAcknowledged" + (1).to_bytes(8) + plain_id(path) + boot + path.stat().st_ino.to_bytes(8))
     notes = [content[at : at + 64] for at in range(64, len(content), 64)]
     sealed: list[Any] = [

@@ -378,9 +378,9 @@ TEETH: Final = (
         "12 draft+peek:wal",
         (
             Edit(
-                "files/locks",
-                "        fcntl.flock(descriptor, fcntl.LOCK_EX)  #",
-                "        fcntl.flock(descriptor, fcntl.LOCK_UN)  #",
+                "files/replace",
+                "        system.lock(descriptor, exclusive=True, wait=True)  #",
+                "        _ = descriptor  #",
             ),
         ),
     ),
@@ -439,7 +439,7 @@ TEETH: Final = (
     Tooth(
         "a file is not synced before it takes another's place",
         "1 backup:wal",
-        (Edit("files/replace", "        sync(self.descriptor)\n", "        pass\n"),),
+        (Edit("files/replace", "        system.sync(self.descriptor)\n", "        pass\n"),),
     ),
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +20,18 @@ from sqlstate.sqlite import lock_holders as holders
 from tests.support.child import Child
 from tests.support.remote import Remote
 
+if sys.platform == "linux":
+    from sqlstate.files import linux
+
 if TYPE_CHECKING:
     from tests.conftest import OpenStore
 
 JOURNALS = ("wal", "delete")
 LOCKS = Path("/proc/locks")
 
-needs_locks = pytest.mark.skipif(not LOCKS.exists(), reason="this system does not list its locks")
+needs_locks = pytest.mark.skipif(
+    sys.platform != "linux" or not LOCKS.exists(), reason="this system does not list its locks"
+)
 
 
 def busy(store: sqlstate.Store) -> sqlstate.Busy:
@@ -105,7 +111,8 @@ def test_looking_for_the_holder_drops_none_of_this_process_s_locks(path: Path, o
 def test_busy_is_raised_without_a_name_where_the_system_tells_none(
     path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holders, "LOCKS", str(path.parent / "none"))
+    if sys.platform == "linux":
+        monkeypatch.setattr(linux, "LOCKS", str(path.parent / "none"))
     store = open_store(timeout=0.05)
     store["left"][0] = store["right"][0] = 1
     with Child("holds", path) as child:
@@ -138,7 +145,7 @@ class Listed:
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path = path
         self._list = path.with_name("locks")
-        monkeypatch.setattr(holders, "LOCKS", str(self._list))
+        monkeypatch.setattr(linux, "LOCKS", str(self._list))
         for file in (path, path.with_name(path.name + "-shm")):
             file.touch()
 
@@ -153,6 +160,8 @@ class Listed:
 
 @pytest.fixture
 def listed(path: Path, monkeypatch: pytest.MonkeyPatch) -> Listed:
+    if sys.platform != "linux":
+        pytest.skip("this system does not list its locks")
     return Listed(path, monkeypatch)
 
 

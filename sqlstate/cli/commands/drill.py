@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import secrets
-import shlex
 import shutil
 import signal
 import statistics
@@ -25,6 +24,7 @@ from sqlstate.cli.output import printable, write_object
 from sqlstate.cli.transfer.forms import LINE_BYTES_MAX, Source
 from sqlstate.cli.transfer.import_export import check_sources, import_sources
 from sqlstate.cli.transfer.reading import Reading
+from sqlstate.files import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,7 +131,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in system.ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, note)
     try:
@@ -216,7 +216,7 @@ def _again(plan: Plan, sources: tuple[str, ...], keys: tuple[str, ...]) -> str:
     words += ["--journal", plan.journal, "--seed", str(plan.seed)]
     words += [word for name in sources for word in ("--from", name)]
     words += [word for name in keys for word in ("--key", name)]
-    return shlex.join(words)
+    return system.command_line(words)
 
 
 def _tell(report: DrillReport, place: Path, command: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import Any
 
 import click
@@ -12,10 +11,8 @@ from sqlstate import headlog
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import Settings, common, file_argument
 from sqlstate.cli.output import write
+from sqlstate.files import system
 from sqlstate.files.paths import absolute
-from sqlstate.files.replace import sync_folder
-
-_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @click.command(short_help="Make a key that signs heads.")
@@ -34,7 +31,7 @@ def keygen(settings: Settings, /, *, origin: str, out: str) -> int:
     signer = headlog.Signer.generate(origin)
     _write_new(out, signer.text, 0o600)
     _write_new(f"{out}.pub", signer.public, 0o644)
-    sync_folder(os.path.dirname(absolute(out, links=True)))
+    system.sync_folder(os.path.dirname(absolute(out, links=True)))
     write(f"{signer.public}\n".encode())
     settings.say(f"the private key is in {out}; give away {out}.pub only")
     return Exit.OK
@@ -43,10 +40,10 @@ def keygen(settings: Settings, /, *, origin: str, out: str) -> int:
 def _write_new(path: str, text: str, mode: int) -> None:
     """Write a new file durably; one that is there is left as it is."""
     number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(number, "w", encoding="utf-8") as file:
+    with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
         file.write(f"{text}\n")
         file.flush()
-        os.fsync(number)
+        system.sync(number)
 
 
 @click.command(short_help="Sign the newest commit.")
@@ -63,7 +60,7 @@ def sign(settings: Settings, /, *, file: str, **given: Any) -> int:
     `sqlstate check FILE --against` compares the store with it later, and `sqlstate verify --head` checks proofs by it.
     """
     with open(given["key"], encoding="utf-8", errors="replace") as key:
-        if os.fstat(key.fileno()).st_mode & _FOR_OTHERS:
+        if system.is_for_others(key.fileno()):
             settings.say(f"warning: others can read {given['key']}; chmod 600 it")
         signer = headlog.Signer(key.read(headlog.NOTE_BYTES_MAX))
     with settings.read(file) as store:

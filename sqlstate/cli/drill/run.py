@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +12,7 @@ from sqlstate.cli.drill.ledger import Ledger, Replay
 from sqlstate.cli.drill.report import DrillReport
 from sqlstate.cli.drill.writer import ACCOUNTS, BALANCE, COLLECTIONS, NAMES, WRITERS, WriterProcess, command_of
 from sqlstate.errors import InvalidOption, StoreError
+from sqlstate.files import system
 from sqlstate.format.records import Kind
 from sqlstate.store.opening import open as open_store
 
@@ -160,7 +160,7 @@ class Drill:
             code = process.reap()
             ledger.hear(process.said())
             self._dead.append(ledger)
-            if code != -signal.SIGKILL:
+            if process.ended_before or code != system.KILLED:
                 self._check_stopped()  # the signal that stopped us may have reached the writer too
                 self.report.findings.append(f"writer {number} ended by itself ({code}): {process.complaint()}")
             process.close()

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlstate.files import system
 from sqlstate.files.paths import module_places
 from sqlstate.store.opening import open as open_store
 
@@ -162,7 +163,7 @@ def work(arguments: Sequence[str], kind: type[Worker] = Worker) -> None:
     Ends once its pipe has no reader, so that no writer outlives its drill.
     """
     # What stops the drill may reach each of its processes; ending the writers is the drill's matter.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in system.ENDING:
         signal.signal(number, signal.SIG_IGN)
     path, name, seed, timeout = arguments
 
@@ -172,7 +173,9 @@ def work(arguments: Sequence[str], kind: type[Worker] = Worker) -> None:
     try:
         with open_store(path, create=False, timeout=float(timeout)) as store:
             kind(store, int(name), seed, say).run()
-    except BrokenPipeError:
+    except OSError as e:
+        if not system.has_no_reader(e):
+            raise
         os._exit(0)  # as after a kill: nothing is put in order
 
 
@@ -202,6 +205,8 @@ class WriterProcess:
         self._lines: deque[bytes] = deque()
         self.committed: bool = False
         """Whether it has said that a commit of it returned."""
+        self.ended_before: bool = False
+        """Whether it had ended by itself when it was killed: on Windows its exit code does not tell."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -211,7 +216,8 @@ class WriterProcess:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Send SIGKILL, without waiting."""
+        """Kill it, without waiting."""
+        self.ended_before = not self.running
         self._process.kill()
 
     def reap(self) -> int:

@@ -163,4 +163,4 @@ def _install(made: files.Temporary, vfs: str | None, *, replace: bool) -> None:
             except FileExistsError:
                 raise InvalidOption(f"{made.target} was created meanwhile; nothing was written") from None
             return
-        take_place(made, vfs)
+        take_place(made, vfs, stack)

@@ -8,13 +8,14 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from sqlstate.errors import Busy, InvalidOption, StoreError, StoreForked
-from sqlstate.files import replace as files
+from sqlstate.files import system
 from sqlstate.files.identity import belongs_to
-from sqlstate.maintenance.closed_file import reading, sidecars_of
+from sqlstate.maintenance.closed_file import reading, renaming, sidecars_of
 from sqlstate.sqlite.raw_file import exclusive_lock
 from sqlstate.tables import meta as metadata
 
 if TYPE_CHECKING:
+    from sqlstate.files.replace import Temporary
     from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
 
@@ -48,7 +49,7 @@ class Rotation:
             older += 1
         return older
 
-    def put(self, made: files.Temporary) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def put(self, made: Temporary) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Give the new backup its place, and the others theirs; return the names of the older, and of the removed.
 
         At every moment there are as many backups as before, and one of them is at the first place. What a crash
@@ -59,12 +60,14 @@ class Rotation:
             older = self.check(stack)
             moved: list[tuple[str, str]] = []
             try:
-                if self._keep > 1 and os.path.lexists(self.path):
-                    older = self._shift(older, moved)
-                    with suppress(InvalidOption, Busy):  # what stood behind a hole that is filled now
-                        while self._stands_behind(older, stack):
-                            older += 1
-                made.replace()
+                with renaming(stack, self.path, *map(self._older, range(1, older + 1))):
+                    if self._keep > 1 and os.path.lexists(self.path):
+                        older = self._shift(older, moved)
+                        with suppress(InvalidOption, Busy), ExitStack() as behind:
+                            # What stood behind a hole that is filled now.
+                            while self._stands_behind(older, behind):
+                                older += 1
+                    made.replace()
             except BaseException as e:
                 if not made.replaced:
                     self._shift_back(moved, e)
@@ -72,11 +75,11 @@ class Rotation:
             removed = []
             for number in range(older, max(self._keep, 1) - 1, -1):
                 with suppress(OSError):  # it is named among those that are kept
-                    os.unlink(self._older(number))
+                    system.remove(self._older(number))
                     removed.append(number)
             if removed:
                 with suppress(OSError):  # a power cut may bring one back, which the next backup removes
-                    files.sync_folder(os.path.dirname(self.path))
+                    system.sync_folder(os.path.dirname(self.path))
         kept = [number for number in range(1, older + 1) if number not in removed]
         return self._names(kept), self._names(removed)
 
@@ -90,14 +93,14 @@ class Rotation:
             return older
         for number in range(older, 0, -1):
             moved.append((self._older(number), self._older(number + 1)))
-            os.rename(*moved[-1])
-            files.sync_folder(folder)  # or a power cut could keep this step and lose the one before
+            system.replace(*moved[-1])
+            system.sync_folder(folder)  # or a power cut could keep this step and lose the one before
         moved.append((self.path, first))
         try:
             os.link(self.path, first)
         except OSError:  # a file system without links
-            os.rename(self.path, first)
-        files.sync_folder(folder)
+            system.replace(self.path, first)
+        system.sync_folder(folder)
         return older + 1
 
     def _shift_back(self, moved: list[tuple[str, str]], error: BaseException) -> None:
@@ -105,9 +108,9 @@ class Rotation:
         try:
             for source, target in reversed(moved):
                 if os.path.lexists(source) and os.path.lexists(target):
-                    os.unlink(target)  # the newest, which had two names
+                    system.remove(target)  # the newest, which had two names
                 elif os.path.lexists(target):
-                    os.rename(target, source)
+                    system.replace(target, source)
         except OSError:
             error.add_note("all backups that were there are there, some of them one place further on")
 

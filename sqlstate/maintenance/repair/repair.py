@@ -121,7 +121,7 @@ def repair(
                     raise Damaged(f"{target}: it could not be repaired. {NOTHING}; restore a backup")
                 report = replace(report, after=after.outcome, lost=lost(plan) + others(after, plan, frozenset()))
             set_journaling(made.path, unlocked_vfs(None), meta.journal)
-            _install(made, report, meta)
+            _install(made, report, meta, stack)
     return report
 
 
@@ -198,7 +198,7 @@ def _open_backup(source: str | os.PathLike[str], target: str, meta: Meta, stack:
     return Content.of(connection)
 
 
-def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
+def _install(made: files.Temporary, report: RepairReport, meta: Meta, held: ExitStack) -> None:
     """Keep the damaged file under the name of its evidence, durably; then give the copy its name."""
     target, evidence = made.target, str(report.evidence)
     if os.path.lexists(evidence):
@@ -209,7 +209,7 @@ def _install(made: files.Temporary, report: RepairReport, meta: Meta) -> None:
         with files.replacing(evidence, meta.store_id, like=target) as kept:
             for part in parts(target, None):
                 kept.write(part)
-    closed_file.take_place(made, None)
+    closed_file.take_place(made, None, held)
 
 
 def _has_content_of(evidence: str, target: str) -> bool:
