@@ -21,6 +21,8 @@ import sqlstate
 from sqlstate import aio
 from tests.reference import plain
 from tests.support.lines import be_patient
+from tests.support.system import WINDOWS
+from tests.windows import skipped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -54,6 +56,25 @@ def pytest_configure(config: pytest.Config) -> None:
     named = any(not (config.invocation_params.dir / part).is_dir() for part in config.args)
     if not (config.option.all or config.option.markexpr or named):
         config.option.markexpr = DEFAULT_TIER
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On Windows, skip what is listed as impossible there."""
+    if WINDOWS:
+        for item in items:
+            if why := skipped.reason(item.nodeid):
+                item.add_marker(pytest.mark.skip(f"listed: {why}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """On Windows, say how many tests were skipped, since a list can become long."""
+    if WINDOWS:
+        reasons = [report.longrepr[2] for report in terminalreporter.getreports("skipped")]
+        listed = sum("listed: " in each for each in reasons)
+        terminalreporter.write_line(
+            f"Windows: {listed} tests were skipped as tests/windows/skipped.py lists them,"
+            f" {len(reasons) - listed} by their own marks"
+        )
 
 
 def pytest_collection_finish() -> None:

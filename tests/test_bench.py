@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -27,6 +26,7 @@ from bench.workloads.sync import sync
 from sqlstate.sqlite.checkpoints import CHECKPOINT_PAGES
 from sqlstate.sqlite.settings import CACHE_BYTES
 from tests import ROOT
+from tests.support.system import KILLED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     """What a small run prints, its JSON, and a page that it wrote."""
     folder = tmp_path_factory.mktemp("trial")
     page = folder / "page.md"
-    page.write_text(PAGE)
+    page.write_text(PAGE, "utf-8", newline="\n")
     options = ["--entries", "2000", "--operations", "20", "--dir", str(folder)]
     options += ["--json", str(folder / "figures.json"), "--write", str(page)]
     options += [word for name in WORKLOADS_TRIED for word in ("--only", name)]
@@ -57,7 +57,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["figures.json", "page.md"], "the stores are not removed"
-    return done.stdout, json.loads((folder / "figures.json").read_text()), page
+    return done.stdout, json.loads((folder / "figures.json").read_text("utf-8")), page
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_figures_of_an_earlier_run_are_shown_from_its_json(
     trial: tuple[str, dict[str, Any], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed, figures, _ = trial
-    (tmp_path / "figures.json").write_text(json.dumps(figures))
+    (tmp_path / "figures.json").write_text(json.dumps(figures), "utf-8", newline="\n")
     program.main(["--read", str(tmp_path / "figures.json")])
     assert capsys.readouterr().out == printed
 
@@ -114,17 +114,17 @@ def test_header_says_where_and_with_what(trial: tuple[str, dict[str, Any], Path]
 def test_page_is_rewritten_between_its_markers(trial: tuple[str, dict[str, Any], Path]) -> None:
     _, figures, page = trial
     result = report.Result.from_dict(figures)
-    assert page.read_text() == PAGE.replace(
+    assert page.read_text("utf-8") == PAGE.replace(
         "<!-- bench:begin rows -->\nold\n", f"<!-- bench:begin rows -->\n{result.block('rows', '')}\n"
     ).replace("<!-- bench:begin original -->\n", f"<!-- bench:begin original -->\n{result.block('original', '')}\n")
 
 
 def test_page_without_markers_is_refused_before_the_run(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("no markers")
+    page.write_text("no markers", "utf-8", newline="\n")
     with pytest.raises(ValueError, match="the page needs blocks"):
         program.main(["--write", str(page), "--dir", str(tmp_path)])
-    assert page.read_text() == "no markers"
+    assert page.read_text("utf-8") == "no markers"
 
 
 def test_only_runs_what_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,17 +239,17 @@ def test_a_baseline_whose_process_was_killed_has_what_it_promised(name: str, tmp
     """A kill is what every one of them survives; what a power cut does, the syncs say."""
     store = made(name, tmp_path / "test.db")
     program = f"""
-import os, signal
+import os
 from pathlib import Path
 from bench.baselines import BASELINES
 store = BASELINES[{name!r}].make(Path({str(store.path)!r}))
 store.open()
 for number in range(20):
     store.put(f"key{{number % 7}}", b"%d" % number)
-os.kill(os.getpid(), signal.SIGKILL)
+os.kill(os.getpid(), 9)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.returncode == KILLED, done.stderr
     store.open()
     assert {key: store.get(f"key{key}") for key in range(7)} == {n % 7: b"%d" % n for n in range(13, 20)}
     store.close()
@@ -258,13 +258,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.parametrize("step", ["log", "half of the log", "temporary", "renamed"])
 def test_the_custom_wal_recovers_from_a_kill_at_each_of_its_steps(step: str, tmp_path: Path) -> None:
     program = f"""
-import os, signal
+import os
 from pathlib import Path
 from bench.baselines.custom import CustomWal
 store = CustomWal(Path({str(tmp_path / "store")!r}))
 store.open()
 store.put("a", b"1")
-die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+die = lambda *_: os.kill(os.getpid(), 9)
 step, real, write = {step!r}, os.pwrite, CustomWal._write
 if step == "log":
     store._save = die
@@ -278,7 +278,7 @@ else:
 store.put("a", b"2")
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.returncode == KILLED, done.stderr
     store = CustomWal(tmp_path / "store")
     store.open()
     assert store.get("a") == (b"1" if step == "half of the log" else b"2")

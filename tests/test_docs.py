@@ -188,7 +188,7 @@ def test_the_site_has_each_page_once() -> None:
     shown = re.findall(
         r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE
     )
-    assert sorted(shown) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[1:])
+    assert sorted(shown) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:])
 
 
 def test_the_api_states_the_limits_of_the_code() -> None:
@@ -296,11 +296,15 @@ def test_a_page_that_cannot_be_read_is_found_out(page: str, error: type[Exceptio
 
 
 def test_a_broken_link_is_found_out(tmp_path: Path) -> None:
-    (tmp_path / "b.md").write_text("# A `b` of c\n\n## Same\n\n## Same\n\n```text\n# no heading\n[x](none.md)\n```\n")
+    (tmp_path / "b.md").write_text(
+        "# A `b` of c\n\n## Same\n\n## Same\n\n```text\n# no heading\n[x](none.md)\n```\n", "utf-8", newline="\n"
+    )
     page = tmp_path / "a.md"
     page.write_text(
         "# Here\n[1](b.md) [2](b.md#a-b-of-c) [3](#here) [4](https://example.org/x) [5](b.md#same-1) `[6](code.md)`\n"
-        "[7](c.md) [8](b.md#no-heading) [9](#there) [10](b.md#same-2)\n\n[11]: d.md\n"
+        "[7](c.md) [8](b.md#no-heading) [9](#there) [10](b.md#same-2)\n\n[11]: d.md\n",
+        "utf-8",
+        newline="\n",
     )
     assert [problem.split(": ")[1].split(" ")[0] for problem in link_problems(page)] == [
         "c.md", "b.md#no-heading", "#there", "b.md#same-2", "d.md",

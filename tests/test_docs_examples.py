@@ -45,6 +45,7 @@ def test_the_fixtures_of_the_page_on_pytest_work(tmp_path: Path) -> None:
     page = (HOW_TO / "test-with-pytest.md").read_text(encoding="utf-8")
     for name, block in zip(("conftest.py", "test_app.py"), blocks(page), strict=True):
         (tmp_path / name).write_text(block.text, encoding="utf-8")
+    (tmp_path / "pytest.ini").touch()  # nothing of this project's
     command = [
         sys.executable,
         "-m",
@@ -53,7 +54,7 @@ def test_the_fixtures_of_the_page_on_pytest_work(tmp_path: Path) -> None:
         "-p",
         "no:cacheprovider",
         "-c",
-        "/dev/null",
+        str(tmp_path / "pytest.ini"),
         "--rootdir",
         str(tmp_path),
     ]

@@ -207,7 +207,7 @@ def good(key: str) -> str:
         ("Return what *key* leads to.", "Return what\n*key* leads to.", "not a sentence"),
         ("Cost: none.", "It is free.", "no cost"),
         ("key: any", "name: any", "no word of key"),
-        ("key: any.", "key: any.\n        name: any.", "there is no argument name"),
+        ("key: any.", "key: any.\n    name: any.", "there is no argument name"),
         ("Raises:", "Notes:", "nothing of what it raises"),
         (">>> 1 + 1", "1 + 1", "no example"),
     ],
@@ -217,7 +217,7 @@ def test_a_docstring_that_lacks_something_is_found_out(right: str, wrong: str, s
     bad = types.FunctionType(good.__code__, {}, "good")
     bad.__annotations__ = good.__annotations__
     assert right in (good.__doc__ or "")
-    bad.__doc__ = (good.__doc__ or "").replace(right, wrong)
+    bad.__doc__ = inspect.cleandoc(good.__doc__ or "").replace(right, wrong)
     assert any(says in each for each in problems("good", bad))
 
 

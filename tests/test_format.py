@@ -53,7 +53,7 @@ PAGE = ROOT / "docs" / "reference" / "file-format.md"
 
 
 def load(name: str) -> Any:
-    return json.loads((VECTORS / f"{name}.json").read_text())
+    return json.loads((VECTORS / f"{name}.json").read_text("utf-8"))
 
 
 def typed(value: dict[str, str] | None) -> Any:
@@ -179,7 +179,7 @@ UNGUARDED = [f"DROP TRIGGER {name}" for name in TRIGGERS]
 
 
 def reader_program() -> str:
-    section = PAGE.read_text().split("## 13.")[1]
+    section = PAGE.read_text("utf-8").split("## 13.")[1]
     found = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert found
     return found[1]
@@ -200,7 +200,7 @@ def test_a_stranger_recomputes_root_and_chain_of_a_closed_file(tmp_path: Path, j
         store.wal.mark_committed(txn)
         head = store.head()
     program = tmp_path / "reader.py"
-    program.write_text(reader_program())
+    program.write_text(reader_program(), "utf-8", newline="\n")
     done = subprocess.run([sys.executable, "-I", program, path], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -333,7 +333,7 @@ def crashed(path: Path, tmp_path: Path) -> Path:
 def test_the_detail_of_a_recovery_has_the_members_that_the_page_lists(path: Path, tmp_path: Path) -> None:
     with sqlstate.open(crashed(path, tmp_path)) as store:
         [entry] = [entry for entry in store.audit() if entry.kind == "recovery"]
-    table = PAGE.read_text().split("| member of `recovery` | value |")[1].split("\n\n")[0]
+    table = PAGE.read_text("utf-8").split("| member of `recovery` | value |")[1].split("\n\n")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     members = {name for first, _ in rows for name in re.findall(r"`(\w+)`", first)}
     assert set(entry.detail) == members
@@ -409,7 +409,7 @@ def test_a_store_without_sqlites_wal_has_no_marker(path: Path) -> None:
 
 
 def test_the_page_states_the_limits_of_the_code() -> None:
-    page = PAGE.read_text()
+    page = PAGE.read_text("utf-8")
     for number in (fmt.NAME_BYTES_MAX, fmt.KEY_BYTES_MAX, fmt.VALUE_BYTES_MAX):
         assert f"{number:,}" in page
     assert str(fmt.APPLICATION_ID) in page

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WRITER = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 import sqlstate
 from tests.support.mounts import fill
@@ -34,7 +34,7 @@ store = sqlstate.open(path, journal=journal)
 for number in range(100):
     store["c"][number] = "v" * 300
 if end == "kill in time":
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)
 fill(path.parent)
 try:
     for number in range(100, 5000):
@@ -45,7 +45,7 @@ else:
     raise AssertionError("it never got full")
 print(len(store["c"]), store.head().root.hex(), flush=True)
 if end == "kill":
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)
 if end == "close":
     try:
         store.close()

@@ -21,6 +21,7 @@ from tests import ROOT
 from tests.reference import audit, findings, notation, plain
 from tests.reference import log as rfc6962
 from tests.reference.plain import Entry, Key, Record, Value
+from tests.support.system import WINDOWS
 from tests.vectors import make
 
 PAGE = (ROOT / "docs/reference/file-format.md").read_text(encoding="utf-8")
@@ -414,7 +415,7 @@ STAGED = [(35, make.SESSION_B)]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "made by hand?.db"
+    return tmp_path / ("made by hand#.db" if WINDOWS else "made by hand?.db")
 
 
 def write_log(path: Path, log: list[Record], staged: list[tuple[int, bytes]] = STAGED, schema: str = SCHEMA) -> None:

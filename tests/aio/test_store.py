@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -541,7 +540,7 @@ anyio.run(main, backend=sys.argv[2])
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         said = [child.stdout.readline() for _ in range(2000)]
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         said += child.stdout.readlines()
     acknowledged = {int(line) for line in said if line.endswith(b"\n")}
     assert len(acknowledged) >= 2000

@@ -6,7 +6,6 @@ Method: the program is asked as the shells ask it, in a process; what must not b
 from __future__ import annotations
 
 import os
-import pty
 import random
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ import sqlstate
 from sqlstate.cli import completing, main
 from tests import ROOT
 from tests.support.child import Child
+from tests.support.system import mkfifo
 
 HOSTILE = [
     "a;reboot", "a b", "a$(id)", "a`id`", "a'b", 'a"b', "a\nplain,b", "a\\b", "a|b", "a&b", "a*", "a?", "a[b]",
@@ -45,7 +45,7 @@ def completed(*words: str, shell: str = "bash") -> list[str]:
 
 @pytest.fixture
 def db(tmp_path: Path) -> str:
-    file = str(tmp_path / "app.db")
+    file = (tmp_path / "app.db").as_posix()  # a shell takes a backslash for another thing than a path's
     with sqlstate.open(file) as store:
         store["users"].update(
             {"ada": 1, "adam": 2, "bob": 3, "été": 4, 7: 1, 70: 1, 71: 1, 8: 1, -7: 1, b"\x0a\xff": 1}
@@ -111,12 +111,12 @@ def test_many_keys_are_offered_in_part(db: str) -> None:
 
 def test_a_store_that_cannot_be_read_completes_nothing_and_is_left_alone(tmp_path: Path, db: str) -> None:
     no_store = tmp_path / "text"
-    no_store.write_text("hello")
+    no_store.write_text("hello", "utf-8", newline="\n")
     for file in (str(tmp_path / "none.db"), str(no_store), str(tmp_path), "''"):
         assert completed("list", file, "") == []
         assert completed("get", file, "users", "") == []
     assert not (tmp_path / "none.db").exists()
-    assert no_store.read_text() == "hello"
+    assert no_store.read_text("utf-8") == "hello"
     before = Path(db).read_bytes()
     completed("get", db, "users", "")
     assert Path(db).read_bytes() == before
@@ -151,7 +151,7 @@ def test_a_store_that_was_not_closed_completes_and_is_left_alone(db: str) -> Non
 def test_a_locked_store_completes_nothing_and_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = str(tmp_path / "app.db")
+    db = (tmp_path / "app.db").as_posix()
     with sqlstate.open(db, journal="delete") as store:
         store["users"]["ada"] = 1
     asked: list[float] = []
@@ -182,13 +182,14 @@ def test_a_damaged_store_completes_what_it_can_and_says_nothing(db: str, tmp_pat
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
+    mkfifo(tmp_path / "pipe")
     for path in (str(tmp_path / "pipe"), "/dev/zero", "/dev/tty", "-", "x" * 5000, "a\udcffb"):
         assert completed("list", path, "") == []
 
 
 def test_a_file_is_found_as_the_shell_would_find_it(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(Path(db).parent))
+    for name in ("HOME", "USERPROFILE"):  # the other is what Windows has for ~
+        monkeypatch.setenv(name, Path(db).parent.as_posix())
     assert completed("list", "~/app.db", "u") == ["urls", "users"]
     assert completed("list", "$HOME/app.db", "u") == ["urls", "users"]
 
@@ -225,10 +226,10 @@ def test_a_real_shell_completes_a_collection_and_a_key(db: str, tmp_path: Path, 
         pytest.skip(f"there is no {name}")
     program = tmp_path / "bin" / "sqlstate"
     program.parent.mkdir()
-    program.write_text(f"#!{sys.executable}\nfrom sqlstate.cli import main\nmain()\n")
+    program.write_text(f"#!{sys.executable}\nfrom sqlstate.cli import main\nmain()\n", "utf-8", newline="\n")
     program.chmod(0o755)
     places = {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
-    ours, theirs = pty.openpty()
+    ours, theirs = pytest.importorskip("pty").openpty()
     shell = subprocess.Popen(
         [sys.executable, "-c", WITH_A_TERMINAL, *command],
         stdin=theirs,
@@ -262,6 +263,6 @@ def test_a_real_shell_completes_a_collection_and_a_key(db: str, tmp_path: Path, 
         pass
     shell.wait()
     os.close(ours)
-    assert (tmp_path / "out").read_text() == "3\n", shown
-    assert (tmp_path / "colon").read_text() == "1\n1\n1\n1\n", shown
-    assert "'a'" in (tmp_path / "err").read_text(), shown  # as it was typed
+    assert (tmp_path / "out").read_text("utf-8") == "3\n", shown
+    assert (tmp_path / "colon").read_text("utf-8") == "1\n1\n1\n1\n", shown
+    assert "'a'" in (tmp_path / "err").read_text("utf-8"), shown  # as it was typed

@@ -33,10 +33,12 @@ from sqlstate.cli.exits import Exit
 from tests import ROOT
 from tests.cli.test_program import DEADLINE, PROGRAM, bad, good, on_terminal, run
 from tests.reference import plain
+from tests.support.system import WINDOWS, mkfifo, says_it_is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)
 ISO = Path(pycountry.DATABASE_DIR)
 
 
@@ -463,7 +465,7 @@ def test_the_verb_loads_sources_and_leaves_the_store_where_it_was_asked_to(here:
         (["--journal", "memory"], Exit.USAGE, "--journal"),
         (["--dir", "none"], Exit.USAGE, "does not exist"),
         (["--dir", "file.json"], Exit.USAGE, "is a file"),
-        (["--from", "none.json"], Exit.IO, "No such file"),
+        (["--from", "none.json"], Exit.IO, says_it_is_missing()),
         (["--from", "file"], Exit.USAGE, "does not say what it is"),
         (["--from", "file.json"], Exit.USAGE, "nothing was imported"),
         (["--from", "own.json"], Exit.USAGE, "the drill's own"),
@@ -515,7 +517,7 @@ def test_many_findings_are_told_in_few_lines(capsys: pytest.CaptureFixture[str])
 
 def heeding() -> None:
     """Heed signals that this process ignores, as one in the background may."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, HANGUP):
         signal.signal(number, signal.SIG_DFL)
 
 
@@ -536,7 +538,7 @@ class Group:
         count = 0
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
-                fields = stat.read_text().rpartition(")")[2].split()
+                fields = stat.read_text("utf-8").rpartition(")")[2].split()
             except OSError:
                 continue  # it ended meanwhile
             count += int(fields[2]) == self.process.pid and fields[0] != "Z"
@@ -557,7 +559,7 @@ class Group:
 
 @pytest.fixture
 def group(here: Path) -> Iterator[Callable[..., Group]]:
-    if not Path("/proc/self/stat").exists():
+    if WINDOWS or not Path("/proc/self/stat").exists():
         pytest.skip("needs /proc")
     groups: list[Group] = []
 
@@ -581,8 +583,8 @@ def group(here: Path) -> Iterator[Callable[..., Group]]:
             (signal.SIGTERM, False, ()),
             (signal.SIGINT, False, pytest.mark.slow),
             (signal.SIGTERM, True, pytest.mark.slow),
-            (signal.SIGHUP, True, pytest.mark.slow),
-            (signal.SIGHUP, False, pytest.mark.slow),
+            (HANGUP, True, pytest.mark.slow),
+            (HANGUP, False, pytest.mark.slow),
         )
     ],
 )
@@ -616,7 +618,7 @@ def test_a_drill_that_is_stopped_in_a_folder_of_the_users_leaves_a_store_at_rest
 
 
 def test_a_drill_that_is_stopped_while_it_loads_leaves_nothing(here: Path, group: Callable[..., Group]) -> None:
-    os.mkfifo(here / "endless.jsonl")
+    mkfifo(here / "endless.jsonl")
     drill = group("--from", "endless.jsonl", "--dir", ".")
     lines = b"".join(b'{"collection":"c","key":%d,"value":"%s"}\n' % (key, b"x" * 1000) for key in range(1000))
     with open(here / "endless.jsonl", "wb", buffering=0) as source:
@@ -642,8 +644,8 @@ def test_a_drill_that_is_stopped_again_and_again_gives_up_at_once(
 ) -> None:
     with verb._stopping() as stopped:
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         assert stopped()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

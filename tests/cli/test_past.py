@@ -77,7 +77,7 @@ def test_tuples_are_written_and_shown_as_lists(tmp_path: Path) -> None:
     assert "[ann, 9]" in shown
     assert '["ann\\u0000", 1]' in shown
     # What list prints, import reads.
-    (tmp_path / "listed.jsonl").write_text(good("list", file, "c", *typed))
+    (tmp_path / "listed.jsonl").write_text(good("list", file, "c", *typed), "utf-8", newline="\n")
     good("import", str(tmp_path / "again.db"), str(tmp_path / "listed.jsonl"))
     with sqlstate.open(file) as one, sqlstate.open(tmp_path / "again.db") as two:
         assert one.head().root == two.head().root
@@ -90,7 +90,7 @@ def test_tuples_are_written_and_shown_as_lists(tmp_path: Path) -> None:
         assert said in bad(2, "get", file, "c", key, *typed)
     assert "element 0" in bad(2, "list", file, "c", "--prefix", "[true]", *typed)
     assert "prefix" in bad(2, "list", file, "c", "--prefix", "[1]", "--start", "[1]", *typed)
-    (tmp_path / "bad.jsonl").write_text('{"collection":"c","key":["a",1.5],"value":1}\n')
+    (tmp_path / "bad.jsonl").write_text('{"collection":"c","key":["a",1.5],"value":1}\n', "utf-8", newline="\n")
     assert "element 1" in bad(2, "import", file, str(tmp_path / "bad.jsonl"))
 
 

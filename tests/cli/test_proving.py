@@ -45,10 +45,10 @@ def test_several_keys_give_one_proof(db: str, tmp_path: Path) -> None:
     root = root_of(db)
     paper = proof.Proof.from_json(made.stdout)
     proof.verify_many(paper, bytes.fromhex(root), {("c", "apple"): 120, ("c", "zoë"): None}, [("c", "quince")])
-    (tmp_path / "proof").write_text(made.stdout)
+    (tmp_path / "proof").write_text(made.stdout, "utf-8", newline="\n")
     asked = line(collection="c", key="apple", value=120) + line(collection="c", key="quince")
     rest = line(collection="c", key="zoë", value=None)
-    (tmp_path / "asked").write_text(asked + "\n" + rest + rest)
+    (tmp_path / "asked").write_text(asked + "\n" + rest + rest, "utf-8", newline="\n")
     said = good("verify", str(tmp_path / "proof"), "--entries", str(tmp_path / "asked"), "--root", root)
     assert json.loads(said) == {"proven": True, "present": 2, "absent": 1}
     assert good("verify", "-", "--entries", str(tmp_path / "asked"), "--root", root, input=made.stdout) == said
@@ -69,7 +69,7 @@ def test_an_export_names_the_entries_and_says_what_they_must_be(db: str, tmp_pat
     """Keys and values of all kinds, in the form that has them exactly."""
     exported = good("export", db)
     lines = tmp_path / "lines"
-    lines.write_text(exported)
+    lines.write_text(exported, "utf-8", newline="\n")
     root = root_of(db)
     for form in ([], ["--binary"]):
         out = tmp_path / f"proof{len(form)}"
@@ -129,13 +129,13 @@ def test_a_file_of_entries_that_is_none_is_refused_with_its_place(
 ) -> None:
     file = tmp_path / "lines"
     file.write_bytes(content)
-    (tmp_path / "proof").write_text(good("prove", db, "c", "apple", "pear"))
+    (tmp_path / "proof").write_text(good("prove", db, "c", "apple", "pear"), "utf-8", newline="\n")
     assert what in bad(2, "prove", db, "--entries", str(file))
     assert what in bad(2, "verify", str(tmp_path / "proof"), "--entries", str(file), "--root", "00" * 32)
 
 
 def test_what_contradicts_itself_is_no_question(db: str, tmp_path: Path) -> None:
-    (tmp_path / "proof").write_text(good("prove", db, "c", "apple", "pear"))
+    (tmp_path / "proof").write_text(good("prove", db, "c", "apple", "pear"), "utf-8", newline="\n")
     first = line(collection="c", key="apple", value=120)
     for second in (line(collection="c", key="apple", value=121), line(collection="c", key="apple")):
         said = run("verify", str(tmp_path / "proof"), "--entries", "-", "--root", "00" * 32, input=first + second)
@@ -165,7 +165,7 @@ def test_questions_that_are_none_are_wrong_usage(db: str, arguments: list[str]) 
 
 
 def test_a_bad_key_in_a_file_is_named(db: str, tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("5\nx\n")
+    (tmp_path / "keys").write_text("5\nx\n", "utf-8", newline="\n")
     said = bad(2, "prove", db, "c", "--keys-from", str(tmp_path / "keys"), "--key-type", "int")
     assert "keys, line 2: key 'x' is not an int" in said.replace('"', "'")
     missing = bad(6, "prove", db, "c", "--keys-from", str(tmp_path / "none"))

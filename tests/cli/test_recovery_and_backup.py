@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CRASH = """
-import os, signal, sys
+import os, sys
 import sqlstate
 store = sqlstate.open(sys.argv[1], journal=sys.argv[2])
 for number in range(3):
     store["c"][number] = number
 draft = store.stage(note="a draft")
 draft.put("drafts", "letter", "Dear")
-os.kill(os.getpid(), signal.SIGKILL)
+os.kill(os.getpid(), 9)
 """
 
 

@@ -44,6 +44,7 @@ from sqlstate.importing import seen as seen_names
 from sqlstate.importing.encoding import encode_entry
 from sqlstate.importing.exact_json import parse, parse_document
 from tests.reference import plain
+from tests.support.system import WINDOWS, has_mode, mkfifo, symlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -292,11 +293,11 @@ def test_an_exported_file_is_complete_private_and_alone(store: Store, tmp_path: 
     with store.snapshot() as view:
         store["c"][5000] = "after the snapshot"
         done = export_file(view, tmp_path / "out.jsonl", None, progress)
-    assert modes == {0o600}  # never open to others, not even while it is written
+    assert WINDOWS or modes == {0o600}  # never open to others, not even while it is written
     written = (tmp_path / "out.jsonl").read_bytes()
     assert (done.entries, done.bytes, done.head.seq) == (2000, len(written), 1)
     assert len(written.splitlines()) == 2000
-    assert stat.S_IMODE((tmp_path / "out.jsonl").stat().st_mode) == 0o600
+    assert has_mode(tmp_path / "out.jsonl", 0o600)
     assert files(tmp_path) == {"out.jsonl"}
     assert len(seen) > 2
     assert seen == sorted(seen)
@@ -308,12 +309,12 @@ def test_an_exported_file_replaces_what_was_there_and_keeps_its_mode_and_link(st
     store["d"][1] = 1
     (tmp_path / "real").write_text("old", encoding="utf-8")
     (tmp_path / "real").chmod(0o644)
-    (tmp_path / "link").symlink_to("real")
+    symlink(tmp_path / "link", "real")
     with store.snapshot() as view:
         assert export_file(view, tmp_path / "link", ["d"]).entries == 1
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text(encoding="utf-8") == '{"collection":"d","key":1,"value":1}\n'
-    assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o644
+    assert has_mode(tmp_path / "real", 0o644)
     assert files(tmp_path) == {"real", "link"}
 
 
@@ -332,7 +333,7 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_an_export_to_no_regular_file_is_refused(store: Store, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
+    mkfifo(tmp_path / "fifo")
     with store.snapshot() as view:
         for path in (tmp_path, tmp_path / "fifo"):
             with pytest.raises(InvalidOption, match="not a regular file"):
@@ -345,7 +346,7 @@ def test_an_export_to_no_regular_file_is_refused(store: Store, tmp_path: Path) -
 
 
 def test_what_belongs_to_a_store_is_known_by_any_name(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(store.path)
+    symlink(tmp_path / "link", store.path)
     (tmp_path / "hard").hardlink_to(store.path)
     ours = [
         "test.db",
@@ -777,7 +778,7 @@ def test_a_file_that_is_not_there_is_found_before_the_store_is_touched(store: St
 
 def test_the_store_itself_is_no_source(store: Store, tmp_path: Path) -> None:
     store["c"][1] = 1
-    (tmp_path / "link.json").symlink_to(store.path)
+    symlink(tmp_path / "link.json", store.path)
     for name in ("link.json", "test.db-wal"):
         with pytest.raises(InvalidOption, match="the store itself"):
             import_sources(store, [Source(str(tmp_path / name))], Reading(format="json"))

@@ -5,7 +5,6 @@ exact point of a commit, or is killed at a random one; this process looks on mea
 from __future__ import annotations
 
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import pytest
 import sqlstate
 from tests import ROOT
 from tests.reference import plain
+from tests.support.system import KILLED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ THREADS: Final = 16
 SECONDS_MAX: Final = 60
 
 WRITER: Final = """
-import os, signal, sys, threading
+import os, sys, threading
 import sqlstate
 from sqlstate.commit.commit import Commit
 from sqlstate.sqlite.engine import Engine
@@ -36,7 +36,7 @@ real, ended = Engine.commit, Commit.end
 made = endings = 0
 
 def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)
 
 def commit(engine, seq, chain):
     global made
@@ -132,7 +132,7 @@ def killed(path: Path, point: str, at: int, threads: int = THREADS, after: int =
                 told[int(first)] += 1
             if lines == after:
                 child.kill()
-        assert child.wait(SECONDS_MAX) == -signal.SIGKILL
+        assert child.wait(SECONDS_MAX) == KILLED
     return dict(told), durable
 
 
@@ -185,7 +185,7 @@ def test_a_kill_at_any_moment_while_another_process_looks_on(path: Path) -> None
 @pytest.mark.parametrize("flushed", [False, True])
 def test_a_kill_in_a_batch_loses_what_was_not_flushed_as_a_whole(path: Path, flushed: bool) -> None:
     program = f"""
-import os, signal, sqlstate
+import os, sqlstate
 store = sqlstate.open({str(path)!r})
 with store.batch() as batch:
     for number in range(500):
@@ -193,10 +193,10 @@ with store.batch() as batch:
         if number == 299 and {flushed}:
             batch.flush()
     len(batch["c"])  # all of it is in the tables
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert done.returncode == KILLED
 
     with sqlstate.open(path) as store:
         assert list(store["c"]) == list(range(300 if flushed else 0))

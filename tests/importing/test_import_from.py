@@ -27,6 +27,7 @@ import sqlstate
 from sqlstate import ImportRejected, InvalidName, InvalidOption, StoreUnusable
 from sqlstate.importing.import_from import KINDS
 from tests.importing.test_hostile_pickles import DEEP, WAYS
+from tests.support.system import mkfifo, symlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -389,9 +390,9 @@ def test_a_directory_gives_its_own_regular_files_alone(store: Store, tmp_path: P
     (root / "sub").mkdir(parents=True)
     (tmp_path / "secret").write_text("secret", encoding="utf-8")
     (tmp_path / "folder").mkdir()
-    (root / "link").symlink_to(tmp_path / "secret")
-    (root / "linked").symlink_to(tmp_path / "folder")
-    os.mkfifo(root / "fifo")
+    symlink(root / "link", tmp_path / "secret")
+    symlink(root / "linked", tmp_path / "folder")
+    mkfifo(root / "fifo")
     (root / "sub/a.json").write_text("\ufeff1", encoding="utf-8")
     (root / "sub/a").write_bytes(b"")
     (root / ".json").write_bytes(b"hidden")
@@ -511,7 +512,7 @@ def test_bytes_of_a_tinydb_or_a_directory_are_never_unpickled(store: Store, tmp_
 def test_no_file_outside_a_diskcache_is_read(name: str, store: Store, tmp_path: Path) -> None:
     plant_diskcache(tmp_path / "old", [pickle.dumps([1])], file=True)
     (tmp_path / "secret").write_bytes(pickle.dumps("secret"))
-    (tmp_path / "old/00/link").symlink_to(tmp_path / "secret")
+    symlink(tmp_path / "old/00/link", tmp_path / "secret")
     with closing(sqlite3.connect(tmp_path / "old/cache.db")) as db, db:
         db.execute("UPDATE Cache SET filename = ?", (name,))
     done = sqlstate.import_from(store, "diskcache", tmp_path / "old", skip_refused=True)
@@ -535,7 +536,7 @@ def make_wrong(path: Path) -> Iterator[Path]:
         db.execute("CREATE VIEW Dict AS SELECT a AS key, b AS value FROM t")
     (path / "cached").mkdir()
     (path / "cached/cache.db").write_bytes((path / "other").read_bytes())
-    os.mkfifo(path / "fifo")
+    mkfifo(path / "fifo")
     yield from (path / name for name in ("folder", "empty", "text", "magic", "x", "y", "other", "cached", "fifo"))
 
 

@@ -116,7 +116,7 @@ class Own(dict):  # type: ignore[type-arg]
         (Plain(), "Plain"),
         (Plain, "Plain"),
         (Own(a=1), "Own"),
-        (os.system, "posix.system"),
+        (os.system, f"{os.name}.system"),
         (Fraction(1, 2), "fractions.Fraction"),
         (Path("x"), "Path"),
         (sys.exit, "sys.exit"),

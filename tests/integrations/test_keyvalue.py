@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from sqlstate import InvalidOption, StoreClosed
 from sqlstate.integrations import awaited
 from sqlstate.integrations.keyvalue import SqlstateStore
 from tests import ROOT
+from tests.support.system import KILLED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,7 +309,7 @@ async def test_a_store_that_was_closed_says_so(kept: SqlstateStore, store: sqlst
 
 
 SERVER = """
-import asyncio, os, signal, sys
+import asyncio, os, sys
 from fastmcp import Client, FastMCP
 from fastmcp.server.dependencies import get_session
 from fastmcp.server.sessions import SessionId, SessionProvider
@@ -333,7 +333,7 @@ async def main(path, session=None):
                 for text in ("a", "b"):
                     await client.call_tool("note", {"text": text, "session_id": session})
                 print(session, flush=True)
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), 9)
             print((await client.call_tool("note", {"text": "c", "session_id": session})).data)
 
 asyncio.run(main(*sys.argv[1:]))
@@ -346,7 +346,7 @@ async def test_a_server_of_fastmcp_goes_on_where_a_killed_one_left_it(kept: Sqls
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-c", SERVER, str(path)]
     killed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.returncode == KILLED
     session = killed.stdout.strip()
     other = subprocess.run([*command, session], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     assert other.stdout == "['a', 'b', 'c']\n"
@@ -361,7 +361,7 @@ async def test_a_server_of_fastmcp_goes_on_where_a_killed_one_left_it(kept: Sqls
 def test_the_suite_of_the_library_passes(tmp_path: Path) -> None:
     source = os.environ.get("KEY_VALUE_SOURCE", "")
     test = tmp_path / "test_sqlstate.py"
-    test.write_text(SUITE)
+    test.write_text(SUITE, "utf-8", newline="\n")
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "-o", "asyncio_mode=auto", str(test)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, str(ROOT)])}
     ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)

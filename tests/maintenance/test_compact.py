@@ -35,13 +35,14 @@ from sqlstate.errors import (
 )
 from sqlstate.maintenance import compact
 from sqlstate.sqlite import copying
-from tests.files.test_replace import names, needs_fork
+from tests.files.test_replace import names
 from tests.reference import plain
 from tests.support.child import Child
 from tests.support.failing import FailingVFS
-from tests.support.images import image
+from tests.support.images import image, leaf_of_state
 from tests.support.mounts import fill as fill_disk
 from tests.support.mounts import small
+from tests.support.system import needs_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -421,8 +422,7 @@ def test_a_damaged_store_is_not_written_again(path: Path, what: str) -> None:
         fill(store)
         free(store)
     if what == "structure":
-        with closing(sqlite3.connect(path)) as db:
-            [page] = db.execute("SELECT pageno FROM dbstat WHERE name = 'state' AND pagetype = 'leaf'").fetchone()
+        page = leaf_of_state(path)
         raw = bytearray(path.read_bytes())
         raw[(page - 1) * PAGE + 5 : (page - 1) * PAGE + 7] = (3000).to_bytes(2)  # where its cells begin
         path.write_bytes(raw)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import stat
 import subprocess
 import sys
 from contextlib import closing, suppress
@@ -28,11 +27,12 @@ from sqlstate.maintenance.repair import log
 from sqlstate.maintenance.repair.repair import repair
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown
 from sqlstate.tables.raw_rows import RawRecord
-from tests.files.test_replace import names, needs_fork, without_privileges
+from tests.files.test_replace import names, without_privileges
 from tests.maintenance.test_backup import cleared, each_kill
 from tests.reference import plain
 from tests.support.images import folder_image, image
 from tests.support.older import make_older
+from tests.support.system import has_mode, needs_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +167,7 @@ def test_from_its_own_log_the_store_gets_back_exactly_what_it_held(made: Made, d
     report = repair(made.path)
     made.is_mended(report)
     evidence_of(made, damaged, report)
-    assert stat.S_IMODE(made.path.stat().st_mode) == 0o640
+    assert has_mode(made.path, 0o640)
     assert dry.mended == report.mended
     assert any(report.mended.values())
 
@@ -571,7 +571,7 @@ def test_what_is_no_store_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(StoreMissing):
         repair(tmp_path / "nothing.db")
     (tmp_path / "folder.db").mkdir()
-    (tmp_path / "text.db").write_text("text" * 100)
+    (tmp_path / "text.db").write_text("text" * 100, "utf-8", newline="\n")
     for name in ("folder.db", "text.db"):
         with pytest.raises(NotAStore):
             repair(tmp_path / name)
@@ -622,7 +622,7 @@ def test_a_backup_that_is_none_is_refused(made: Made, tmp_path: Path) -> None:
     made.damage(*DAMAGE["a value"])
     refuses(made, StoreMissing, "no file", source=tmp_path / "nothing")
     refuses(made, InvalidOption, "itself", source=made.path)
-    (tmp_path / "text").write_text("text" * 100)
+    (tmp_path / "text").write_text("text" * 100, "utf-8", newline="\n")
     refuses(made, RestoreRejected, "not an SQLite file", source=tmp_path / "text")
     (tmp_path / "other").mkdir()
     refuses(made, RestoreRejected, "another store", source=Made(tmp_path / "other").path)

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import sqlite3
-import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -28,6 +27,7 @@ from sqlstate.headlog import Signer, verify_head
 from tests import ROOT
 from tests.reference import plain
 from tests.reference.notation import sha256
+from tests.support.system import has_mode
 
 if TYPE_CHECKING:
     from sqlstate.headlog import SignedHead
@@ -144,8 +144,8 @@ def test_history_forged_with_every_digest_made_anew_is_refused(path: Path, tmp_p
         with pytest.raises(ProofInvalid):
             headlog.verify_commit(store.prove_commit(7), genuine, 7)
     note, key = tmp_path / "pinned.head", tmp_path / "key.pub"
-    note.write_text(pinned.text)
-    key.write_text(SIGNER.public)
+    note.write_text(pinned.text, "utf-8", newline="\n")
+    key.write_text(SIGNER.public, "utf-8", newline="\n")
     checked = run("check", str(path), "--against", str(note), "--key", str(key))
     assert checked.exit_code == 3
 
@@ -161,8 +161,8 @@ def test_a_head_that_says_another_root_of_its_commit_is_found_out(path: Path, tm
         store["c"]["k9"] = 9
         others = [facts._replace(root=store.head().root), facts._replace(count=4), facts._replace(at=store.head().at)]
         later = store.prove_commit(3), signed(store)
-    (tmp_path / "key.pub").write_text(SIGNER.public)
-    (tmp_path / "true.head").write_text(true.text)
+    (tmp_path / "key.pub").write_text(SIGNER.public, "utf-8", newline="\n")
+    (tmp_path / "true.head").write_text(true.text, "utf-8", newline="\n")
     (tmp_path / "same.proof").write_bytes(same.to_bytes())
     (tmp_path / "commit.proof").write_bytes(commit.to_bytes())
     assert headlog.verify_commit(commit, true, 3).root == true.root
@@ -178,7 +178,7 @@ def test_a_head_that_says_another_root_of_its_commit_is_found_out(path: Path, tm
         if number == 0:
             with pytest.raises(ProofInvalid):
                 sqlstate.proof.verify_present(entry, false.root, "c", "k1", 1)
-        (tmp_path / "false.head").write_text(false.text)
+        (tmp_path / "false.head").write_text(false.text, "utf-8", newline="\n")
         heads = ["--head", str(tmp_path / "false.head"), "--key", str(tmp_path / "key.pub")]
         refused = run("verify", str(tmp_path / "same.proof"), "--against", str(tmp_path / "true.head"), *heads)
         assert (refused.exit_code, refused.stdout) == (1, "")
@@ -204,8 +204,8 @@ def test_a_head_of_no_commit_is_signed_and_begins_every_history(path: Path) -> N
 def test_a_public_key_is_given_as_text_or_as_a_file_of_any_name(kept: str) -> None:
     run("sign", kept, "--key", "key", "--out", "head")
     run("prove", kept, "--commit", "5", "--out", "proof")
-    text = Path("key.pub").read_text()
-    Path("a+b+c.pub").write_text(text)
+    text = Path("key.pub").read_text("utf-8")
+    Path("a+b+c.pub").write_text(text, "utf-8", newline="\n")
     for key in (text.strip(), f" {text}", "key.pub", "a+b+c.pub"):
         assert run("check", kept, "--against", "head", "--key", key).exit_code == 0
         assert run("verify", "proof", "--commit", "5", "--head", "head", "--key", key).exit_code == 0
@@ -279,12 +279,12 @@ def kept(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_private_key_is_for_its_owner_and_never_written_over(kept: str) -> None:
     del kept
-    assert stat.S_IMODE(os.stat("key").st_mode) == 0o600
+    assert has_mode("key", 0o600)
     before = Path("key").read_bytes()
     again = run("keygen", "a.example", "--out", "key")
     assert (again.exit_code, Path("key").read_bytes()) == (6, before)
     assert "key: File exists" in again.stderr
-    assert Path("key.pub").read_text() == Signer(before.decode()).public + "\n"
+    assert Path("key.pub").read_text("utf-8") == Signer(before.decode()).public + "\n"
 
 
 def test_signing_warns_of_a_key_that_others_can_read(kept: str) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection
     from tests.conftest import OpenStore
 
-VECTORS = json.loads((make.HERE / "log.json").read_text())
+VECTORS = json.loads((make.HERE / "log.json").read_text("utf-8"))
 FACTS = meta.Meta(make.STORE_ID, "wal", make.at(0))
 COMMITS = 2 * rfc6962.BLOCK + 88
 

@@ -6,7 +6,6 @@ What may not be lost, in masses and at every byte, is tests/crash's matter.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
+from sqlstate.files import system
 from sqlstate.recovery import inspect as inspection
 from sqlstate.recovery import recover as recovery
 from sqlstate.recovery.inspect import inspect
@@ -630,11 +630,12 @@ def test_an_orphaned_temporary_file_is_removed_with_an_entry_and_nothing_else_is
         held = orphan(path, store.store_id, 3)
     others = ["notes.tmp", ".test.db.tmp", "test.db-wal2", "test.db.sqlstate-1-1.tmp", f"test.db-session-{'0' * 31}"]
     for name in others:
-        path.with_name(name).write_text("mine")
+        path.with_name(name).write_text("mine", "utf-8", newline="\n")
     there = set(names(path.parent))
-    with held.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        store = open_store()
+    maker = system.open_file(str(held), os.O_RDWR)
+    system.lock(maker, exclusive=True)
+    store = open_store()
+    os.close(maker)
     report = store.recovery
     assert (report.clean, report.removed) == (True, (ours.name,))
     [entry] = recoveries(store)

@@ -19,12 +19,14 @@ import pytest
 
 import sqlstate
 from sqlstate.errors import CannotOpen, JournalDamaged, StoreIOError
+from sqlstate.files import system
 from sqlstate.files.file_bytes import FileBytes
 from sqlstate.recovery.sqlite_wal import WalScan, scan_wal
 from sqlstate.sqlite import wal_frames
 from tests.crash.campaign import check
 from tests.recovery.test_recover import killed
 from tests.recovery.test_sqlite_journal import flat, make, transactions
+from tests.support.system import WINDOWS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,24 +55,27 @@ def test_a_hot_wal_that_lost_its_start_is_kept_and_refused(path: Path, witnesses
             sqlstate.open(path)
         assert (path.read_bytes(), beside["-wal"].read_bytes()) == (main, damaged)
         (evidence,) = caught.value.evidence
-        assert path.with_name(evidence.rpartition("/")[2]).read_bytes() == damaged
-        path.with_name(evidence.rpartition("/")[2]).unlink()
+        assert path.with_name(os.path.basename(evidence)).read_bytes() == damaged
+        path.with_name(os.path.basename(evidence)).unlink()
 
 
 def test_a_wal_that_cannot_be_read_is_not_called_damaged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each read of the -wal by us fails in turn; campaign 21 has the system fail, where it can be traced."""
     killed(path, commits=12)
     before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
-    real, left = os.pread, 0
+    where: Any = system if WINDOWS else os
+    name = "read_at" if WINDOWS else "pread"
+    real, left = getattr(where, name), 0
 
     def failing(descriptor: int, amount: int, offset: int) -> bytes:
         nonlocal left
         left -= 1
         if not left:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(descriptor, amount, offset)
+        found: bytes = real(descriptor, amount, offset)
+        return found
 
-    monkeypatch.setattr(os, "pread", failing)
+    monkeypatch.setattr(where, name, failing)
     for number in itertools.count(1):
         left = number
         try:

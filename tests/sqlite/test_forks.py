@@ -12,6 +12,7 @@ import pytest
 import sqlstate
 from sqlstate import StoreForked
 from tests.reference import plain
+from tests.support.system import symlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ def test_a_file_that_was_open_is_refused_at_once_by_every_way_of_opening(path: P
     store = open_store()
     store["c"]["k"] = 1
     link = path.with_name("link.db")
-    link.symlink_to(path)
+    symlink(link, path)
     hard = path.with_name("hard.db")
     hard.hardlink_to(path)
 

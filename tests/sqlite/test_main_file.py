@@ -15,6 +15,7 @@ import pytest
 import sqlstate
 from sqlstate import aio
 from tests.reference import plain
+from tests.support.system import symlink
 from tests.support.tasks import SOON
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def test_a_link_to_the_file_is_no_reason_to_refuse(path: Path) -> None:
     """A symbolic link to it, and another name for it, may come and go; so may times, mode and owner."""
     link, name = path.with_name("symbolic.db"), path.with_name("hard.db")
     path.touch()
-    link.symlink_to(path)
+    symlink(link, path)
     with sqlstate.open(link) as store:
         store["c"]["k"] = 1
         name.hardlink_to(path)

@@ -34,7 +34,8 @@ class Failing:
         self._lasting = lasting
         self._folder = str(folder)
         for name in ("stat", "lstat", "statvfs"):
-            patch.setattr(os, name, self._wrapped(getattr(os, name)))
+            if hasattr(os, name):
+                patch.setattr(os, name, self._wrapped(getattr(os, name)))
 
     def _wrapped(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(path: Any, *rest: Any, **options: Any) -> Any:

@@ -227,7 +227,7 @@ def test_a_death_at_any_step_leaves_all_of_it_or_nothing(tmp_path: Path, drop: s
 def test_a_killed_process_that_made_it_is_recovered(path: Path, open_store: OpenStore) -> None:
     """Its last SQLite transaction made the index alone, and is in the -wal alone."""
     program = """
-import os, signal, sys
+import os, sys
 import sqlstate
 from tests.support.actor import say
 store = sqlstate.open(sys.argv[1])
@@ -235,7 +235,7 @@ for number in range(300):
     store["c"][number] = number
 store.index_history()
 say("made")
-os.kill(os.getpid(), signal.SIGKILL)
+os.kill(os.getpid(), 9)
 """
     with Child("program", program, path) as child:
         child.expects("made")

@@ -14,10 +14,12 @@ import apsw
 import pytest
 
 import sqlstate
+from sqlstate.files import system
 from sqlstate.recovery.report import WAYS
 from tests.reference import plain
 from tests.support.images import folder_image
 from tests.support.remote import Remote
+from tests.support.system import WINDOWS, mkfifo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -475,7 +477,7 @@ def test_a_forked_child_that_outlives_its_parent_does_not_keep_the_session_alive
     path: Path, tmp_path: Path, open_store: OpenStore
 ) -> None:
     fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
+    mkfifo(fifo)
     with Remote.opened(path) as other:
         txn = other.ask("stage")
         other.ask("fork_stays", str(fifo))
@@ -566,6 +568,8 @@ def test_a_session_file_that_cannot_be_made_stages_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", refuses)
         patch.setattr(os, "rename", refuses)
+        if WINDOWS:
+            patch.setattr(system, "place", refuses)
         with pytest.raises(sqlstate.StoreIOError, match="nothing was staged"):
             store.stage()
     assert list(store.wal.read()) == before

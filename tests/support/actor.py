@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 ALARM_SECONDS = 300
 
 
+def end_after_all() -> None:
+    """End this process when ALARM_SECONDS are over, if the system has a signal for that."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(ALARM_SECONDS)
+
+
 def say(what: object) -> None:
     """Write one line, with one call: a child of a fork may write to the same pipe."""
     os.write(1, (json.dumps(what) + "\n").encode())
@@ -356,7 +362,7 @@ class Server:
         """Leave a child of a fork that lives until somebody has opened *fifo* for writing and closed it."""
         if os.fork():
             return
-        signal.alarm(ALARM_SECONDS)
+        end_after_all()
         null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):  # who waits for the parent's end must not wait for this one's
             os.dup2(null, number)
@@ -652,5 +658,9 @@ ROLES = {
 
 def main(role: str, *arguments: str) -> None:
     """Be the process in a role."""
-    signal.alarm(ALARM_SECONDS)
+    end_after_all()
     ROLES[role](*arguments)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Browser:
     """
 
     def __init__(self, program: str, profile: Path, *, dark: bool = False) -> None:
+        fcntl = import_module("fcntl")  # which systems without Chromium may lack
         reads, self._write = os.pipe()
         self._read, writes = os.pipe()
         # Above the numbers that they get in the child, so that none is overwritten on the way.

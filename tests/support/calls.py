@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
 from contextlib import AbstractContextManager
+from functools import cache
 from inspect import getattr_static
 from types import FunctionType
 from typing import Any, Final, NamedTuple
@@ -16,7 +17,12 @@ import sqlstate
 from sqlstate.commit import requests
 from sqlstate.headlog import Signer
 
-SIGNER: Final = Signer.generate("example.com/calls")
+
+@cache
+def signer() -> Signer:
+    """Return one that is the same each time."""
+    return Signer.generate("example.com/calls")
+
 
 # Python's own machinery, and what ends a use instead of being one.
 _NO_USES: Final = frozenset(("__init__", "__repr__", "__del__", "__exit__"))
@@ -103,7 +109,7 @@ STORE: Final[dict[str, Call]] = {
     "resume": lambda store: store.resume(1),
     "revert": lambda store: store.revert(0),
     "run": lambda store: store.run(lambda txn: txn.put("c", "k", 2)),
-    "signed_head": lambda store: store.signed_head(SIGNER),
+    "signed_head": lambda store: store.signed_head(signer()),
     "sizes": lambda store: store.sizes(),
     "snapshot": lambda store: store.snapshot(),
     "stage": lambda store: store.stage(),

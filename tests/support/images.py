@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
+
+import apsw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,3 +32,11 @@ def folder_image(folder: Path) -> dict[str, Image]:
     """
     files = sorted(file for file in folder.iterdir() if file.is_file())
     return {file.name: image(file) for file in files if not file.name.endswith("-shm")}
+
+
+def leaf_of_state(store: Path) -> int:
+    """Return the number of the first page that holds entries of a closed store."""
+    # The standard library's SQLite has no dbstat on every system.
+    with closing(apsw.Connection(str(store), flags=apsw.SQLITE_OPEN_READWRITE)) as db:
+        sql = "SELECT pageno FROM dbstat WHERE name = 'state' AND pagetype = 'leaf'"
+        return int(next(db.execute(sql))[0])

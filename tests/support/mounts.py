@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.system import uid
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -19,7 +21,7 @@ NOBODY = 65534
 
 
 def _mount(*arguments: str) -> None:
-    if os.geteuid():
+    if uid():
         pytest.skip("only root can mount a file system")
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -84,7 +86,7 @@ def fill(folder: Path) -> None:
 
 def as_user(user: int, work: Callable[[], object]) -> None:
     """Run *work* in a child process of another user, and see that it ends well."""
-    if os.geteuid():
+    if uid():
         pytest.skip("only root can be another user")
     child = os.fork()
     if not child:

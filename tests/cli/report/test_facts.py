@@ -6,7 +6,6 @@ Method: the page is made by the program and parsed; its tables are compared with
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
@@ -27,6 +26,7 @@ from tests.cli.report.reading import paper, report
 from tests.cli.test_program import bad, good, run
 from tests.support.child import Child
 from tests.support.mounts import read_only
+from tests.support.system import FORBIDDEN, has_mode
 
 # ---- What it says ----
 
@@ -299,6 +299,8 @@ def test_an_edited_store_gives_a_page_or_a_sentence(db: str, tmp_path: Path, edi
 
 @pytest.mark.parametrize("name", ["<img src=x onerror=hit()>.db", "a\u202egnp.db", '"&.db'])
 def test_a_hostile_file_name_is_shown_as_text(db: str, name: str) -> None:
+    if FORBIDDEN.intersection(name):
+        pytest.skip("this system lets no file have this name")
     file = Path(db).with_name(name)
     shutil.move(db, file)
     text, found = report(str(file))
@@ -393,7 +395,7 @@ def test_a_store_of_an_older_format_gets_the_answer_that_check_gives(version: in
 
 def test_the_page_replaces_what_was_there_and_never_the_store(db: str, tmp_path: Path) -> None:
     out = tmp_path / "r.html"
-    out.write_text("before")
+    out.write_text("before", "utf-8", newline="\n")
     said = json.loads(good("report", db, "-o", str(out), "--json"))
     assert said == {"outcome": "sound", "seq": 3, "bytes": out.stat().st_size}
     before = Path(db).read_bytes()
@@ -417,10 +419,10 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_store_is_read(
 def test_a_page_is_its_owners_alone(db: str, tmp_path: Path) -> None:
     out = tmp_path / "r.html"
     good("report", db, "-o", str(out))
-    assert os.stat(out).st_mode & 0o777 == 0o600
+    assert has_mode(out, 0o600)
     out.chmod(0o644)
     good("report", db, "-o", str(out))
-    assert os.stat(out).st_mode & 0o777 == 0o644
+    assert has_mode(out, 0o644)
 
 
 def test_without_jinja2_it_says_what_to_install(db: str, tmp_path: Path) -> None:

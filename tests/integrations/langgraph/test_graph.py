@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 import os
-import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
@@ -26,6 +25,7 @@ from langgraph.types import Command, interrupt
 
 from sqlstate.integrations.langgraph import SqlstateSaver, SqlstateStore
 from tests import ROOT
+from tests.support.system import KILLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,12 +85,12 @@ def test_a_graph_goes_back_in_time_and_takes_another_way(store: sqlstate.Store) 
 
 
 PROCESS = """
-import os, signal, sys
+import os, sys
 import sqlstate
 from tests.integrations.langgraph.test_graph import AT, SqlstateSaver, graph
 
 def die(state):
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)
 
 store = sqlstate.open(sys.argv[1], mode=sys.argv[2])
 graph(die, checkpointer=SqlstateSaver(store)).invoke({"log": ["go"]}, AT, durability="sync")
@@ -102,7 +102,7 @@ graph(die, checkpointer=SqlstateSaver(store)).invoke({"log": ["go"]}, AT, durabi
 def test_a_graph_goes_on_where_a_killed_process_left_it(open_store: OpenStore, path: Path, mode: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run([sys.executable, "-W", "ignore", "-c", PROCESS, str(path), mode], env=environment, check=False)
-    assert ran.returncode == -signal.SIGKILL
+    assert ran.returncode == KILLED
     compiled = graph(checkpointer=SqlstateSaver(open_store()))
     assert compiled.get_state(AT).next == ("two",)
     assert compiled.get_state(AT).values == {"log": ["go", "one"]}

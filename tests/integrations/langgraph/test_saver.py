@@ -28,6 +28,7 @@ from sqlstate import InvalidKey, InvalidOption, InvalidValue, StoreClosed, pack_
 from sqlstate.integrations.langgraph import SqlstateSaver, SqlstateStore
 from tests import ROOT
 from tests.support.checkpoints import checkpoint, config
+from tests.support.system import needs_fork
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -419,6 +420,7 @@ def test_a_list_that_is_left_half_read_holds_nothing(saver: SqlstateSaver, store
     assert [*half] == []
 
 
+@needs_fork
 def test_a_child_made_by_fork_is_told_to_open_the_store_itself(saver: SqlstateSaver) -> None:
     saver.put(config(), checkpoint(1), {}, {})
     with warnings.catch_warnings():
