@@ -33,6 +33,7 @@ REQUEST_BYTES: Final = 64 << 20
 """The largest write: each node's log takes it as a whole."""
 _STATE: Final = f"SELECT {wal_chain.NEWEST}, {metadata.MARKER}"
 _USUAL_MAX: Final = 16
+_USUAL_ROWS: Final = 4
 _GUARD_FAILED: Final = "NOT NULL constraint failed: meta.value"
 
 
@@ -130,7 +131,7 @@ class ClusterConnection(Connection):
         if size > REQUEST_BYTES:
             raise TooLarge(size, REQUEST_BYTES)
         try:
-            error = self._nodes.execute(statements)
+            error = self._nodes.execute(["; ".join(statements)])  # as one: rqlite's part of each is most of it
         except Lost as e:
             raise OutcomeUnknown(str(e)) from e
         if error:
@@ -189,9 +190,10 @@ class ClusterConnection(Connection):
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return all rows of a statement."""
         statement = marked(sql, values)
-        if self._writer and not values and len(self._usual) < _USUAL_MAX:
+        found = self._ask([statement])[0]
+        if self._writer and not values and len(found) <= _USUAL_ROWS and len(self._usual) < _USUAL_MAX:
             self._usual[statement] = None
-        return self._ask([statement])[0]
+        return found
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         """Return the first row of a statement, or None."""
@@ -251,11 +253,11 @@ class ClusterConnection(Connection):
 
     def _after_writes(self, statements: list[str]) -> list[list[Row]]:
         """Return the rows of statements as the writes so far make them, in a request that is undone."""
-        asked = [marked(_STATE, ()), *self._writes, *statements, metadata.REFUSED]
+        asked = [marked(_STATE, ()), "; ".join(self._writes), *statements, metadata.REFUSED]
         results = self._nodes.try_out(asked)
         if len(results) == len(asked):
             results.pop()
-        state, *found = self._answers([results[0], *results[len(self._writes) + 1 :]], results)
+        state, *found = self._answers([results[0], *results[2:]], results)
         if Moment(*state[0]) != self._moment:
             raise self._overtaken()
         return found

@@ -35,6 +35,8 @@ _READS: Final = (
 """Methods that read several things, which must be of one moment."""
 _WRITES: Final = ("cut", "index_history", "revert", "set_log_limit", "set_logging", "undo")
 """Methods that write, and can be called again when another machine's commit came first."""
+GROUP_SECONDS: Final = 0.05
+"""A commit takes no more transactions after this time: each read of one takes a request."""
 REFUSED: Final = {
     "batch": "each commit is durable on most nodes before it returns. Use transaction(), or submit() and barrier()",
     "compact": "each node keeps its own file. Let the nodes do it: `rqlited -auto-vacuum-int`",
@@ -165,7 +167,6 @@ class ClusterStore(Store):
         return f"<sqlstate.cluster.ClusterStore {self._engine.path!r}: {condition(self._engine.life)}>"
 
 
-GROUP_SECONDS: Final = 0.01
 
 
 def _steady(method: Callable[..., Any]) -> Callable[..., Any]:
