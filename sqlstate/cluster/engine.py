@@ -101,6 +101,10 @@ class ClusterEngine(Engine):
         before = connection.moment
         try:
             connection.commit()
+        except Overtaken:  # maybe by itself, as in commit()
+            connection.rollback()
+            if connection.value(f"SELECT {metadata.MARKER}")[_NONCE] != connection.nonce:
+                raise
         except OutcomeUnknown as e:
             marker = self._fence_within_timeout()
             if marker is not None and marker[_NONCE] == connection.nonce:
@@ -112,7 +116,6 @@ class ClusterEngine(Engine):
                     "the store again to see"
                 ) from e
             raise self._lost() from e
-        self.watchers.ring()
 
     def fence(self) -> bytes:
         """Renew the marker, so that no write that was sent before can be done from now on; return the one before.

@@ -20,17 +20,20 @@ if TYPE_CHECKING:
     from sqlstate.sqlite.connection import Connection, Row
 
 _PARAMETER: Final = re.compile(r"'[^']*'|\?(\d*)")
+_PRAGMA: Final = re.compile(r"PRAGMA (\w+)(?:\((\w+)\))?")
 _preparing: Final = threading.Lock()
 
 
 def literal(value: Any) -> str:
     """Return an int, text, bytes or None as SQL has it."""
-    if type(value) is bytes:
+    if isinstance(value, bytes):
         return f"x'{value.hex()}'"
     if value is None:
         return "NULL"
     if isinstance(value, int):
         return str(int(value))
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} cannot be written into a statement")
     text = str(value)
     if "\0" in text:  # SQL text ends there
         return f"CAST(x'{text.encode().hex()}' AS TEXT)"
@@ -66,8 +69,9 @@ def _parts(sql: str) -> tuple[list[str], list[int]]:
 
 def marked(sql: str, values: Sequence[Any]) -> str:
     """Return a statement that reads, so that its rows are those that rows() takes."""
-    if sql.lstrip()[:6].upper() == "PRAGMA":
-        return sql
+    pragma = _PRAGMA.fullmatch(sql)
+    if pragma is not None:
+        sql = f"SELECT * FROM pragma_{pragma[1]}({literal(pragma[2]) if pragma[2] else ''})"
     names = [f"c{number}" for number in range(_columns(sql))]
     shown = ", ".join(
         f"CASE typeof({name}) WHEN 'blob' THEN 'b' || hex({name}) WHEN 'text' THEN 't' || {name} ELSE {name} END"

@@ -136,10 +136,11 @@ class Nodes:
             Lost, Busy, CannotOpen: as execute().
         """
         body = msgspec.json.encode([marked(f"SELECT {metadata.MARKER}", ()), renew])
-        before, done = self._sent_once(f"/db/request{_AS_WRITTEN}", body, self.timeout / SHARE)
-        if "error" in done or "error" in before:
-            raise Lost(str(done.get("error") or before["error"]))
-        return bytes(rows(before.get("values"))[0][0])
+        results = self._sent_once(f"/db/request{_AS_WRITTEN}", body, self.timeout / SHARE)
+        error = _first_error(results)
+        if error:
+            raise Lost(error)
+        return bytes(rows(results[0].get("values"))[0][0])
 
     def load(self, content: Any) -> str:
         """Have the cluster take an SQLite file in place of what it holds; return why it did not, "" if it did.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule, run_state_machine_as_test
 
@@ -93,6 +93,7 @@ def test_a_cluster_does_what_a_file_does(nodes: Cluster, examples: int, steps: i
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take very many requests
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
     run_state_machine_as_test(ClusterMachine, settings=chosen)
