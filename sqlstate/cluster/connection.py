@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.cluster.literals import filled, literal, marked, rows
+from sqlstate.cluster.literals import filled, literal, marked
 from sqlstate.cluster.nodes import Lost
-from sqlstate.commit.requests import Overtaken, TooLarge
-from sqlstate.errors import Damaged, NotAStore, StoreError, StoreFull, StoreIOError
+from sqlstate.cluster.reads import Moment, Reads, answers, undone
+from sqlstate.commit.requests import TooLarge
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown, size_of
 from sqlstate.tables import meta as metadata
@@ -26,23 +26,13 @@ from sqlstate.tables import wal_chain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from sqlstate.cluster.nodes import Nodes, Result
+    from sqlstate.cluster.nodes import Nodes
     from sqlstate.sqlite.connection import Row
 
 REQUEST_BYTES: Final = 64 << 20
 """The largest write: each node's log takes it as a whole."""
-_STATE: Final = f"SELECT {wal_chain.NEWEST}, {metadata.MARKER}"
 _USUAL_MAX: Final = 16
 _USUAL_ROWS: Final = 4
-_GUARD_FAILED: Final = "NOT NULL constraint failed: meta.value"
-
-
-class Moment(NamedTuple):
-    """What was read is of it. No two states of a cluster have the same."""
-
-    chain: bytes | None
-    """Of the newest commit in the log; None without one."""
-    marker: bytes
 
 
 class ClusterConnection(Connection):
@@ -52,7 +42,7 @@ class ClusterConnection(Connection):
         nodes: of the cluster.
     """
 
-    __slots__ = ("_expected", "_known", "_marks", "_moment", "_nodes", "_open", "_usual", "_writer", "_writes", "nonce")
+    __slots__ = ("_marks", "_nodes", "_reads", "_usual", "_writes", "nonce")
 
     nonce: bytes
     """In the marker of the newest write that was sent."""
@@ -66,10 +56,7 @@ class ClusterConnection(Connection):
         self._end()
 
     def _end(self) -> None:
-        self._open = self._writer = False
-        self._moment: Moment | None = None
-        self._expected: list[str] = []
-        self._known: dict[str, list[Row]] = {}  # what was read, before the first write
+        self._reads: Reads | None = None  # of the open transaction
         self._writes: list[str] = []
         self._marks: list[int] = []  # of savepoints: how many writes there were
 
@@ -78,20 +65,18 @@ class ClusterConnection(Connection):
     def begin(self) -> None:
         """Begin a transaction that writes, at the newest moment."""
         self._end()
-        self._open = self._writer = True
-        self._expected = [*self._usual]
-        self._ask([])
+        self._reads = Reads(self._nodes, self._usual, pinned=True)
+        self._reads.ask([])
 
     def begin_reading(self, expected: Iterable[str] = ()) -> None:
         """Begin a transaction that reads; *expected* is asked together with the first statement."""
         self._end()
-        self._open = True
-        self._expected = [*expected]
+        self._reads = Reads(self._nodes, expected)
 
     @contextmanager
     def one_state(self) -> Iterator[None]:
         """Make the statements of the block see one moment; an open transaction is used as it is."""
-        if self._open:
+        if self._reads is not None:
             yield
             return
         self.begin_reading()
@@ -103,12 +88,12 @@ class ClusterConnection(Connection):
     @property
     def moment(self) -> Moment | None:
         """What the open transaction has read is of it."""
-        return self._moment
+        return None if self._reads is None else self._reads.moment
 
     @property
     def asked(self) -> list[str]:
         """What the open transaction has read, for begin_reading()."""
-        return [*self._known]
+        return [] if self._reads is None else [*self._reads.known]
 
     def commit(self) -> None:
         """Commit the open transaction.
@@ -122,7 +107,7 @@ class ClusterConnection(Connection):
         if not self._writes:
             self._end()
             return
-        moment = self._moment
+        moment = self.moment
         assert moment is not None  # noqa: S101, begin() has read it
         self.nonce = os.urandom(fmt.NONCE_BYTES)
         same = f"{wal_chain.NEWEST} IS {literal(moment.chain)} AND {metadata.MARKER} IS {literal(moment.marker)}"
@@ -135,7 +120,7 @@ class ClusterConnection(Connection):
         except Lost as e:
             raise OutcomeUnknown(str(e)) from e
         if error:
-            raise self._undone(error)
+            raise undone(self.path, error)
         self._end()
 
     def rollback(self) -> None:
@@ -144,7 +129,7 @@ class ClusterConnection(Connection):
 
     def in_transaction(self) -> bool:
         """Return True if a transaction is open."""
-        return self._open
+        return self._reads is not None
 
     def clean(self) -> bool:
         """Forget what is open; return True."""
@@ -191,7 +176,8 @@ class ClusterConnection(Connection):
         """Return all rows of a statement."""
         statement = marked(sql, values)
         found = self._ask([statement])[0]
-        if self._writer and not values and len(found) <= _USUAL_ROWS and len(self._usual) < _USUAL_MAX:
+        pinned = self._reads is not None and self._reads.pinned
+        if pinned and not values and len(found) <= _USUAL_ROWS and len(self._usual) < _USUAL_MAX:
             self._usual[statement] = None
         return found
 
@@ -220,65 +206,7 @@ class ClusterConnection(Connection):
         return [row for each in found for row in each]
 
     def _ask(self, statements: list[str]) -> list[list[Row]]:
-        """Return the rows of marked statements, all of the transaction's moment."""
-        if not self._open:
-            return self._answers(self._nodes.query(statements))
-        if self._writes:
-            return self._after_writes(statements)
-        missing = [each for each in dict.fromkeys([*statements, *self._expected]) if each not in self._known]
-        self._expected = []
-        if missing or self._moment is None:
-            found = self._at_moment(missing)
-            self._known.update(zip(missing, found, strict=True))
-        return [self._known[each] for each in statements]
-
-    def _at_moment(self, missing: list[str]) -> list[list[Row]]:
-        moment, found = self._read(missing)
-        if self._moment not in (None, moment):
-            if self._writer:
-                raise self._overtaken()
-            # What was read may be the same in the newer moment: then all of it is of that.
-            earlier = [*self._known]
-            moment, found = self._read([*earlier, *missing])
-            if found[: len(earlier)] != [*self._known.values()]:
-                self._known.update(dict.fromkeys(missing, []))  # so that the next attempt asks for them at once
-                raise self._overtaken()
-            found = found[len(earlier) :]
-        self._moment = moment
-        return found
-
-    def _read(self, statements: list[str]) -> tuple[Moment, list[list[Row]]]:
-        state, *found = self._answers(self._nodes.query([marked(_STATE, ()), *statements]))
-        return Moment(*state[0]), found
-
-    def _after_writes(self, statements: list[str]) -> list[list[Row]]:
-        """Return the rows of statements as the writes so far make them, in a request that is undone."""
-        asked = [marked(_STATE, ()), "; ".join(self._writes), *statements, metadata.REFUSED]
-        results = self._nodes.try_out(asked)
-        if len(results) == len(asked):
-            results.pop()
-        state, *found = self._answers([results[0], *results[2:]], results)
-        if Moment(*state[0]) != self._moment:
-            raise self._overtaken()
-        return found
-
-    def _answers(self, results: Sequence[Result], among: Sequence[Result] = ()) -> list[list[Row]]:
-        error = next((str(each["error"]) for each in among or results if "error" in each), "")
-        if error:
-            raise self._undone(error)
-        return [rows(each.get("values")) for each in results]
-
-    def _overtaken(self) -> Overtaken:
-        return Overtaken(self.path)
-
-    def _undone(self, error: str) -> StoreError:
-        """Return our exception for an error of SQLite's on a node, which undid the request."""
-        if _GUARD_FAILED in error or "already exists" in error:
-            return self._overtaken()
-        if "no such table" in error or "no such column" in error:
-            return NotAStore(f"{self.path}: the cluster does not hold a store any more ({error}); nothing was changed")
-        if "disk is full" in error:
-            return StoreFull(f"{self.path}: the disk of a node is full; nothing was changed. Free space there")
-        if "malformed" in error:
-            return Damaged(f"{self.path}: SQLite on a node found damage ({error}); nothing was changed")
-        return StoreIOError(f"{self.path}: a node refused a statement ({error}); nothing was changed")
+        reads = self._reads
+        if reads is None:
+            return answers(self.path, self._nodes.query(statements))
+        return reads.after(self._writes, statements) if self._writes else reads.ask(statements)

@@ -9,8 +9,9 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlstate.cluster.connection import ClusterConnection, Moment
+from sqlstate.cluster.connection import ClusterConnection
 from sqlstate.cluster.nodes import Lost
+from sqlstate.cluster.reads import Moment
 from sqlstate.commit.dirty_flag import FlagKeeper
 from sqlstate.commit.requests import Overtaken
 from sqlstate.errors import Busy, CommitOutcomeUnknown, StoreError, StoreIOError
@@ -168,7 +169,7 @@ class ClusterEngine(Engine):
         self.watchers.ring()
         self.nodes.close()
 
-    def close(self, *, fold: bool = False) -> None:  # type: ignore[override]  # noqa: ARG002
+    def close(self, *, fold: bool = False) -> None:
         """Do nothing: stop() closed all there is."""
 
     @property
@@ -286,7 +287,7 @@ class ClusterReaders(Readers):
 
 
 class ClusterFlag(FlagKeeper):
-    """Stands for the dirty flag's keeper: on a cluster the flag is clean, and its nonce says which write was the newest.
+    """Stands for the dirty flag's keeper: on a cluster the flag is clean, and its nonce names the newest write.
 
     Args:
         engine: of the store.
@@ -331,5 +332,3 @@ class ClusterFlag(FlagKeeper):
     def clear(self) -> bool:
         """Do nothing: the flag is clean."""
         return True
-
-

@@ -51,7 +51,7 @@ class ClusterEntries(StoreEntries):
         """Return the names of all collections that have entries, in order."""
         return self._steadily(super().collections)
 
-    def snapshot(self) -> OpenMoment:  # type: ignore[override]
+    def snapshot(self) -> OpenMoment:
         """Return the newest commit, for reading."""
         return OpenMoment(self._engine, self.writer.meta)
 

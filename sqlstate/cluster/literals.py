@@ -11,7 +11,7 @@ import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlstate.sqlite.connection import memory
+from sqlstate.sqlite.connection import columns, memory
 from sqlstate.tables import migrations
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _value(value: Any) -> Any:
 def _columns(sql: str) -> int:
     """Return how many columns the rows of a statement have."""
     with _preparing:
-        return _empty().columns(sql)
+        return columns(_empty(), sql)
 
 
 @lru_cache(maxsize=1)

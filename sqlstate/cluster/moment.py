@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
-    from sqlstate.cluster.connection import ClusterConnection
     from sqlstate.cluster.engine import ClusterEngine
     from sqlstate.format.names import Name, Stored
     from sqlstate.sqlite.connection import Connection
@@ -46,7 +45,7 @@ class OpenMoment(OpenPast):
         self._ended = False
         self._pages = Pages()
         self.store_id = meta.store_id
-        self._connection: ClusterConnection | None = None  # while something is read
+        self._connection: Connection | None = None  # while something is read
         self._changed = Changed({})
         engine.readers.steadily(lambda: self._begin(when))
 
@@ -80,7 +79,7 @@ class OpenMoment(OpenPast):
                 wal.check_kept(connection, self.head.seq)
                 self.newest = newest
                 self._find_changes(connection)
-            self._connection = connection  # type: ignore[assignment]
+            self._connection = connection
             try:
                 return step()
             finally:

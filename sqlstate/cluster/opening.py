@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from sqlstate.aio.opening import Opening
 from sqlstate.cluster import transfer
-from sqlstate.cluster.connection import ClusterConnection
 from sqlstate.cluster.engine import ClusterEngine, ClusterFlag
 from sqlstate.cluster.literals import filled, marked, rows
 from sqlstate.cluster.nodes import Lost, Nodes
@@ -82,8 +81,23 @@ def open(  # noqa: A001, the word every Python programmer looks for
     return ClusterStore(writer, engine, RecoveryReport(clean=True), GROUP_SIZE)
 
 
-def open_async(urls: Sequence[str], **options: Any) -> Opening:
-    """Open the store on an rqlite cluster for tasks: `async with open_async(urls) as store`, as `aio.open()` does.
+class Options(TypedDict, total=False):
+    """The options of open() that open_async() passes on."""
+
+    auth: tuple[str, str] | None
+    """User name and password."""
+    tls: str | os.PathLike[str] | ssl.SSLContext | None
+    """How certificates are checked."""
+    timeout: float
+    """Seconds that a call waits before Busy."""
+    stale_ok: float | None
+    """Seconds by which what is read may be behind."""
+    create: bool
+    """Make a store if the cluster is empty."""
+
+
+def open_async(urls: Sequence[str], **options: Unpack[Options]) -> Opening:
+    """Open the store on an rqlite cluster for tasks, as `sqlstate.aio.open()` opens one in a file.
 
     Cost: 1 hop to a thread, and what open() costs.
 
@@ -105,9 +119,10 @@ def load(
     tls: str | os.PathLike[str] | ssl.SSLContext | None = None,
     timeout: float = 10.0,
 ) -> Head:
-    """Start a new cluster with a store's file: entries, log, audit trail. Return the newest commit, as the cluster has it.
+    """Start a new cluster with a store's file, and return the newest commit as the cluster has it.
 
-    The file is checked and copied first, and is not changed. Nobody else may write to the cluster meanwhile.
+    The cluster gets the entries, the log and the audit trail. The file is checked and copied first, and is not changed.
+    Nobody else may write to the cluster meanwhile.
 
     Cost: the file is read and hashed, sent once, and written by each node. Its copy is in memory as a whole.
 
@@ -126,7 +141,9 @@ def load(
     check_timeout(timeout)
     nodes = Nodes(urls, auth=auth, tls=_context(tls), timeout=timeout)
     if not _is_empty(nodes):
-        raise InvalidOption(f"{nodes.name}: the cluster is not empty; load the file into a new one. Nothing was changed")
+        raise InvalidOption(
+            f"{nodes.name}: the cluster is not empty; load the file into a new one. Nothing was changed"
+        )
     with tempfile.TemporaryDirectory(prefix="sqlstate-cluster-") as folder:
         copy = os.path.join(folder, "copy.db")
         with opening.open(file, create=False, read_only=True) as store:

@@ -66,6 +66,7 @@ class ClusterStore(Store):
     """
 
     _engine: ClusterEngine
+    _entries: ClusterEntries
 
     def __init__(self, writer: WriteContext, engine: ClusterEngine, recovery: RecoveryReport, size: int) -> None:
         super().__init__(writer, recovery, (size, GROUP_SECONDS))
@@ -88,7 +89,7 @@ class ClusterStore(Store):
             LogCut: while it is read: later commits were cut from the log.
             StoreClosed: the store was closed.
         """
-        return PastView(self._entries.snapshot())  # type: ignore[arg-type]
+        return PastView(self._entries.snapshot())
 
     def committed(self, error: CommitOutcomeUnknown) -> bool:
         """Return True if the commit whose outcome *error* left unknown is in the store. If not, it never will be.
@@ -159,14 +160,15 @@ class ClusterStore(Store):
     def _copied(self, folder: str | None = None) -> Iterator[Store]:
         """Return a block with a copy of what the cluster holds, at least as new as now."""
         head = self.head()
-        with tempfile.TemporaryDirectory(prefix=".sqlstate-cluster-", dir=folder) as place:
-            with transfer.fetched(self._engine.nodes, os.path.join(place, "copy.db"), head) as copy:
-                yield copy
+        nodes = self._engine.nodes
+        with (
+            tempfile.TemporaryDirectory(prefix=".sqlstate-cluster-", dir=folder) as place,
+            transfer.fetched(nodes, os.path.join(place, "copy.db"), head) as copy,
+        ):
+            yield copy
 
     def __repr__(self) -> str:
         return f"<sqlstate.cluster.ClusterStore {self._engine.path!r}: {condition(self._engine.life)}>"
-
-
 
 
 def _steady(method: Callable[..., Any]) -> Callable[..., Any]:

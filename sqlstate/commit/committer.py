@@ -298,9 +298,9 @@ class Committer(Generic[X]):
                     threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
                 )
 
-    def _repeat(self, requests: list[Request], error: BaseException | None) -> None:
-        """Queue *requests* once more, which *error* kept from changing anything, before all others."""
-        if isinstance(error, TooLarge):
+    def _repeat(self, requests: list[Request]) -> None:
+        """Queue *requests*, whose errors kept them from changing anything, once more, before all others."""
+        if isinstance(requests[0].error, TooLarge):
             self.open.size = max(1, len(requests) // 2)
         else:
             self._overtaken += 1

@@ -45,7 +45,7 @@ class OpenGroup:
         answers: Answers,
         size: int,
         wait: float,
-        repeat: Callable[[list[Request], BaseException], None],
+        repeat: Callable[[list[Request]], None],
     ) -> None:
         self._repeat = repeat
         self._context = context
@@ -168,7 +168,7 @@ class OpenGroup:
         answered = [*group.requests, *others]
         repeated = [request for request in answered if self._is_due_again(request, among=len(answered))]
         if repeated:
-            self._repeat(repeated, repeated[0].error)
+            self._repeat(repeated)
             answered = [request for request in answered if request not in repeated]
         self._answers.add(answered)
         self.group = None

@@ -36,10 +36,8 @@ class Overtaken(Conflict):
         super().__init__("", None, None, None)
         self.path = path
         self.entries = []
-        self.args = (
-            f"{path}: another commit came between what was read and this one; nothing was changed. Read it again, and "
-            "decide again",
-        )
+        what = f"{path}: another commit came between what was read and this one; nothing was changed"
+        self.args = (f"{what}. Read it again, and decide again",)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)
@@ -55,8 +53,8 @@ class TooLarge(InvalidValue):
 
     def __init__(self, size: int, most: int) -> None:
         super().__init__(
-            f"the commit is a request of {size:,} bytes, and a cluster takes {most:,}; nothing was changed. Make several "
-            "transactions of it, and keep large values elsewhere"
+            f"the commit is a request of {size:,} bytes, and a cluster takes {most:,}; nothing was changed. Make "
+            "several transactions of it, and keep large values elsewhere"
         )
         self.size = size
         self.most = most

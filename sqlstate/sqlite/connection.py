@@ -132,12 +132,6 @@ class Connection:
         except (apsw.Error, UnicodeDecodeError) as e:
             raise self.translated(e) from e
 
-    def columns(self, sql: str) -> int:
-        """Return how many columns the rows of a statement have, without running it."""
-        from apsw.ext import query_info  # noqa: PLC0415, takes long to import, and is seldom needed
-
-        return len(query_info(self._sqlite, sql).description)
-
     def value(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row, or None."""
         row = self.row(sql, values)
@@ -367,6 +361,13 @@ class Connection:
         except apsw.Error:  # it was closed
             code = 0
         return translated(e, self.path, self.busy.timeout, code)
+
+
+def columns(connection: Connection, sql: str) -> int:
+    """Return how many columns the rows of a statement have, without running it."""
+    from apsw.ext import query_info  # noqa: PLC0415, takes long to import, and is seldom needed
+
+    return len(query_info(connection._sqlite, sql).description)  # noqa: SLF001, of this module
 
 
 def size_of(value: Any) -> int:

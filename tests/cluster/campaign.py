@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -47,7 +48,7 @@ def run(cluster_: Cluster, folder: Path, faults: Sequence[str], pause: tuple[flo
     """Let four processes write while *faults* happen to the leader, one after the other."""
     writer.begin(cluster_.urls)
     stop = folder / "stop"
-    chance = random.Random(len(faults))
+    chance = random.Random(len(faults))  # noqa: S311, repeatable
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.writer", f"w{number}", folder / f"w{number}", stop, *cluster_.urls],
@@ -106,7 +107,7 @@ def judge(cluster_: Cluster, folder: Path) -> Outcome:
             if word == "done":
                 times.append(float(at))
     with cluster.open(cluster_.urls, timeout=SECONDS) as store, store.snapshot() as view:
-        ledger = set(view["ledger"])
+        ledger = set(map(str, view["ledger"]))
         counts = dict(view["counts"])
         total = sum(view["accounts"].values())
         report = store.check("replay")
@@ -120,7 +121,7 @@ def judge(cluster_: Cluster, folder: Path) -> Outcome:
     wrong += [f"{which} was left open" for which, word in told.items() if word == "begun"]
     wrong += [finding.what for finding in report.findings]
     times.sort()
-    longest = max((after - before for before, after in zip(times, times[1:], strict=False)), default=0.0)
+    longest = max((after - before for before, after in pairwise(times)), default=0.0)
     return Outcome(len(done), unknown, sorted(done - ledger), sorted(ledger & undone), wrong, longest, commits)
 
 
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     chosen: Any = parser.parse_args()
     faults = ["kill"] * chosen.kills + ["stop"] * chosen.stops + ["cut"] * chosen.cuts
-    random.Random(chosen.seed).shuffle(faults)
+    random.Random(chosen.seed).shuffle(faults)  # noqa: S311, repeatable
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nodes = Cluster(folder, proxied=True)

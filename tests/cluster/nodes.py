@@ -125,7 +125,12 @@ class Cluster:
         binary()
         ports = free_ports(9 if proxied else 6)
         self.nodes = [
-            Node(number, folder, (ports[number], ports[number + 3], ports[number + 6 if proxied else number + 3]), options)
+            Node(
+                number,
+                folder,
+                (ports[number], ports[number + 3], ports[number + 6 if proxied else number + 3]),
+                options,
+            )
             for number in range(3)
         ]
         self.auth: tuple[str, str] | None = None

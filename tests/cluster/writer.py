@@ -28,7 +28,7 @@ def begin(urls: list[str]) -> None:
 
 
 def main(name: str, notes: Path, stop: Path, urls: list[str]) -> None:
-    chance = random.Random(name)
+    chance = random.Random(name)  # noqa: S311, repeatable
     number = 0
     with notes.open("a", 1) as lines:
         store = _opened(urls, stop)
