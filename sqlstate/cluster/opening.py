@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
+import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from sqlstate.aio.opening import Opening
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from sqlstate.tables.meta import Meta
 
 GROUP_SIZE: Final = 1000
+MILLISECOND: Final = 0.001  # rqlite takes 0 for no limit
 _FACTS: Final = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_schema")
 
 
@@ -67,15 +70,23 @@ def open(  # noqa: A001, the word every Python programmer looks for
         InvalidOption: an argument is outside its range.
     """
     check_timeout(timeout)
-    if stale_ok is not None:
-        check_timeout(stale_ok)
+    if stale_ok is not None and not (
+        isinstance(stale_ok, int | float) and MILLISECOND <= stale_ok < threading.TIMEOUT_MAX
+    ):
+        raise InvalidOption(f"stale_ok={stale_ok!r} is not a number of seconds, {MILLISECOND} or more")
     nodes = Nodes(urls, auth=auth, tls=_context(tls), timeout=timeout, stale=stale_ok)
-    while _is_empty(nodes):
-        if not create or stale_ok is not None:
-            raise StoreMissing(f"{nodes.name}: the cluster is empty; open it with create=True to make a store in it")
-        _make(nodes)
-    engine = ClusterEngine(nodes, read_only=stale_ok is not None)
-    meta = engine.readers.steadily(lambda: _admit(engine))
+    try:
+        while _is_empty(nodes):
+            if not create or stale_ok is not None:
+                raise StoreMissing(
+                    f"{nodes.name}: the cluster is empty; open it with create=True to make a store in it"
+                )
+            _make(nodes)
+        engine = ClusterEngine(nodes, read_only=stale_ok is not None)
+        meta = engine.readers.steadily(lambda: _admit(engine))
+    except BaseException:
+        nodes.close()
+        raise
     writer = WriteContext(engine, meta, ClusterFlag(engine, meta))
     writer.node_cache.moves = 0
     return ClusterStore(writer, engine, RecoveryReport(clean=True), GROUP_SIZE)
@@ -140,11 +151,11 @@ def load(
     """
     check_timeout(timeout)
     nodes = Nodes(urls, auth=auth, tls=_context(tls), timeout=timeout)
-    if not _is_empty(nodes):
-        raise InvalidOption(
-            f"{nodes.name}: the cluster is not empty; load the file into a new one. Nothing was changed"
-        )
-    with tempfile.TemporaryDirectory(prefix="sqlstate-cluster-") as folder:
+    with closing(nodes), tempfile.TemporaryDirectory(prefix="sqlstate-cluster-") as folder:
+        if not _is_empty(nodes):
+            raise InvalidOption(
+                f"{nodes.name}: the cluster is not empty; load the file into a new one. Nothing was changed"
+            )
         copy = os.path.join(folder, "copy.db")
         with opening.open(file, create=False, read_only=True) as store:
             if store.stats().staged:

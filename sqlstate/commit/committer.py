@@ -206,11 +206,12 @@ class Committer(Generic[X]):
             except BaseException as e:  # noqa: BLE001, as above
                 group.commit.failure = e
             self._expected = sum(request.waker is not EACH for request in group.taken)
+            size = self.open.size
             self.open.finish(group)
             if self._overtaken:
                 self._overtaken += overtaken
-            elif self.open.size < self._size:
-                self.open.size = min(self._size, 2 * self.open.size)
+            if self.open.size == size:
+                self.open.size = min(self._size, 2 * size)
         return True
 
     def _fill(self, group: Group) -> None:
@@ -301,7 +302,7 @@ class Committer(Generic[X]):
     def _repeat(self, requests: list[Request]) -> None:
         """Queue *requests*, whose errors kept them from changing anything, once more, before all others."""
         if isinstance(requests[0].error, TooLarge):
-            self.open.size = max(1, len(requests) // 2)
+            self.open.size = len(requests) // 2
         else:
             self._overtaken += 1
         for request in reversed(requests):

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -196,9 +196,8 @@ class Cluster:
     def clear(self) -> None:
         """Leave the cluster as it was when it was new."""
         self.wait_for_leader()
-        nodes = Nodes(self.urls, auth=self.auth, tls=None, timeout=SECONDS)
-        assert nodes.load(EMPTY) == ""
-        nodes.close()
+        with closing(Nodes(self.urls, auth=self.auth, tls=None, timeout=SECONDS)) as nodes:
+            assert nodes.load(EMPTY) == ""
 
     def stop(self) -> None:
         """Kill all nodes."""
