@@ -11,6 +11,7 @@ import http.client
 import random
 import socket
 import time
+from contextlib import closing
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -94,6 +95,7 @@ class Nodes:
         self.timeout: float = timeout
         self._headers = {"Content-Type": "application/json", **_authorization(auth)}
         self._tls = tls
+        self._closed = False
         self._idle: dict[Node, list[http.client.HTTPConnection]] = {node: [] for node in self._nodes}
         # Followers share the reads that may be behind.
         self._first = 0 if stale is None else random.randrange(len(self._nodes))  # noqa: S311
@@ -157,27 +159,27 @@ class Nodes:
             Busy, CannotOpen: as query(); what was written by then is not whole.
         """
         for node in self._turns(said := []):
-            connection = None
             try:
                 connection = self._connect(node, max(self.timeout, TRANSFER_SECONDS))
-                connection.request("GET", "/db/backup", headers=self._headers)
-                reply = connection.getresponse()
-                self._check(node, reply.status, b"" if reply.status == HTTPStatus.OK else reply.read())
-            except _NO_ANSWER as e:
+            except OSError as e:
                 said.append(f"{node.url}: {_cause(e)}")
                 continue
-            try:
-                while piece := reply.read(PIECE_BYTES):
+            with closing(connection):
+                try:
+                    connection.request("GET", "/db/backup", headers=self._headers)
+                    reply = connection.getresponse()
+                    self._check(node, reply.status, b"" if reply.status == HTTPStatus.OK else reply.read())
+                except _NO_ANSWER as e:
+                    said.append(f"{node.url}: {_cause(e)}")
+                    continue
+                while piece := _piece(node, reply):
                     write(piece)
-            except _NO_ANSWER as e:
-                raise Busy(f"{node.url} broke off while its content was copied ({_cause(e)}); try again") from e
-            finally:
-                connection.close()
             return
         raise self._gave_up(said)
 
     def close(self) -> None:
-        """Close the connections that are idle."""
+        """Close the connections that are idle, and others once they are."""
+        self._closed = True
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()
@@ -252,7 +254,7 @@ class Nodes:
             content = reply.read()
             whole = not reply.will_close
         finally:
-            if whole and len(self._idle[node]) < IDLE_KEPT:
+            if whole and len(self._idle[node]) < IDLE_KEPT and not self._closed:
                 self._idle[node].append(connection)
             else:
                 connection.close()
@@ -274,6 +276,13 @@ class Nodes:
             f"no node of the cluster gave an answer within {self.timeout:g} s ({reasons}); nothing was changed. See "
             "that most of its nodes run and reach each other, and try again"
         )
+
+
+def _piece(node: Node, reply: http.client.HTTPResponse) -> bytes:
+    try:
+        return reply.read(PIECE_BYTES)
+    except _NO_ANSWER as e:
+        raise Busy(f"{node.url} broke off while its content was copied ({_cause(e)}); try again") from e
 
 
 def _first_error(results: Sequence[Result]) -> str:
