@@ -50,7 +50,6 @@ REFUSED: Final = {
 """Methods that a cluster cannot offer, and why."""
 REFUSED_PROPERTIES: Final = {
     "path": "there is no one file. Its addresses are `urls`",
-    "recovery": "each node recovers by itself, from the log that the nodes share",
     "wal": "its records are those of commits alone. Read changes()",
 }
 
