@@ -44,7 +44,7 @@ def test_a_store_goes_in_and_out_by_verbs(nodes: Cluster, tmp_path: Path, capsys
     assert "sound" in run(capsys, "check", urls)
     run(capsys, "backup", urls, copy)
     run(capsys, "diff", file, urls, code=1)
-    assert run(capsys, "diff", copy, urls).strip() == ""
+    assert run(capsys, "diff", copy, urls).strip() == "no difference"
     with sqlstate.open(copy) as back, cluster.open(nodes.urls, timeout=SECONDS) as store:
         assert back.head() == store.head()
         assert dict(back["users"]) == {"ann": 1, "bob": 2, "cyd": 3}
