@@ -11,13 +11,14 @@ says what the transaction sees, and nothing here knows what a statement does.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.cluster.literals import filled, literal, marked
 from sqlstate.cluster.nodes import Lost
 from sqlstate.cluster.reads import Moment, Reads, answers, undone
-from sqlstate.commit.requests import TooLarge
+from sqlstate.commit.requests import Overtaken, TooLarge
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown, size_of
 from sqlstate.tables import meta as metadata
@@ -51,6 +52,7 @@ class ClusterConnection(Connection):
         self.path = nodes.name
         self.cache = 0
         self.nonce = b""
+        self.steady = self._steadily
         self._nodes = nodes
         self._usual: dict[str, None] = {}  # what a transaction that writes begins with
         self._end()
@@ -68,10 +70,13 @@ class ClusterConnection(Connection):
         self._reads = Reads(self._nodes, self._usual, pinned=True)
         self._reads.ask([])
 
-    def begin_reading(self, expected: Iterable[str] = ()) -> None:
-        """Begin a transaction that reads; *expected* is asked together with the first statement."""
+    def begin_reading(self, expected: Iterable[str] = (), *, loose: bool = False) -> None:
+        """Begin a transaction that reads; *expected* is asked together with the first statement.
+
+        With *loose*, what it reads may be of several moments.
+        """
         self._end()
-        self._reads = Reads(self._nodes, expected)
+        self._reads = Reads(self._nodes, expected, loose=loose)
 
     @contextmanager
     def one_state(self) -> Iterator[None]:
@@ -204,6 +209,17 @@ class ClusterConnection(Connection):
         """Return the rows of a statement run once for each of *values*."""
         found = self._ask([marked(sql, each) for each in values])
         return [row for each in found for row in each]
+
+    def _steadily(self, work: Callable[[], Any]) -> Any:
+        """Return what *work* returns; after Overtaken it is called again, and what it asked before is asked at once."""
+        until = time.monotonic() + self._nodes.timeout
+        while True:
+            try:
+                return work()
+            except Overtaken:
+                if self._reads is None or self._reads.pinned or time.monotonic() >= until:
+                    raise
+                self.begin_reading(self.asked)
 
     def _ask(self, statements: list[str]) -> list[list[Row]]:
         reads = self._reads

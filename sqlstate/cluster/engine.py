@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlstate.cluster.connection import ClusterConnection
@@ -265,25 +266,44 @@ class ClusterReaders(Readers):
         finally:
             del self._steady.expected
 
+    def of_log(self, read: Callable[[Connection], R]) -> R:
+        """Return what *read* returns of tables that are only appended to, and cut at their beginning.
+
+        Rows are never changed, so it makes no difference of which moments they were read, unless the log was cut
+        meanwhile: then it is called again.
+        """
+        until = time.monotonic() + self._nodes.timeout
+        while True:
+            connection = self.acquire()
+            start = metadata.read_log_start(connection)
+            connection.begin_reading(loose=True)
+            found = read(connection)
+            connection.rollback()
+            if metadata.read_log_start(connection) == start:
+                return found
+            if time.monotonic() >= until:
+                raise Busy(f"{self._life.path}: the log was cut again and again while it was read; try again")
+
     def scan(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
         """Yield rows, read in chunks, each of one moment: of tables that are only appended to."""
         self._life.check()
         return self._chunks(read, rest)
 
     def _chunks(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R | None) -> Iterator[T]:
-        def step(left: R) -> tuple[list[T], R | None]:
-            with self.reading() as connection:
-                return read(connection, left)
-
         while rest is not None:
-            left = rest
-            rows, rest = self.steadily(lambda: step(left))  # noqa: B023, it is called at once
+            rows, rest = self.of_log(partial(_read_rest, read, rest))
             yield from rows
 
     def close_all(self, timeout: float) -> bool:  # noqa: ARG002
         """Forget all leases."""
         self._lent.clear()
         return True
+
+
+def _read_rest(
+    read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R, connection: Connection
+) -> tuple[list[T], R | None]:
+    return read(connection, rest)
 
 
 class ClusterFlag(FlagKeeper):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sqlstate.cluster.engine import ClusterEngine
     from sqlstate.format.names import Name, Stored
+    from sqlstate.format.records import Head
     from sqlstate.sqlite.connection import Connection
     from sqlstate.tables.meta import Meta
     from sqlstate.tables.wal_changes import Logged
@@ -36,7 +37,7 @@ class OpenMoment(OpenPast):
         InvalidOption: there is no such commit, or the time has no time zone.
     """
 
-    __slots__ = ("_connection", "_engine", "_meta")
+    __slots__ = ("_connection", "_engine", "_lsn", "_meta")
 
     def __init__(self, engine: ClusterEngine, meta: Meta, when: int | datetime | None = None) -> None:
         self._engine = engine
@@ -47,23 +48,18 @@ class OpenMoment(OpenPast):
         self.store_id = meta.store_id
         self._connection: Connection | None = None  # while something is read
         self._changed = Changed({})
-        engine.readers.steadily(lambda: self._begin(when))
+        self._lsn, self.head = engine.readers.of_log(lambda connection: self._find(connection, when))
+        self.newest = self.head
 
-    def _begin(self, when: int | datetime | None) -> None:
-        with self._engine.reading() as connection:
-            self.newest = wal.last(connection, self._meta)[1]
-            seq = self.newest.seq if when is None else commit_at(connection, when, self.newest.seq)
-            head = wal.head_of(connection, self._meta, seq)
-            assert head is not None  # noqa: S101, the newest is there, and numbers have no holes (I4)
-            self.head = head
-            self._find_changes(connection)
-
-    def _find_changes(self, connection: Connection) -> None:
-        if self.newest == self.head:
-            self._changed = Changed({})
-            return
-        span = wal.commit_lsn(connection, self.head.seq), wal.commit_lsn(connection, self.newest.seq)
-        self._changed = Changed(wal_changes.together(connection, *span))
+    def _find(self, connection: Connection, when: int | datetime | None) -> tuple[int, Head]:
+        """Return the last record of the commit, or a later one that is of none, and the commit."""
+        lsn, newest = wal.last(connection, self._meta)
+        seq = newest.seq if when is None else commit_at(connection, when, newest.seq)
+        if seq == newest.seq:
+            return lsn, newest
+        head = wal.head_of(connection, self._meta, seq)
+        assert head is not None  # noqa: S101, the newest is there, and numbers have no holes (I4)
+        return wal.commit_lsn(connection, seq), head
 
     def _at_once(self, step: Callable[[], T]) -> T:
         """Return what *step* returns, which reads at one moment."""
@@ -74,11 +70,11 @@ class OpenMoment(OpenPast):
 
     def _stepped(self, step: Callable[[], T]) -> T:
         with self._engine.reading() as connection:
-            newest = wal.last(connection, self._meta)[1]
+            lsn, newest = wal.last(connection, self._meta)
             if newest != self.newest:
                 wal.check_kept(connection, self.head.seq)
+                self._changed = Changed(wal_changes.together(connection, self._lsn, lsn))
                 self.newest = newest
-                self._find_changes(connection)
             self._connection = connection
             try:
                 return step()

@@ -68,6 +68,12 @@ def open(  # noqa: A001, the word every Python programmer looks for
         FormatTooNew, MigrationMismatch: another version of sqlstate made the store.
         Damaged: a table is not as it was made.
         InvalidOption: an argument is outside its range.
+
+    Examples:
+        >>> with cluster.open(urls) as store:
+        ...     store["settings"]["lang"] = "fr"
+        ...     print(store.run(lambda txn: txn.get("settings", "lang")), store.head().seq)
+        fr 1
     """
     check_timeout(timeout)
     if stale_ok is not None and not (
@@ -118,6 +124,12 @@ def open_async(urls: Sequence[str], **options: Unpack[Options]) -> Opening:
 
     Raises:
         StoreError: what open() raises, when it is awaited.
+
+    Examples:
+        >>> async with cluster.open_async(urls) as store:
+        ...     await store.put("settings", "lang", "fr")
+        ...     print(await store.get("settings", "lang"))
+        fr
     """
     return Opening(", ".join(map(str, urls)), lambda: open(urls, **options))
 
@@ -148,6 +160,12 @@ def load(
         InvalidOption: the cluster is not empty, or the file has staged transactions. Nothing was changed.
         StoreIOError: the cluster refused the file, or nobody knows whether it took it.
         StoreError: what `sqlstate.open()` and open() raise.
+
+    Examples:
+        >>> with sqlstate.open("app.db") as origin:
+        ...     origin["settings"]["lang"] = "fr"
+        >>> cluster.load("app.db", urls).seq
+        1
     """
     check_timeout(timeout)
     nodes = Nodes(urls, auth=auth, tls=_context(tls), timeout=timeout)

@@ -35,11 +35,15 @@ class Reads:
         nodes: of the cluster.
         expected: what is asked together with the first statement.
         pinned: what was read must stay the newest; otherwise a later moment is as good, if it gives the same answers.
+        loose: any moments are good.
     """
 
-    __slots__ = ("_expected", "_nodes", "known", "moment", "pinned")
+    __slots__ = ("_expected", "_loose", "_nodes", "known", "moment", "pinned")
 
-    def __init__(self, nodes: Nodes, expected: Iterable[str] = (), *, pinned: bool = False) -> None:
+    def __init__(
+        self, nodes: Nodes, expected: Iterable[str] = (), *, pinned: bool = False, loose: bool = False
+    ) -> None:
+        self._loose = loose
         self._nodes = nodes
         self._expected = [*expected]
         self.pinned = pinned
@@ -76,7 +80,7 @@ class Reads:
 
     def _at_one_moment(self, missing: list[str]) -> list[list[Row]]:
         moment, found = self._read(missing)
-        if self.moment not in (None, moment):
+        if self.moment not in (None, moment) and not self._loose:
             if self.pinned:
                 raise Overtaken(self._nodes.name)
             moment, again = self._read([*self.known, *missing])

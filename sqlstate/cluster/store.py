@@ -62,6 +62,15 @@ class ClusterStore(Store):
     `store.transaction()` cannot be done again, and raises Conflict.
 
     What it cannot offer raises StoreUnusable, and says why; see docs/reference/cluster.md.
+
+    Examples:
+        >>> with cluster.open(urls) as store:
+        ...     store["users"].update({1: "ada", 2: "bob"})
+        ...     print(store, len(store["users"]), store.check().ok)
+        <sqlstate.cluster.ClusterStore 'http://...': open> 2 True
+        >>> store.stage()
+        Traceback (most recent call last):
+        StoreUnusable: ...
     """
 
     _engine: ClusterEngine
@@ -87,6 +96,14 @@ class ClusterStore(Store):
         Raises:
             LogCut: while it is read: later commits were cut from the log.
             StoreClosed: the store was closed.
+
+        Examples:
+            >>> with cluster.open(urls) as store:
+            ...     store["a"][1] = "old"
+            ...     with store.snapshot() as view:
+            ...         store["a"][1] = "new"
+            ...         print(view["a"][1])
+            old
         """
         return PastView(self._entries.snapshot())
 
@@ -101,6 +118,18 @@ class ClusterStore(Store):
         Raises:
             Busy: the cluster could not be asked in time. Ask again.
             StoreClosed: the store was closed.
+
+        Examples:
+            >>> def visit(store):
+            ...     try:
+            ...         store["visits"][1] = True
+            ...     except sqlstate.CommitOutcomeUnknown as error:
+            ...         with cluster.open(store.urls) as again:
+            ...             return again.committed(error)
+            ...     return True
+            >>> with cluster.open(urls) as store:
+            ...     print(visit(store))
+            True
         """
         self._engine.life.check()
         try:
@@ -124,6 +153,12 @@ class ClusterStore(Store):
             Busy: the cluster could not be asked in time, or somebody has a backup open that would be replaced.
             Damaged: the copy is not sound; *dest* and older backups are unchanged.
             StoreFull, StoreIOError: the copy could not be written; *dest* is unchanged.
+
+        Examples:
+            >>> with cluster.open(urls) as store:
+            ...     store["a"][1] = 1
+            ...     print(store.backup("app.backup").head == store.head())
+            True
         """
         with self._copied(os.path.dirname(absolute(dest))) as copy:
             return self._recorded(copy.backup(dest, keep=keep, progress=progress))
@@ -143,6 +178,11 @@ class ClusterStore(Store):
         Raises:
             InvalidOption: *level* or *against* is invalid.
             Busy: the cluster could not be asked in time.
+
+        Examples:
+            >>> with cluster.open(urls) as store:
+            ...     print(store.check("quick").ok)
+            True
         """
         with self._copied() as copy:
             return copy.check(level, against=against, progress=progress)
@@ -151,6 +191,14 @@ class ClusterStore(Store):
         """Copy the newest state, and read the audit trail in the copy again, as `Store.check_audit()` does.
 
         Cost: as check("quick").
+
+        Raises:
+            Busy: the cluster could not be asked in time.
+
+        Examples:
+            >>> with cluster.open(urls) as store:
+            ...     print(store.check_audit())
+            []
         """
         with self._copied() as copy:
             return copy.check_audit()

@@ -11,7 +11,7 @@ import os
 import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import apsw
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Journal = Literal["wal", "delete"]
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 KEPT_BYTES: Final = 1 << 20
 """A statement that is run with larger values is not to be kept."""
@@ -60,6 +61,7 @@ class Connection:
         "busy",
         "cache",
         "path",
+        "steady",
         "stuck",
     )
 
@@ -71,6 +73,8 @@ class Connection:
         """Waits for locks on the file."""
         self.stuck: Callable[[str], None] | None = None
         """Called with a description if a lock in SQLite's shared memory is never released; each use waits for it."""
+        self.steady: Callable[[Callable[[], Any]], Any] | None = None
+        """Calls what reads, and again if others wrote in between; None where a transaction sees one state."""
         self.cache = 0
         """Bytes of pages that it may cache; 0 before it is set, and once the connection is closed."""
         self._file: OpenFile | None = OpenFile(path)
@@ -361,6 +365,11 @@ class Connection:
         except apsw.Error:  # it was closed
             code = 0
         return translated(e, self.path, self.busy.timeout, code)
+
+
+def steadily(connection: Connection, work: Callable[[], T]) -> T:
+    """Return what *work* returns, which reads through *connection*; it may be called several times."""
+    return work() if connection.steady is None else cast("T", connection.steady(work))
 
 
 def columns(connection: Connection, sql: str) -> int:

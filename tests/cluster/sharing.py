@@ -69,8 +69,8 @@ def measure(store: cluster.ClusterStore) -> None:
         work(0, 0)
         alone, together = rate(1, work), rate(THREADS, work)
         sys.stdout.write(
-            f"{work.__name__}: {alone:.0f}/s by one thread ({1000 / alone:.1f} ms each), {together:.0f}/s by {THREADS}, "
-            f"{together / alone:.1f} times\n"
+            f"{work.__name__}: {alone:.0f}/s by one thread ({1000 / alone:.1f} ms each), "
+            f"{together:.0f}/s by {THREADS}, {together / alone:.1f} times\n"
         )
     alone = rate(1, lambda _, number: store["changed"].get(number % THREADS))
     sys.stdout.write(f"get: {alone:.0f}/s by one thread ({1000 / alone:.2f} ms each)\n")

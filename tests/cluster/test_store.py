@@ -163,6 +163,33 @@ def test_a_transaction_that_only_reads_is_of_one_moment(
         thread.join()
 
 
+def test_the_log_is_read_while_others_write(store: cluster.ClusterStore, other: cluster.ClusterStore) -> None:
+    for number in range(70):
+        store["a"][1] = number
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            other["b"][1] = threading.get_ident()
+            other["b"][1] = 0
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(5):
+            assert [change.value for change in store["a"].history(1)][:3] == [69, 68, 67]
+            assert [change.value for change in store.changes(collection="a")] == [*range(70)]
+            assert [head.seq for head in store.commits()][:70] == [*range(1, 71)]
+            assert [head.seq for head, _ in zip(store.watch(after=0, timeout=SECONDS), range(70), strict=False)][
+                -1
+            ] == 70
+            with store.at(50) as past:
+                assert past["a"][1] == 49
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_reads_after_writes_in_a_transaction(store: cluster.ClusterStore) -> None:
     with store.transaction() as txn:
         txn["a"].update({number: number for number in range(40)})
