@@ -37,7 +37,7 @@ class OpenMoment(OpenPast):
         InvalidOption: there is no such commit, or the time has no time zone.
     """
 
-    __slots__ = ("_connection", "_engine", "_lsn", "_meta")
+    __slots__ = ("_connection", "_engine", "_meta", "_seen")
 
     def __init__(self, engine: ClusterEngine, meta: Meta, when: int | datetime | None = None) -> None:
         self._engine = engine
@@ -48,7 +48,7 @@ class OpenMoment(OpenPast):
         self.store_id = meta.store_id
         self._connection: Connection | None = None  # while something is read
         self._changed = Changed({})
-        self._lsn, self.head = engine.readers.of_log(lambda connection: self._find(connection, when))
+        self._seen, self.head = engine.readers.of_log(lambda connection: self._find(connection, when))
         self.newest = self.head
 
     def _find(self, connection: Connection, when: int | datetime | None) -> tuple[int, Head]:
@@ -66,15 +66,23 @@ class OpenMoment(OpenPast):
         if self._connection is not None:
             return step()
         self.check_open()
+        self._engine.readers.of_log(self._catch_up)  # so that little is left to do at one moment
         return self._engine.readers.steadily(lambda: self._stepped(step))
+
+    def _catch_up(self, connection: Connection) -> None:
+        """Read what was changed since the commit, as far as that was not read before."""
+        lsn, newest = wal.last(connection, self._meta)
+        if newest == self.newest:
+            return
+        wal.check_kept(connection, self.newest.seq)
+        touched = dict(self._changed.touched)
+        for name, touch in wal_changes.together(connection, self._seen, lsn).items():
+            touched[name] = touched[name].then(touch) if name in touched else touch
+        self._changed, self._seen, self.newest = Changed(touched), lsn, newest
 
     def _stepped(self, step: Callable[[], T]) -> T:
         with self._engine.reading() as connection:
-            lsn, newest = wal.last(connection, self._meta)
-            if newest != self.newest:
-                wal.check_kept(connection, self.head.seq)
-                self._changed = Changed(wal_changes.together(connection, self._lsn, lsn))
-                self.newest = newest
+            self._catch_up(connection)
             self._connection = connection
             try:
                 return step()

@@ -6,6 +6,7 @@ import functools
 import os
 import tempfile
 from contextlib import contextmanager
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sqlstate.cluster import transfer
@@ -218,6 +219,23 @@ class ClusterStore(Store):
         return f"<sqlstate.cluster.ClusterStore {self._engine.path!r}: {condition(self._engine.life)}>"
 
 
+_NO_ARGUMENTS: Final = Signature([Parameter("self", Parameter.POSITIONAL_ONLY)])
+_REFUSAL: Final = """Raise StoreUnusable: a store on a cluster has no {name}.
+
+{why}.
+
+Cost: none.
+
+Raises:
+    StoreUnusable: always.
+
+Examples:
+    >>> store.{name}
+    Traceback (most recent call last):
+    StoreUnusable: ...
+"""
+
+
 def _steady(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def read(self: ClusterStore, *arguments: Any, **options: Any) -> Any:
@@ -238,7 +256,9 @@ def _refusal(name: str, why: str) -> Callable[..., NoReturn]:
     def refuse(self: ClusterStore, *_: Any, **__: Any) -> NoReturn:
         raise StoreUnusable(f"{self._engine.path}: a store on a cluster has no {name}: {why}")
 
-    refuse.__name__, refuse.__doc__ = name, f"Raise StoreUnusable: {why}."
+    refuse.__name__ = name
+    refuse.__signature__ = _NO_ARGUMENTS  # type: ignore[attr-defined]  # what help() shows
+    refuse.__doc__ = _REFUSAL.format(name=name, why=why[0].upper() + why[1:])
     return refuse
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -59,7 +60,7 @@ class Committer(Generic[X]):
         self._queue: deque[Request] = deque()
         self._thread = OwnThread(f"sqlstate {self._engine.path}", self.work, self.has_work)
         self.answers: Answers = Answers(self._thread.wake)
-        self.open: OpenGroup = OpenGroup(context, self.answers, size, wait, self._repeat)
+        self.open: OpenGroup = OpenGroup(context, self.answers, size, wait, weakref.WeakMethod(self._repeat))
         self._size = size
         self._overtaken = 0  # times in a row
         self.closed = False
@@ -308,6 +309,7 @@ class Committer(Generic[X]):
         for request in reversed(requests):
             request.again()
             self._queue.appendleft(request)
+        self.wake()
 
     def _give_up(self) -> None:
         """Answer requests that waited for the whole timeout with Busy."""

@@ -13,6 +13,7 @@ from sqlstate.errors import Damaged, StoreError, StoreIOError
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Callable
 
     from sqlstate.commit.requests import Answers, Request
@@ -45,7 +46,7 @@ class OpenGroup:
         answers: Answers,
         size: int,
         wait: float,
-        repeat: Callable[[list[Request]], None],
+        repeat: weakref.WeakMethod[Callable[[list[Request]], None]],
     ) -> None:
         self._repeat = repeat
         self._context = context
@@ -167,8 +168,9 @@ class OpenGroup:
                 failed(request, error or cut_short(self._engine.path))
         answered = [*group.requests, *others]
         repeated = [request for request in answered if self._is_due_again(request, among=len(answered))]
-        if repeated:
-            self._repeat(repeated)
+        repeat = self._repeat()
+        if repeated and repeat is not None:
+            repeat(repeated)
             answered = [request for request in answered if request not in repeated]
         self._answers.add(answered)
         self.group = None

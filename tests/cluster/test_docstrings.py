@@ -12,6 +12,7 @@ import pytest
 
 import sqlstate
 from sqlstate import cluster
+from tests.cluster.nodes import SECONDS
 from tests.test_docstrings import failures
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ SHOWN: dict[str, Any] = {name: getattr(cluster, name) for name in cluster.__all_
 @pytest.mark.parametrize("name", sorted(SHOWN))
 def test_examples(name: str, nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    known: dict[str, Any] = {"sqlstate": sqlstate, "cluster": cluster, "urls": nodes.urls, "store": None}
+    known: dict[str, Any] = {"sqlstate": sqlstate, "cluster": cluster, "urls": nodes.urls}
+    known["store"] = None if name == "load" else cluster.open(nodes.urls, timeout=SECONDS)  # which wants none
     text = inspect.getdoc(SHOWN[name]) or ""
     assert ">>> " in text
     assert failures(text, name, known) == []
