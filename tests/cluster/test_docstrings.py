@@ -36,7 +36,10 @@ SHOWN: dict[str, Any] = {name: getattr(cluster, name) for name in cluster.__all_
 def test_examples(name: str, nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     known: dict[str, Any] = {"sqlstate": sqlstate, "cluster": cluster, "urls": nodes.urls}
-    known["store"] = None if name == "load" else cluster.open(nodes.urls, timeout=SECONDS)  # which wants none
+    store = None if name == "load" else cluster.open(nodes.urls, timeout=SECONDS)  # that one wants an empty cluster
+    known["store"] = store
     text = inspect.getdoc(SHOWN[name]) or ""
     assert ">>> " in text
     assert failures(text, name, known) == []
+    if store is not None:
+        store.close()
