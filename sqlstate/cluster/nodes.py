@@ -99,17 +99,24 @@ class Nodes:
         self._idle: dict[Node, list[http.client.HTTPConnection]] = {node: [] for node in self._nodes}
         # Followers share the reads that may be behind.
         self._first = 0 if stale is None else random.randrange(len(self._nodes))  # noqa: S311
-        level = "linearizable" if stale is None else f"none&freshness={round(stale * 1000)}ms&freshness_strict"
-        self._query = f"{_QUERY}level={level}"
+        # By "strong", the leader asks the others. Without that, one that was cut off may not know yet that it is none.
+        # rqlite 8.26 takes "linearizable" for "weak", and says nothing.
+        behind = "" if stale is None else f"level=none&freshness={round(stale * 1000)}ms&freshness_strict"
+        self._newest = _QUERY + (behind or "level=strong")
+        self._any = _QUERY + (behind or "level=weak")
 
-    def query(self, statements: Sequence[str]) -> list[Result]:
+    def query(self, statements: Sequence[str], *, newest: bool = True) -> list[Result]:
         """Return the results of statements that read, all of one moment.
+
+        Args:
+            statements: each reads.
+            newest: the moment is one after all writes that were acknowledged; without it, it may be an earlier one.
 
         Raises:
             Busy: no node answered in time.
             CannotOpen: the user name or password was refused.
         """
-        return self._answered(self._query, statements)
+        return self._answered(self._newest if newest else self._any, statements)
 
     def try_out(self, statements: Sequence[str]) -> list[Result]:
         """Return the results of statements of which the last one fails, so that the cluster undoes them all.

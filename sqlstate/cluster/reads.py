@@ -79,11 +79,11 @@ class Reads:
         return found
 
     def _at_one_moment(self, missing: list[str]) -> list[list[Row]]:
-        moment, found = self._read(missing)
+        moment, found = self._read(missing, newest=self.moment is None or self._loose)
         if self.moment not in (None, moment) and not self._loose:
             if self.pinned:
                 raise Overtaken(self._nodes.name)
-            moment, again = self._read([*self.known, *missing])
+            moment, again = self._read([*self.known, *missing], newest=True)
             earlier, found = again[: len(self.known)], again[len(self.known) :]
             if earlier != [*self.known.values()]:
                 self.known.update({each: [] for each in missing})  # so that the next attempt asks for them at once
@@ -91,8 +91,10 @@ class Reads:
         self.moment = moment
         return found
 
-    def _read(self, statements: list[str]) -> tuple[Moment, list[list[Row]]]:
-        state, *found = answers(self._nodes.name, self._nodes.query([marked(_STATE, ()), *statements]))
+    def _read(self, statements: list[str], *, newest: bool) -> tuple[Moment, list[list[Row]]]:
+        """Read at the newest moment, or at any: where it is known, an equal one is the same state."""
+        asked = [marked(_STATE, ()), *statements]
+        state, *found = answers(self._nodes.name, self._nodes.query(asked, newest=newest))
         return Moment(*state[0]), found
 
 
