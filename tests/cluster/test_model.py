@@ -86,7 +86,7 @@ class ClusterMachine(StoreMachine):
             assert plain.judge(copy).findings == ()
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(5, 15), pytest.param(40, 25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("examples", "steps"), [(5, 15), pytest.param(12, 25, marks=pytest.mark.slow)])
 def test_a_cluster_does_what_a_file_does(nodes: Cluster, examples: int, steps: int) -> None:
     ClusterMachine.nodes = nodes
     chosen: Any = settings(
