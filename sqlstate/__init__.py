@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sqlstate import aio as aio
+    from sqlstate import cluster as cluster
     from sqlstate import errors as errors
     from sqlstate import headlog as headlog
     from sqlstate import proof as proof
@@ -191,7 +192,7 @@ _MODULES = {
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 # Modules that are used by their own names.
-_NAMED = ("aio", "errors", "headlog", "proof")
+_NAMED = ("aio", "cluster", "errors", "headlog", "proof")
 
 __all__ = sorted(_WHERE)  # noqa: PLE0605, a list of names it is
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("here")
 
-DEFAULT_TIER: Final = "not slow and not crash and not browser"
+DEFAULT_TIER: Final = "not slow and not crash and not browser and not cluster"
 UNDONE: Final = 50_000
 """How many entries the judge hashes to recompute earlier roots: those of 50 commits, or of fewer in a big store."""
 

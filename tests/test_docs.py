@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import sqlstate
-from sqlstate import aio, errors, headlog, proof
+from sqlstate import aio, cluster, errors, headlog, proof
 from sqlstate.cli.exits import exit_code
 from sqlstate.commit.commit import BUFFER_BYTES, BUFFER_ENTRIES
 from sqlstate.format import constants as fmt
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PUBLIC_OF = {
     "sqlstate": sqlstate.__all__,
     "sqlstate.aio": aio.__all__,
+    "sqlstate.cluster": cluster.__all__,
     "sqlstate.proof": [*(name for name in vars(proof) if name.startswith("verify_")), "Document"],
     "sqlstate.headlog": [name for name in vars(headlog) if name.startswith("verify_")],
 }

@@ -37,7 +37,7 @@ class AsyncStoreEntries:
 
     def __init__(self, store: Store, loop: Loop, threads: Threads) -> None:
         self.stored = entries_of(store)
-        self._path = store.path
+        self._path = self.stored.path
         self._loop = loop
         self._threads = threads
 

@@ -12,7 +12,7 @@ from sqlstate.store import opening
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from sqlstate.recovery.report import Recover
     from sqlstate.sqlite.connection import Journal
@@ -70,7 +70,7 @@ def open(  # noqa: A001, the word every Python programmer looks for
         ...     print(await tasks.get("todo", 1))
         water the plants
     """
-    return Opening(path, mode, options)
+    return Opening(path, lambda: opening.open(path, mode=mode, **options))
 
 
 class Opening:
@@ -85,10 +85,11 @@ class Opening:
         <sqlstate.aio.AsyncStore '...tasks.db': open>
     """
 
-    __slots__ = ("_arguments", "_store")
+    __slots__ = ("_open_store", "_path", "_store")
 
-    def __init__(self, path: str | os.PathLike[str], mode: Mode, options: Options) -> None:
-        self._arguments: tuple[str | os.PathLike[str], Mode, Options] | None = (path, mode, options)
+    def __init__(self, path: str | os.PathLike[str], open_store: Callable[[], Store]) -> None:
+        self._path = path
+        self._open_store: Callable[[], Store] | None = open_store
 
     def __await__(self) -> Generator[Any, Any, AsyncStore]:
         return self._open().__await__()
@@ -102,18 +103,18 @@ class Opening:
             await self._store.close()
 
     def __repr__(self) -> str:
-        state = "used" if self._arguments is None else f"{str(self._arguments[0])!r}, to be awaited"
+        state = "used" if self._open_store is None else f"{str(self._path)!r}, to be awaited"
         return f"<sqlstate.aio.Opening: {state}>"
 
     async def _open(self) -> AsyncStore:
-        if self._arguments is None:
+        if self._open_store is None:
             raise InvalidOption("the store was opened by this call already; call aio.open() again")
-        (path, mode, options), self._arguments = self._arguments, None
+        open_store, self._open_store = self._open_store, None
         loop = running_loop()
-        threads = Threads(loop, str(path))
+        threads = Threads(loop, str(self._path))
         opened: list[Store] = []
         try:
-            await threads.run(lambda: opened.append(opening.open(path, mode=mode, **options)), whole=True)
+            await threads.run(lambda: opened.append(open_store()), whole=True)
         except GeneratorExit:  # as for __aexit__
             raise
         except BaseException:

@@ -384,4 +384,4 @@ class AsyncStore(Entries, Transactions, AsyncPast, AsyncUpkeep):
             await self.close()
 
     def __repr__(self) -> str:
-        return f"<sqlstate.aio.AsyncStore {str(self.path)!r}: {self._entries.condition}>"
+        return f"<sqlstate.aio.AsyncStore {self._entries.stored.path!r}: {self._entries.condition}>"

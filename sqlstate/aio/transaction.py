@@ -15,10 +15,11 @@ import anyio
 from sqlstate.aio.buffered import Buffered
 from sqlstate.aio.collection import BufferedCollection
 from sqlstate.aio.view import Entries
+from sqlstate.commit.requests import pause
 from sqlstate.errors import InvalidOption
 from sqlstate.format.names import check_collection
 from sqlstate.format.values import codec_for
-from sqlstate.store.blocks import RETRIED, attempts_of, check_retries, on_face, pause
+from sqlstate.store.blocks import RETRIED, attempts_of, check_retries, on_face
 from sqlstate.store.transaction import check_note
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from sqlstate.errors import StoreClosed
+from sqlstate.store.access import entries_of
 from sqlstate.store.watch import POLL_SECONDS, STAND_BY_SECONDS
 from sqlstate.tables.wal import ROWS_AT_ONCE
 
@@ -45,7 +46,7 @@ class AsyncWatch:
 
     def __repr__(self) -> str:
         state = "ended" if self._threads.ended else "open"
-        return f"<sqlstate.aio.AsyncWatch of {str(self._store.path)!r}: {state}>"
+        return f"<sqlstate.aio.AsyncWatch of {entries_of(self._store).path!r}: {state}>"
 
     def __aiter__(self) -> Self:
         return self

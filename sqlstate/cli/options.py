@@ -14,6 +14,7 @@ import click
 
 import sqlstate
 from sqlstate.cli import completing
+from sqlstate.cli.clusters import is_cluster, open_cluster
 from sqlstate.cli.output import on_terminal, printable, write_list
 from sqlstate.cli.transfer.exported import elements_of
 from sqlstate.cli.words import in_shell_words
@@ -46,6 +47,8 @@ class Settings:
 
     def read(self, file: str) -> sqlstate.Store:
         """Open the store for reading."""
+        if is_cluster(file):
+            return open_cluster(file, timeout=self.timeout, create=False)
         return sqlstate.open(file, read_only=True, create=False, timeout=self.timeout)
 
     @contextmanager
@@ -57,14 +60,19 @@ class Settings:
     @contextmanager
     def write(self, file: str, *, create: bool) -> Iterator[sqlstate.Store]:
         """Open the store for writing, and close it at the end of the block."""
-        with self.closing(sqlstate.open(file, create=create, timeout=self.timeout)) as store:
+        with self.closing(self._opened(file, create=create)) as store:
             yield store
+
+    def _opened(self, file: str, *, create: bool) -> sqlstate.Store:
+        if is_cluster(file):
+            return open_cluster(file, timeout=self.timeout, create=create)
+        return sqlstate.open(file, create=create, timeout=self.timeout)
 
     @contextmanager
     def write_or_read(self, file: str) -> Iterator[sqlstate.Store]:
         """Open the store for writing, and where it cannot be written, for reading; close it at the end of the block."""
         try:
-            opened = sqlstate.open(file, create=False, timeout=self.timeout)
+            opened = self._opened(file, create=False)
         except (ReadOnly, StoreFull):
             opened = self.read(file)
         with self.closing(opened) as store:

@@ -49,6 +49,7 @@ _VERBS: Final[dict[str, tuple[str, str]]] = {
     "check": ("check_and_repair", "check"),
     "backup": ("recovery_and_backup", "backup"),
     "restore": ("recovery_and_backup", "restore"),
+    "cluster": ("transfer", "cluster"),
     "compact": ("recovery_and_backup", "compact"),
     "repair": ("check_and_repair", "repair"),
     "prove": ("proving", "prove"),

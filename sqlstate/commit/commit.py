@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlstate.commit import tree_update
 from sqlstate.commit.clock import now
-from sqlstate.commit.node_cache import MOVES_MAX, UNKNOWN
+from sqlstate.commit.node_cache import UNKNOWN
 from sqlstate.commit.pending import Savepoint, Tail, as_logged, keep, row_of, rows_of
 from sqlstate.errors import StoreError, StoreIOError
 from sqlstate.format.merkle import leaf
@@ -279,7 +279,7 @@ class Commit:
         gone = [change[4] for change in changes].count(None)
         self._count += new - gone
         try:
-            if new + gone <= MOVES_MAX and len(changes) <= BUFFER_ENTRIES:
+            if new + gone <= cache.moves and len(changes) <= BUFFER_ENTRIES:
                 cache.use(self._version)
                 self._version = self.base.chain + b"+"  # a version that only this commit uses: it began at base.chain
                 cache.valid_for(self._version)

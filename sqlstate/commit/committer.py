@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -11,7 +12,18 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from sqlstate.commit import own_thread
 from sqlstate.commit.open_group import OpenGroup
 from sqlstate.commit.own_thread import OwnThread
-from sqlstate.commit.requests import EACH, Answers, Call, Group, Request, Running, Single, failed
+from sqlstate.commit.requests import (
+    EACH,
+    Answers,
+    Call,
+    Group,
+    Request,
+    Running,
+    Single,
+    TooLarge,
+    failed,
+    pause,
+)
 from sqlstate.errors import Busy, StoreClosed, StoreError, StoreUnusable
 from sqlstate.sqlite.blocks import Block
 
@@ -48,7 +60,9 @@ class Committer(Generic[X]):
         self._queue: deque[Request] = deque()
         self._thread = OwnThread(f"sqlstate {self._engine.path}", self.work, self.has_work)
         self.answers: Answers = Answers(self._thread.wake)
-        self.open: OpenGroup = OpenGroup(context, self.answers, size, wait)
+        self.open: OpenGroup = OpenGroup(context, self.answers, size, wait, weakref.WeakMethod(self._repeat))
+        self._size = size
+        self._overtaken = 0  # times in a row
         self.closed = False
         self._expected = 0  # requests of the newest group for which a thread or task waits: most ask again at once
         self._wanted = 0  # requests that must be queued before they wake the thread
@@ -168,6 +182,9 @@ class Committer(Generic[X]):
         patience = self._engine.timeout
         if queue:
             patience = max(0.001, patience - (time.monotonic() - queue[0].asked))
+        if self._overtaken:
+            time.sleep(pause(self._overtaken))
+        overtaken, self._overtaken = self._overtaken, 0
         with _Serving(self, patience) as has_lock:
             if not has_lock:
                 self._give_up()
@@ -190,7 +207,12 @@ class Committer(Generic[X]):
             except BaseException as e:  # noqa: BLE001, as above
                 group.commit.failure = e
             self._expected = sum(request.waker is not EACH for request in group.taken)
+            size = self.open.size
             self.open.finish(group)
+            if self._overtaken:
+                self._overtaken += overtaken
+            if self.open.size == size:
+                self.open.size = min(self._size, 2 * size)
         return True
 
     def _fill(self, group: Group) -> None:
@@ -277,6 +299,17 @@ class Committer(Generic[X]):
                 threading.excepthook(
                     threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
                 )
+
+    def _repeat(self, requests: list[Request]) -> None:
+        """Queue *requests*, whose errors kept them from changing anything, once more, before all others."""
+        if isinstance(requests[0].error, TooLarge):
+            self.open.size = len(requests) // 2
+        else:
+            self._overtaken += 1
+        for request in reversed(requests):
+            request.again()
+            self._queue.appendleft(request)
+        self.wake()
 
     def _give_up(self) -> None:
         """Answer requests that waited for the whole timeout with Busy."""

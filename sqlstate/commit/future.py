@@ -102,7 +102,7 @@ class FutureCall(Call):
 
     def begin(self) -> bool:
         """Return True if it was not cancelled; from now on it cannot be."""
-        return self.future.set_running_or_notify_cancel()
+        return self.future.running() or self.future.set_running_or_notify_cancel()  # it may be run again
 
     def withdraw(self) -> bool:
         """Return True if it had not begun, and now never will."""

@@ -89,12 +89,16 @@ class NodeCache:
     A version is named by the chain of its commit, or, while a commit is being made, by what that commit says.
     """
 
-    __slots__ = ("_above", "_leaves", "_nodes", "version")
+    __slots__ = ("_above", "_leaves", "_nodes", "moves", "version")
+
+    moves: int
+    """The most inserts and deletes that are worth trying; 0 where it is dear to read what was just written."""
 
     version: bytes
     """The version that the nodes are of, UNKNOWN for none. valid_for() alone sets it."""
 
     def __init__(self) -> None:
+        self.moves = MOVES_MAX
         self.valid_for(UNKNOWN)
         self._above: dict[int, int] = {}  # id of a node to the id of the one above, 0 for the root's
         self._nodes: dict[int, tuple[bytes, bytes]] = {}  # id to children and digest

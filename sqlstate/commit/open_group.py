@@ -7,13 +7,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlstate.commit.commit import Commit
-from sqlstate.commit.requests import Ended, Group, Single, failed
+from sqlstate.commit.requests import Ended, Group, Overtaken, Single, TooLarge, failed
 from sqlstate.commit.single_change import change_one
 from sqlstate.errors import Damaged, StoreError, StoreIOError
 from sqlstate.tables import wal
 
 if TYPE_CHECKING:
-    from sqlstate.commit.requests import Answers
+    import weakref
+    from collections.abc import Callable
+
+    from sqlstate.commit.requests import Answers, Request
     from sqlstate.commit.write_context import WriteContext
 
 
@@ -25,9 +28,10 @@ class OpenGroup:
         answers: where requests go once they have an outcome.
         size: the most transactions in one commit.
         wait: seconds after which a commit takes no more transactions.
+        repeat: takes the requests of a group that changed nothing and are to be run again.
     """
 
-    __slots__ = ("_answers", "_context", "_engine", "group", "size", "wait")
+    __slots__ = ("_answers", "_context", "_engine", "_repeat", "group", "size", "wait")
 
     group: Group | None
     """The group in the making, or None."""
@@ -36,7 +40,15 @@ class OpenGroup:
     wait: float
     """Seconds after which a commit takes no more transactions."""
 
-    def __init__(self, context: WriteContext, answers: Answers, size: int, wait: float) -> None:
+    def __init__(
+        self,
+        context: WriteContext,
+        answers: Answers,
+        size: int,
+        wait: float,
+        repeat: weakref.WeakMethod[Callable[[list[Request]], None]],
+    ) -> None:
+        self._repeat = repeat
         self._context = context
         self._engine = context.engine
         self._answers = answers
@@ -154,9 +166,22 @@ class OpenGroup:
         for request in others:
             if request.error is None:
                 failed(request, error or cut_short(self._engine.path))
-        self._answers.add(group.requests)
-        self._answers.add(others)
+        answered = [*group.requests, *others]
+        repeated = [request for request in answered if self._is_due_again(request, among=len(answered))]
+        repeat = self._repeat()
+        if repeated and repeat is not None:
+            repeat(repeated)
+            answered = [request for request in answered if request not in repeated]
+        self._answers.add(answered)
         self.group = None
+
+    def _is_due_again(self, request: Request, among: int) -> bool:
+        """Return True if a request is to be run again: it was overtaken, or there were too many."""
+        if not request.repeatable or not isinstance(request.error, Overtaken | TooLarge):
+            return False
+        if isinstance(request.error, TooLarge):
+            return among > 1
+        return time.monotonic() - request.asked < self._engine.timeout
 
     def _was_made(self, commit: Commit) -> bool:
         """Ask SQLite whether a commit that was cut short was made: nothing else knows."""

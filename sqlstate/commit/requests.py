@@ -11,6 +11,9 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sqlstate.errors import Conflict, InvalidValue
+from sqlstate.sqlite.lock_holders import chance
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -20,6 +23,49 @@ if TYPE_CHECKING:
 
 # How often a thread that waits for an answer checks that the committer is at work.
 LOOK_SECONDS: Final = 0.1
+
+
+class Overtaken(Conflict):
+    """Another machine's commit came first, so this one changed nothing. The same may go well another time.
+
+    Args:
+        path: what was written to.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__("", None, None, None)
+        self.path = path
+        self.entries = []
+        what = f"{path}: another commit came between what was read and this one; nothing was changed"
+        self.args = (f"{what}. Read it again, and decide again",)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)
+
+
+class TooLarge(InvalidValue):
+    """A commit is larger than what it is sent to takes at once. Nothing was changed.
+
+    Args:
+        size: of the commit, in bytes.
+        most: how large it may be.
+    """
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(
+            f"the commit is a request of {size:,} bytes, and a cluster takes {most:,}; nothing was changed. Make "
+            "several transactions of it, and keep large values elsewhere"
+        )
+        self.size = size
+        self.most = most
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.size, self.most)
+
+
+def pause(failures: int) -> float:
+    """Return the seconds to wait after so many attempts have failed: by chance, so that rivals do not meet again."""
+    return 0.001 * (1 << min(failures, 6)) * chance()
 
 
 class Waker(Protocol):
@@ -92,6 +138,15 @@ class Request:
         return self._fate.setdefault("is", "withdrawn") == "withdrawn"
 
     @property
+    def repeatable(self) -> bool:
+        """Whether again() may be called."""
+        return False
+
+    def again(self) -> None:
+        """Forget the outcome: it is run once more."""
+        self.error = self.head = None
+
+    @property
     def waker(self) -> Waker:
         """Who delivers its outcome, together with those of its neighbours that have the same."""
         return EACH
@@ -157,6 +212,16 @@ class Single(Request):
         self.stored: str | bytes | None = stored
         self.result = False
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether again() may be called."""
+        return True
+
+    def again(self) -> None:
+        """Forget the outcome: it is run once more."""
+        super().again()
+        self.result = False
+
 
 class WaitedSingle(Waited, Single):
     """A change of one entry whose thread waits for it."""
@@ -213,7 +278,7 @@ class Call(Request):
     """A function to be called with a transaction of its own.
 
     Args:
-        work: what is called, once, with the transaction; its result is the request's.
+        work: what is called with the transaction, again only after Overtaken; its result is the request's.
         note: text for the log, checked by the caller.
     """
 
@@ -223,6 +288,11 @@ class Call(Request):
         super().__init__()
         self.work: Callable[[Any], Any] = work
         self.note: str = note
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether again() may be called."""
+        return True
 
 
 class WaitedCall(Waited, Call):

@@ -11,7 +11,7 @@ from sqlstate.format.names import Name, name_bytes
 from sqlstate.tables import merkle, state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlstate.commit.pending import Change
     from sqlstate.sqlite.connection import Connection
@@ -80,6 +80,7 @@ def _rewrite_level(
     connection: Connection, level: int, edits: Sequence[Edit], known: Run | None, *, exists: bool
 ) -> LevelRewrite:
     runs = merkle.runs_at(connection, level, [edit[0] for edit in edits]) if exists and len(edits) > 1 else {}
+    places = _places(connection, edits, runs) if level == 1 else {}
 
     def load(name: Name) -> Run:
         if name in runs:
@@ -94,9 +95,21 @@ def _rewrite_level(
         return merkle.run_before(connection, level, name)
 
     def place(run: Run, names: Sequence[Name]) -> Sequence[int]:
+        if places:
+            return [places[name] for name in names]
         return state.places(connection, run.name, names)
 
     return LevelRewriter(level, load, load_before, place).rewrite(edits)
+
+
+def _places(connection: Connection, edits: Sequence[Edit], runs: Mapping[Name, Run]) -> dict[Name, int]:
+    """Return the places of new entries in their runs of leaves, for all at once; none if their runs are not known."""
+    new: dict[Name, list[Name]] = {}
+    for name, old, _ in edits:
+        if old is None and name in runs and runs[name].children:
+            new.setdefault(runs[name].name, []).append(name)
+    names = [name for each in new.values() for name in each]
+    return dict(zip(names, state.places_in(connection, new), strict=True)) if new else {}
 
 
 def _checked_top(connection: Connection, level: int, done: LevelRewrite, root: bytes) -> list[Node]:

@@ -25,6 +25,7 @@ class WriteContext:
     Args:
         engine: the store's connections.
         meta: the store's facts.
+        flag: keeps its dirty flag; None for that of a file.
     """
 
     __slots__ = (
@@ -37,10 +38,10 @@ class WriteContext:
     total: int
     """Bytes of all records up to the newest commit, about, since begin(); and what counts to the next one."""
 
-    def __init__(self, engine: Engine, meta: Meta) -> None:
+    def __init__(self, engine: Engine, meta: Meta, flag: FlagKeeper | None = None) -> None:
         self.engine: Engine = engine
         self.meta: Meta = meta
-        self.dirty_flag: FlagKeeper = FlagKeeper(engine, meta)
+        self.dirty_flag: FlagKeeper = flag or FlagKeeper(engine, meta)
         self.node_cache: NodeCache = NodeCache()
         self.open_blocks: OpenBlocks = OpenBlocks()
         self.log: LogLimit = LogLimit(meta)

@@ -10,7 +10,7 @@ import ctypes
 import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import apsw
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Journal = Literal["wal", "delete"]
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 KEPT_BYTES: Final = 1 << 20
 """A statement that is run with larger values is not to be kept."""
@@ -59,6 +60,7 @@ class Connection:
         "busy",
         "cache",
         "path",
+        "steady",
         "stuck",
     )
 
@@ -70,6 +72,8 @@ class Connection:
         """Waits for locks on the file."""
         self.stuck: Callable[[str], None] | None = None
         """Called with a description if a lock in SQLite's shared memory is never released; each use waits for it."""
+        self.steady: Callable[[Callable[[], Any]], Any] | None = None
+        """Calls what reads, and again if others wrote in between; None where a transaction sees one state."""
         self.cache = 0
         """Bytes of pages that it may cache; 0 before it is set, and once the connection is closed."""
         self._file: OpenFile | None = OpenFile(path)
@@ -360,6 +364,18 @@ class Connection:
         except apsw.Error:  # it was closed
             code = 0
         return translated(e, self.path, self.busy.timeout, code)
+
+
+def steadily(connection: Connection, work: Callable[[], T]) -> T:
+    """Return what *work* returns, which reads through *connection*; it may be called several times."""
+    return work() if connection.steady is None else cast("T", connection.steady(work))
+
+
+def columns(connection: Connection, sql: str) -> int:
+    """Return how many columns the rows of a statement have, without running it."""
+    from apsw.ext import query_info  # noqa: PLC0415, takes long to import, and is seldom needed
+
+    return len(query_info(connection._sqlite, sql).description)  # noqa: SLF001, of this module
 
 
 def size_of(value: Any) -> int:

@@ -128,6 +128,10 @@ class Engine:
         """Open the writing connection. load_header() comes before: SQLite may change a file by reading it."""
         self.write_connection = self.opener.open()
         self.checkpointer = Checkpointer(self.write_connection, self.files, self.readers, self.counters, self.life)
+        self.watch_forks()
+
+    def watch_forks(self) -> None:
+        """Have the handle refuse all work in the child of a fork."""
         _engines.add(self)
 
     def apply_settings(self) -> None:

@@ -184,6 +184,11 @@ class Readers:
         """Return a block with a connection that sees one committed state."""
         return ReadBlock(self)
 
+    def of_log(self, read: Callable[[Connection], R]) -> R:
+        """Return what *read* returns of tables that are only appended to, and cut at their beginning."""
+        with self.reading() as connection:
+            return read(connection)
+
     def scan(self, read: Callable[[Connection, R], tuple[list[T], R | None]], rest: R) -> Iterator[T]:
         """Yield rows of one committed state, read in chunks, each by a statement that has ended.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from time import sleep
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, TypeVar
 
+from sqlstate.commit.requests import pause
 from sqlstate.errors import Busy, Conflict, InvalidOption, TransactionEnded
 from sqlstate.format.documents import short_repr
 from sqlstate.sqlite.blocks import Block
-from sqlstate.sqlite.lock_holders import chance
 from sqlstate.store.open_transaction import OpenTransaction, Part
 from sqlstate.store.transaction import Transaction
 
@@ -110,11 +110,6 @@ def check_retries(retries: int) -> int:
     if type(retries) is not int or retries < 0:
         raise InvalidOption(f"retries={short_repr(retries)} is not a number of further attempts, 0 or more")
     return retries
-
-
-def pause(failures: int) -> float:
-    """Return the seconds to wait after so many attempts have failed: by chance, so that rivals do not meet again."""
-    return 0.001 * (1 << min(failures, 6)) * chance()
 
 
 def attempts_of(retries: int, word: str = "") -> InvalidOption:

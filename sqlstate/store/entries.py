@@ -45,6 +45,11 @@ class StoreEntries:
         self._own: Callable[[], OpenTransaction | OpenBatch | None] = writer.open_blocks.innermost
 
     @property
+    def path(self) -> str:
+        """What messages call the store."""
+        return self._engine.path
+
+    @property
     def condition(self) -> str:
         """Whether the store can be used, in a word, for a repr."""
         return condition(self._engine.life)

@@ -31,7 +31,7 @@ from sqlstate.tables import meta as metadata
 if TYPE_CHECKING:
     from sqlstate.errors import StoreError
     from sqlstate.recovery.report import Inspection, Recover
-    from sqlstate.sqlite.connection import Journal
+    from sqlstate.sqlite.connection import Connection, Journal
     from sqlstate.tables.meta import Meta
 
 Mode = Literal["full", "group"]
@@ -315,22 +315,27 @@ def _migrate(engine: Engine, journal: Journal, log_limit: LogLimitOption) -> Non
     """
     if engine.read_only:
         raise ReadOnly(f"{engine.path} must be migrated before this version can read it; open it for writing once")
-    at = now()
     writer = engine.write_connection
     writer.begin()
     try:
-        is_store = migrations.check_header(writer)
-        pending = migrations.pending(writer, migrations.shipped()) if is_store else migrations.shipped()
-        if pending:
-            migrations.apply(writer, pending, at)
-        if not is_store:
-            metadata.write(writer, metadata.Meta(os.urandom(fmt.STORE_ID_BYTES), journal, at))
-            metadata.write_log_limit(writer, DEFAULT if log_limit == "kept" else log_limit)
-        meta = metadata.read(writer)
-        for migration in pending:
-            detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}
-            audit.append(writer, meta.store_id, wal.last(writer, meta)[1], at, ("migration", detail))
+        bring_up(writer, journal, log_limit)
         engine.commit_unnumbered("bringing the file to this version's format")
     except BaseException:
         writer.rollback()
         raise
+
+
+def bring_up(writer: Connection, journal: Journal, log_limit: LogLimitOption) -> None:
+    """Make a store of an empty database, or bring one to this version's format, inside the caller's transaction."""
+    at = now()
+    is_store = migrations.check_header(writer)
+    pending = migrations.pending(writer, migrations.shipped()) if is_store else migrations.shipped()
+    if pending:
+        migrations.apply(writer, pending, at)
+    if not is_store:
+        metadata.write(writer, metadata.Meta(os.urandom(fmt.STORE_ID_BYTES), journal, at))
+        metadata.write_log_limit(writer, DEFAULT if log_limit == "kept" else log_limit)
+    meta = metadata.read(writer)
+    for migration in pending:
+        detail = {"number": migration.number, "name": migration.name, "sha256": migration.sha256.hex()}
+        audit.append(writer, meta.store_id, wal.last(writer, meta)[1], at, ("migration", detail))

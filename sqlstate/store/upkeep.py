@@ -207,7 +207,10 @@ class Upkeep:
         """
         from sqlstate.maintenance.backup import backup  # noqa: PLC0415, see above
 
-        done = backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress)
+        return self._recorded(backup.copy(self._engine, self._meta, dest, keep=keep, progress=progress))
+
+    def _recorded(self, done: BackupReport) -> BackupReport:
+        """Record a backup in the audit trail, and return its report with the number of the entry."""
         detail = {
             "file": paths.as_text(done.path.name),
             "bytes": done.bytes,

@@ -12,6 +12,7 @@ from sqlstate.errors import EntryNotFound, InvalidOption, InvalidValue, StoreErr
 from sqlstate.format.documents import short_repr
 from sqlstate.format.html import table
 from sqlstate.format.names import Key, Name, Stored, first_name, next_collection, stored_name
+from sqlstate.sqlite.connection import steadily
 from sqlstate.sqlite.pages import Page
 from sqlstate.store.past import change
 from sqlstate.tables import wal_changes
@@ -284,7 +285,7 @@ class CollectionView(Mapping[K, T], Generic[T, K]):
         name = self._keys.name(self.name, key)
         with self._access.reading() as connection:
             upto = self._access.upto
-            found = wal_changes.of_entry(connection, self.name, name[2])
+            found = steadily(connection, lambda: [*wal_changes.of_entry(connection, self.name, name[2])])
             touches = [(head, name, touch) for head, touch in found if upto is None or head.seq <= upto]
         return change.read(self._access.reading, touches, self._codec)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlstate.format.records import Head
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.tables.meta import Meta
 
@@ -76,8 +77,10 @@ def _wait(engine: Engine, meta: Meta, after: int, until: float | None) -> list[H
 
 
 def _newer(engine: Engine, meta: Meta, after: int) -> list[Head]:
-    with engine.reading() as connection:
+    def newer(connection: Connection) -> list[Head]:
         newest = wal.last(connection, meta)[1]
         if newest.seq > after + 1:
             return wal.commits(connection, after + 1)[0]
         return [newest] if newest.seq > after else []
+
+    return engine.readers.of_log(newer)

@@ -50,6 +50,40 @@ class LogStart(NamedTuple):
     """Digest of its records."""
 
 
+MARKER: Final = "(SELECT value FROM meta WHERE name = 'marker')"
+"""The row of the dirty flag, as a part of a statement."""
+REFUSED: Final = "INSERT INTO meta (name, value) VALUES ('marker', NULL)"
+"""A statement that fails."""
+
+
+def guard(condition: str) -> str:
+    """Return a statement that fails, as REFUSED does, unless *condition* holds, and the row of the dirty flag is there.
+
+    It may overwrite that row: renew_marker() comes after it.
+    """
+    return (
+        f"INSERT INTO meta (name, value) VALUES ('marker', iif({condition}, x'', NULL)) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    )
+
+
+def renew_marker(nonce: bytes, last: str) -> str:
+    """Return a statement that writes a clean dirty flag with *nonce*; *last* is SQL for the greatest LSN in the table.
+
+    The log may end behind that, with what was cut.
+    """
+    return (
+        f"UPDATE meta SET value = unhex('00{nonce.hex()}' || max(printf('%016x', {last}), ifnull((SELECT "
+        "lower(hex(substr(value, 1, 8))) FROM meta WHERE name = 'log_start'), '')) || '0000000000000000') "
+        "WHERE name = 'marker'"
+    )
+
+
+def marker_bytes(flag: DirtyFlag) -> bytes:
+    """Return a dirty flag as its row has it."""
+    return _MARKER.pack(*flag)
+
+
 def write(connection: Connection, meta: Meta) -> None:
     """Record the facts of a new file, inside the caller's transaction."""
     connection.run_many(
@@ -105,7 +139,7 @@ def read_dirty_flag(connection: Connection) -> DirtyFlag:
 
 def write_dirty_flag(connection: Connection, flag: DirtyFlag) -> None:
     """Write the dirty flag, inside the caller's transaction."""
-    connection.run("UPDATE meta SET value = ? WHERE name = 'marker'", (_MARKER.pack(*flag),))
+    connection.run("UPDATE meta SET value = ? WHERE name = 'marker'", (marker_bytes(flag),))
 
 
 def read_log_start(connection: Connection) -> LogStart | None:

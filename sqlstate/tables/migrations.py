@@ -70,7 +70,7 @@ def is_new(path: str, header: bytes, *, undone: bool) -> bool:
         return True
     if not header.startswith(SQLITE_MAGIC) or len(header) < HEADER_BYTES:
         raise NotAStore(f"{path} is not an SQLite file, or is encrypted; nothing was changed. Choose another path")
-    _check_numbers(path, int.from_bytes(header[68:72]), int.from_bytes(header[60:64]))
+    check_numbers(path, int.from_bytes(header[68:72]), int.from_bytes(header[60:64]))
     return False
 
 
@@ -109,11 +109,16 @@ def check_header(connection: Connection) -> bool:
         empty = not connection.value("SELECT count(*) FROM sqlite_schema")
     if empty and not application_id and not version:
         return False
-    _check_numbers(connection.path, application_id, version)
+    check_numbers(connection.path, application_id, version)
     return True
 
 
-def _check_numbers(path: str, application_id: int, version: int) -> None:
+def check_numbers(path: str, application_id: int, version: int) -> None:
+    """Raise unless two numbers of a file's header are those of a store that this version can use.
+
+    Raises:
+        NotAStore, FormatTooNew, Damaged: as is_new().
+    """
     if application_id != fmt.APPLICATION_ID:
         raise NotAStore.about(
             path, "it is an SQLite file of another program", "nothing was changed. Choose another path for the store"

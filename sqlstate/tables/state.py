@@ -13,7 +13,7 @@ from sqlstate.tables import raw_rows
 from sqlstate.tables.raw_rows import is_collection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlstate.format.names import Key, Name, Stored
     from sqlstate.sqlite.connection import Connection, Row
@@ -127,9 +127,15 @@ def any_between(connection: Connection, first: Name, last: Name) -> bool:
 
 def places(connection: Connection, start: Name, names: Sequence[Name]) -> list[int]:
     """Return, for each of *names*, sorted and of no entries, how many entries there are from *start* up to it."""
-    bounds = pairwise([start, *names])
-    between = connection.rows_many(_COUNT, [(low[0], low[2], high[0], high[2]) for low, high in bounds])
-    return [*accumulate(number for (number,) in between)]
+    return places_in(connection, {start: names})
+
+
+def places_in(connection: Connection, runs: Mapping[Name, Sequence[Name]]) -> list[int]:
+    """Return what places() does of each start and its names, one after the other, with one call."""
+    bounds = [pair for start, names in runs.items() for pair in pairwise([start, *names])]
+    rows = connection.rows_many(_COUNT, [(low[0], low[2], high[0], high[2]) for low, high in bounds])
+    between = iter(rows)
+    return [place for names in runs.values() for place in accumulate(next(between)[0] for _ in names)]
 
 
 def write_one(connection: Connection, name: Name, after: Stored | None, *, there: bool) -> None:

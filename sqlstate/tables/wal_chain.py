@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlstate.errors import Damaged
 from sqlstate.format.records import Head, Kind, Record, chain_next, record_bytes
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlstate.sqlite.connection import Connection, Row
+
+NEWEST: Final = "(SELECT chain FROM wal WHERE root IS NOT NULL ORDER BY lsn DESC LIMIT 1)"
+"""The chain of the newest commit in the log, as a part of a statement."""
+LAST_LSN: Final = "(SELECT ifnull(max(lsn), 0) FROM wal)"
+"""The greatest LSN in the table, as a part of a statement."""
 
 
 def relink(connection: Connection, base: int, head: Head) -> Iterator[tuple[Head, Head, list[Record]]]:

@@ -16,7 +16,7 @@ import pytest
 
 import sqlstate
 from sqlstate import aio
-from sqlstate.store import blocks
+from sqlstate.commit import requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -345,6 +345,6 @@ async def test_a_conflict_that_a_task_raises_in_the_block_is_tried_again(aiostor
 
 def test_pauses_are_short_and_by_chance() -> None:
     for failures in (1, 3, 6, 1000):
-        found = [blocks.pause(failures) for _ in range(200)]
+        found = [requests.pause(failures) for _ in range(200)]
         assert all(0 <= each <= 0.001 * 2 ** min(failures, 6) for each in found)
         assert len(set(found)) > 100

@@ -1,4 +1,4 @@
-"""Verbs that carry entries in and out: import, export."""
+"""Verbs that carry entries, and whole stores, in and out: import, export, cluster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sqlstate.cli.clusters import access
 from sqlstate.cli.exits import Exit
 from sqlstate.cli.options import (
     Settings,
@@ -241,4 +242,31 @@ def export(
             "json",
         )
     settings.say(f"{counted(done.entries)} of commit {done.head.seq} written, {done.bytes:,} bytes")
+    return Exit.OK
+
+
+@click.command(short_help="Start a cluster with a store's file.")
+@click.argument("action", type=click.Choice(["load"]))
+@file_argument
+@click.argument("urls", nargs=-1, required=True, metavar="URL...")
+@common
+@click.pass_obj
+def cluster(settings: Settings, /, *, action: str, file: str, urls: tuple[str, ...]) -> int:  # noqa: ARG001, the only one
+    """Load a store into an empty rqlite cluster: entries, log, commits and audit trail.
+
+    FILE is checked and copied first, and is not changed. A URL is the address of a node, http://host:4001.
+
+    Most other verbs take the addresses of a cluster in the place of FILE, joined by commas: 'sqlstate backup
+    http://a:4001,http://b:4001 DEST' makes a file of it again.
+
+    \b
+    SQLSTATE_CLUSTER_AUTH          name:password of a user of the cluster
+    SQLSTATE_CLUSTER_CERTIFICATES  a file of certificates, for https
+    """  # noqa: D301, the backslash is click's mark for text that keeps its lines
+    from sqlstate.cluster import load  # noqa: PLC0415, takes long to import, and help needs none of it
+
+    head = load(file, urls, timeout=settings.timeout, **access())
+    if settings.asked:
+        write_object({"seq": head.seq, "root": head.root.hex(), "count": head.count, "chain": head.chain.hex()}, "json")
+    settings.say(f"loaded commit {head.seq}, {counted(head.count)}, root {head.root.hex()}")
     return Exit.OK

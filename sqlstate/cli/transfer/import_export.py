@@ -196,7 +196,7 @@ def import_sources(
     check_batch(batch)
     planned = _plan(sources, how)
     for plan in planned:
-        if plan.source.stream is None and belongs_to(plan.source.name, store.path):
+        if plan.source.stream is None and belongs_to(plan.source.name, entries_of(store).path):
             raise InvalidOption(f"{plan.source.name} is the store itself; nothing was changed")
     feed = _Feed(planned, how, progress)
     run = Transactions(store, note, feed.check_twice)

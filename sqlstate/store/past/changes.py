@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlstate.format.keys import Bound
     from sqlstate.format.names import Name
     from sqlstate.format.records import Head
+    from sqlstate.sqlite.connection import Connection
     from sqlstate.sqlite.engine import Engine
     from sqlstate.store.entries import StoreEntries
     from sqlstate.store.past.change import Change
@@ -243,9 +244,12 @@ def with_changes(engine: Engine, heads: Iterator[Head], wanted: Wanted) -> Itera
 def _steps(engine: Engine, after: int, upto: int) -> Iterator[list[tuple[Head, Touched]]]:
     if after >= upto:
         return
-    with engine.reading() as connection:
+
+    def span(connection: Connection) -> list[int]:
         wal.check_kept(connection, after)
-        lsn, end = wal.commit_lsn(connection, after), wal.commit_lsn(connection, upto)
+        return [wal.commit_lsn(connection, each) for each in (after, upto)]
+
+    lsn, end = engine.readers.of_log(span)
     reader = wal_changes.Reader(lsn)
     while reader.lsn < end:
         with engine.reading() as connection:
