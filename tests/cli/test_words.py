@@ -38,6 +38,7 @@ ELSEWHERE = (
     "commit",
     "transaction",
     "open_transaction",
+    "moment",
     "batch",
     "blocks",
     "staged",
