@@ -16,6 +16,8 @@ _MAKING: Final = "'sqlstate put' and 'sqlstate import' make"
 _SENTENCES: Final = (
     ("; open it for writing with create=True to make it", f"; {_MAKING} one"),
     ("; open it for writing with create=True to make a store of it", f"; {_MAKING} a store of it"),
+    ("; open it with create=True to make a store in it", f"; {_MAKING} a store in it"),
+    ("auth=(name, password)", "SQLSTATE_CLUSTER_AUTH=name:password"),
     ("To read it, open it with read_only=True", "The verbs that read it work: get, list, export, check, backup"),
     ("To read it now, open it with read_only=True", "The verbs that read it work: get, list, export, check, backup"),
     ("was opened with read_only=True", "was opened for reading"),
@@ -48,7 +50,13 @@ _SENTENCES: Final = (
     ),
     ("open with a longer timeout", "give a longer --timeout"),
 )
-_NAMES: Final = {"origin": "ORIGIN", "seq": "--commit", "recover": "--how"}
+_NAMES: Final = {
+    "origin": "ORIGIN",
+    "recover": "--how",
+    "seq": "--commit",
+    "tls": "SQLSTATE_CLUSTER_CERTIFICATES",
+    "urls": "FILE",
+}
 # What an InvalidOption begins with; elsewhere it could be part of a key or a file's name.
 _ARGUMENT: Final = re.compile(r"^([a-z][a-z_]*)=(?=['\"\d\[{-])")
 
