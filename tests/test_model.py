@@ -500,6 +500,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_store_holds_what_the_dicts_hold(self) -> None:
+        self.compared()
+        assert [left.txn for left in self.store.wal.uncommitted()] == sorted(self.staged)
+        assert self.store.pending() == []
+
+    def compared(self) -> sqlstate.Head:
+        """Compare the newest commit with the model; return it."""
         with self.store.snapshot() as view:
             head = view.head
             held = {name: dict(view[name]) for name in COLLECTIONS}
@@ -511,8 +517,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert head.count == sum(map(len, self.model.values()))
         stored = [(name, key, encode(value)) for name, part in self.model.items() for key, value in part.items()]
         assert head.root == plain.root(stored)
-        assert [left.txn for left in self.store.wal.uncommitted()] == sorted(self.staged)
-        assert self.store.pending() == []
+        return head
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

@@ -11,14 +11,13 @@ says what the transaction sees, and nothing here knows what a statement does.
 from __future__ import annotations
 
 import os
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlstate.cluster.literals import filled, literal, marked
 from sqlstate.cluster.nodes import Lost
 from sqlstate.cluster.reads import Moment, Reads, answers, undone
-from sqlstate.commit.requests import Overtaken, TooLarge
+from sqlstate.commit.requests import Overtaken, TooLarge, until_first
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.connection import Connection, OutcomeUnknown, size_of
 from sqlstate.tables import meta as metadata
@@ -212,14 +211,17 @@ class ClusterConnection(Connection):
 
     def _steadily(self, work: Callable[[], Any]) -> Any:
         """Return what *work* returns; after Overtaken it is called again, and what it asked before is asked at once."""
-        until = time.monotonic() + self._nodes.timeout
-        while True:
+        if self._reads is None or self._reads.pinned:
+            return work()
+
+        def attempt() -> Any:
             try:
                 return work()
             except Overtaken:
-                if self._reads is None or self._reads.pinned or time.monotonic() >= until:
-                    raise
                 self.begin_reading(self.asked)
+                raise
+
+        return until_first(attempt, self._nodes.timeout)
 
     def _ask(self, statements: list[str]) -> list[list[Row]]:
         reads = self._reads

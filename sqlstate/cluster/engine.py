@@ -14,7 +14,7 @@ from sqlstate.cluster.connection import ClusterConnection
 from sqlstate.cluster.nodes import Lost
 from sqlstate.cluster.reads import Moment
 from sqlstate.commit.dirty_flag import FlagKeeper
-from sqlstate.commit.requests import Overtaken
+from sqlstate.commit.requests import Overtaken, until_first
 from sqlstate.errors import Busy, CommitOutcomeUnknown, StoreError, StoreIOError
 from sqlstate.format import constants as fmt
 from sqlstate.sqlite.connection import OutcomeUnknown
@@ -215,6 +215,8 @@ class ClusterReaders(Readers):
 
     def acquire(self) -> ClusterConnection:
         """Return a connection."""
+        if self.gone:
+            self.reclaim()
         self._life.check()
         return ClusterConnection(self._nodes)
 
@@ -249,20 +251,14 @@ class ClusterReaders(Readers):
         """
         if hasattr(self._steady, "expected"):  # inside another one, which is done again as a whole
             return work()
-        until = time.monotonic() + self._nodes.timeout
-        failures = 0
         self._steady.expected = []
         try:
-            while True:
-                try:
-                    return work()
-                except Overtaken:
-                    failures += 1
-                    if time.monotonic() >= until:
-                        raise Busy(
-                            f"{self._life.path}: other commits came between what was read for "
-                            f"{self._nodes.timeout:g} s; nothing was changed. Try again"
-                        ) from None
+            return until_first(work, self._nodes.timeout)
+        except Overtaken:
+            raise Busy(
+                f"{self._life.path}: other commits came between what was read for {self._nodes.timeout:g} s; nothing "
+                "was changed. Try again"
+            ) from None
         finally:
             del self._steady.expected
 

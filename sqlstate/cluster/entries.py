@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlstate.cluster.moment import OpenMoment
-from sqlstate.commit.requests import Overtaken, pause
+from sqlstate.commit.requests import until_first
 from sqlstate.store.entries import StoreEntries
 
 if TYPE_CHECKING:
@@ -82,16 +81,7 @@ class ClusterEntries(StoreEntries):
         """
         if self._own() is not None:
             return work()
-        until = time.monotonic() + self._engine.timeout
-        failures = 0
-        while True:
-            try:
-                return work()
-            except Overtaken:
-                failures += 1
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(pause(failures))
+        return until_first(work, self._engine.timeout)
 
     def _steadily(self, work: Callable[[], T]) -> T:
         return work() if self._own() is not None else self._engine.readers.steadily(work)

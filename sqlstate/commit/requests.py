@@ -8,8 +8,8 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from itertools import count, takewhile
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from sqlstate.errors import Conflict, InvalidValue
 from sqlstate.sqlite.lock_holders import chance
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sqlstate.commit.commit import Commit
     from sqlstate.format.names import Name, Stored
     from sqlstate.format.records import Head
+
+T = TypeVar("T")
 
 # How often a thread that waits for an answer checks that the committer is at work.
 LOOK_SECONDS: Final = 0.1
@@ -66,6 +68,23 @@ class TooLarge(InvalidValue):
 def pause(failures: int) -> float:
     """Return the seconds to wait after so many attempts have failed: by chance, so that rivals do not meet again."""
     return 0.001 * (1 << min(failures, 6)) * chance()
+
+
+def until_first(work: Callable[[], T], timeout: float) -> T:
+    """Return what *work* returns; after Overtaken it is called again, until the timeout in seconds.
+
+    Raises:
+        Overtaken: the last attempt was overtaken too.
+    """
+    until = time.monotonic() + timeout
+    for failures in count(1):
+        try:
+            return work()
+        except Overtaken:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(pause(failures))
+    raise AssertionError
 
 
 class Waker(Protocol):

@@ -90,27 +90,15 @@ def renaming(held: ExitStack, path: str, *others: str) -> Iterator[None]:
 
 def take_place(made: files.Temporary, vfs: str | None, held: ExitStack) -> None:
     """Put a file in the place of its target, on which this process holds the exclusive lock through *held*."""
-    with renaming(held, made.target):
-        if system.PINS_OPEN_FILES:
-            _take_place(made)
-            return
-        _outdate_others(made, vfs)
-
-
-def _outdate_others(made: files.Temporary, vfs: str | None) -> None:
-    with invalidating_handles(made.target, vfs) as outdate:
+    with renaming(held, made.target), invalidating_handles(made.target, vfs) as outdate:
         last = os.stat(made.target).st_nlink == 1  # with another name, the file goes on
-        _take_place(made)
+        made.sync()
+        for suffix in _JOURNALS:  # empty, or sidecars_of() had refused them; a new file must not get them
+            with suppress(OSError):
+                system.remove(made.target + suffix)
+        made.replace()
         if last:
             outdate()
-
-
-def _take_place(made: files.Temporary) -> None:
-    made.sync()
-    for suffix in _JOURNALS:  # empty, or sidecars_of() had refused them; a new file must not get them
-        with suppress(OSError):
-            system.remove(made.target + suffix)
-    made.replace()
 
 
 class Meter:

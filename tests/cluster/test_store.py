@@ -303,3 +303,13 @@ def test_threads_share_commits(store: cluster.ClusterStore) -> None:
     counters = store.stats().counters
     assert counters.transactions == 640
     assert counters.commits < 320
+
+
+def test_what_a_read_held_that_was_cut_short_is_given_up_at_the_next(store: cluster.ClusterStore) -> None:
+    readers = store._engine.readers
+    block = readers.reading()
+    block.enter()  # an exception at the first step of `__exit__` leaves it so
+    assert len(readers._lent) == 1
+    del block
+    assert store["c"].get(1) is None
+    assert len(readers._lent) == 0

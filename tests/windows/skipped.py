@@ -1,6 +1,6 @@
 """What is not run on Windows, and why. tests/conftest.py reads it; tests/windows/test_skipped.py keeps it true.
 
-No fault of the package stands here. A test that the system itself makes impossible says so with one of REASONS; where
+No fault of the package stands here. A test that the system itself makes impossible stands here with the reason; where
 a mark in its file says that already (no fork, no users with numbers), it is not listed a second time.
 """
 
