@@ -124,7 +124,7 @@ class _Machine:
         while True:
             try:
                 opcode, arg, _ = next(steps)
-            except (ValueError, StopIteration) as e:
+            except (ValueError, StopIteration, DeprecationWarning) as e:  # of an escape, as an error
                 raise ContentError(f"this is not a pickle: {str(e)[:80]}") from None
             name = opcode.name
             if name == "STOP":

@@ -262,3 +262,9 @@ def test_unbuilt_says_why() -> None:
     assert run_pickle(pickle.dumps(Own(a=1))) == {"a": 1}
     with pytest.raises(ContentError, match="cannot be loaded"):
         run_pickle(b"cno_such\nmodule\n.")
+
+
+@pytest.mark.parametrize("raw", [b"c\\K\nname\n.", b"cmodule\n\\d\n.", b"S'\\K'\n.", b"i\\K\nname\n."])
+def test_an_escape_that_python_warns_of_is_a_content_error_where_warnings_are_errors(raw: bytes) -> None:
+    with suppress(ContentError):
+        encode_foreign("c", "k", unpickled(raw))
